@@ -1,0 +1,43 @@
+"""Scanning from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from moderate.engine.local import LocalEngine
+from moderate.engine.scan import ScanOptions, plan
+from moderate.types import Limits, Row
+
+
+def scan(
+    *inputs: str | os.PathLike[str],
+    weights: str,
+    policy: str = "balanced",
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 32,
+    workers: int | None = None,
+    limits: Limits | None = None,
+) -> Iterator[Row]:
+    """One `Row` per image of folders, files and globs, in input order.
+
+    Takes what the command line takes. Raises the errors under ModerateError, before the first row
+    where the options are at fault.
+    """
+    planned = plan(
+        ScanOptions(
+            inputs=inputs,
+            weights=weights,
+            policy=policy,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            workers=workers,
+            limits=limits or Limits(),
+        )
+    )
+    with LocalEngine(planned.job) as engine:
+        for item in engine.rows():
+            if isinstance(item, Row):
+                yield item

@@ -1,0 +1,35 @@
+"""The entries that come with the package, one TOML file each."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+
+from moderate.catalogue.model import Entry
+from moderate.errors import WeightsError
+from moderate.text import printable
+
+
+@cache
+def catalogue() -> dict[str, Entry]:
+    """Every entry by name, in alphabetical order."""
+    folder = files("moderate.catalogue").joinpath("entries")
+    texts = sorted(
+        (file.name, file.read_text("utf-8"))
+        for file in folder.iterdir()
+        if file.name.endswith(".toml")
+    )
+    entries = [Entry.model_validate(tomllib.loads(text)) for _, text in texts]
+    return {entry.name: entry for entry in entries}
+
+
+def find_entry(name: str) -> Entry:
+    """The entry of that name. Raises WeightsError with the names there are."""
+    entries = catalogue()
+    if name not in entries:
+        raise WeightsError(
+            f"no weights {printable(name)!r} in the catalogue; there are {', '.join(entries)}. "
+            "A hub repository is named hf:owner/name"
+        )
+    return entries[name]

@@ -1,0 +1,1 @@
+"""Pixels to scores: bundles of weights, timm models, devices and precision."""

@@ -1,0 +1,347 @@
+"""A bundle of weights: a folder with `moderation.toml` and, per model, timm's local-dir form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from platformdirs import user_data_path
+from pydantic import Field, ValidationError, model_validator
+
+from moderate.classify.files import read_json
+from moderate.decode.resize import Interpolation, PixelSpec
+from moderate.errors import WeightsError
+from moderate.text import one_line, printable
+from moderate.types import CATEGORIES, Category
+from moderate.validation import Table, first_problem
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "moderation.toml"
+SHIPPED = "testcard"
+BUNDLE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
+
+
+# What a bundle may pass to timm: the shape of the network. Others load files, pickles included.
+MODEL_ARGS = frozenset(
+    {"act_layer", "bn_eps", "class_token", "depth", "embed_dim", "fc_norm", "global_pool"}
+    | {"img_size", "init_values", "layer_norm_eps", "mlp_ratio", "num_heads", "pad_type"}
+    | {"patch_size", "pos_embed", "pre_norm", "qkv_bias", "qk_norm", "reg_tokens"}
+)
+_ARCHITECTURE = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")  # a name, not an address to load from
+
+
+Side = Annotated[int, Field(ge=8, le=4096)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Three = tuple[Finite, Finite, Finite]
+UnitScore = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+
+
+class Preprocess(Table):
+    """How a model wants its pixels. size is (height, width); mean and std apply to 0..1 values."""
+
+    size: tuple[Side, Side]
+    resize: Literal["squash", "crop"]
+    interpolation: Interpolation
+    antialias: bool = True
+    align_corners: bool = False
+    crop_pct: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    mean: Three
+    std: Three
+
+    @model_validator(mode="after")
+    def _expressible(self) -> Self:
+        if not self.antialias and self.interpolation != "bilinear":
+            raise ValueError("antialias = false goes with interpolation bilinear")
+        if self.antialias and self.align_corners:
+            raise ValueError("align_corners = true goes with antialias = false")
+        if any(value <= 0 for value in self.std):
+            raise ValueError("std must be above 0")
+        return self
+
+    def pixel_spec(self) -> PixelSpec:
+        """The part that the decoders do."""
+        return PixelSpec(
+            height=self.size[0],
+            width=self.size[1],
+            resize=self.resize,
+            crop_pct=self.crop_pct,
+            interpolation=self.interpolation,
+            antialias=self.antialias,
+            align_corners=self.align_corners,
+        )
+
+
+class Head(Table):
+    """A head that is not timm's own: linear layers of these widths with an activation between."""
+
+    hidden: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(min_length=1, max_length=8)
+    ]
+    activation: Literal["relu", "gelu", "tanh"] = "relu"
+
+
+LabelSum = str | Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class ModelCard(Table):
+    """One model of a bundle."""
+
+    folder: str = "."
+    activation: Literal["softmax", "sigmoid"]
+    sha256: dict[Literal["config.json", "model.safetensors"], str]
+    preprocess: Preprocess
+    categories: dict[Category, Annotated[tuple[LabelSum, ...], Field(min_length=1)]]
+    head: Head | None = None
+    model_args: dict[str, str | int | float | bool] = {}
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if unknown := sorted(set(self.model_args) - MODEL_ARGS):
+            raise ValueError(f"model_args: {unknown[0]} may not be set")
+        for name, value in self.model_args.items():
+            if isinstance(value, int | float) and not abs(value) <= 65_536:
+                raise ValueError(f"model_args: {name} is too large")
+        if missing := {CONFIG, WEIGHTS} - set(self.sha256):
+            raise ValueError(f"sha256: no digest for {', '.join(sorted(missing))}")
+        for sources in self.categories.values():
+            if any(len(set(s)) < len(s) for s in sources if not isinstance(s, str)):
+                raise ValueError("categories: a sum names the same label twice")
+        if not self.categories:
+            raise ValueError("categories: no category is fed by any label")
+        if os.path.isabs(self.folder) or ".." in self.folder.split("/"):
+            raise ValueError("folder: must lie inside the bundle")
+        return self
+
+
+class Calibration(Table):
+    """How a category's raw score becomes the score: Platt scaling, or a monotone table.
+
+    sigmoid(logit(score) / temperature + bias), after Platt (1999) and Guo et al. (2017); or linear
+    interpolation between `table`'s (raw, calibrated) points, as isotonic regression gives them.
+    """
+
+    temperature: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
+    bias: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    table: tuple[tuple[UnitScore, UnitScore], ...] = ()
+
+    @model_validator(mode="after")
+    def _monotone(self) -> Self:
+        raw, calibrated = [x for x, _ in self.table], [y for _, y in self.table]
+        if len(self.table) == 1:
+            raise ValueError("table: needs at least two points")
+        if any(a >= b for a, b in pairwise(raw)) or any(a > b for a, b in pairwise(calibrated)):
+            raise ValueError("table: raw scores must rise and calibrated scores never fall")
+        if self.table and (self.temperature != 1.0 or self.bias != 0.0):
+            raise ValueError("table goes without temperature and bias")
+        return self
+
+
+class SelfTest(Table):
+    """Scores of the seeded inputs of `classify.selftest`, computed at install on the CPU in fp32.
+
+    tolerance is the largest difference allowed in fp32, low_tolerance in bf16 and fp16.
+    """
+
+    tolerance: UnitScore = 1e-4
+    low_tolerance: UnitScore = 0.05
+    scores: dict[Category, tuple[UnitScore, ...]]
+
+
+class Card(Table):
+    """What moderation.toml holds.
+
+    digest says where the sha256 values come from: `published` (known before the download),
+    `first-pull` (taken at the first download, checked ever since) or `own` (files of one's own).
+    """
+
+    format: Literal[1]
+    name: Annotated[str, Field(pattern=rf"^{BUNDLE_NAME}$")]
+    purpose: Literal["moderation", "demo"]
+    title: str
+    source: str
+    licence: str
+    fit_for: str
+    revision: str = ""
+    digest: Literal["published", "first-pull", "own"] = "own"
+    calibration: dict[Category, Calibration] = {}
+    selftest: SelfTest | None = None
+    model: Annotated[tuple[ModelCard, ...], Field(min_length=1)]
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        """The categories that some label feeds."""
+        fed = {category for model in self.model for category in model.categories}
+        return tuple(category for category in CATEGORIES if category in fed)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """One model's card with what its config.json says."""
+
+    card: ModelCard
+    folder: str
+    architecture: str
+    labels: tuple[str, ...]
+
+    def summary(self) -> str:
+        """Which architecture gives which categories, in a line."""
+        return f"{self.architecture}: {', '.join(self.card.categories)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle whose files were found to match their digests.
+
+    sha256 is the digest of all that scores depend on: the models' cards, which hold the digests of
+    their files, and the calibration. The same weights have the same digest on every machine.
+    """
+
+    card: Card
+    path: str
+    sha256: str
+    models: tuple[ModelFiles, ...]
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self.card.name
+
+    @property
+    def specs(self) -> tuple[PixelSpec, ...]:
+        """What the decoders make for each model, in order."""
+        return tuple(model.card.preprocess.pixel_spec() for model in self.models)
+
+
+def find_bundle(name_or_folder: str) -> str:
+    """The folder of a bundle: installed, shipped, or any folder. Raises WeightsError.
+
+    A bare name is an installed bundle first: a folder of that name that happens to lie in the
+    working directory must not take its place. `./name` is always the folder.
+    """
+    is_name = "/" not in name_or_folder and not name_or_folder.startswith(".")
+    for root in _roots() if is_name else ():
+        folder = os.path.join(root, name_or_folder)
+        if os.path.isfile(os.path.join(folder, CARD)):
+            return folder
+    if os.path.isdir(name_or_folder):
+        return name_or_folder
+    raise WeightsError(
+        f"no weights {printable(name_or_folder)!r}: name a bundle's folder, "
+        f"or one of {', '.join(sorted(set(installed_bundles())))}"
+    )
+
+
+def installed_bundles() -> Iterator[str]:
+    """Names that `find_bundle` takes."""
+    for root in _roots():
+        if os.path.isdir(root):
+            for name in sorted(os.listdir(root)):
+                # A dot marks what is being installed or removed.
+                if not name.startswith(".") and os.path.isfile(os.path.join(root, name, CARD)):
+                    yield name
+
+
+def user_weights() -> Path:
+    """The folder that installed bundles live in."""
+    return user_data_path("moderate") / "weights"
+
+
+def _roots() -> tuple[str, ...]:
+    package = str(files("moderate"))
+    return (
+        str(user_weights()),
+        os.path.join(package, "shipped_weights"),  # an installed wheel
+        os.path.join(os.path.dirname(package), "weights"),  # a checkout
+    )
+
+
+def load_bundle(name_or_folder: str) -> Bundle:
+    """Read and verify a bundle, without building its models. Raises WeightsError.
+
+    Every file's digest is checked here, so that a changed file stops a run before its first image.
+    """
+    folder = find_bundle(name_or_folder)
+    card = load_card(folder)
+    models = tuple(_model_files(model, folder) for model in card.model)
+    scoring = card.model_dump(mode="json", include={"model", "calibration"})
+    digest = hashlib.sha256(json.dumps(scoring, sort_keys=True).encode()).hexdigest()
+    return Bundle(card, folder, digest, models)
+
+
+def load_card(folder: str) -> Card:
+    """Read and validate a bundle's moderation.toml alone. Raises WeightsError."""
+    card_file = os.path.join(folder, CARD)
+    where = printable(card_file)
+    try:
+        return Card.model_validate(tomllib.loads(_read(card_file).decode("utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{where}: not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise WeightsError(f"{where}: {first_problem(error)}") from error
+
+
+def _model_files(card: ModelCard, bundle: str) -> ModelFiles:
+    folder = os.path.normpath(os.path.join(bundle, card.folder))
+    for name, promised in sorted(card.sha256.items()):
+        found = _digest(os.path.join(folder, name))
+        if found != promised.lower():
+            raise WeightsError(
+                f"{printable(os.path.join(folder, name))} is not the file that {CARD} promises "
+                f"(sha256 {found[:12]}..., promised {promised[:12]}...); install the weights again"
+            )
+    config_file = os.path.join(folder, CONFIG)
+    architecture, labels = _read_config(config_file)
+    known = set(labels)
+    for category, sources in card.categories.items():
+        named = {label for item in sources for label in ([item] if isinstance(item, str) else item)}
+        if unknown := sorted(named - known):
+            raise WeightsError(
+                f"{printable(os.path.join(bundle, CARD))}: categories.{category} names the label "
+                f"{unknown[0]!r}, but the model's labels are {', '.join(labels)}"
+            )
+    return ModelFiles(card, folder, architecture, labels)
+
+
+def _read_config(path: str) -> tuple[str, tuple[str, ...]]:
+    """Architecture and label names, as timm writes them to a hub repo's config.json."""
+    where = printable(path)
+    config = read_json(Path(path))
+    try:
+        architecture = config["architecture"]
+        labels = config.get("label_names") or config["pretrained_cfg"]["label_names"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{where}: needs architecture and label_names ({error})") from error
+    if not isinstance(architecture, str) or not isinstance(labels, list) or not labels:
+        raise WeightsError(f"{where}: needs architecture and label_names")
+    if not _ARCHITECTURE.fullmatch(architecture):
+        raise WeightsError(f"{where}: {one_line(architecture, 60)!r} is no name of an architecture")
+    names = tuple(str(label) for label in labels)
+    if len(set(names)) != len(names):
+        raise WeightsError(f"{where}: two labels have the same name")
+    if config.get("num_classes", len(names)) != len(names):
+        raise WeightsError(f"{where}: {config['num_classes']} classes but {len(names)} label names")
+    return architecture, names
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise WeightsError(f"{printable(path)}: {error.strerror}") from error
+
+
+def _digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{printable(path)}: {error.strerror}") from error

@@ -1,0 +1,56 @@
+"""Proof that what runs is what was installed: digests, and known answers on the device in use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moderate.classify.bundle import Bundle, load_bundle
+from moderate.classify.device import Placement, place
+from moderate.classify.selftest import SelfTestResult, check
+from moderate.errors import WeightsError
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A bundle whose files match; selftest is None where the bundle records no known answers."""
+
+    bundle: Bundle
+    placement: Placement
+    selftest: SelfTestResult | None
+
+    @property
+    def files(self) -> int:
+        """How many files were compared with their digests."""
+        return sum(len(model.card.sha256) for model in self.bundle.models)
+
+    def selftest_line(self) -> str:
+        """The outcome of the self-test in a line."""
+        where = f"{self.placement.name}, {self.placement.precision}"
+        if self.selftest is None:
+            return f"self-test: the bundle records none ({where})"
+        return (
+            f"self-test: largest difference {self.selftest.difference:.1e}, "
+            f"at most {self.selftest.tolerance:.0e} allowed ({where})"
+        )
+
+
+def verify_bundle(name: str, device: str = "auto", precision: str = "auto") -> Verified:
+    """Check digests and the self-test of a bundle on a device.
+
+    Raises WeightsError for a changed file and for a self-test out of tolerance, DeviceError for a
+    device that is not there.
+    """
+    bundle = load_bundle(name)
+    placement = place(device, precision)
+    from moderate.classify.classifier import Classifier
+
+    classifier = Classifier(bundle, placement)
+    recorded = bundle.card.selftest
+    result = check(bundle, classifier, placement, recorded) if recorded else None
+    verified = Verified(bundle, placement, result)
+    if result is not None and not result.passed:
+        raise WeightsError(
+            f"{bundle.name}: {verified.selftest_line()}: the driver, the precision or the files "
+            "are not what they were at install"
+        )
+    return verified

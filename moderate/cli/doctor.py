@@ -1,0 +1,32 @@
+"""`moderate doctor`: is this machine fit to run, and does it compute what it should?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from moderate.cli import exit_codes
+
+
+def doctor(
+    weights: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR", help="Test these alone; default: all here.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16|fp16")] = "auto",
+) -> int:
+    """Print versions, codecs, device, disk and self-tests; exit code 2 when something is wrong."""
+    from moderate.report.doctor import examine
+    from moderate.text import printable
+
+    problems = 0
+    for finding in examine(weights, device, precision):
+        problems += finding.problem
+        mark = "PROBLEM " if finding.problem else ""
+        typer.echo(f"{finding.label:<11} {mark}{printable(finding.value)}")
+    if problems:
+        typer.echo(f"moderate: error: {problems} problem(s), marked above", err=True)
+        return exit_codes.ERROR
+    typer.echo("all well")
+    return exit_codes.DONE

@@ -1,0 +1,129 @@
+"""The `moderate` command: its subcommands, its version, and how errors reach the user."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from moderate.cli import exit_codes
+from moderate.cli.doctor import doctor
+from moderate.cli.policy import app as policy_app
+from moderate.cli.scan import scan
+from moderate.cli.testcards import testcards
+from moderate.cli.weights import app as weights_app
+from moderate.errors import ModerateError, ReaderGoneError
+from moderate.text import printable
+
+app = typer.Typer(
+    name="moderate",
+    help="Moderate piles of images on your own machine: scores, decisions, one row per image.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+# The prefix turns every option of scan into an environment variable: MODERATE_POLICY, ...
+app.command(context_settings={"auto_envvar_prefix": "MODERATE"})(scan)
+app.add_typer(policy_app, name="policy")
+app.add_typer(weights_app, name="weights")
+app.command()(testcards)
+app.command()(doctor)
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM arrived; a BaseException, so that no handler for errors takes it for one.
+
+    Its argument is the signal's number.
+    """
+
+
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import version
+
+    import torch
+
+    from moderate.version import __version__
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    typer.echo(
+        f"moderate {__version__}, torch {version('torch')}, timm {version('timm')}, device {device}"
+    )
+    raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Print the versions of moderate, torch and timm, and the device.",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; every error becomes one line on stderr and an exit code."""
+    wanted = os.environ.get("MODERATE_DEBUG", "").lower()
+    debug = "--debug" in arguments or wanted not in {"", "0", "false", "no", "off"}
+    logging.basicConfig(format="moderate: %(message)s", level="DEBUG" if debug else "WARNING")
+    for noisy in ("PIL", "urllib3", "filelock"):
+        logging.getLogger(noisy).setLevel("WARNING")
+    try:
+        code: Any = app(arguments or ["--help"], prog_name="moderate", standalone_mode=False)
+    except typer.TyperException as error:
+        _complain(error.format_message() or "see moderate --help")
+        return exit_codes.ERROR
+    except ReaderGoneError:
+        from moderate.results.text_writers import stdout_is_closed
+
+        stdout_is_closed()
+        return exit_codes.ERROR
+    except ModerateError as error:
+        if debug:
+            raise
+        _complain(str(error))
+        return exit_codes.ERROR
+    except Stopped as stopped:
+        number = signal.Signals(stopped.args[0])
+        _complain(f"stopped by {number.name}; no result file was written")
+        return exit_codes.INTERRUPTED if number is signal.SIGINT else exit_codes.TERMINATED
+    except Exception as error:
+        if debug:
+            raise
+        _complain(
+            f"a fault in moderate itself: {type(error).__name__}: {error}; "
+            "run again with --debug and report what it prints"
+        )
+        return exit_codes.ERROR
+    return code if isinstance(code, int) else exit_codes.DONE
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    sys.exit(run(sys.argv[1:]))
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"moderate: error: {printable(' '.join(message.split()))}", err=True)

@@ -1,0 +1,219 @@
+"""`moderate scan`: images to scores, decisions and a summary."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperOption
+
+from moderate.cli import exit_codes
+from moderate.types import Limits
+
+_DEFAULT = Limits()
+_LARGEST_FILE = 1024**4
+_UNITS = {"": 1, "B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?B?)", text.strip().upper())
+    if not match:
+        raise typer.BadParameter(f"{text!r} is no size; write 500KB, 10MB or a number of bytes")
+    unit = match[2] if match[2].endswith("B") or not match[2] else match[2] + "B"
+    size = float(match[1]) * _UNITS[unit]
+    if size > _LARGEST_FILE:
+        raise typer.BadParameter(f"{text!r} is more than a terabyte")
+    return int(size)
+
+
+def _load_config(ctx: typer.Context, named: str | None) -> str | None:
+    from moderate.config import load_config
+
+    # debug is looked for before there is a configuration.
+    known = {
+        p.name: p.multiple for p in ctx.command.params if isinstance(p, TyperOption) and p.name
+    }
+    settings = load_config(named, known.keys() - {"config", "debug", "help"})
+    for name, value in settings.items():
+        if known[name] and not isinstance(value, list):
+            settings[name] = [value]
+    ctx.default_map = {**(ctx.default_map or {}), **settings}
+    return named
+
+
+def _option(*names: str, **settings: Any) -> Any:
+    """An option that MODERATE_<NAME> sets too; the help says so once, not forty times."""
+    return typer.Option(*names, show_envvar=False, **settings)
+
+
+def scan(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Folders (walked), files, quoted globs."),
+    ],
+    weights: Annotated[
+        str | None,
+        _option(metavar="NAME|DIR", help="The weights to score with."),
+    ] = None,
+    policy: Annotated[
+        str,
+        _option(
+            metavar="NAME|FILE",
+            help="balanced, strict, permissive, or a TOML file.",
+        ),
+    ] = "balanced",
+    out: Annotated[
+        list[str] | None,
+        _option(
+            metavar="FILE",
+            help="Rows to .csv, .parquet or .jsonl; - for CSV on stdout. May be repeated.",
+        ),
+    ] = None,
+    summary: Annotated[
+        list[str] | None,
+        _option(metavar="FILE", help="Summary to .json or .md. May be repeated."),
+    ] = None,
+    fail_on: Annotated[
+        Literal["never", "review", "block"],
+        _option(help="Exit with 1 when a decision is at or above this."),
+    ] = "never",
+    max_error_rate: Annotated[
+        float,
+        _option(
+            min=0.0,
+            max=1.0,
+            help="Exit with 2 when a larger share of rows are errors.",
+        ),
+    ] = 1.0,
+    all_files: Annotated[bool, _option("--all-files", help="Every file gets a row.")] = False,
+    include: Annotated[
+        list[str] | None,
+        _option(metavar="GLOB", help="Walk only files that match."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        _option(metavar="GLOB", help="Leave out what matches."),
+    ] = None,
+    hidden: Annotated[bool, _option("--hidden", help="Walk hidden files too.")] = False,
+    follow_symlinks: Annotated[
+        bool,
+        _option("--follow-symlinks", help="Follow links on the walk."),
+    ] = False,
+    limit: Annotated[
+        int | None,
+        _option(min=1, metavar="N", help="Stop after N images."),
+    ] = None,
+    device: Annotated[str, _option(metavar="auto|cpu|cuda[:N]", help="Where to run.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"],
+        _option(help="auto: bf16 on GPUs that have it, else fp32."),
+    ] = "auto",
+    batch_size: Annotated[
+        int,
+        _option(min=1, max=4096, help="Images per forward pass."),
+    ] = 32,
+    workers: Annotated[
+        int | None,
+        _option(
+            min=1,
+            max=256,
+            metavar="N",
+            help="Decoder processes; default: one a core.",
+        ),
+    ] = None,
+    max_file_size: Annotated[
+        str,
+        _option(metavar="SIZE", help="Largest file to read."),
+    ] = "10MB",
+    max_megapixels: Annotated[
+        float,
+        _option(min=0.0, max=10_000.0, metavar="MP", help="Largest picture to decode."),
+    ] = _DEFAULT.max_pixels / 1e6,
+    decode_timeout: Annotated[
+        float,
+        _option(min=0.01, max=86_400.0, metavar="SECONDS", help="Per picture."),
+    ] = _DEFAULT.decode_timeout,
+    hourly_cost: Annotated[
+        float | None,
+        _option(
+            min=0.0,
+            metavar="PRICE",
+            help="Of this machine; adds a cost line to the summary.",
+        ),
+    ] = None,
+    progress: Annotated[
+        Literal["auto", "bar", "plain", "none"],
+        _option(help="On stderr; auto: a bar on a terminal."),
+    ] = "auto",
+    quiet: Annotated[bool, _option("--quiet", "-q", help="Print errors only.")] = False,
+    debug: Annotated[bool, _option("--debug", help="Tracebacks and details.")] = False,
+    config: Annotated[
+        str | None,
+        _option(
+            metavar="FILE",
+            callback=_load_config,
+            is_eager=True,
+            help="Defaults for these options; else the nearest moderate.toml or "
+            "[tool.moderate] in pyproject.toml.",
+        ),
+    ] = None,
+) -> int:
+    """Score images, decide, and write one row per image and a summary.
+
+    Every option can also be set by an environment variable (MODERATE_WEIGHTS, MODERATE_BATCH_SIZE)
+    or in a configuration file; the command line wins over both.
+    """
+    from moderate.engine.scan import ScanOptions, plan, run
+    from moderate.report.progress import progress_on
+    from moderate.report.terminal import show
+    from moderate.results.open import to_stdout
+    from moderate.sources.directory import WalkOptions
+
+    planned = plan(
+        ScanOptions(
+            inputs=inputs,
+            weights=weights,
+            policy=policy,
+            out=out or (),
+            summary=summary or (),
+            walk=WalkOptions(
+                all_files=all_files,
+                hidden=hidden,
+                follow_symlinks=follow_symlinks,
+                include=tuple(include or ()),
+                exclude=tuple(exclude or ()),
+            ),
+            limits=Limits(
+                max_file_bytes=_bytes(max_file_size),
+                max_pixels=int(max_megapixels * 1e6),
+                decode_timeout=decode_timeout,
+            ),
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            workers=workers,
+            limit=limit,
+            hourly_cost=hourly_cost,
+        )
+    )
+    card = planned.bundle.card
+    if card.purpose == "demo" and not quiet:
+        typer.echo(f"moderate: {card.name} is a demonstration, not a moderation model", err=True)
+    mode = "none" if quiet else progress
+    with progress_on(sys.stderr, mode, planned.job.sources, limit) as on_item:
+        result = run(planned, on_item)
+    if not quiet:
+        rows_on_stdout = any(to_stdout(target) for target in out or ())
+        show(result, sys.stderr if rows_on_stdout else sys.stdout)
+        if not out:
+            typer.echo("rows     not written; add --out results.csv to keep them", err=True)
+    code = exit_codes.of_scan(result, fail_on, max_error_rate)
+    if code == exit_codes.ERROR:
+        typer.echo(
+            f"moderate: error: {result.errors} of {result.rows} rows are errors "
+            f"({result.error_rate:.1%}), over --max-error-rate {max_error_rate:.1%}",
+            err=True,
+        )
+    return code

@@ -1,0 +1,146 @@
+"""`moderate weights`: the catalogue, and what is installed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from moderate.install.pull import Pulled
+
+app = typer.Typer(
+    help="List, pull, add, show, verify and remove weights.",
+    rich_markup_mode=None,
+)
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="As in weights list.")]
+_Map = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="FILE|CATEGORY=LABEL,...",
+        help="Which labels feed a category; comma: the highest, plus: the sum. May be repeated.",
+    ),
+]
+_Activation = Annotated[
+    Literal["softmax", "sigmoid"] | None,
+    typer.Option(
+        "--activation", help="sigmoid for outputs that are independent of each other (multi-label)."
+    ),
+]
+_Replace = Annotated[bool, typer.Option("--replace", help="Install anew over what is there.")]
+
+
+@app.command("list")
+def list_weights(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """The catalogue, with what is installed and who claims what."""
+    from moderate.report.weights import show_list, weights_list
+
+    listed = weights_list()
+    if as_json:
+        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+    else:
+        show_list(listed, sys.stdout)
+
+
+@app.command()
+def pull(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="As in weights list, or hf:owner/name[@revision].")
+    ],
+    mapping: _Map = None,
+    activation: _Activation = None,
+    rename: Annotated[
+        str | None, typer.Option("--name", help="Install under another name.")
+    ] = None,
+    replace: _Replace = False,
+) -> None:
+    """Download weights, check them, convert them, and install them whole or not at all."""
+    from moderate.catalogue.mapping import read_mapping
+    from moderate.install.pull import pull as pull_weights
+
+    pulled = pull_weights(
+        name,
+        mapping=read_mapping(mapping) if mapping else None,
+        rename=rename,
+        activation=activation,
+        overwrite=replace,
+    )
+    _say_installed(pulled)
+
+
+@app.command()
+def add(
+    path: Annotated[str, typer.Argument(metavar="DIR|FILE", help="A checkpoint on this disk.")],
+    name: Annotated[str, typer.Option(help="What to call it.")],
+    architecture: Annotated[
+        str | None, typer.Option(help="Of a single file: timm's name of the architecture.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Label names in output order, separated by commas.")
+    ] = None,
+    mapping: _Map = None,
+    activation: _Activation = None,
+    licence: Annotated[str, typer.Option(help="The licence of the weights, for the card.")] = "",
+    replace: _Replace = False,
+) -> None:
+    """Install a checkpoint from disk: a timm, transformers or TensorFlow.js folder, or a file."""
+    from moderate.catalogue.mapping import read_mapping
+    from moderate.install.pull import add as add_weights
+
+    added = add_weights(
+        Path(path),
+        name,
+        architecture=architecture,
+        labels=[label.strip() for label in labels.split(",")] if labels else None,
+        mapping=read_mapping(mapping) if mapping else None,
+        activation=activation,
+        licence=licence,
+        overwrite=replace,
+    )
+    _say_installed(added)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(metavar="NAME|DIR")]) -> None:
+    """Print the card of installed weights, or the catalogue's entry of others."""
+    from moderate.report.weights import card_text
+
+    typer.echo(card_text(name), nl=False)
+
+
+@app.command()
+def verify(
+    name: Annotated[str, typer.Argument(metavar="NAME|DIR")],
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16|fp16")] = "auto",
+) -> None:
+    """Check every file's digest, and compute the self-test again on this device."""
+    from moderate.classify.verify import verify_bundle
+
+    verified = verify_bundle(name, device, precision)
+    typer.echo(f"{verified.bundle.name}: {verified.files} files match their digests")
+    typer.echo(verified.selftest_line())
+
+
+@app.command()
+def remove(name: _Name) -> None:
+    """Remove installed weights."""
+    from moderate.install.assemble import remove as remove_weights
+
+    typer.echo(f"removed {remove_weights(name)}")
+
+
+def _say_installed(pulled: Pulled) -> None:
+    from moderate.text import printable
+
+    for note in pulled.notes:
+        typer.echo(printable(note))
+    typer.echo(f"installed {printable(str(pulled.folder))}")
+    typer.echo(f"use it:   moderate scan DIR --weights {printable(pulled.folder.name)}")

@@ -1,0 +1,1 @@
+"""Checkpoints in the forms that their authors publish, converted to timm's."""

@@ -1,0 +1,1 @@
+"""Bytes of one image to pixels of the model's input size, in isolated processes."""

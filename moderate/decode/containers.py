@@ -1,0 +1,328 @@
+"""What the container of an image says, read without decoding a pixel.
+
+Each function walks one format's structure, refuses what is cut short, and (for JPEG and PNG) hands
+back the bytes without the metadata that cost decoders time and pictures: a damaged ICC profile, a
+text chunk of 2 MB or a million comments never reach Pillow.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+
+from moderate.types import ErrorCode
+
+MAX_FRAMES_COUNTED = 1000
+"""Counting frames stops here, so that an animation of 200,000 costs no more than its first."""
+
+
+class DecodeError(Exception):
+    """One image that cannot be decoded: a code of the closed list and a line for people."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What a decoder is given, and what was learnt on the way.
+
+    frames is the number of frames up to MAX_FRAMES_COUNTED; size is (width, height) in pixels
+    where the container had to be asked before a decoder may be, else None.
+    """
+
+    data: bytes
+    frames: int = 1
+    multi_picture: bool = False
+    size: tuple[int, int] | None = None
+    bit_depth: int = 8
+    interlaced: bool = False
+    inflated_bytes: int = 0
+
+
+def _corrupt(message: str) -> DecodeError:
+    return DecodeError(ErrorCode.CORRUPT_IMAGE, message)
+
+
+def _truncated(what: str) -> DecodeError:
+    return DecodeError(ErrorCode.TRUNCATED, f"the file ends early: {what}")
+
+
+# PNG ---------------------------------------------------------------------------------------------
+
+_PNG_CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type; PNG specification, table 11.1
+# Adam7: first column and row, and the steps between columns and rows, of each pass.
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+
+
+def read_png(data: bytes) -> Container:
+    """Check every chunk's length and CRC, which Pillow skips for IDAT; keep what makes pixels.
+
+    Raises DecodeError: `truncated` for a chunk that runs past the end or a missing end,
+    `corrupt_image` for a CRC that does not fit or chunks that make no sense.
+    """
+    view = memoryview(data)
+    header: tuple[int, ...] | None = None
+    before: list[memoryview] = []  # PLTE, tRNS
+    image: list[memoryview] = []
+    orientation: list[memoryview] = []
+    frames, animated, in_animation, position, last = 1, False, False, 8, b""
+    while last != b"IEND":
+        if position + 12 > len(data):
+            raise _truncated("the last chunk of the PNG is missing")
+        length, kind = struct.unpack_from(">I4s", data, position)
+        after = position + 12 + length
+        if after > len(data):
+            raise _truncated(f"PNG chunk at byte {position} is cut off")
+        (crc,) = struct.unpack_from(">I", data, after - 4)
+        if zlib.crc32(view[position + 4 : after - 4]) != crc:
+            raise _corrupt(f"wrong checksum in the PNG chunk at byte {position}")
+        chunk = view[position:after]
+        if (kind == b"IHDR") != (header is None):
+            raise _corrupt("the PNG does not start with its one IHDR chunk")
+        if kind == b"IHDR":
+            if length != 13:
+                raise _corrupt("the PNG has no valid IHDR chunk")
+            header = struct.unpack_from(">IIBBBBB", data, position + 8)
+        elif kind == b"IDAT":
+            if image and last != b"IDAT":
+                raise _corrupt("the PNG's image data is not in one piece")
+            image.append(chunk)
+        elif kind in (b"PLTE", b"tRNS"):
+            before += [] if image else [chunk]
+        elif kind == b"eXIf":
+            orientation = orientation or [chunk]
+        elif kind == b"acTL" and length >= 4:
+            (frames,) = struct.unpack_from(">I", data, position + 8)
+            animated = True
+        elif kind == b"fcTL":
+            in_animation = in_animation or not image
+        elif kind[0] & 0x20 == 0 and kind not in _PNG_CRITICAL:
+            raise _corrupt(f"the PNG needs an unknown chunk, at byte {position}")
+        position, last = after, kind
+    assert header is not None
+    width, height, bit_depth, colour, _, _, interlace = header
+    if colour == 3 and not any(bytes(chunk[4:8]) == b"PLTE" for chunk in before):
+        raise _corrupt("the PNG has no palette")
+    # A still picture before the animation, shown where animation is not: one more picture.
+    frames += animated and not in_animation
+    # eXIf may stand behind the picture; Pillow looks for it in front.
+    kept = [view[:33], *orientation, *before, *image, view[position - 12 : position]]
+    return Container(
+        data=b"".join(kept),
+        frames=min(max(frames, 1), MAX_FRAMES_COUNTED),
+        size=(width, height),
+        bit_depth=bit_depth,
+        interlaced=bool(interlace),
+        inflated_bytes=_inflated_bytes(
+            width, height, bit_depth * _PNG_CHANNELS.get(colour, 0), interlace
+        ),
+    )
+
+
+def _inflated_bytes(width: int, height: int, bits: int, interlace: int) -> int:
+    """How many bytes a PNG's image data inflates to: filter byte and samples of every row."""
+    passes = _ADAM7 if interlace else ((0, 0, 1, 1),)
+    total = 0
+    for left, top, across, down in passes:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + (columns * bits + 7) // 8)
+    return total
+
+
+def png_is_complete(container: Container) -> bool:
+    """Whether the image data inflates to as many bytes as the header promises.
+
+    Pillow takes a zlib stream that ends early for a whole picture and leaves the rest black.
+    """
+    inflater = zlib.decompressobj()
+    total, position, data = 0, 8, container.data
+    while position < len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        if kind == b"IDAT":
+            chunk = data[position + 8 : position + 8 + length]
+            while chunk and not inflater.eof and total < container.inflated_bytes:
+                total += len(inflater.decompress(chunk, 1 << 20))
+                chunk = inflater.unconsumed_tail
+        position += 12 + length
+    total += len(inflater.flush())
+    return total >= container.inflated_bytes
+
+
+# JPEG --------------------------------------------------------------------------------------------
+
+_SOS, _EOI, _EXIF, _MPF, _ADOBE, _JFIF, _COMMENT = 0xDA, 0xD9, 0xE1, 0xE2, 0xEE, 0xE0, 0xFE
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Inside a scan only stuffed zeros, restart markers and fill bytes follow an FF.
+_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_READ_AHEAD = 16  # bytes; libjpeg-turbo fills a 64-bit buffer
+
+
+def read_jpeg(data: bytes) -> Container:
+    """Walk the markers up to the first scan; drop comments and application data but three.
+
+    Kept are JFIF and Adobe (they say how colours are coded) and the first EXIF (orientation).
+    Raises DecodeError: `truncated` without a scan or an end marker after it.
+    """
+    view = memoryview(data)
+    tables: list[memoryview] = []
+    wanted: dict[int, memoryview] = {}  # by marker: JFIF, EXIF, Adobe
+    frame_type = 0
+    multi_picture = False
+    position = 2
+    while True:
+        # Like libjpeg: skip whatever is not a marker, and fill bytes before one.
+        position = data.find(b"\xff", position)
+        if position < 0 or position + 1 >= len(data):
+            raise _truncated("the JPEG has no picture data")
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
+            position += 2
+            continue
+        if marker == _EOI:
+            raise _truncated("the JPEG ends before its picture data")
+        if position + 4 > len(data):
+            raise _truncated("the JPEG has no picture data")
+        after = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == _SOS:
+            break
+        if after > len(data):
+            raise _truncated("the JPEG header is cut off")
+        if marker == _MPF and data.startswith(b"MPF\x00", position + 4):
+            multi_picture = True
+        after = max(after, position + 2)
+        if _says_how_to_show(data[position + 4 : after], marker) and (
+            # libjpeg obeys the last Adobe segment; of EXIF, viewers take the first.
+            marker == _ADOBE or marker not in wanted
+        ):
+            wanted[marker] = view[position:after]
+        elif marker < 0xE0 or 0xEF < marker < _COMMENT:
+            tables.append(view[position:after])
+            frame_type = marker if marker in _FRAMES else frame_type
+        position = after
+    picture = _scan_data(data, position, frame_type)
+    shown = [wanted[marker] for marker in sorted(wanted)]
+    rebuilt = b"".join([b"\xff\xd8", *shown, *tables, *picture])
+    return Container(data=rebuilt, multi_picture=multi_picture)
+
+
+def _says_how_to_show(payload: bytes, marker: int) -> bool:
+    """Whether a segment is a valid JFIF, EXIF or Adobe one. Stubs of them confuse Pillow."""
+    if marker == _JFIF:
+        return payload.startswith(b"JFIF\x00") and len(payload) >= 14
+    if marker == _EXIF:
+        return payload.startswith(b"Exif\x00\x00") and len(payload) > 14
+    return marker == _ADOBE and payload.startswith(b"Adobe") and len(payload) >= 12
+
+
+def _scan_data(data: bytes, start: int, frame_type: int) -> list[bytes]:
+    """The picture data from its first SOS marker on, arranged so that a lack of it is noticed.
+
+    libjpeg paints what is missing before an end marker grey and only warns. Where a sequential
+    picture is one scan, as nearly all are, it gets zeros in place of the end marker: enough for
+    its reading ahead, too few for missing picture, so that Pillow runs dry and says so.
+    """
+    found = _SCAN_END.search(data, start + 2)
+    if found is None or data.find(b"\xff\xd9", start) < 0:
+        raise _truncated("the JPEG has no end marker")
+    if frame_type in (0xC0, 0xC1) and data[found.start() + 1] == _EOI:
+        return [data[start : found.start()], bytes(_READ_AHEAD)]
+    return [data[start:]]
+
+
+# WebP --------------------------------------------------------------------------------------------
+
+
+def read_webp(data: bytes) -> Container:
+    """Check the RIFF length and take the canvas size before libwebp allocates it.
+
+    Source: the WebP container specification (RFC 9649).
+    """
+    riff_end = 8 + int.from_bytes(data[4:8], "little")
+    if riff_end > len(data):
+        raise _truncated(f"the WebP promises {riff_end} bytes and has {len(data)}")
+    if len(data) < 30:
+        raise _truncated("the WebP has no picture data")
+    kind, payload = data[12:16], data[20:30]
+    frames = 1
+    size: tuple[int, int] | None = None
+    if kind == b"VP8X":
+        size = (
+            1 + int.from_bytes(payload[4:7], "little"),
+            1 + int.from_bytes(payload[7:10], "little"),
+        )
+        if payload[0] & 0x02:  # animation flag
+            frames = _count_webp_frames(data, riff_end)
+    elif kind == b"VP8L":
+        bits = int.from_bytes(payload[1:5], "little")
+        size = (1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
+    elif kind == b"VP8 ":
+        size = (
+            int.from_bytes(payload[6:8], "little") & 0x3FFF,
+            int.from_bytes(payload[8:10], "little") & 0x3FFF,
+        )
+    return Container(data=data, frames=frames, size=size)
+
+
+def _count_webp_frames(data: bytes, end: int) -> int:
+    position, frames = 12, 0
+    while position + 8 <= end and frames < MAX_FRAMES_COUNTED:
+        frames += data[position : position + 4] == b"ANMF"
+        length = int.from_bytes(data[position + 4 : position + 8], "little")
+        position += 8 + length + (length & 1)
+    return max(frames, 1)
+
+
+# GIF ---------------------------------------------------------------------------------------------
+
+
+def read_gif(data: bytes) -> Container:
+    """Count frames up to MAX_FRAMES_COUNTED; whatever is odd behind the first frame is ignored.
+
+    Raises DecodeError `truncated` where the first frame itself is cut off.
+    """
+    width, height = struct.unpack_from("<HH", data.ljust(10, b"\x00"), 6)
+    return Container(data=data, frames=_count_gif_frames(data), size=(width, height))
+
+
+def _count_gif_frames(data: bytes) -> int:
+    if len(data) < 13:
+        raise _truncated("the GIF has no picture data")
+    position = 13 + _colour_table_bytes(data[10])
+    frames = 0
+    while position < len(data) and frames < MAX_FRAMES_COUNTED:
+        block = data[position]
+        if block == 0x2C and position + 10 <= len(data):
+            frames += 1
+            position += 11 + _colour_table_bytes(data[position + 9])
+        elif block == 0x21:
+            position += 2
+        else:
+            break
+        while position < len(data) and data[position]:
+            position += 1 + data[position]
+        if position >= len(data) and (not frames or (frames == 1 and block == 0x2C)):
+            raise _truncated("the first frame of the GIF is cut off")
+        position += 1
+    return max(frames, 1)
+
+
+def _colour_table_bytes(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0

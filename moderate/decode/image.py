@@ -1,0 +1,181 @@
+"""One image's bytes to pixels: a pure function of bytes and limits, run in a decoder process."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from PIL import Image, UnidentifiedImageError
+
+from moderate.decode import pixels
+from moderate.decode.containers import (
+    MAX_FRAMES_COUNTED,
+    Container,
+    DecodeError,
+    png_is_complete,
+    read_gif,
+    read_jpeg,
+    read_png,
+    read_webp,
+)
+from moderate.decode.resize import Pixels, PixelSpec, draft_size, resize
+from moderate.decode.sniff import sniff
+from moderate.text import one_line
+from moderate.types import ErrorCode, ImageFacts, Limits, Warn
+
+SMALL_SIDE = 256
+"""A picture whose longest side is under this many pixels gets the warning `small_image`."""
+
+_READERS: dict[str, Callable[[bytes], Container]] = {
+    "jpeg": read_jpeg,
+    "png": read_png,
+    "webp": read_webp,
+    "gif": read_gif,
+    "bmp": Container,
+    "heif": Container,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Pixels for each spec asked for, in order, and what was learnt of the file."""
+
+    pixels: tuple[Pixels, ...]
+    facts: ImageFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Undecoded:
+    """An image without pixels: why, and what was learnt before that."""
+
+    code: ErrorCode
+    message: str
+    facts: ImageFacts
+
+
+def prepare() -> None:
+    """Load the codecs and silence their chatter. Once per process, before the first `decode`."""
+    import pillow_heif
+
+    # One thread an image: the decoders already fill the cores. Never a thumbnail for the picture:
+    # the two may show different things.
+    pillow_heif.register_heif_opener(
+        thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
+    )
+    Image.MAX_IMAGE_PIXELS = None  # our own limit rules, before a pixel is allocated
+    # These five register themselves; Pillow is not to look for more, of which some start programs.
+    for plugin in ("Bmp", "Gif", "Jpeg", "Png", "WebP"):
+        importlib.import_module(f"PIL.{plugin}ImagePlugin")
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+def decode(data: bytes, specs: tuple[PixelSpec, ...], limits: Limits) -> Decoded | Undecoded:
+    """Decode one image of the six formats, upright, on white, at the size of each spec.
+
+    `data` is the whole file. Never raises for what the bytes may hold.
+    """
+    kind = sniff(data) or ""
+    facts = ImageFacts(format=kind or None)
+    if kind not in _READERS:
+        return Undecoded(ErrorCode.NOT_AN_IMAGE, "not one of the supported formats", facts)
+    try:
+        container = _READERS[kind](data)
+        facts = _with_size(replace(facts, frames=container.frames), container.size)
+        _check_pixels(facts, limits)
+        with Image.open(io.BytesIO(container.data), formats=[_pillow_format(kind, data)]) as image:
+            facts = _with_size(facts, image.size)
+            _check_pixels(facts, limits)
+            return _decode_opened(image, container, facts, specs)
+    except DecodeError as error:
+        return Undecoded(error.code, error.message, facts)
+    except MemoryError:
+        return Undecoded(ErrorCode.OUT_OF_MEMORY, "the decoder ran out of memory", facts)
+    except Exception as error:  # noqa: BLE001 - Pillow raises about every class on hostile files
+        return _undecoded(error, facts)
+
+
+def _decode_opened(
+    image: Image.Image, container: Container, facts: ImageFacts, specs: tuple[PixelSpec, ...]
+) -> Decoded:
+    size, warned = image.size, []
+    turn, metadata_readable = 1, True
+    if facts.format in {"jpeg", "png", "webp"}:  # libheif has turned HEIC already
+        turn, metadata_readable = pixels.orientation(image)
+    if facts.format == "jpeg" and (small := draft_size(_as_stored(specs, turn), size)):
+        image.draft(image.mode, small)
+    if facts.format == "heif":
+        facts = replace(facts, frames=min(getattr(image, "n_frames", 1), MAX_FRAMES_COUNTED))
+    image.load()
+    if (
+        facts.format == "png"
+        and (container.interlaced or _may_be_unfinished(image))
+        and not png_is_complete(container)
+    ):
+        raise DecodeError(ErrorCode.TRUNCATED, "the PNG holds fewer rows than it promises")
+    rgb, ambiguous = pixels.to_rgb(image, container.bit_depth)
+    rgb = pixels.upright(rgb, turn)
+    width, height = size if turn < 5 else size[::-1]
+    if max(size) < SMALL_SIDE:
+        warned.append(Warn.SMALL_IMAGE)
+    if facts.frames and facts.frames > 1:
+        warned.append(Warn.ANIMATED)
+    if container.multi_picture:
+        warned.append(Warn.MULTI_PICTURE)
+    if ambiguous:
+        warned.append(Warn.ALPHA_AMBIGUOUS)
+    if not metadata_readable:
+        warned.append(Warn.BAD_METADATA)
+    facts = replace(facts, width=width, height=height, warnings=tuple(warned))
+    return Decoded(tuple(resize(rgb, spec) for spec in specs), facts)
+
+
+def _pillow_format(kind: str, data: bytes) -> str:
+    return "DIB" if kind == "bmp" and not data.startswith(b"BM") else kind.upper()
+
+
+def _with_size(facts: ImageFacts, size: tuple[int, int] | None) -> ImageFacts:
+    return replace(facts, width=size[0], height=size[1]) if size else facts
+
+
+def _check_pixels(facts: ImageFacts, limits: Limits) -> None:
+    width, height = facts.width or 0, facts.height or 0
+    if width * height > limits.max_pixels:
+        raise DecodeError(
+            ErrorCode.TOO_MANY_PIXELS,
+            f"{width} x {height} is {width * height / 1e6:.1f} megapixels, over the limit of "
+            f"{limits.max_pixels / 1e6:g}; raise it with --max-megapixels",
+        )
+
+
+def _as_stored(specs: tuple[PixelSpec, ...], turn: int) -> tuple[PixelSpec, ...]:
+    """The specs as seen from the stored picture, which EXIF may say lies on its side."""
+    if turn < 5:
+        return specs
+    return tuple(replace(spec, height=spec.width, width=spec.height) for spec in specs)
+
+
+def _may_be_unfinished(image: Image.Image) -> bool:
+    """Whether the last row is all zeros, as Pillow leaves rows that no data arrived for."""
+    last_row = image.crop((0, image.height - 1, image.width, image.height))
+    return last_row.getbbox(alpha_only=False) is None
+
+
+# How Pillow and libheif say that a file ended too early.
+_CUT_SHORT = ("truncated", "unexpected end of file", "outside of file bounds")
+
+
+def _undecoded(error: Exception, facts: ImageFacts) -> Undecoded:
+    if isinstance(error, UnidentifiedImageError):  # its message holds a memory address
+        return Undecoded(ErrorCode.CORRUPT_IMAGE, "the header makes no sense", facts)
+    message = one_line(f"{type(error).__name__}: {error}", 160)
+    if "Unsupported BMP" in message:
+        return Undecoded(ErrorCode.UNSUPPORTED_FORMAT, f"a rare kind of BMP ({message})", facts)
+    said = str(error).lower()
+    cut_short = isinstance(error, EOFError) or any(words in said for words in _CUT_SHORT)
+    code = ErrorCode.TRUNCATED if cut_short else ErrorCode.CORRUPT_IMAGE
+    return Undecoded(code, f"cannot be decoded ({message})", facts)

@@ -1,0 +1,167 @@
+"""An upright RGB picture to the array that one model wants."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+
+# A filter over a longer run than this would take memory proportional to the picture's long side.
+_MAX_RATIO = 256
+
+_DRAFT_MARGIN = 4  # how much larger than the model's input a JPEG is decoded at the least
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSpec:
+    """How one model wants its pixels, up to normalisation (which happens on the device).
+
+    height and width are the model's input in pixels. `squash` resizes to exactly that; `crop`
+    takes the central part that shows `crop_pct` of the shorter side. antialias=False is plain
+    two-tap interpolation, as TensorFlow.js and older pipelines do it, with align_corners as there.
+    """
+
+    height: int
+    width: int
+    resize: Literal["squash", "crop"] = "squash"
+    crop_pct: float = 1.0
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+    align_corners: bool = False
+
+    @property
+    def dtype(self) -> str:
+        """`uint8` where Pillow resizes; `float32` (0..255) where rounding would change scores."""
+        return "uint8" if self.antialias else "float32"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the array: (height, width, 3)."""
+        return self.height, self.width, 3
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the array in bytes."""
+        return self.height * self.width * 3 * (1 if self.antialias else 4)
+
+
+def source_box(spec: PixelSpec, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The part (left, top, right, bottom) of a (width, height) picture that the model is shown.
+
+    For `crop` this is what timm's evaluation transform shows: resize the shorter side to
+    floor(input / crop_pct), then cut out the centre.
+    """
+    width, height = size
+    if spec.resize == "squash" and spec.crop_pct == 1.0:
+        return 0.0, 0.0, float(width), float(height)
+    scaled_h, scaled_w = (
+        math.floor(spec.height / spec.crop_pct),
+        math.floor(spec.width / spec.crop_pct),
+    )
+    if spec.resize == "crop":
+        # torchvision gives the long side as int(target * long / short).
+        target = max(scaled_h, scaled_w)
+        if width <= height:
+            scaled_w, scaled_h = target, max(int(target * height / width), spec.height)
+        else:
+            scaled_w, scaled_h = max(int(target * width / height), spec.width), target
+    left, top = round((scaled_w - spec.width) / 2), round((scaled_h - spec.height) / 2)
+    across, down = width / scaled_w, height / scaled_h
+    return (
+        left * across,
+        top * down,
+        min((left + spec.width) * across, float(width)),
+        min((top + spec.height) * down, float(height)),
+    )
+
+
+def draft_size(specs: tuple[PixelSpec, ...], size: tuple[int, int]) -> tuple[int, int] | None:
+    """The smallest (width, height) a JPEG may be decoded at, or None where it must be in full.
+
+    Four times what the model is shown: at twice, halftones and dithering moved pixels by up to
+    80 of 255. Interpolation without antialiasing picks single pixels, so it gets all of them.
+    """
+    need = 0.0
+    for spec in specs:
+        if not spec.antialias:
+            return None
+        left, top, right, bottom = source_box(spec, size)
+        across, down = spec.width / (right - left), spec.height / (bottom - top)
+        need = max(need, _DRAFT_MARGIN * across, _DRAFT_MARGIN * down)
+    if need >= 1:
+        return None
+    return math.ceil(size[0] * need), math.ceil(size[1] * need)
+
+
+def resize(image: Image.Image, spec: PixelSpec) -> Pixels:
+    """RGB picture to an array of spec.shape and spec.dtype, values 0..255."""
+    box = source_box(spec, image.size)
+    if not spec.antialias:
+        return _interpolate(np.asarray(image), spec, box)
+    across = max(1, int((box[2] - box[0]) / spec.width / _MAX_RATIO))
+    down = max(1, int((box[3] - box[1]) / spec.height / _MAX_RATIO))
+    if across > 1 or down > 1:
+        image = image.reduce((across, down))
+        box = source_box(spec, image.size)
+    resized = image.resize((spec.width, spec.height), _RESAMPLING[spec.interpolation], box=box)
+    return np.asarray(resized)
+
+
+def _interpolate(
+    pixels: NDArray[np.uint8], spec: PixelSpec, box: tuple[float, float, float, float]
+) -> NDArray[np.float32]:
+    """Two-tap bilinear interpolation in float32, without antialiasing."""
+    left, top, right, bottom = box
+    rows = _sample_points(spec.height, top, bottom, pixels.shape[0], spec.align_corners)
+    columns = _sample_points(spec.width, left, right, pixels.shape[1], spec.align_corners)
+    row, row_weight = _taps(rows, pixels.shape[0])
+    column, column_weight = _taps(columns, pixels.shape[1])
+    next_row = np.minimum(row + 1, pixels.shape[0] - 1)
+    next_column = np.minimum(column + 1, pixels.shape[1] - 1)
+
+    def along(line: NDArray[np.intp]) -> NDArray[np.float32]:
+        near = pixels[line[:, None], column].astype(np.float32)
+        far = pixels[line[:, None], next_column].astype(np.float32)
+        blended: NDArray[np.float32] = near + (far - near) * column_weight[None, :, None]
+        return blended
+
+    upper, lower = along(row), along(next_row)
+    pixels_out: NDArray[np.float32] = upper + (lower - upper) * row_weight[:, None, None]
+    return pixels_out
+
+
+def _sample_points(
+    count: int, start: float, stop: float, limit: int, align_corners: bool
+) -> NDArray[np.float32]:
+    steps = np.arange(count, dtype=np.float32)
+    if align_corners:
+        step = np.float32((stop - start - 1) / (count - 1)) if count > 1 else np.float32(0)
+        points = np.float32(start) + steps * step
+    else:
+        points = (
+            np.float32(start)
+            + (steps + np.float32(0.5)) * np.float32((stop - start) / count)
+            - np.float32(0.5)
+        )
+    return points.clip(0, limit - 1)
+
+
+def _taps(points: NDArray[np.float32], limit: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    first = np.floor(points).astype(np.intp).clip(0, limit - 1)
+    return first, (points - first).astype(np.float32)

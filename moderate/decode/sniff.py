@@ -1,0 +1,229 @@
+"""What a file is, judged by its first bytes and never by its name."""
+
+from __future__ import annotations
+
+import os
+import re
+
+HEAD_BYTES = 1024
+"""How many bytes from the start `sniff` wants; SVG may hide behind a long comment."""
+
+SUPPORTED = frozenset({"jpeg", "png", "webp", "gif", "bmp", "heif"})
+
+# ISO base media brands (ftyp box). Sources: ISO/IEC 23008-12 for HEIF, the AVIF specification.
+_AVIF_BRANDS = frozenset({b"avif", b"avis", b"avio"})
+_HEIF_BRANDS = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2"}
+    | {b"msf1", b"miaf"}
+)
+
+# Images, page images and videos that are recognised only to be refused by name.
+_OTHER_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"II*\x00", "tiff"),
+    (b"MM\x00*", "tiff"),
+    (b"II+\x00", "tiff"),
+    (b"MM\x00+", "tiff"),
+    (b"8BPS", "psd"),
+    (b"%PDF-", "pdf"),
+    (b"%!PS", "postscript"),
+    (b"\xc5\xd0\xd3\xc6", "postscript"),
+    (b"icns", "icns"),
+    (b"\xff\x0a", "jpeg-xl"),
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "jpeg-xl"),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "jpeg-2000"),
+    (b"\xff\x4f\xff\x51", "jpeg-2000"),
+    (b"II\xbc", "jpeg-xr"),
+    (b"qoif", "qoi"),
+    (b"DDS ", "dds"),
+    (b"BLP1", "blp"),
+    (b"BLP2", "blp"),
+    (b"AT&TFORM", "djvu"),
+    (b"gimp xcf", "xcf"),
+    (b"#?RADIANCE", "radiance-hdr"),
+    (b"#?RGBE", "radiance-hdr"),
+    (b"v/1\x01", "openexr"),
+    (b"SIMPLE  =", "fits"),
+    (b"\x8aMNG\r\n\x1a\n", "mng"),
+    (b"\x8bJNG\r\n\x1a\n", "jng"),
+    (b"BPG\xfb", "bpg"),
+    (b"FLIF", "flif"),
+    (b"SDPX", "dpx"),
+    (b"XPDS", "dpx"),
+    (b"\x01\xda", "sgi"),
+    (b"\x59\xa6\x6a\x95", "sun-raster"),
+    (b"/* XPM */", "xpm"),
+    (b"FTEX", "ftex"),
+    (b"VTF\x00", "vtf"),
+    (b"\xd7\xcd\xc6\x9a", "wmf"),
+    (b"\x1aE\xdf\xa3", "matroska"),
+    (b"OggS", "ogg"),
+    (b"FLV\x01", "flv"),
+    (b"\x00\x00\x01\xba", "mpeg"),
+    (b"\x00\x00\x01\xb3", "mpeg"),
+    (b"0&\xb2u\x8ef\xcf\x11", "asf"),
+)
+
+_SUFFIX_FORMATS: dict[str, str] = {
+    **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif", "jif", "jfi", "mpo"), "jpeg"),
+    **dict.fromkeys(("png", "apng"), "png"),
+    "webp": "webp",
+    "gif": "gif",
+    **dict.fromkeys(("bmp", "dib"), "bmp"),
+    **dict.fromkeys(("heic", "heif", "hif", "heics", "heifs"), "heif"),
+}
+
+# Suffixes that claim an image or a video which the tool does not read.
+_OTHER_SUFFIXES = frozenset(
+    (  # noqa: SIM905 - a list of 90 quoted words is no easier to read
+        "avif avifs tif tiff svg svgz pdf psd psb eps ps ai ico cur icns jxl jp2 j2k jpf jpx "
+        "jpm jpc jxr hdp wdp qoi dds blp iff ilbm lbm djvu djv xcf hdr exr fits fit mng jng bpg "
+        "flif dpx cin sgi rgb rgba bw ras sun xpm xbm ftex ftc ftu vtf wmf emf tga icb vda vst "
+        "pcx dcx ppm pgm pbm pnm pam pfm msp im fli flc gbr wal pxr pcd cr2 cr3 nef arw dng orf "
+        "rw2 raf pef srw raw mp4 m4v mov webm mkv avi wmv flv mpg mpeg mpe mts m2ts 3gp 3g2 ogv "
+        "asf vob "
+    ).split()
+)
+
+_NETPBM = re.compile(rb"P([1-6]\s+(#|\d)|7\s+(#|WIDTH)|[fF]\s+\d)")
+_IFF_IMAGES = frozenset({b"ILBM", b"PBM ", b"ACBM", b"DEEP", b"RGB8", b"RGBN", b"ANIM"})
+_ICONS = {b"\x00\x00\x01\x00": "ico", b"\x00\x00\x02\x00": "cur"}
+_QUICKTIME_BOXES = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
+# The first element is svg, after nothing but declarations, comments and a doctype of svg.
+_SVG = re.compile(
+    rb"\s*(?:(?:<\?xml[^>]*\?>|<!--(?:(?!-->).)*-->|<!doctype\s+svg[^>\[]*(?:\[[^\]]*\]\s*)?>)\s*)*"
+    rb"<(?:svg:)?svg[\s>/]",
+    re.DOTALL | re.IGNORECASE,
+)
+_BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+_TEXT_BYTES = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A, 0x0C, 0x0D}
+
+
+def sniff(head: bytes) -> str | None:
+    """The kind of file that starts with `head`, in lower case, or None for no known image or video.
+
+    `head` is the first HEAD_BYTES bytes, or the whole file where it is shorter.
+    """
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if head.startswith(b"RIFF"):
+        return {b"WEBP": "webp", b"AVI ": "avi"}.get(head[8:12])
+    if head[4:8] == b"ftyp":
+        return _sniff_ftyp(head)
+    if _is_bmp(head):
+        return "bmp"
+    for magic, kind in _OTHER_MAGIC:
+        if head.startswith(magic):
+            return kind
+    if _NETPBM.match(head):
+        return "netpbm"
+    if head[:4] in _ICONS and head[4:6] > b"\x00\x00":  # none inside: TGA starts like that too
+        return _ICONS[head[:4]]
+    if head.startswith(b"FORM") and head[8:12] in _IFF_IMAGES:
+        return "iff"
+    if head[40:44] == b" EMF":
+        return "emf"
+    # Four letters of text are no box length.
+    if head[4:8] in _QUICKTIME_BOXES and min(head[:4]) < 0x20:
+        return "quicktime"
+    return "svg" if _is_svg(head) else None
+
+
+def claimed_format(name: bytes) -> str | None:
+    """The format that a name's suffix claims: a supported one, another one, or None.
+
+    Another image or video format is given as its suffix.
+    """
+    suffix = os.path.splitext(name)[1][1:].lower().decode("ascii", "replace")
+    if suffix in _SUFFIX_FORMATS:
+        return _SUFFIX_FORMATS[suffix]
+    return suffix if suffix in _OTHER_SUFFIXES else None
+
+
+def refusal(head: bytes, name: bytes) -> tuple[str, str] | None:
+    """Why a file is no supported image: (`unsupported_format` or `not_an_image`, message).
+
+    None where the bytes are one of the six supported formats. Some old formats (TGA, PCX) have no
+    magic number; there the name is believed, unless the bytes are plainly something else.
+    """
+    kind = sniff(head)
+    if kind in SUPPORTED:
+        return None
+    if kind:
+        return "unsupported_format", f"{kind} is not supported; convert it to JPEG or PNG"
+    claimed = claimed_format(name)
+    claims_other = claimed is not None and claimed not in SUPPORTED
+    other = _other_content(head)
+    # XBM and its like are text, SVGZ is gzip: with such a name these two may be an image.
+    if other and not (claims_other and other in {"text", "XML", "gzip data"}):
+        return "not_an_image", f"the bytes are {other}, not an image"
+    if claims_other:
+        return "unsupported_format", f"{claimed} is not supported; convert it to JPEG or PNG"
+    return "not_an_image", "the bytes are not those of any known image format"
+
+
+def _sniff_ftyp(head: bytes) -> str:
+    size = int.from_bytes(head[:4], "big")
+    box = head[8 : min(max(size, 12), len(head))]
+    brands = {box[i : i + 4] for i in range(0, len(box) - 3, 4) if i != 4}
+    major = box[:4]
+    if major in _AVIF_BRANDS:
+        return "avif"
+    if major in _HEIF_BRANDS:
+        # mif1 and msf1 say "an image file"; the codec is among the compatible brands.
+        coded = major not in {b"mif1", b"mif2", b"msf1", b"miaf"}
+        return "avif" if not coded and brands & _AVIF_BRANDS else "heif"
+    if major == b"qt  ":
+        return "quicktime"
+    if major in {b"crx ", b"jpm ", b"jp2 "}:
+        return "raw-or-jpeg-2000"
+    return "mp4"
+
+
+def _is_bmp(head: bytes) -> bool:
+    """BM and an information header of a known length, or that header alone (a DIB)."""
+    if len(head) < 18:
+        return False
+    if head.startswith(b"BM"):
+        return int.from_bytes(head[14:18], "little") in _BMP_HEADERS
+    planes, bits = int.from_bytes(head[12:14], "little"), int.from_bytes(head[14:16], "little")
+    known = int.from_bytes(head[:4], "little") in _BMP_HEADERS - {12}
+    return known and planes == 1 and bits in {1, 4, 8, 16, 24, 32}
+
+
+def _is_svg(head: bytes) -> bool:
+    text = head.removeprefix(b"\xef\xbb\xbf")
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = text[2:].replace(b"\x00", b"")
+    return _SVG.match(text) is not None
+
+
+def _other_content(head: bytes) -> str | None:
+    """What bytes that are no image look like, for the message; None when nothing is clear."""
+    start = head.lstrip()[:64].lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "HTML"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer"
+    if start.startswith(b"<?xml"):
+        return "XML"
+    if head.startswith(b"\x1f\x8b"):
+        return "gzip data"
+    if head.startswith(b"PK\x03\x04"):
+        return "a zip archive"
+    if head.startswith(b"\x7fELF") or head.startswith(b"MZ"):
+        return "a program"
+    if not head.strip(b"\x00"):
+        return "zeros"
+    if all(byte in _TEXT_BYTES for byte in head):
+        return "JSON" if start[:1] in (b"{", b"[") else "text"
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # A multi-byte character may be cut off by the end of the head.
+        if error.start < len(head) - 3:
+            return None
+    return "text" if 0 not in head else None

@@ -1,0 +1,1 @@
+"""What runs the line: sources, fetch, decode, classify, policy."""

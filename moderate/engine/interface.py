@@ -1,0 +1,56 @@
+"""What every engine promises, and what it is given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from moderate.classify.bundle import Bundle
+from moderate.classify.device import Placement
+from moderate.policy.model import Policy
+from moderate.sources.interface import Source
+from moderate.types import Limits, Row, Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that a run's rows depend on. batch_size and workers change speed alone."""
+
+    sources: Sequence[Source]
+    bundle: Bundle
+    policy: Policy
+    limits: Limits = field(default_factory=Limits)
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int = 32
+    workers: int = 1
+    max_rows: int | None = None
+
+
+class Engine(ABC):
+    """Runs one job; a context manager that holds its processes and device.
+
+    Entering raises DeviceError or WeightsError where the job cannot run on this machine.
+    """
+
+    @abstractmethod
+    def __enter__(self) -> Self:
+        """Start what the job needs and find its device."""
+
+    @abstractmethod
+    def __exit__(self, *_: object) -> None:
+        """End every process that was started."""
+
+    @property
+    @abstractmethod
+    def placement(self) -> Placement:
+        """The device and precision in use."""
+
+    @abstractmethod
+    def rows(self) -> Iterator[Row | Skipped]:
+        """One row for each input in input order, with what was skipped where it was met.
+
+        Once per engine. Raises RunError where the run cannot be finished.
+        """

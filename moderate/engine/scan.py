@@ -1,0 +1,159 @@
+"""A whole scan: inputs to result files and a summary."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from uuid import uuid4
+
+from moderate.classify.bundle import Bundle, load_bundle
+from moderate.engine.interface import Engine, Job
+from moderate.engine.local import LocalEngine
+from moderate.errors import InputError, UsageError, WeightsError
+from moderate.policy.load import LoadedPolicy, load_policy
+from moderate.report.files import check_summary_targets, write_summary
+from moderate.report.summary import Audit, Summary, audit_facts, utc
+from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
+from moderate.results.text_writers import metadata_path
+from moderate.sources.directory import WalkOptions
+from moderate.sources.resolve import resolve
+from moderate.text import printable
+from moderate.types import ErrorCode, Limits, Row, Skipped
+from moderate.version import __version__
+
+NO_WEIGHTS = (
+    "no weights chosen, and none are used unasked. "
+    "Install some with 'moderate weights pull NAME' (see 'moderate weights list') and name them "
+    "with --weights NAME, or try the pipeline on test cards with --weights testcard"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    """What a scan is asked to do; the defaults are those of the command line."""
+
+    inputs: Sequence[str | os.PathLike[str]]
+    weights: str | None = None
+    policy: str = "balanced"
+    out: Sequence[str] = ()
+    summary: Sequence[str] = ()
+    walk: WalkOptions = field(default_factory=WalkOptions)
+    limits: Limits = field(default_factory=Limits)
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int = 32
+    workers: int | None = None
+    limit: int | None = None
+    hourly_cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A scan whose every option was found to make sense, before any image is opened."""
+
+    options: ScanOptions
+    bundle: Bundle
+    policy: LoadedPolicy
+    job: Job
+
+
+def plan(options: ScanOptions) -> Plan:
+    """Check everything that can be checked cheaply. Raises the errors under ModerateError."""
+    if not options.weights:
+        raise WeightsError(NO_WEIGHTS)
+    check_targets(options.out)
+    check_summary_targets(options.summary)
+    _check_distinct(options)
+    policy = load_policy(options.policy)
+    sources = resolve(options.inputs, options.walk)
+    bundle = load_bundle(options.weights)
+    job = Job(
+        sources=sources,
+        bundle=bundle,
+        policy=policy.policy,
+        limits=options.limits,
+        device=options.device,
+        precision=options.precision,
+        batch_size=options.batch_size,
+        workers=options.workers or len(os.sched_getaffinity(0)),
+        max_rows=options.limit,
+    )
+    return Plan(options, bundle, policy, job)
+
+
+def _check_distinct(options: ScanOptions) -> None:
+    results = [target for target in options.out if not to_stdout(target)]
+    written = [*results, *options.summary, *(metadata_path(t) for t in results if has_metadata(t))]
+    real = [os.path.realpath(target) for target in written]
+    for target, path in zip(written, real, strict=True):
+        if real.count(path) > 1:
+            raise UsageError(f"{printable(target)} would be written twice")
+
+
+def run(planned: Plan, on_item: Callable[[Row | Skipped], None]) -> Summary:
+    """Run a planned scan, write its files, and give the summary back.
+
+    `on_item` is called for each row and each skipped file, in order. No file is put under its name
+    before all rows are there. Raises the errors under ModerateError.
+    """
+    options = planned.options
+    started = datetime.now(UTC)
+    clock = time.monotonic()
+    with open_writers(options.out) as writers, LocalEngine(planned.job) as engine:
+        summary = Summary(_audit(planned, engine, started), planned.policy.policy)
+        summary.hourly_cost = options.hourly_cost
+        summary.startup_seconds = time.monotonic() - clock
+        for writer in writers:
+            writer.start(audit_facts(summary.audit))
+        with contextlib.closing(engine.rows()) as rows:  # type: ignore[type-var]
+            for item in rows:
+                if isinstance(item, Skipped):
+                    summary.count_skipped(item)
+                else:
+                    summary.count(item)
+                    for writer in writers:
+                        writer.write(item)
+                on_item(item)
+        summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
+        if summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:
+            raise InputError(_nothing_found(summary))
+        for writer in writers:
+            writer.commit(utc(summary.ended))
+    for target in options.summary:
+        write_summary(summary, target)
+    return summary
+
+
+def _nothing_found(summary: Summary) -> str:
+    if missing := summary.error_examples.get(ErrorCode.NOT_FOUND):
+        return f"no input found: nothing is at {', '.join(missing)}"
+    if not summary.skipped:
+        return "no input found: there are no files"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.skipped.items()))
+    return f"no input found: none of {summary.skipped.total()} files is an image ({reasons})"
+
+
+def _audit(planned: Plan, engine: Engine, started: datetime) -> Audit:
+    placement = engine.placement
+    return Audit(
+        version=__version__,
+        run_id=uuid4().hex,
+        weights=planned.bundle.name,
+        weights_sha256=planned.bundle.sha256,
+        weights_purpose=planned.bundle.card.purpose,
+        weights_models=tuple(model.summary() for model in planned.bundle.models),
+        policy=planned.policy.policy.name,
+        policy_sha256=planned.policy.sha256,
+        device=placement.device
+        if placement.device == placement.name
+        else f"{placement.device} {placement.name}",
+        precision=placement.precision,
+        torch=version("torch"),
+        timm=version("timm"),
+        started=started,
+    )

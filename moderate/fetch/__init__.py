@@ -1,0 +1,1 @@
+"""Bytes of an image from wherever it is, within limits."""

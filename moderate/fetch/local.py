@@ -1,0 +1,116 @@
+"""Bytes of a local file: only regular files, never more than the limit, never a blocking open."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from moderate.types import ErrorCode, ImageError
+
+_ERRNO_CODES = {
+    errno.ENOENT: ErrorCode.NOT_FOUND,
+    errno.ENOTDIR: ErrorCode.NOT_FOUND,
+    errno.EACCES: ErrorCode.PERMISSION_DENIED,
+    errno.EPERM: ErrorCode.PERMISSION_DENIED,
+    errno.ENAMETOOLONG: ErrorCode.PATH_TOO_LONG,
+    errno.ENXIO: ErrorCode.NOT_A_REGULAR_FILE,  # a FIFO or socket without its other end
+}
+
+
+class FetchError(Exception):
+    """Bytes that could not be had: the error for the row, and the size where it is known."""
+
+    def __init__(self, error: ImageError, size: int | None = None) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.size = size
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A regular file, open for reading; the caller closes `fd`. size is in bytes."""
+
+    fd: int
+    size: int
+
+
+def os_error(error: OSError, doing: str = "read") -> ImageError:
+    """The row's error for what the system said."""
+    code = _ERRNO_CODES.get(error.errno or 0, ErrorCode.READ_ERROR)
+    return ImageError(code, f"cannot {doing}: {error.strerror or type(error).__name__}")
+
+
+def open_regular(path: bytes, *, follow_symlinks: bool = True) -> OpenFile:
+    """Open `path` without ever blocking; raises FetchError unless it is a regular file."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        # Look before opening: opening some devices has effects.
+        mode = os.stat(path, follow_symlinks=follow_symlinks).st_mode
+        if not stat.S_ISREG(mode):
+            raise FetchError(_not_regular(mode))
+        fd = os.open(path, flags if follow_symlinks else flags | os.O_NOFOLLOW)
+    except OSError as error:
+        raise FetchError(os_error(error)) from None
+    except ValueError:  # a NUL in the name
+        raise FetchError(ImageError(ErrorCode.NOT_FOUND, "the name holds a NUL byte")) from None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):  # exchanged between look and open
+        os.close(fd)
+        raise FetchError(_not_regular(status.st_mode))
+    return OpenFile(fd, status.st_size)
+
+
+def read_head(path: bytes, count: int, *, follow_symlinks: bool = True) -> bytes:
+    """The first `count` bytes of a regular file; raises FetchError."""
+    file = open_regular(path, follow_symlinks=follow_symlinks)
+    try:
+        return os.read(file.fd, count)
+    except OSError as error:
+        raise FetchError(os_error(error), file.size) from None
+    finally:
+        os.close(file.fd)
+
+
+def read_file(path: bytes, max_bytes: int, *, follow_symlinks: bool = True) -> bytes:
+    """The whole of a regular file of at most `max_bytes`; raises FetchError.
+
+    The size limit is applied before a byte is read, and again to what was read.
+    """
+    file = open_regular(path, follow_symlinks=follow_symlinks)
+    try:
+        if file.size > max_bytes:
+            raise FetchError(_too_large(file.size, max_bytes), file.size)
+        with os.fdopen(file.fd, "rb", closefd=False) as stream:
+            # Not max_bytes: reading sets the memory aside first.
+            data = stream.read(max(file.size, 1 << 16) + 1)
+    except OSError as error:
+        raise FetchError(os_error(error), file.size) from None
+    finally:
+        os.close(file.fd)
+    if len(data) > max_bytes:
+        raise FetchError(_too_large(len(data), max_bytes), len(data))
+    if not data:
+        raise FetchError(ImageError(ErrorCode.EMPTY_FILE, "the file is empty"), 0)
+    return data
+
+
+def _too_large(size: int, max_bytes: int) -> ImageError:
+    return ImageError(
+        ErrorCode.FILE_TOO_LARGE,
+        f"{size} bytes is over the limit of {max_bytes}; raise it with --max-file-size",
+    )
+
+
+def _not_regular(mode: int) -> ImageError:
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+        (stat.S_ISLNK, "a symbolic link"),
+    )
+    kind = next((name for test, name in kinds if test(mode)), "not a regular file")
+    return ImageError(ErrorCode.NOT_A_REGULAR_FILE, f"{kind}, not a regular file")

@@ -1,0 +1,1 @@
+"""Getting bundles of weights onto this machine: download, assemble, install whole or not at all."""

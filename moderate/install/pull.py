@@ -1,0 +1,278 @@
+"""`weights pull` and `weights add`: a name, a repository or a folder to an installed bundle."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from moderate.catalogue.load import catalogue, find_entry
+from moderate.catalogue.mapping import LabelMap, usual_mapping
+from moderate.catalogue.model import Entry, EntryModel
+from moderate.classify.bundle import BUNDLE_NAME, SHIPPED, WEIGHTS, Preprocess, user_weights
+from moderate.convert.folder import convert_folder, convert_state_dict, source_labels
+from moderate.convert.interface import Converted
+from moderate.errors import WeightsError
+from moderate.install.assemble import Facts, Part, install, sweep
+from moderate.install.download import Downloaded, from_hub, from_url
+from moderate.text import one_line, printable
+from moderate.types import Category
+
+Activation = Literal["softmax", "sigmoid"]
+
+_UNSEEN = "unknown: read it on the page that the weights come from"
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What a pull installed: the folder, and what the user should be told."""
+
+    folder: Path
+    notes: tuple[str, ...]
+
+
+def pull(
+    name: str,
+    *,
+    mapping: LabelMap | None = None,
+    rename: str | None = None,
+    activation: Activation | None = None,
+    overwrite: bool = False,
+) -> Pulled:
+    """Download and install an entry of the catalogue, or `hf:owner/name`. Raises WeightsError."""
+    with _alone():
+        if name.startswith("hf:"):
+            return _pull_repo(name.removeprefix("hf:"), mapping, rename, overwrite, activation)
+        if mapping is not None or activation is not None:
+            raise WeightsError(f"--map and --activation go with hf:owner/name; {name} has its own")
+        return _pull_entry(find_entry(name), rename, overwrite)
+
+
+def _pull_entry(entry: Entry, rename: str | None, overwrite: bool) -> Pulled:
+    chosen = rename or entry.name
+    _check_name(chosen, overwrite, entry.name)
+    parts: list[Part] = []
+    notes: list[str] = []
+    downloads: list[Downloaded] = []
+    for part_entry, wanted in _members(entry):
+        assert part_entry.model is not None
+        downloaded = _download(part_entry)
+        downloads.append(downloaded)
+        converted = _convert(part_entry.model, downloaded.folder)
+        categories = {c: list(s) for c, s in _listed(part_entry.model).items() if c in wanted}
+        subfolder = part_entry.name if entry.member else "."
+        parts.append(Part(converted, categories, subfolder))
+        notes.append(_provenance(part_entry, downloaded))
+    facts = Facts(
+        name=chosen,
+        title=entry.title,
+        source=_source(entry),
+        licence=entry.licence,
+        fit_for=entry.fit_for,
+        revision=", ".join(d.revision for d in downloads),
+        digest="published" if all(d.published for d in downloads) else "first-pull",
+    )
+    folder = install(facts, parts, replace=overwrite)
+    for downloaded in downloads:
+        shutil.rmtree(downloaded.folder, ignore_errors=True)
+    return Pulled(folder, tuple(notes))
+
+
+def add(
+    path: Path,
+    name: str,
+    *,
+    architecture: str | None = None,
+    labels: Sequence[str] | None = None,
+    mapping: LabelMap | None = None,
+    activation: Activation | None = None,
+    licence: str = "",
+    overwrite: bool = False,
+) -> Pulled:
+    """Install a checkpoint from disk: a folder in a known form, or a house model's safetensors.
+
+    A house model needs `architecture` (timm's name) and `labels`. Raises WeightsError.
+    """
+    _check_name(name, overwrite, None)
+    if path.is_dir():
+        converted = convert_folder(path, labels=labels)
+    elif not path.exists():
+        raise WeightsError(f"{path} does not exist")
+    elif architecture is None or labels is None:
+        raise WeightsError(
+            f"{path} is a single file: say what it is with --architecture (timm's name) and "
+            "--labels (in output order, separated by commas)"
+        )
+    else:
+        converted = convert_state_dict(path, architecture, labels)
+    facts = Facts(
+        name=name,
+        title=f"{converted.architecture} with {len(converted.labels)} labels",
+        source=f"added from a file named {path.name}",
+        licence=licence or _UNSEEN,
+        fit_for="whatever its owner trained it for",
+    )
+    converted, note = _activated(converted, activation)
+    part = Part(converted, _mapped(mapping, converted))
+    with _alone():
+        return Pulled(install(facts, [part], replace=overwrite), (note,))
+
+
+def _pull_repo(
+    repo: str,
+    mapping: LabelMap | None,
+    rename: str | None,
+    overwrite: bool,
+    activation: Activation | None,
+) -> Pulled:
+    repo, _, revision = repo.partition("@")
+    name = rename or repo.rpartition("/")[2]
+    _check_name(name, overwrite, None)
+    downloaded = from_hub(repo, revision or "main", _downloads())
+    converted, assumed = _activated(convert_folder(downloaded.folder), activation)
+    facts = Facts(
+        name=name,
+        title=f"{repo}: {converted.architecture} with {len(converted.labels)} labels",
+        source=f"hf:{repo}",
+        licence=_UNSEEN,
+        fit_for="what its page says; not in this project's catalogue",
+        revision=downloaded.revision,
+        digest="first-pull",
+    )
+    part = Part(converted, _mapped(mapping, converted))
+    folder = install(facts, [part], replace=overwrite)
+    shutil.rmtree(downloaded.folder, ignore_errors=True)
+    note = f"{repo}: {revision or 'main'} is commit {downloaded.revision}, which the card records"
+    return Pulled(folder, (note, assumed))
+
+
+def _activated(converted: Converted, activation: Activation | None) -> tuple[Converted, str]:
+    """The model with the activation asked for, and what the user should know of it."""
+    chosen = activation or converted.activation
+    how = "as asked" if activation else "as the source says, or as is usual where it says nothing"
+    note = f"scores are the {chosen} of the outputs, {how} (--activation changes it)"
+    return replace(converted, activation=chosen), note
+
+
+def _mapped(mapping: LabelMap | None, converted: Converted) -> LabelMap:
+    if mapping is None:
+        return usual_mapping(converted.labels)
+    named = {x for s in mapping.values() for i in s for x in ([i] if isinstance(i, str) else i)}
+    if unknown := sorted(named - set(converted.labels)):
+        raise WeightsError(
+            f"--map names the label {printable(unknown[0])!r}; the model's labels are "
+            f"{one_line(', '.join(converted.labels), 400)}"
+        )
+    return mapping
+
+
+def _members(entry: Entry) -> list[tuple[Entry, frozenset[Category]]]:
+    """The entries with a model of their own, each with the categories it is to feed."""
+    if not entry.member:
+        return [(entry, frozenset(entry.categories))]
+    return [(find_entry(m.entry), frozenset(m.categories)) for m in entry.member]
+
+
+def _download(entry: Entry) -> Downloaded:
+    model = entry.model
+    assert model is not None
+    if model.repo:
+        return from_hub(model.repo, model.revision, _downloads(), model.sha256)
+    url = model.url
+    # A mirror inside a company's network; the digests are known, so it need not be trusted.
+    if mirror := os.environ.get("MODERATE_WEIGHTS_MIRROR"):
+        url = f"{mirror.rstrip('/')}/{entry.name}"
+    return replace(from_url(url, model.files, model.sha256, _downloads()), revision=model.revision)
+
+
+def _convert(model: EntryModel, folder: Path) -> Converted:
+    # Labels are taken from the source, by name; from the catalogue only for known bytes.
+    known = model.labels if model.sha256 else None
+    if model.form == "timm-keys":
+        converted = convert_state_dict(
+            folder / WEIGHTS, model.architecture, source_labels(folder, known)
+        )
+    else:
+        converted = convert_folder(folder, labels=known)
+    if set(converted.labels) != set(model.labels):
+        raise WeightsError(
+            f"the labels are {', '.join(converted.labels)}, but the catalogue knows "
+            f"{', '.join(model.labels)}: the checkpoint has changed; map it yourself with "
+            "weights pull hf:owner/name --map FILE"
+        )
+    if converted.architecture.partition(".")[0] != model.architecture:
+        raise WeightsError(
+            f"the source is a {converted.architecture}, but the catalogue knows "
+            f"{model.architecture}: the checkpoint has changed; pull it as hf:owner/name"
+        )
+    changes: dict[str, Any] = {"activation": model.activation}
+    if model.preprocess:
+        changes["preprocess"] = Preprocess.model_validate(model.preprocess)
+    return replace(converted, **changes)
+
+
+def _listed(model: EntryModel) -> LabelMap:
+    return {
+        category: [item if isinstance(item, str) else list(item) for item in sources]
+        for category, sources in model.categories.items()
+    }
+
+
+def _provenance(entry: Entry, downloaded: Downloaded) -> str:
+    if downloaded.published:
+        return f"{entry.name}: digests are the ones known in advance"
+    return (
+        f"{entry.name}: no digest was known in advance; commit {downloaded.revision} is recorded, "
+        "and what this first pull installed is checked before every scan"
+    )
+
+
+def _source(entry: Entry) -> str:
+    models = [part.model for part, _ in _members(entry)]
+    return ", ".join(f"hf:{m.repo}" if m.repo else m.url for m in models if m is not None)
+
+
+def _downloads() -> Path:
+    """Where files wait until they are installed; kept when a pull breaks off, to go on with."""
+    return user_weights() / ".downloads"
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One installation at a time. Raises WeightsError where another is running."""
+    root = user_weights()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / ".lock")
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise WeightsError(f"another installation into {root} is running; wait for it") from None
+    except OSError as error:
+        raise WeightsError(f"cannot write to {root}: {error.strerror}") from error
+    try:
+        sweep(root)
+        yield
+    finally:
+        lock.release()
+
+
+def _check_name(name: str, overwrite: bool, entry: str | None) -> None:
+    """Before the download, not after. `entry` is the catalogue's name of what is installed."""
+    if not re.fullmatch(BUNDLE_NAME, name):
+        raise WeightsError(
+            f"{one_line(repr(name), 60)} is no name for weights: "
+            "use letters, digits, '.', '_' and '-', a letter or digit first"
+        )
+    if name != entry and (name in catalogue() or name == SHIPPED):
+        raise WeightsError(
+            f"{name} is the name of other weights, which these must not pass for; use --name"
+        )
+    if not overwrite and (user_weights() / name).exists():
+        raise WeightsError(f"{name} is installed already; use --replace to install it anew")

@@ -1,0 +1,1 @@
+"""Scores to decisions, reasons and derived views, as a policy file states them."""

@@ -1,0 +1,96 @@
+"""What this machine has and what is wrong with it, before a night's run finds out."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from moderate.classify.bundle import installed_bundles, user_weights
+from moderate.classify.device import place
+from moderate.classify.verify import verify_bundle
+from moderate.errors import ModerateError
+from moderate.version import __version__
+
+# libheif before 1.20 has an endless loop on some files.
+MIN_LIBHEIF = (1, 20)
+MIN_FREE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the examination; problem says that something has to be done about it."""
+
+    label: str
+    value: str
+    problem: bool = False
+
+
+def examine(
+    weights: str | None = None, device: str = "auto", precision: str = "auto"
+) -> Iterator[Finding]:
+    """Versions, codecs, device, disk, and the self-test of `weights` (or of all that is here)."""
+    yield Finding("moderate", f"{__version__}, Python {platform.python_version()} {sys.platform}")
+    packages = ("torch", "timm", "numpy", "pillow", "pillow-heif", "safetensors", "pyarrow")
+    yield Finding("packages", ", ".join(f"{name} {version(name)}" for name in packages))
+    yield from _codecs()
+    try:
+        placement = place(device, precision)
+        yield Finding("device", f"{placement.device} {placement.name}, {placement.precision}")
+        yield Finding("CUDA", _cuda())
+    except ModerateError as error:
+        yield Finding("device", str(error), problem=True)
+        return
+    yield Finding("cores", str(len(os.sched_getaffinity(0))))
+    yield from _disk()
+    names = [weights] if weights else sorted(set(installed_bundles()))
+    for name in names:
+        try:
+            verified = verify_bundle(name, device, precision)
+            yield Finding("weights", f"{verified.bundle.name}: {verified.selftest_line()}")
+        except Exception as error:  # noqa: BLE001 - one broken bundle must not hide the others
+            yield Finding("weights", f"{name}: {error}", problem=True)
+
+
+def _cuda() -> str:
+    import torch
+
+    built = torch.version.cuda or "none: this torch has no CUDA"
+    return f"torch is built for {built}; {torch.cuda.device_count()} devices"
+
+
+def _codecs() -> Iterator[Finding]:
+    import pillow_heif
+    from PIL import features
+
+    for name, codec in (("JPEG", "jpg"), ("PNG", "zlib"), ("WebP", "webp")):
+        found = features.check(codec)
+        detail = features.version(codec) or ""
+        yield Finding(name, f"{codec} {detail}" if found else "missing", problem=not found)
+    libheif = pillow_heif.libheif_version()
+    numbers = tuple(int(part) for part in libheif.split(".")[:2])
+    if numbers < MIN_LIBHEIF:
+        yield Finding(
+            "HEIC",
+            f"libheif {libheif}: update pillow-heif, this one can loop for ever",
+            problem=True,
+        )
+    else:
+        yield Finding("HEIC", f"libheif {libheif}")
+
+
+def _disk() -> Iterator[Finding]:
+    folder = user_weights()
+    there = folder
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    writable = there.is_dir() and os.access(there, os.W_OK)
+    state = f"{free / 1e9:.1f} GB free" + ("" if writable else ", not writable")
+    yield Finding(
+        "weights in", f"{folder} ({state})", problem=free < MIN_FREE_BYTES or not writable
+    )

@@ -1,0 +1,103 @@
+"""How far a run has come, on stderr: a bar for people, a line now and then for logs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import IO, Any
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from moderate.report.terminal import console
+from moderate.sources.interface import Source
+from moderate.types import ImageRef, Row, Skipped
+
+PLAIN_EVERY = 10.0  # seconds between lines
+
+OnItem = Callable[[Row | Skipped], None]
+
+
+@contextmanager
+def progress_on(
+    stream: IO[str], mode: str, sources: Sequence[Source], max_rows: int | None
+) -> Iterator[OnItem]:
+    """A function to call with every item of the run. mode: auto, bar, plain or none."""
+    if mode == "auto":
+        mode = "bar" if stream.isatty() else "none"
+    if mode == "bar":
+        yield from _bar(stream, sources, max_rows)
+    elif mode == "plain":
+        yield _plain(stream)
+    else:
+        yield lambda item: None
+
+
+def _bar(stream: IO[str], sources: Sequence[Source], max_rows: int | None) -> Iterator[OnItem]:
+    columns = (
+        SpinnerColumn(),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=console(stream), transient=True) as bar:
+        task = bar.add_task("images", total=None)
+
+        def count() -> None:
+            bar.update(task, total=_count(sources, max_rows))
+
+        # Counting walks the folders a second time, beside the run: only a person who watches pays.
+        threading.Thread(target=count, name="count", daemon=True).start()
+
+        def advance(item: Row | Skipped) -> None:
+            if isinstance(item, Row):
+                bar.advance(task)
+
+        yield advance
+
+
+def _count(sources: Sequence[Source], max_rows: int | None) -> int:
+    images = (item for item in chain.from_iterable(sources) if isinstance(item, ImageRef))
+    return sum(1 for _ in islice(images, max_rows))
+
+
+def _plain(stream: IO[str]) -> OnItem:
+    rows, started = 0, time.monotonic()
+    due = started + PLAIN_EVERY
+
+    def advance(item: Row | Skipped) -> None:
+        nonlocal rows, due
+        rows += isinstance(item, Row)
+        now = time.monotonic()
+        if now >= due:
+            due = now + PLAIN_EVERY
+            print(
+                f"moderate: {rows} images, {rows / (now - started):.1f}/s",
+                file=stream,
+                flush=True,
+            )
+
+    return advance
+
+
+class _Rate(TextColumn):
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Task) -> Text:
+        """Images per second so far."""
+        speed: Any = task.finished_speed or task.speed
+        return Text(f"{speed:.1f} images/s" if speed else "")

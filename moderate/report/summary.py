@@ -1,0 +1,196 @@
+"""The counts of a run, kept while rows pass by: memory does not grow with their number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from moderate.policy.model import Policy
+from moderate.text import path_text
+from moderate.types import CATEGORIES, Category, Decision, Row, Skipped, Status
+
+SCHEMA_VERSION = 1
+EXAMPLES_KEPT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What a later reader needs to trust a result: versions, digests, device and policy."""
+
+    version: str
+    run_id: str
+    weights: str
+    weights_sha256: str
+    weights_purpose: str
+    weights_models: tuple[str, ...]
+    policy: str
+    policy_sha256: str
+    device: str
+    precision: str
+    torch: str
+    timm: str
+    started: datetime
+
+
+def utc(moment: datetime) -> str:
+    """ISO 8601 in UTC, to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(slots=True)
+class Summary:
+    """Counts and times of one run.
+
+    seconds is wall clock from start to last row; startup_seconds the part of it in which torch was
+    imported and the weights loaded.
+    """
+
+    audit: Audit
+    policy: Policy
+    hourly_cost: float | None = None
+    ended: datetime = datetime.min
+    seconds: float = 0.0
+    startup_seconds: float = 0.0
+    rows: int = 0
+    errors: int = 0
+    decisions: Counter[str] = field(default_factory=Counter)
+    bands: dict[str, Counter[str]] = field(
+        default_factory=lambda: {category.value: Counter() for category in CATEGORIES}
+    )
+    error_codes: Counter[str] = field(default_factory=Counter)
+    error_examples: dict[str, list[str]] = field(default_factory=dict)
+    warnings: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def count(self, row: Row) -> None:
+        """Take one row into the counts."""
+        self.rows += 1
+        self.decisions[row.decision.value] += 1
+        for warning in row.facts.warnings:
+            self.warnings[warning.value] += 1
+        if row.status is Status.ERROR and row.error:
+            self.errors += 1
+            code = row.error.code.value
+            self.error_codes[code] += 1
+            examples = self.error_examples.setdefault(code, [])
+            if len(examples) < EXAMPLES_KEPT:
+                examples.append(path_text(row.ref.display))
+            return
+        for category in CATEGORIES:
+            self.bands[category.value][self._band(row, category)] += 1
+
+    def _band(self, row: Row, category: Category) -> str:
+        score = row.scores[category]
+        return "unscored" if score is None else self.policy.categories[category].decision(score)
+
+    def count_skipped(self, skipped: Skipped) -> None:
+        """Take one file that got no row into the counts."""
+        self.skipped[skipped.reason.value] += 1
+
+    @property
+    def scored(self) -> int:
+        """Rows with scores."""
+        return self.rows - self.errors
+
+    @property
+    def found(self) -> int:
+        """Everything met: scored + errors + skipped."""
+        return self.rows + self.skipped.total()
+
+    @property
+    def error_rate(self) -> float:
+        """Share of rows that are errors, 0.0 to 1.0."""
+        return self.errors / self.rows if self.rows else 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Rows per second of wall clock after start-up, errors included.
+
+        A run of under a second after start-up was mostly decoded meanwhile: there, of the whole.
+        """
+        running = self.seconds - self.startup_seconds
+        return self.rows / (running if running >= 1 else self.seconds) if self.seconds else 0.0
+
+    @property
+    def cost(self) -> float | None:
+        """What the run cost at `hourly_cost`, in the currency of that number."""
+        return None if self.hourly_cost is None else self.hourly_cost * self.seconds / 3600
+
+    @property
+    def unscored_categories(self) -> list[str]:
+        """Categories that no image of this run was scored for."""
+        return [
+            name
+            for name, bands in self.bands.items()
+            if self.scored and bands["unscored"] == self.scored
+        ]
+
+    def all_notes(self) -> list[str]:
+        """Sentences that belong under every form of the summary."""
+        notes = []
+        if self.audit.weights_purpose == "demo":
+            notes.append(
+                f"{self.audit.weights} is a demonstration: it knows drawn test cards only "
+                "and is no moderation model."
+            )
+        if self.unscored_categories:
+            what = "sends them to review" if self.policy.on_unscored == "review" else "ignores that"
+            notes.append(
+                f"Not scored by these weights: {', '.join(self.unscored_categories)}; "
+                f"policy {self.policy.name} {what}."
+            )
+        return notes
+
+
+def audit_facts(audit: Audit) -> dict[str, str]:
+    """The audit facts known at the start, as they go into a file's metadata."""
+    return {
+        "tool": "moderate",
+        "version": audit.version,
+        "run_id": audit.run_id,
+        "purpose": audit.weights_purpose,
+        "weights": audit.weights,
+        "weights_sha256": audit.weights_sha256,
+        "weights_models": "; ".join(audit.weights_models),
+        "policy": audit.policy,
+        "policy_sha256": audit.policy_sha256,
+        "device": audit.device,
+        "precision": audit.precision,
+        "torch": audit.torch,
+        "timm": audit.timm,
+        "schema": str(SCHEMA_VERSION),
+        "started": utc(audit.started),
+    }
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """The whole summary as JSON values. `schema` counts up when a key changes its meaning."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "audit": {**audit_facts(summary.audit), "ended": utc(summary.ended)},
+        "total": summary.found,
+        "rows": summary.rows,
+        "scored": summary.scored,
+        "errors": summary.errors,
+        "skipped": summary.skipped.total(),
+        "decisions": {d.value: summary.decisions[d.value] for d in Decision},
+        "categories": {
+            name: {band: bands[band] for band in ("approve", "review", "block", "unscored")}
+            for name, bands in summary.bands.items()
+        },
+        "error_codes": dict(sorted(summary.error_codes.items())),
+        "error_examples": dict(sorted(summary.error_examples.items())),
+        "warnings": dict(sorted(summary.warnings.items())),
+        "skipped_by_reason": dict(sorted(summary.skipped.items())),
+        "notes": summary.all_notes(),
+        "throughput": {
+            "seconds": round(summary.seconds, 3),
+            "startup_seconds": round(summary.startup_seconds, 3),
+            "images_per_second": round(summary.images_per_second, 2),
+        },
+        "cost": None
+        if summary.cost is None
+        else {"per_hour": summary.hourly_cost, "run": round(summary.cost, 6)},
+    }

@@ -1,0 +1,114 @@
+"""The catalogue and a bundle's card, for people and for programs."""
+
+from __future__ import annotations
+
+import os
+from typing import IO, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from moderate.catalogue.load import catalogue, find_entry
+from moderate.classify.bundle import CARD, find_bundle, installed_bundles, load_card
+from moderate.errors import WeightsError
+from moderate.report.terminal import console
+from moderate.text import printable
+
+
+def weights_list() -> list[dict[str, Any]]:
+    """Every entry of the catalogue and every installed bundle, as JSON values.
+
+    digest is `published`, `first-pull` or `own` for what is installed, else null; problem says why
+    an installed card cannot be read.
+    """
+    installed = {name: _installed(name) for name in sorted(set(installed_bundles()))}
+    listed = [
+        {
+            "name": entry.name,
+            "title": entry.title,
+            "categories": [category.value for category in entry.categories],
+            "licence": entry.licence,
+            "size": entry.size,
+            "claim": entry.claim,
+            "claimed_by": entry.claimed_by,
+            "verified": entry.verified or None,
+            "composite_of": [member.entry for member in entry.member] or None,
+            "installed": False,
+            "digest": None,
+            "problem": None,
+        }
+        for entry in catalogue().values()
+    ]
+    for item in listed:
+        if here := installed.pop(str(item["name"]), None):
+            item |= {key: here[key] for key in ("installed", "digest", "problem")}
+    return listed + list(installed.values())
+
+
+def _installed(name: str) -> dict[str, Any]:
+    item: dict[str, Any] = {
+        "name": name,
+        "title": "",
+        "categories": [],
+        "licence": "",
+        "size": None,
+        "claim": None,
+        "claimed_by": None,
+        "verified": None,
+        "composite_of": None,
+        "installed": True,
+        "digest": None,
+        "problem": None,
+    }
+    try:
+        card = load_card(find_bundle(name))
+    except WeightsError as error:
+        return item | {"problem": str(error)}
+    return item | {
+        "title": card.title,
+        "categories": [category.value for category in card.categories],
+        "licence": card.licence,
+        "verified": "made by this project" if card.purpose == "demo" else None,
+        "digest": card.digest,
+    }
+
+
+def show_list(listed: list[dict[str, Any]], stream: IO[str]) -> None:
+    """Print the list, one block an entry: it has more columns than a terminal is wide."""
+    out = console(stream)
+    for item in listed:
+        head = Text(item["name"], style="bold")
+        if item["installed"]:
+            state = item["problem"] or f"digest: {item['digest']}"
+            head.append(
+                f"  installed ({printable(state)})", style="red" if item["problem"] else "green"
+            )
+        out.print(head)
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column()
+        claim = f"{item['claim']} - {item['claimed_by']}" if item["claim"] else "none"
+        for label, value in (
+            ("title", item["title"]),
+            ("covers", ", ".join(item["categories"])),
+            ("licence", item["licence"]),
+            ("size", item["size"] or "-"),
+            ("claim", claim),
+            ("verified", item["verified"] or "not by this project"),
+        ):
+            table.add_row(Text(label, style="dim"), Text(printable(value)))
+        out.print(table)
+
+
+def card_text(name: str) -> str:
+    """The card of a bundle that is here, or what the catalogue says. Raises WeightsError."""
+    try:
+        folder = find_bundle(name)
+    except WeightsError:
+        entry = find_entry(name)
+        lines = [f"{key} = {value}" for key, value in entry.model_dump(mode="json").items()]
+        return "# not installed; from the catalogue\n" + "\n".join(lines) + "\n"
+    load_card(folder)  # what cannot be read is not shown
+    with open(os.path.join(folder, CARD), encoding="utf-8") as file:
+        lines = [printable(line.rstrip("\n")) for line in file]
+    return "\n".join([f"# {printable(folder)}", *lines]) + "\n"

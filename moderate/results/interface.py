@@ -1,0 +1,30 @@
+"""What every result format promises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from moderate.types import Row
+
+
+class ResultWriter(ABC):
+    """Rows into one target, as they come, in bounded memory.
+
+    Nothing stands under the target's name until `commit`; then it is the whole file.
+    """
+
+    @abstractmethod
+    def start(self, audit: dict[str, str]) -> None:
+        """Take the audit facts that are known before the first row. Once, before `write`."""
+
+    @abstractmethod
+    def write(self, row: Row) -> None:
+        """Add one row. Raises OutputError where it cannot be written."""
+
+    @abstractmethod
+    def commit(self, ended: str) -> None:
+        """Finish the file, say when the run ended, put it under its name. Raises OutputError."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Leave nothing behind. Does nothing after `commit`; never raises."""

@@ -1,0 +1,83 @@
+"""Parquet: row groups of bounded size, audit facts in the file's metadata."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from moderate.errors import OutputError
+from moderate.results.atomic import AtomicFile, output_error
+from moderate.results.interface import ResultWriter
+from moderate.results.schema import COLUMNS, Cell, record
+from moderate.types import Row
+
+ROW_GROUP_ROWS = 20_000
+"""Rows kept in memory before they are written as a row group (about 10 MB)."""
+
+_TYPES = {
+    "string": pa.string(),
+    "binary": pa.binary(),
+    "bool": pa.bool_(),
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+}
+
+
+def arrow_schema() -> pa.Schema:
+    """The row schema in Arrow's types."""
+    return pa.schema([pa.field(column.name, _TYPES[column.type]) for column in COLUMNS])
+
+
+class ParquetResultWriter(ResultWriter):
+    """Rows to a Parquet file, zstd-compressed."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._atomic = AtomicFile(target)
+        self._writer: pq.ParquetWriter | None = None
+        self._rows: list[dict[str, Cell]] = []
+
+    def start(self, audit: dict[str, str]) -> None:
+        """See `ResultWriter`."""
+        schema = arrow_schema().with_metadata(audit)
+        self._writer = pq.ParquetWriter(self._atomic.file, schema, compression="zstd")
+
+    def write(self, row: Row) -> None:
+        """See `ResultWriter`."""
+        self._rows.append(record(row))
+        if len(self._rows) >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def commit(self, ended: str) -> None:
+        """See `ResultWriter`."""
+        assert self._writer is not None
+        try:
+            self._flush()
+            self._writer.add_key_value_metadata({"ended": ended})
+            self._writer.close()
+        except OSError as error:
+            self.discard()
+            raise output_error(self._target, error) from error
+        self._atomic.commit()
+
+    def discard(self) -> None:
+        """See `ResultWriter`."""
+        # An open writer would complain when it is collected.
+        with contextlib.suppress(OSError, ValueError):
+            if self._writer:
+                self._writer.close()
+        self._atomic.discard()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        assert self._writer is not None
+        try:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._writer.schema))
+        except OSError as error:
+            raise output_error(self._target, error) from error
+        except pa.ArrowException as error:
+            raise OutputError(f"cannot write {self._target}: {error}") from error
+        self._rows.clear()

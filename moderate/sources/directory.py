@@ -1,0 +1,188 @@
+"""A folder walked in sorted order: every image in it, and what was passed over."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from moderate.decode.sniff import HEAD_BYTES, claimed_format, sniff
+from moderate.fetch.local import FetchError, os_error, read_head
+from moderate.sources.interface import Source
+from moderate.types import ErrorCode, ImageError, ImageRef, Skipped, SkipReason, Warn
+
+
+@dataclass(frozen=True, slots=True)
+class WalkOptions:
+    """What a walk takes along. Patterns are shell globs on the name or the path below the input."""
+
+    all_files: bool = False
+    hidden: bool = False
+    follow_symlinks: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def leaves_out(self, relative: bytes, *, folder: bool) -> bool:
+        """Whether --include or --exclude leave this path (below the input) out."""
+        if _matches_any(relative, self.exclude):
+            return True
+        return bool(self.include) and not folder and not _matches_any(relative, self.include)
+
+
+@dataclass(frozen=True, slots=True)
+class GlobPattern:
+    """A shell pattern by its segments; `**` stands for any number of folders."""
+
+    segments: tuple[bytes, ...]
+
+    def matches(self, relative: bytes) -> bool:
+        """Whether the whole of a path matches."""
+        return _match(self.segments, tuple(relative.split(b"/")), prefix=False)
+
+    @property
+    def asks_for_hidden(self) -> bool:
+        """Whether its last part names a dot."""
+        return self.segments[-1].startswith(b".")
+
+    def may_hold(self, relative: bytes) -> bool:
+        """Whether something below this folder could match."""
+        return _match(self.segments, tuple(relative.split(b"/")), prefix=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder still to be listed. inside: a glob matched it or one above; outside: a link led to
+    it out of the root."""
+
+    path: bytes
+    relative: bytes
+    inside: bool
+    outside: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorySource(Source):
+    """Everything below `root`, depth first, each folder's names sorted by their bytes.
+
+    With `pattern`, files that match it are named like those on the command line (each gets a row),
+    and folders that match are walked. The open folders are on a list, not on Python's stack, so
+    the system's path length alone bounds the depth; what is longer is reported.
+    """
+
+    root: bytes
+    options: WalkOptions = field(default_factory=WalkOptions)
+    pattern: GlobPattern | None = None
+
+    def __iter__(self) -> Iterator[ImageRef | Skipped]:
+        """See `Source`."""
+        visited: set[tuple[int, int]] = set()
+        matched = self.pattern is None
+        start = _Folder(self.root, b"", inside=self.pattern is None, outside=False)
+        open_folders = [self._list(start, visited)]
+        while open_folders:
+            found = next(open_folders[-1], None)
+            if found is None:
+                open_folders.pop()
+            elif isinstance(found, _Folder):
+                open_folders.append(self._list(found, visited))
+            else:
+                matched = True
+                yield found
+        if not matched:
+            # As a shell does with a pattern that matches nothing: the pattern itself is missing.
+            path = os.path.join(self.root, *(self.pattern.segments if self.pattern else ()))
+            yield ImageRef(path, error=ImageError(ErrorCode.NOT_FOUND, "nothing matches"))
+
+    def _list(
+        self, folder: _Folder, visited: set[tuple[int, int]]
+    ) -> Iterator[ImageRef | Skipped | _Folder]:
+        try:
+            if self.options.follow_symlinks:
+                status = os.stat(folder.path)
+                if (status.st_dev, status.st_ino) in visited:
+                    yield Skipped(folder.path, SkipReason.LOOP)
+                    return
+                visited.add((status.st_dev, status.st_ino))
+            with os.scandir(folder.path) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            yield ImageRef(folder.path, error=os_error(error, "open the folder"))
+            return
+        for entry in entries:
+            found = self._entry(entry, folder)
+            if found is not None:
+                yield found
+
+    def _entry(
+        self, entry: os.DirEntry[bytes], parent: _Folder
+    ) -> ImageRef | Skipped | _Folder | None:
+        options = self.options
+        relative = os.path.join(parent.relative, entry.name)
+        named = self.pattern is not None and self.pattern.matches(relative)
+        if not (parent.inside or named or (self.pattern and self.pattern.may_hold(relative))):
+            return None
+        follow = options.follow_symlinks or named  # a match counts as named by the user
+        asked_for = named and self.pattern is not None and self.pattern.asks_for_hidden
+        if entry.name.startswith(b".") and not (options.hidden or asked_for):
+            return Skipped(entry.path, SkipReason.HIDDEN)
+        is_link = entry.is_symlink()
+        if is_link and not follow:
+            return Skipped(entry.path, SkipReason.SYMLINK)
+        try:
+            is_folder = entry.is_dir()
+            is_file = entry.is_file()
+        except OSError as error:
+            return ImageRef(entry.path, error=os_error(error))
+        if options.leaves_out(relative, folder=is_folder):
+            return Skipped(entry.path, SkipReason.EXCLUDED)
+        outside = self._leads_outside(entry.path) if is_link else parent.outside
+        if is_folder:
+            return _Folder(entry.path, relative, parent.inside or named, outside)
+        if not (parent.inside or named):
+            return None
+        warnings = (Warn.SYMLINK_OUTSIDE,) if outside else ()
+        ref = ImageRef(entry.path, warnings, follow_symlinks=follow)
+        if named or options.all_files or claimed_format(entry.name):
+            return ref
+        return _look(ref) if is_file else Skipped(entry.path, SkipReason.NOT_REGULAR)
+
+    def _leads_outside(self, path: bytes) -> bool:
+        root = os.path.realpath(self.root)
+        return os.path.commonpath([root, os.path.realpath(path)]) != root
+
+
+def _look(ref: ImageRef) -> ImageRef | Skipped:
+    """Judge a file whose name claims nothing by its first bytes."""
+    try:
+        head = read_head(ref.path, HEAD_BYTES, follow_symlinks=ref.follow_symlinks)
+    except FetchError as error:
+        return replace(ref, error=error.error)
+    return ref if sniff(head) else Skipped(ref.path, SkipReason.NOT_AN_IMAGE)
+
+
+def _matches_any(relative: bytes, patterns: tuple[str, ...]) -> bool:
+    """Whether a pattern matches the name, or, where it holds a slash, the path below the input."""
+    name = os.path.basename(relative)
+    for pattern in patterns:
+        segments = tuple(part for part in os.fsencode(pattern).split(b"/") if part)
+        if len(segments) < 2:
+            if fnmatch.fnmatchcase(name, b"".join(segments)):
+                return True
+        elif GlobPattern(segments).matches(relative):
+            return True
+    return False
+
+
+def _match(segments: tuple[bytes, ...], parts: tuple[bytes, ...], *, prefix: bool) -> bool:
+    if not parts and prefix:
+        return True
+    if not segments or not parts:
+        return not parts and all(segment == b"**" for segment in segments)
+    if segments[0] == b"**":
+        return any(
+            _match(segments[1:], parts[start:], prefix=prefix) for start in range(len(parts) + 1)
+        )
+    return fnmatch.fnmatchcase(parts[0], segments[0]) and _match(
+        segments[1:], parts[1:], prefix=prefix
+    )

@@ -1,0 +1,232 @@
+"""The vocabulary: what travels along the trip of one image, and the closed lists of codes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Category(StrEnum):
+    """The five things an image is scored for."""
+
+    NUDITY = "nudity"
+    SEXUAL_ACTIVITY = "sexual_activity"
+    SUGGESTIVE = "suggestive"
+    VIOLENCE = "violence"
+    DRUG_USE = "drug_use"
+
+
+CATEGORIES: tuple[Category, ...] = tuple(Category)
+
+Scores = Mapping[Category, float | None]
+"""Score per category: a float32 value in 0.0..1.0, or None where the weights cannot tell."""
+
+UNSCORED: Scores = dict.fromkeys(CATEGORIES)
+
+
+class Decision(StrEnum):
+    """What to do with an image, mildest first."""
+
+    APPROVE = "approve"
+    REVIEW = "review"
+    BLOCK = "block"
+
+    @property
+    def severity(self) -> int:
+        """0 for approve, 1 for review, 2 for block."""
+        return list(Decision).index(self)
+
+
+class Status(StrEnum):
+    """Whether an image was scored."""
+
+    OK = "ok"
+    ERROR = "error"
+
+
+class ErrorCode(StrEnum):
+    """Why an image could not be scored: a closed list."""
+
+    NOT_FOUND = "not_found"
+    PERMISSION_DENIED = "permission_denied"
+    NOT_A_REGULAR_FILE = "not_a_regular_file"
+    PATH_TOO_LONG = "path_too_long"
+    READ_ERROR = "read_error"
+    EMPTY_FILE = "empty_file"
+    FILE_TOO_LARGE = "file_too_large"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TRUNCATED = "truncated"
+    CORRUPT_IMAGE = "corrupt_image"
+    DECODE_TIMEOUT = "decode_timeout"
+    DECODER_CRASHED = "decoder_crashed"
+    OUT_OF_MEMORY = "out_of_memory"
+    CLASSIFY_FAILED = "classify_failed"
+    NON_FINITE_SCORE = "non_finite_score"
+
+    @property
+    def meaning(self) -> str:
+        """One line for the README and the summary."""
+        return _ERROR_MEANINGS[self]
+
+
+_ERROR_MEANINGS: dict[ErrorCode, str] = {
+    ErrorCode.NOT_FOUND: "nothing is there under that name",
+    ErrorCode.PERMISSION_DENIED: "the file or folder may not be read by this user",
+    ErrorCode.NOT_A_REGULAR_FILE: "a FIFO, socket, device or folder where a file was expected",
+    ErrorCode.PATH_TOO_LONG: "the path is longer than the system can open",
+    ErrorCode.READ_ERROR: "reading failed (disk, network share, too many links)",
+    ErrorCode.EMPTY_FILE: "the file has no bytes",
+    ErrorCode.FILE_TOO_LARGE: "more bytes than --max-file-size",
+    ErrorCode.NOT_AN_IMAGE: "the bytes are no image (HTML, text, an archive, ...)",
+    ErrorCode.UNSUPPORTED_FORMAT: "an image or video of a format outside the six supported ones",
+    ErrorCode.TOO_MANY_PIXELS: "more pixels than --max-megapixels",
+    ErrorCode.TRUNCATED: "the file ends before the picture does",
+    ErrorCode.CORRUPT_IMAGE: "the picture cannot be decoded",
+    ErrorCode.DECODE_TIMEOUT: "decoding took longer than --decode-timeout",
+    ErrorCode.DECODER_CRASHED: "the decoder process died on this picture",
+    ErrorCode.OUT_OF_MEMORY: "decoding asked for more memory than there is",
+    ErrorCode.CLASSIFY_FAILED: "the model failed on this picture",
+    ErrorCode.NON_FINITE_SCORE: "the model gave NaN or infinity",
+}
+
+
+class Warn(StrEnum):
+    """What is odd about an image that was scored all the same: a closed list."""
+
+    SMALL_IMAGE = "small_image"
+    EXTENSION_MISMATCH = "extension_mismatch"
+    ANIMATED = "animated"
+    MULTI_PICTURE = "multi_picture"
+    ALPHA_AMBIGUOUS = "alpha_ambiguous"
+    BAD_METADATA = "bad_metadata"
+    SYMLINK_OUTSIDE = "symlink_outside"
+
+    @property
+    def meaning(self) -> str:
+        """One line for the README."""
+        return _WARN_MEANINGS[self]
+
+
+_WARN_MEANINGS: dict[Warn, str] = {
+    Warn.SMALL_IMAGE: "the longest side is under 256 px",
+    Warn.EXTENSION_MISMATCH: "the name claims another image format than the bytes are",
+    Warn.ANIMATED: "more than one frame; only the first was scored",
+    Warn.MULTI_PICTURE: "a JPEG that carries further pictures (MPO, gain map); "
+    "only the first was scored",
+    Warn.ALPHA_AMBIGUOUS: "scored on white; on black, or with transparency ignored, "
+    "it would show something else",
+    Warn.BAD_METADATA: "EXIF could not be read, so the orientation is unknown",
+    Warn.SYMLINK_OUTSIDE: "reached through a link that leads out of the input folder",
+}
+
+
+class SkipReason(StrEnum):
+    """Why a file met on a walk got no row: counted in the summary, never silent."""
+
+    NOT_AN_IMAGE = "not an image"
+    HIDDEN = "hidden"
+    SYMLINK = "symbolic link"
+    LOOP = "folder already visited"
+    EXCLUDED = "excluded by --include or --exclude"
+    NOT_REGULAR = "not a regular file"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One input that gets a row: where its bytes are and what to call it.
+
+    `path` holds the exact bytes of the name; `error` is set where the source already knows that
+    it cannot be read (an unreadable folder). A link is followed only where follow_symlinks says so,
+    even one that took a file's place since the walk saw it.
+    """
+
+    path: bytes
+    warnings: tuple[Warn, ...] = ()
+    error: ImageError | None = None
+    follow_symlinks: bool = True
+
+    @property
+    def display(self) -> bytes:
+        """The path as rows name it: always starting with `/` or `./`."""
+        return self.path if self.path.startswith((b"/", b"./")) else b"./" + self.path
+
+    @property
+    def name(self) -> bytes:
+        """The last part of the path."""
+        return os.path.basename(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file met on a walk that gets no row, with the reason."""
+
+    path: bytes
+    reason: SkipReason
+
+
+@dataclass(frozen=True, slots=True)
+class ImageError:
+    """Why one image has no scores: a code of the closed list and one line for people."""
+
+    code: ErrorCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What is known of an image's file. Fields are None where it was not read that far.
+
+    width and height are in pixels, of the upright picture; frames counts up to 1,000.
+    """
+
+    width: int | None = None
+    height: int | None = None
+    format: str | None = None
+    frames: int | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    warnings: tuple[Warn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Derived columns that hosted services give; None where nothing was scored."""
+
+    label: str | None = None
+    nsfw_score: float | None = None
+    safe_score: float | None = None
+    confidence: float | None = None
+    risk: str | None = None
+    is_nsfw: bool | None = None
+    rating: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image's result: facts (scores) and what the policy made of them."""
+
+    ref: ImageRef
+    facts: ImageFacts
+    scores: Scores
+    decision: Decision
+    reasons: tuple[str, ...]
+    views: Views = field(default_factory=Views)
+    error: ImageError | None = None
+
+    @property
+    def status(self) -> Status:
+        """`error` for an image without scores, else `ok`."""
+        return Status.ERROR if self.error else Status.OK
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one image may cost. Bytes, pixels, seconds."""
+
+    max_file_bytes: int = 10 * 1024 * 1024
+    max_pixels: int = 100_000_000
+    decode_timeout: float = 10.0

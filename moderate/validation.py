@@ -1,0 +1,28 @@
+"""What every validated TOML file shares: no unknown keys, and one line for the first mistake."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from moderate.text import one_line
+
+
+class Table(BaseModel):
+    """A table that refuses keys it does not know and is never changed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first mistake that validation found as `key: reason`, and how many more there are."""
+    problems = error.errors(include_url=False, include_context=False)
+    # A misspelt key is also a missing one: name the spelling.
+    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        reason = "unknown key"
+    elif first["type"] != "value_error" and first["type"] != "missing":
+        reason += f", got {one_line(repr(first['input']), 60)}"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{key}: {reason}{more}" if key else f"{reason}{more}"
