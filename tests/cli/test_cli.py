@@ -1,0 +1,457 @@
+"""The command line: exit codes, messages, precedence, what goes to which stream."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from pictures import encode, scene
+
+from moderate.cli.exit_codes import of_scan
+from moderate.cli.main import run
+from moderate.report.summary import Summary
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for key in list(os.environ):
+        if key.startswith("MODERATE_"):
+            monkeypatch.delenv(key)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.png").write_bytes(encode(scene((80, 60), seed=number), "PNG"))
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    (folder / "style.css").write_bytes(b"body {}")
+    return folder
+
+
+def scan(*arguments: object) -> int:
+    return run(["scan", *map(str, arguments)])
+
+
+def policy(folder: Path, review: float, block: float, on_error: str = "review") -> Path:
+    names = ("nudity", "sexual_activity", "suggestive", "violence", "drug_use")
+    limits = f"{{ review = {review}, block = {block} }}"
+    file = folder / f"policy-{review}-{block}-{on_error}.toml"
+    lines = ['name = "test"', f'on_error = "{on_error}"', "[categories]"]
+    file.write_text("\n".join(lines + [f"{name} = {limits}" for name in names]) + "\n")
+    return file
+
+
+# Exit codes, frozen ------------------------------------------------------------------------------
+
+
+def summary_of(approve: int = 0, review: int = 0, block: int = 0, errors: int = 0) -> Summary:
+    summary = Summary(audit=None, policy=None)  # type: ignore[arg-type]
+    summary.decisions.update({"approve": approve, "review": review, "block": block})
+    summary.rows, summary.errors = approve + review + block, errors
+    return summary
+
+
+@pytest.mark.parametrize(
+    ("counts", "fail_on", "rate", "code"),
+    [
+        ({"approve": 1, "review": 1, "block": 1}, "never", 1.0, 0),
+        ({"approve": 1}, "review", 1.0, 0),
+        ({"approve": 1, "review": 1}, "review", 1.0, 1),
+        ({"approve": 1, "block": 1}, "review", 1.0, 1),
+        ({"approve": 1, "review": 1}, "block", 1.0, 0),
+        ({"approve": 1, "block": 1}, "block", 1.0, 1),
+        ({"approve": 9, "review": 1, "errors": 1}, "never", 0.1, 0),
+        ({"approve": 9, "review": 1, "errors": 1}, "never", 0.09, 2),
+        ({"approve": 9, "block": 1, "errors": 1}, "block", 0.0, 2),
+    ],
+)
+def test_exit_codes_of_a_finished_scan(
+    counts: dict[str, int], fail_on: str, rate: float, code: int
+) -> None:
+    assert of_scan(summary_of(**counts), fail_on, rate) == code
+
+
+def test_exit_codes_end_to_end(images: Path, bundle: Path, tmp_path: Path) -> None:
+    weights = ("--weights", bundle, "--quiet")
+    blocks, passes = policy(tmp_path, 0.0, 0.0), policy(tmp_path, 1.0, 1.0)
+    assert scan(images, *weights, "--policy", blocks) == 0
+    assert scan(images, *weights, "--policy", blocks, "--fail-on", "block") == 1
+    assert scan(images, *weights, "--policy", passes, "--fail-on", "block") == 0
+    assert scan(images, *weights, "--policy", passes, "--fail-on", "review") == 1, "the error row"
+    assert scan(images / "1.png", *weights, "--policy", passes, "--fail-on", "review") == 0
+    assert scan(images, *weights, "--policy", blocks, "--fail-on", "block",
+                "--max-error-rate", "0.1") == 2  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["scan"], "INPUT"),
+        (["scan", "images"], "--weights testcard"),
+        (["scan", "nowhere", "--weights", "BUNDLE"], "nowhere does not exist"),
+        (["scan", "empty", "--weights", "BUNDLE"], "no input found"),
+        (["scan", "images", "--weights", "nonesuch"], "nonesuch"),
+        (["scan", "images", "--weights", "BUNDLE", "--policy", "nope"], "balanced"),
+        (["scan", "images", "--weights", "BUNDLE", "--out", "x.xls"], ".parquet"),
+        (["scan", "images", "--weights", "BUNDLE", "--out", "no/x.csv"], "no folder"),
+        (["scan", "images", "--weights", "BUNDLE", "--summary", "x.txt"], ".json"),
+        (["scan", "images", "--weights", "BUNDLE", "--out", "a.csv", "--out", "./a.csv"], "twice"),
+        (
+            [
+                "scan",
+                "images",
+                "--weights",
+                "BUNDLE",
+                "--out",
+                "a.csv",
+                "--summary",
+                "a.csv.meta.json",
+            ],
+            "twice",
+        ),
+        (["scan", "images", "--weights", "BUNDLE", "--summary", "folder.json"], "it is a folder"),
+        (["scan", "nodir/*.png", "--weights", "BUNDLE"], "nodir/*.png does not exist"),
+        (["scan", "images/*.nomatch", "--weights", "BUNDLE"], "nothing is at"),
+        (["scan", "images", "--weights", "BUNDLE", "--decode-timeout", "inf"], "--decode-timeout"),
+        (["scan", "images", "--weights", "BUNDLE", "--max-megapixels", "inf"], "--max-megapixels"),
+        (["scan", "images", "--weights", "BUNDLE", "--max-file-size", "100000GB"], "terabyte"),
+        (["scan", "images", "--weights", "BUNDLE", "--device", "gpu"], "--device"),
+        (["scan", "images", "--weights", "BUNDLE", "--precision", "fp64"], "--precision"),
+        (["scan", "images", "--weights", "BUNDLE", "--max-file-size", "big"], "big"),
+        (["scan", "images", "--weights", "BUNDLE", "--batch-size", "0"], "--batch-size"),
+        (["scan", "images", "--weights", "BUNDLE", "--fail-on", "maybe"], "--fail-on"),
+        (["scan", "images", "--weights", "BUNDLE", "--config", "gone.toml"], "gone.toml"),
+        (["scan", "images", "--colour"], "--colour"),
+        (["paint"], "paint"),
+        (["policy", "check", "nope.toml"], "nope.toml"),
+        (["testcards", "images/0.png"], "images/0.png"),
+        (["testcards", "cards", "--format", "tiff"], "tiff"),
+    ],
+)
+def test_errors_are_one_clear_line_and_exit_2(
+    images: Path, bundle: Path, tmp_path: Path, capsys: Captured, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.json").mkdir()
+    assert run([str(bundle) if a == "BUNDLE" else a for a in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[-1].startswith("moderate: error: ")
+    assert said in lines[-1]
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="this machine has CUDA")
+def test_cuda_asked_for_and_missing_is_an_error(
+    images: Path, bundle: Path, capsys: Captured
+) -> None:
+    assert scan(images, "--weights", bundle, "--device", "cuda", "--out", "x.csv") == 2
+    assert "no working CUDA" in capsys.readouterr().err
+    assert not Path("x.csv").exists()
+
+
+def test_debug_shows_the_traceback(images: Path) -> None:
+    from moderate.errors import WeightsError
+
+    with pytest.raises(WeightsError):
+        scan(images, "--debug")
+
+
+# Streams -----------------------------------------------------------------------------------------
+
+
+def test_rows_on_stdout_alone(images: Path, bundle: Path, capsys: Captured) -> None:
+    assert scan(images, "--weights", bundle, "--out", "-") == 0
+    out, err = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["path"].rsplit("/", 1)[1] for row in rows] == [
+        "0.png", "1.png", "2.png", "3.png", "broken.jpg",
+    ]  # fmt: skip
+    assert "4 scored + 1 errors + 1 skipped = 6 found" in err
+
+
+def test_json_lines_on_stdout(images: Path, bundle: Path, capsys: Captured) -> None:
+    assert scan(images, "--weights", bundle, "--out", "-.jsonl", "--quiet") == 0
+    out, err = capsys.readouterr()
+    assert len([json.loads(line) for line in out.splitlines()]) == 5
+    assert err == ""
+
+
+def test_quiet_prints_nothing_on_success(images: Path, bundle: Path, capsys: Captured) -> None:
+    assert scan(images, "--weights", bundle, "--quiet", "--out", "x.csv") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_summary_fits_80_columns_and_is_plain(
+    images: Path, bundle: Path, capsys: Captured
+) -> None:
+    scan(images, "--weights", bundle)
+    out, err = capsys.readouterr()
+    assert max(map(len, out.splitlines())) <= 80
+    assert "\x1b" not in out + err
+    assert "corrupt_image" in out or "truncated" in out
+    assert "add --out" in err
+
+
+def test_no_control_character_of_a_name_reaches_the_terminal(
+    tmp_path: Path, bundle: Path, capsys: Captured
+) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in ("\x1b]0;owned\x07.jpg", "a\u202egpj.exe.jpg", "b\n\r.jpg", "[red]c[-].jpg"):
+        (folder / name).write_bytes(b"no image")
+    assert scan(folder, "--weights", bundle, "--summary", "s.md") == 0
+    out, err = capsys.readouterr()
+    for text in (out, err, Path("s.md").read_text()):
+        assert not {"\x1b", "\x07", "\u202e", "\r"} & set(text)
+
+
+# Results -----------------------------------------------------------------------------------------
+
+
+def without_times(text: str) -> str:
+    facts = json.loads(text)
+    for key in ("run_id", "started", "ended"):
+        facts.get("audit", facts).pop(key)
+    facts.pop("throughput", None)
+    return json.dumps(facts)
+
+
+def test_two_runs_give_the_same_bytes(images: Path, bundle: Path) -> None:
+    for run_name in ("a", "b"):
+        outs = [f"--out={run_name}.{suffix}" for suffix in ("csv", "jsonl", "parquet")]
+        assert scan(images, "--weights", bundle, *outs, f"--summary={run_name}.json", "-q") == 0
+    for suffix in ("csv", "jsonl"):
+        assert Path(f"a.{suffix}").read_bytes() == Path(f"b.{suffix}").read_bytes()
+        meta = [Path(f"{name}.{suffix}.meta.json").read_text() for name in "ab"]
+        assert without_times(meta[0]) == without_times(meta[1])
+    assert pq.read_table("a.parquet").equals(pq.read_table("b.parquet"))
+    assert without_times(Path("a.json").read_text()) == without_times(Path("b.json").read_text())
+
+
+def test_the_summary_file_adds_up(images: Path, bundle: Path) -> None:
+    scan(images, "--weights", bundle, "-q", "--summary", "s.json", "--summary", "s.md",
+         "--hourly-cost", "2.5")  # fmt: skip
+    facts = json.loads(Path("s.json").read_text())
+    assert facts["total"] == facts["scored"] + facts["errors"] + facts["skipped"] == 6
+    assert sum(facts["decisions"].values()) == facts["rows"] == 5
+    assert sum(facts["error_codes"].values()) == facts["errors"] == 1
+    assert facts["skipped_by_reason"] == {"not an image": 1}
+    for bands in facts["categories"].values():
+        assert sum(bands.values()) == facts["scored"]
+    assert facts["warnings"] == {"small_image": 4}
+    assert facts["cost"]["per_hour"] == 2.5
+    assert len(facts["audit"]["weights_sha256"]) == 64
+    text = Path("s.md").read_text()
+    assert "| approve |" in text
+    assert "cost: " in text
+
+
+def test_options_of_the_walk(images: Path, bundle: Path, capsys: Captured) -> None:
+    (images / ".hidden.png").write_bytes((images / "0.png").read_bytes())
+    (images / "link.png").symlink_to("0.png")
+
+    def paths(*options: str) -> list[str]:
+        assert scan(images, "--weights", bundle, "-q", "--out", "-", *options) == 0
+        rows = csv.DictReader(io.StringIO(capsys.readouterr().out))
+        return [row["path"].rsplit("/", 1)[1] for row in rows]
+
+    assert paths("--include", "[12].png") == ["1.png", "2.png"]
+    assert paths("--exclude", "*.png") == ["broken.jpg"]
+    assert paths("--limit", "2") == ["0.png", "1.png"]
+    assert ".hidden.png" in paths("--hidden")
+    assert "link.png" in paths("--follow-symlinks")
+    assert "style.css" in paths("--all-files")
+
+
+# Configuration -----------------------------------------------------------------------------------
+
+
+def decisions(capsys: Captured, *arguments: object) -> set[str]:
+    assert scan(*arguments, "-q", "--out", "-") == 0
+    return {row["decision"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
+
+
+def test_options_win_over_environment_over_config_over_defaults(
+    images: Path, bundle: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block, passes = policy(tmp_path, 0.0, 0.0, "block"), policy(tmp_path, 1.0, 1.0, "block")
+    (tmp_path / "moderate.toml").write_text(
+        f'weights = "{bundle}"\npolicy = "{block.name}"\nexclude = ["broken*"]\n'
+    )
+    assert decisions(capsys, images) == {"block"}
+    other = tmp_path / "other.toml"
+    other.write_text(f'weights = "{bundle}"\npolicy = "{passes.name}"\nexclude = ["broken*"]\n')
+    assert decisions(capsys, images, "--config", other) == {"approve"}
+    monkeypatch.setenv("MODERATE_POLICY", str(passes))
+    assert decisions(capsys, images) == {"approve"}
+    assert decisions(capsys, images, "--policy", block) == {"block"}
+
+
+def test_one_value_for_a_list_and_spaces_in_it(
+    images: Path, bundle: Path, capsys: Captured
+) -> None:
+    Path("moderate.toml").write_text(f'weights = "{bundle}"\nout = "one file.csv"\nquiet = true\n')
+    assert scan(images) == 0
+    assert len(Path("one file.csv").read_text().splitlines()) == 6
+
+
+def test_pyproject_and_parent_folders(
+    images: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("pyproject.toml").write_text(f'[tool.moderate]\nweights = "{bundle}"\nlimit = 1\n')
+    below = images / "deeper"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    assert scan(images, "-q", "--out", "-") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("wieghts = 'x'", "wieghts"),
+        ("weights = ", "not valid TOML"),
+        ("batch_size = 'many'", "batch-size"),
+        ("[policy]\nname = 'x'", "policy"),
+        ("inputs = ['x']", "inputs"),
+    ],
+)
+def test_a_wrong_config_is_one_clear_line(
+    images: Path, capsys: Captured, text: str, said: str
+) -> None:
+    Path("moderate.toml").write_text(text)
+    assert scan(images) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert said in err
+
+
+# Other commands ----------------------------------------------------------------------------------
+
+
+def test_policy_commands(tmp_path: Path, capsys: Captured) -> None:
+    assert run(["policy", "list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "balanced", "strict", "permissive",
+    ]  # fmt: skip
+    assert run(["policy", "show", "strict"]) == 0
+    Path("mine.toml").write_text(capsys.readouterr().out)
+    assert run(["policy", "check", "mine.toml"]) == 0
+    Path("mine.toml").write_text(Path("mine.toml").read_text().replace("block = 0.60", "block = 6"))
+    assert run(["policy", "check", "mine.toml"]) == 2
+    assert "categories.nudity.block" in capsys.readouterr().err
+
+
+def test_version_names_what_runs(capsys: Captured) -> None:
+    assert run(["--version"]) == 0
+    out = capsys.readouterr().out
+    for word in ("moderate 0.", "torch 2.", "timm 1.", "device "):
+        assert word in out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["scan", "--help"], ["policy", "list"]])
+def test_help_imports_neither_torch_nor_timm(arguments: list[str]) -> None:
+    code = (
+        "import sys; from moderate.cli.main import run; code = run(sys.argv[1:]);"
+        "heavy = {'torch', 'timm', 'pyarrow', 'numpy', 'PIL'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+# Signals -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_stop_the_run_and_leave_nothing(
+    tmp_path: Path, bundle: Path, number: int, code: int
+) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    data = encode(scene((1200, 900)), "PNG")
+    for index in range(400):
+        (folder / f"{index}.png").write_bytes(data)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from moderate.cli.main import main; main()", "scan", str(folder),
+         "--weights", str(bundle), "--out", "out.csv", "--out", "-.jsonl"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline(), "the first row"
+    process.send_signal(number)
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert time.monotonic() - begun < 20
+    assert len(err.splitlines()) == 1
+    assert sorted(os.listdir(tmp_path)) == ["many"]
+
+
+@pytest.mark.parametrize("rows_read", [0, 1])
+def test_a_reader_that_goes_away_is_no_finding(images: Path, bundle: Path, rows_read: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from moderate.cli.main import main; main()", "scan", str(images),
+         "--weights", str(bundle), "--out", "-", "-q", "--batch-size", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    for _ in range(rows_read):
+        process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 2
+
+
+def test_what_the_terminal_cannot_show_is_escaped(tmp_path: Path, bundle: Path) -> None:
+    (tmp_path / "\u00fc.jpg").write_bytes(b"no image")
+    done = subprocess.run(
+        [sys.executable, "-m", "moderate", "scan", "\u00fc.jpg", "--weights", str(bundle)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\\xfc.jpg" in done.stdout
+
+
+def test_a_long_path_leaves_the_counts_of_errors_legible(
+    tmp_path: Path, bundle: Path, capsys: Captured
+) -> None:
+    folder = tmp_path / "deep" / ("n" * 100)
+    folder.mkdir(parents=True)
+    (folder / "x.jpg").write_bytes(b"no image")
+    assert scan(tmp_path / "deep", "--weights", bundle) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^not_an_image +1 ", out, re.MULTILINE)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("arguments", [[], ["policy"], ["weights"]])
+def test_without_a_command_there_is_help(arguments: list[str], capsys: Captured) -> None:
+    code = run(arguments)
+    out, err = capsys.readouterr()
+    assert code == (2 if arguments else 0)
+    assert "Usage" in out if not arguments else len(err.splitlines()) == 1

@@ -1,0 +1,64 @@
+"""Resizing gives what timm's own evaluation transform gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pictures import scene
+from timm.data import create_transform
+
+from moderate.decode.resize import PixelSpec, draft_size, resize
+
+SIZES = [(640, 480), (480, 640), (333, 517), (64, 64), (50, 40), (1000, 70)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("mode", ["crop", "squash"])
+@pytest.mark.parametrize("crop_pct", [1.0, 0.9, 0.875])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_equals_timms_transform(
+    size: tuple[int, int], mode: str, crop_pct: float, interpolation: str
+) -> None:
+    picture = scene(size)
+    transform = create_transform(
+        (3, 96, 96),
+        is_training=False,
+        interpolation=interpolation,
+        crop_pct=crop_pct,
+        crop_mode="center" if mode == "crop" else "squash",
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
+    expected = (transform(picture) * 255).round().permute(1, 2, 0).numpy()
+    spec = PixelSpec(96, 96, mode, crop_pct, interpolation)
+    # One intermediate rounding fewer: at most a step or two of 255 apart.
+    assert np.abs(resize(picture, spec).astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_without_antialias_equals_torch(size: tuple[int, int], align_corners: bool) -> None:
+    picture = scene(size)
+    tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+    expected = torch.nn.functional.interpolate(
+        tensor, (96, 96), mode="bilinear", align_corners=align_corners, antialias=False
+    )
+    spec = PixelSpec(96, 96, antialias=False, align_corners=align_corners)
+    got = resize(picture, spec)
+    assert got.dtype == np.float32
+    assert np.abs(got - expected[0].permute(1, 2, 0).numpy()).max() < 2e-3
+
+
+def test_a_crop_of_a_ribbon_is_made_without_the_whole_ribbon() -> None:
+    # Resizing the short side of 60000 x 20 to 96 would first make 288,000 x 96 pixels.
+    got = resize(scene((60_000, 20)), PixelSpec(96, 96, "crop"))
+    assert got.shape == (96, 96, 3)
+
+
+def test_draft_size_keeps_four_times_what_the_model_sees() -> None:
+    assert draft_size((PixelSpec(100, 100),), (4000, 3000)) == (534, 400)
+    assert draft_size((PixelSpec(100, 100),), (500, 390)) is None
+    assert draft_size((PixelSpec(100, 100, antialias=False),), (4000, 3000)) is None
+    two = (PixelSpec(100, 100), PixelSpec(200, 200))
+    assert draft_size(two, (4000, 3000)) == draft_size((two[1],), (4000, 3000))

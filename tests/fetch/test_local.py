@@ -1,0 +1,59 @@
+"""Reading local files: limits before bytes, no blocking, a reason for everything."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from moderate.fetch.local import FetchError, read_file, read_head
+from moderate.types import ErrorCode
+
+
+def code_of(path: Path | bytes, limit: int = 1000) -> ErrorCode:
+    with pytest.raises(FetchError) as caught:
+        read_file(path if isinstance(path, bytes) else os.fsencode(path), limit)
+    assert caught.value.error.message
+    return caught.value.error.code
+
+
+def test_reads_up_to_the_limit(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"x" * 1000)
+    assert read_file(os.fsencode(file), 1000) == b"x" * 1000
+    assert read_head(os.fsencode(file), 10) == b"x" * 10
+    file.write_bytes(b"x" * 1001)
+    assert code_of(file) is ErrorCode.FILE_TOO_LARGE
+
+
+def test_a_sparse_file_of_8_gib_costs_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "huge.jpg"
+    with file.open("wb") as stream:
+        stream.truncate(8 << 30)
+    start = time.process_time()
+    with pytest.raises(FetchError) as caught:
+        read_file(os.fsencode(file), 10 << 20)
+    assert time.process_time() - start < 0.1
+    assert caught.value.size == 8 << 30
+    assert "--max-file-size" in caught.value.error.message
+
+
+@pytest.mark.timeout(10)
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    assert code_of(tmp_path / "fifo") is ErrorCode.NOT_A_REGULAR_FILE
+    assert code_of(tmp_path) is ErrorCode.NOT_A_REGULAR_FILE
+    assert code_of(b"/dev/zero") is ErrorCode.NOT_A_REGULAR_FILE
+
+
+def test_reasons(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "loop").symlink_to("loop")
+    assert code_of(tmp_path / "empty") is ErrorCode.EMPTY_FILE
+    assert code_of(tmp_path / "gone") is ErrorCode.NOT_FOUND
+    assert code_of(tmp_path / "empty" / "below") is ErrorCode.NOT_FOUND
+    assert code_of(tmp_path / ("n" * 300)) is ErrorCode.PATH_TOO_LONG
+    assert code_of(tmp_path / "loop") is ErrorCode.READ_ERROR
+    assert code_of(b"nul\0byte") is ErrorCode.NOT_FOUND
