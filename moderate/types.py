@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
+
+_URI = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://|data:")
 
 
 class Category(StrEnum):
@@ -54,11 +58,21 @@ class ErrorCode(StrEnum):
     NOT_A_REGULAR_FILE = "not_a_regular_file"
     PATH_TOO_LONG = "path_too_long"
     READ_ERROR = "read_error"
+    BAD_INPUT = "bad_input"
+    BAD_URL = "bad_url"
+    ADDRESS_NOT_ALLOWED = "address_not_allowed"
+    FETCH_TIMEOUT = "fetch_timeout"
+    FETCH_FAILED = "fetch_failed"
+    HTTP_ERROR = "http_error"
+    TOO_MANY_REDIRECTS = "too_many_redirects"
+    BAD_ARCHIVE_MEMBER = "bad_archive_member"
+    ARCHIVE_LIMIT = "archive_limit"
     EMPTY_FILE = "empty_file"
     FILE_TOO_LARGE = "file_too_large"
     NOT_AN_IMAGE = "not_an_image"
     UNSUPPORTED_FORMAT = "unsupported_format"
     TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_MANY_SCANS = "too_many_scans"
     TRUNCATED = "truncated"
     CORRUPT_IMAGE = "corrupt_image"
     DECODE_TIMEOUT = "decode_timeout"
@@ -79,16 +93,26 @@ _ERROR_MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.NOT_A_REGULAR_FILE: "a FIFO, socket, device or folder where a file was expected",
     ErrorCode.PATH_TOO_LONG: "the path is longer than the system can open",
     ErrorCode.READ_ERROR: "reading failed (disk, network share, too many links)",
+    ErrorCode.BAD_INPUT: "a line or value of a list or manifest that names no image",
+    ErrorCode.BAD_URL: "not a URL that can be fetched, or a data: URL that does not decode",
+    ErrorCode.ADDRESS_NOT_ALLOWED: "the URL leads to an address that is not public",
+    ErrorCode.FETCH_TIMEOUT: "the server did not deliver within the time allowed",
+    ErrorCode.FETCH_FAILED: "no connection, or it broke off, or the body is not what was promised",
+    ErrorCode.HTTP_ERROR: "the server answered with another status than 200",
+    ErrorCode.TOO_MANY_REDIRECTS: "more than five redirects",
+    ErrorCode.BAD_ARCHIVE_MEMBER: "broken, encrypted, or compressed in a way that is not supported",
+    ErrorCode.ARCHIVE_LIMIT: "the archive is a bomb, or too large to be read",
     ErrorCode.EMPTY_FILE: "the file has no bytes",
     ErrorCode.FILE_TOO_LARGE: "more bytes than --max-file-size",
     ErrorCode.NOT_AN_IMAGE: "the bytes are no image (HTML, text, an archive, ...)",
     ErrorCode.UNSUPPORTED_FORMAT: "an image or video of a format outside the six supported ones",
     ErrorCode.TOO_MANY_PIXELS: "more pixels than --max-megapixels",
+    ErrorCode.TOO_MANY_SCANS: "a JPEG of over 1,000 passes, made to cost time",
     ErrorCode.TRUNCATED: "the file ends before the picture does",
     ErrorCode.CORRUPT_IMAGE: "the picture cannot be decoded",
     ErrorCode.DECODE_TIMEOUT: "decoding took longer than --decode-timeout",
-    ErrorCode.DECODER_CRASHED: "the decoder process died on this picture",
-    ErrorCode.OUT_OF_MEMORY: "decoding asked for more memory than there is",
+    ErrorCode.DECODER_CRASHED: "the decoder process died on this picture, twice",
+    ErrorCode.OUT_OF_MEMORY: "decoding needs more memory than --max-decoder-memory",
     ErrorCode.CLASSIFY_FAILED: "the model failed on this picture",
     ErrorCode.NON_FINITE_SCORE: "the model gave NaN or infinity",
 }
@@ -136,23 +160,55 @@ class SkipReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Url:
+    """Bytes behind an http or https URL, which may hold credentials: never shown as it is."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """Bytes in a file system that pyarrow knows, by its URI (s3://bucket/key, gs://bucket/key)."""
+
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """Bytes that came with the input itself: a column of a manifest, a member of an archive."""
+
+    data: bytes
+
+
+Location = Url | StoredObject | Inline
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRef:
     """One input that gets a row: where its bytes are and what to call it.
 
-    `path` holds the exact bytes of the name; `error` is set where the source already knows that
-    it cannot be read (an unreadable folder). A link is followed only where follow_symlinks says so,
-    even one that took a file's place since the walk saw it.
+    `path` holds the exact bytes of the name, without credentials; location says where the bytes
+    are, None meaning in the local file of that name. `error` is set where the source already knows
+    that it cannot be read (an unreadable folder). A link is followed only where follow_symlinks
+    says so, even one that took a file's place since the walk saw it. `carried` holds the values of
+    the source's `columns` that go into the output, in their order.
     """
 
     path: bytes
     warnings: tuple[Warn, ...] = ()
     error: ImageError | None = None
     follow_symlinks: bool = True
+    location: Location | None = None
+    carried: tuple[Any, ...] = ()
 
     @property
     def display(self) -> bytes:
-        """The path as rows name it: always starting with `/` or `./`."""
-        return self.path if self.path.startswith((b"/", b"./")) else b"./" + self.path
+        """The path as rows name it: a URL, or always starting with `/` or `./`."""
+        if self.path.startswith((b"/", b"./")):
+            return self.path
+        # A local file may be called http:, too; without a location it is one.
+        named_by_uri = self.location is not None and _URI.match(self.path)
+        return self.path if named_by_uri else b"./" + self.path
 
     @property
     def name(self) -> bytes:
@@ -225,8 +281,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one image may cost. Bytes, pixels, seconds."""
+    """What one image may cost: bytes of the file, pixels, seconds, bytes of a decoder's memory."""
 
     max_file_bytes: int = 10 * 1024 * 1024
     max_pixels: int = 100_000_000
     decode_timeout: float = 10.0
+    max_decoder_bytes: int = 1024 * 1024 * 1024

@@ -17,6 +17,9 @@ from moderate.types import ErrorCode
 MAX_FRAMES_COUNTED = 1000
 """Counting frames stops here, so that an animation of 200,000 costs no more than its first."""
 
+MAX_JPEG_SCANS = 1000
+"""Photographs have 15 or fewer."""
+
 
 class DecodeError(Exception):
     """One image that cannot be decoded: a code of the closed list and a line for people."""
@@ -169,6 +172,7 @@ _SOS, _EOI, _EXIF, _MPF, _ADOBE, _JFIF, _COMMENT = 0xDA, 0xD9, 0xE1, 0xE2, 0xEE,
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Inside a scan only stuffed zeros, restart markers and fill bytes follow an FF.
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _READ_AHEAD = 16  # bytes; libjpeg-turbo fills a 64-bit buffer
 
 
@@ -181,21 +185,16 @@ def read_jpeg(data: bytes) -> Container:
     view = memoryview(data)
     tables: list[memoryview] = []
     wanted: dict[int, memoryview] = {}  # by marker: JFIF, EXIF, Adobe
-    frame_type = 0
+    frame = b""
     multi_picture = False
     position = 2
     while True:
         # Like libjpeg: skip whatever is not a marker, and fill bytes before one.
-        position = data.find(b"\xff", position)
-        if position < 0 or position + 1 >= len(data):
+        found = _MARKER.search(data, position)
+        if found is None:
             raise _truncated("the JPEG has no picture data")
+        position = found.start()
         marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
-        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
-            position += 2
-            continue
         if marker == _EOI:
             raise _truncated("the JPEG ends before its picture data")
         if position + 4 > len(data):
@@ -215,9 +214,9 @@ def read_jpeg(data: bytes) -> Container:
             wanted[marker] = view[position:after]
         elif marker < 0xE0 or 0xEF < marker < _COMMENT:
             tables.append(view[position:after])
-            frame_type = marker if marker in _FRAMES else frame_type
+            frame = data[position:after] if marker in _FRAMES else frame
         position = after
-    picture = _scan_data(data, position, frame_type)
+    picture = _scan_data(data, position, frame)
     shown = [wanted[marker] for marker in sorted(wanted)]
     rebuilt = b"".join([b"\xff\xd8", *shown, *tables, *picture])
     return Container(data=rebuilt, multi_picture=multi_picture)
@@ -232,19 +231,60 @@ def _says_how_to_show(payload: bytes, marker: int) -> bool:
     return marker == _ADOBE and payload.startswith(b"Adobe") and len(payload) >= 12
 
 
-def _scan_data(data: bytes, start: int, frame_type: int) -> list[bytes]:
+def _scan_data(data: bytes, start: int, frame: bytes) -> list[bytes]:
     """The picture data from its first SOS marker on, arranged so that a lack of it is noticed.
 
     libjpeg paints what is missing before an end marker grey and only warns. Where a sequential
     picture is one scan, as nearly all are, it gets zeros in place of the end marker: enough for
-    its reading ahead, too few for missing picture, so that Pillow runs dry and says so.
+    its reading ahead, too few for missing picture, so that Pillow runs dry and says so. Of a
+    progressive one every frequency must be there.
     """
-    found = _SCAN_END.search(data, start + 2)
-    if found is None or data.find(b"\xff\xd9", start) < 0:
+    if data.find(b"\xff\xd9", start) < 0:
         raise _truncated("the JPEG has no end marker")
-    if frame_type in (0xC0, 0xC1) and data[found.start() + 1] == _EOI:
-        return [data[start : found.start()], bytes(_READ_AHEAD)]
+    scans = 0
+    missing = _frequencies(frame)
+    found: re.Match[bytes] | None
+    position = start
+    while data[position + 1] != _EOI:
+        after = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if data[position + 1] == _SOS:
+            scans += 1
+            if scans > MAX_JPEG_SCANS:
+                # Each is a pass over the whole picture: a few kB of them cost minutes.
+                raise DecodeError(
+                    ErrorCode.TOO_MANY_SCANS, f"the JPEG has over {MAX_JPEG_SCANS} scans"
+                )
+            _strike_out(missing, data[position + 4 : after])
+        found = _SCAN_END.search(data, after)
+        if found is None:  # a segment that claims to reach beyond the end marker
+            return [data[start:]]
+        position = found.start()
+    if any(missing.values()):
+        raise _truncated("the progressive JPEG lacks scans")
+    if scans == 1 and frame[1:2] in (b"\xc0", b"\xc1"):
+        return [data[start:position], bytes(_READ_AHEAD)]
     return [data[start:]]
+
+
+def _frequencies(frame: bytes) -> dict[int, int]:
+    """Per component of a progressive picture the 64 frequencies it consists of, as bits."""
+    if frame[1:2] not in (b"\xc2", b"\xca"):
+        return {}
+    return dict.fromkeys(frame[10::3], (1 << 64) - 1)
+
+
+def _strike_out(missing: dict[int, int], scan: bytes) -> None:
+    """Clear the frequencies that a scan brings, given its header from the count of components on.
+
+    Source: ITU-T T.81, B.2.3: count, (component, tables) for each, first and last frequency.
+    """
+    count = scan[0] if scan else 0
+    if len(scan) >= 4 + 2 * count:
+        first, last = scan[1 + 2 * count], scan[2 + 2 * count]
+        brought = (1 << (min(last, 63) + 1)) - (1 << min(first, 63))
+        for component in scan[1 : 1 + 2 * count : 2]:
+            if component in missing:
+                missing[component] &= ~brought
 
 
 # WebP --------------------------------------------------------------------------------------------

@@ -68,8 +68,11 @@ def prepare() -> None:
     )
     Image.MAX_IMAGE_PIXELS = None  # our own limit rules, before a pixel is allocated
     # These five register themselves; Pillow is not to look for more, of which some start programs.
-    for plugin in ("Bmp", "Gif", "Jpeg", "Png", "WebP"):
-        importlib.import_module(f"PIL.{plugin}ImagePlugin")
+    # The others are what these and EXIF import on first use, when nothing can be opened any more.
+    plugins = [f"{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "WebP")]
+    for module in (*plugins, "ImageOps", "MpoImagePlugin", "PpmImagePlugin", "TiffImagePlugin"):
+        importlib.import_module(f"PIL.{module}")
+    Image.preinit()
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
@@ -94,9 +97,16 @@ def decode(data: bytes, specs: tuple[PixelSpec, ...], limits: Limits) -> Decoded
     except DecodeError as error:
         return Undecoded(error.code, error.message, facts)
     except MemoryError:
-        return Undecoded(ErrorCode.OUT_OF_MEMORY, "the decoder ran out of memory", facts)
+        return out_of_memory(limits, facts)
     except Exception as error:  # noqa: BLE001 - Pillow raises about every class on hostile files
-        return _undecoded(error, facts)
+        return _undecoded(error, facts, limits)
+
+
+def out_of_memory(limits: Limits, facts: ImageFacts) -> Undecoded:
+    """The outcome of a picture that a decoder's memory was too small for."""
+    limit = limits.max_decoder_bytes >> 20
+    message = f"decoding takes over {limit} MB of memory; raise the limit with --max-decoder-memory"
+    return Undecoded(ErrorCode.OUT_OF_MEMORY, message, facts)
 
 
 def _decode_opened(
@@ -118,6 +128,8 @@ def _decode_opened(
     ):
         raise DecodeError(ErrorCode.TRUNCATED, "the PNG holds fewer rows than it promises")
     rgb, ambiguous = pixels.to_rgb(image, container.bit_depth)
+    if rgb is not image:
+        image.close()  # its memory may be needed to turn the other
     rgb = pixels.upright(rgb, turn)
     width, height = size if turn < 5 else size[::-1]
     if max(size) < SMALL_SIDE:
@@ -131,7 +143,7 @@ def _decode_opened(
     if not metadata_readable:
         warned.append(Warn.BAD_METADATA)
     facts = replace(facts, width=width, height=height, warnings=tuple(warned))
-    return Decoded(tuple(resize(rgb, spec) for spec in specs), facts)
+    return Decoded(tuple(resize(rgb, spec, (width, height)) for spec in specs), facts)
 
 
 def _pillow_format(kind: str, data: bytes) -> str:
@@ -169,13 +181,31 @@ def _may_be_unfinished(image: Image.Image) -> bool:
 _CUT_SHORT = ("truncated", "unexpected end of file", "outside of file bounds")
 
 
-def _undecoded(error: Exception, facts: ImageFacts) -> Undecoded:
+# How libheif says that memory ran out, and what Pillow says of other libraries then, among others.
+_NO_MEMORY = ("memory allocation error", "out of memory")
+_PERHAPS_NO_MEMORY = ("could not create decoder", "failed to read next frame", "broken data stream")
+
+
+def _undecoded(error: Exception, facts: ImageFacts, limits: Limits) -> Undecoded:
     if isinstance(error, UnidentifiedImageError):  # its message holds a memory address
         return Undecoded(ErrorCode.CORRUPT_IMAGE, "the header makes no sense", facts)
     message = one_line(f"{type(error).__name__}: {error}", 160)
     if "Unsupported BMP" in message:
         return Undecoded(ErrorCode.UNSUPPORTED_FORMAT, f"a rare kind of BMP ({message})", facts)
     said = str(error).lower()
+    if any(words in said for words in _NO_MEMORY) or (
+        any(words in said for words in _PERHAPS_NO_MEMORY) and _memory_is_short(facts)
+    ):
+        return out_of_memory(limits, facts)
     cut_short = isinstance(error, EOFError) or any(words in said for words in _CUT_SHORT)
     code = ErrorCode.TRUNCATED if cut_short else ErrorCode.CORRUPT_IMAGE
     return Undecoded(code, f"cannot be decoded ({message})", facts)
+
+
+def _memory_is_short(facts: ImageFacts) -> bool:
+    """Whether two RGBA copies of the picture, as libwebp's reader keeps them, would not fit."""
+    try:
+        bytearray(8 * (facts.width or 0) * (facts.height or 0))
+    except MemoryError:
+        return True
+    return False

@@ -10,6 +10,8 @@ from PIL import Image
 
 _ALPHA_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 _GREY_16_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+_BIG_PICTURE = 16_000_000  # pixels from which memory matters more than a few calls
+_BAND_PIXELS = 1_000_000
 _ALPHA_PROBE = 128  # px; the ambiguity of transparency is judged on a thumbnail
 _ALPHA_MATERIAL = 0.05 * 255  # mean absolute difference over the picture that counts as another one
 
@@ -56,6 +58,27 @@ def to_rgb(image: Image.Image, bit_depth: int = 8) -> tuple[Image.Image, bool]:
     mean absolute difference from the scored one is over 5 % of full scale.
     """
     key = image.info.get("transparency")
+    whole = image.width * image.height
+    if whole <= _BIG_PICTURE or (image.mode == "RGB" and key is None):
+        rgb, black_differs, ignored_differs = _to_rgb(image, key, bit_depth)
+    else:
+        # Band by band: in between, a picture takes several times the memory of the result.
+        rgb = Image.new("RGB", image.size)
+        black_differs = ignored_differs = 0.0
+        rows = max(1, _BAND_PIXELS // image.width)
+        for top in range(0, image.height, rows):
+            bottom = min(top + rows, image.height)
+            band = image.crop((0, top, image.width, bottom))
+            part, black, ignored = _to_rgb(band, key, bit_depth)
+            rgb.paste(part, (0, top))
+            share = (bottom - top) / image.height
+            black_differs += black * share
+            ignored_differs += ignored * share
+    return rgb, max(black_differs, ignored_differs) > _ALPHA_MATERIAL
+
+
+def _to_rgb(image: Image.Image, key: Any, bit_depth: int) -> tuple[Image.Image, float, float]:
+    """RGB on white, and how far a black background, and ignoring transparency, would be from it."""
     if image.mode in _GREY_16_MODES:
         return _grey_16_to_rgb(image, key)
     if image.mode in _ALPHA_MODES or (
@@ -65,7 +88,7 @@ def to_rgb(image: Image.Image, bit_depth: int = 8) -> tuple[Image.Image, bool]:
     elif key is not None and image.mode in {"1", "L", "RGB"}:
         rgba = _apply_colour_key(image, key, bit_depth)
     else:
-        return _plain_rgb(image), False
+        return _plain_rgb(image), 0.0, 0.0
     return _on_white(rgba)
 
 
@@ -77,12 +100,12 @@ def _palette_has_alpha(image: Image.Image) -> bool:
     return image.palette is not None and image.palette.mode in {"RGBA", "LA"}
 
 
-def _grey_16_to_rgb(image: Image.Image, key: Any) -> tuple[Image.Image, bool]:
+def _grey_16_to_rgb(image: Image.Image, key: Any) -> tuple[Image.Image, float, float]:
     """Scale 16-bit grey to 8 bits; Pillow's own conversion clips it to white."""
     values = np.asarray(image).astype(np.int64).clip(0, 65535)
     grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
     if not isinstance(key, int):
-        return Image.fromarray(grey).convert("RGB"), False
+        return Image.fromarray(grey).convert("RGB"), 0.0, 0.0
     alpha = np.where(values == key, 0, 255).astype(np.uint8)
     layers = [Image.fromarray(layer) for layer in (grey, grey, grey, alpha)]
     return _on_white(Image.merge("RGBA", layers))
@@ -104,17 +127,19 @@ def _apply_colour_key(image: Image.Image, key: Any, bit_depth: int) -> Image.Ima
     return rgba
 
 
-def _on_white(rgba: Image.Image) -> tuple[Image.Image, bool]:
+def _on_white(rgba: Image.Image) -> tuple[Image.Image, float, float]:
     alpha = rgba.getchannel("A")
     colours = rgba.convert("RGB")
     if alpha.getextrema() == (255, 255):
-        return colours, False
+        return colours, 0.0, 0.0
     white = Image.new("RGB", rgba.size, "white")
     white.paste(colours, mask=alpha)
-    return white, _is_ambiguous(white, colours, alpha)
+    return white, *_differences(white, colours, alpha)
 
 
-def _is_ambiguous(white: Image.Image, colours: Image.Image, alpha: Image.Image) -> bool:
+def _differences(
+    white: Image.Image, colours: Image.Image, alpha: Image.Image
+) -> tuple[float, float]:
     def thumbnail(image: Image.Image) -> NDArray[np.int16]:
         size = (min(image.width, _ALPHA_PROBE), min(image.height, _ALPHA_PROBE))
         return np.asarray(image.resize(size, Image.Resampling.BOX)).astype(np.int16)
@@ -122,4 +147,4 @@ def _is_ambiguous(white: Image.Image, colours: Image.Image, alpha: Image.Image) 
     # White and black backgrounds differ by exactly 255 - alpha in every channel.
     black_differs = float((255 - thumbnail(alpha)).mean())
     ignored_differs = float(np.abs(thumbnail(white) - thumbnail(colours)).mean())
-    return max(black_differs, ignored_differs) > _ALPHA_MATERIAL
+    return black_differs, ignored_differs

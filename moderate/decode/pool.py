@@ -1,319 +1,398 @@
-"""The decoder processes, seen from the run: images in, outcomes out in the same order.
+"""The decoder processes, seen from the run: images in, batches of pixels out.
 
-One thread feeds the processes and watches their clocks, so that decoding goes on while the caller
-runs the model. Each process holds one image; one that dies or overruns its time costs that image
-an error row and the pool a new process, nothing else.
+One thread reads images, another feeds the processes and watches their clocks, so that decoding
+goes on while the caller runs the model. Every image has its place in a batch before it is decoded,
+in input order; a batch is handed over when its last image is settled, so one slow image holds up
+its own batch only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import mmap
 import os
 import queue
-import signal
+import selectors
 import socket
-import struct
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from moderate.decode.image import Decoded, Undecoded
+from moderate.decode.decoder import Decoder, DecoderGoneError, Place
+from moderate.decode.image import Undecoded
 from moderate.decode.resize import Pixels, PixelSpec
+from moderate.decode.ring import allocate, layout
 from moderate.errors import RunError
-from moderate.text import one_line
-from moderate.types import ErrorCode, ImageFacts, Limits, Warn
+from moderate.types import ErrorCode, ImageFacts, Limits
 
 Item = TypeVar("Item")
 
-_START_TIMEOUT = 60.0  # seconds a decoder may take to import its codecs on a busy machine
-_MAX_HEADER = 64 * 1024  # bytes; a decoder that sends more is not to be believed
-_TICK = 0.1  # seconds between looks at the clocks
+_MOST_ENTRIES = 4096  # in a batch: what needs no decoding waits with its neighbours, but not all
+_MOST_AHEAD = 4 * _MOST_ENTRIES  # entries under way, for their rows wait in order
+_FAILED_STARTS = 3  # in a row; a machine short of memory may lose one
+_TICK = 1.0  # seconds between looks around when nothing is due
 
 
-@dataclass(slots=True)
-class _Slot(Generic[Item]):
-    """One image's place in the order, filled when its outcome is there."""
+@dataclass(slots=True, eq=False)
+class Entry(Generic[Item]):
+    """One input in its place.
+
+    outcome is None for an item that came without bytes, ImageFacts where the pixels are there.
+    """
 
     item: Item
-    outcome: Decoded | Undecoded | None = None
-    done: bool = False
-
-    def fill(self, outcome: Decoded | Undecoded) -> None:
-        """Put the outcome in its place."""
-        self.outcome, self.done = outcome, True
+    outcome: ImageFacts | Undecoded | None = None
 
 
-@dataclass(slots=True)
-class _Worker(Generic[Item]):
-    process: subprocess.Popen[bytes]
-    channel: Connection
-    deadline: float
-    slot: _Slot[Item] | None = None
-    ready: bool = False
+@dataclass(slots=True, eq=False)
+class Batch(Generic[Item]):
+    """Inputs in order. The pixels of those decoded are valid until the batch is released."""
+
+    number: int
+    first: int
+    entries: list[Entry[Item]] = field(default_factory=list)
+    images: list[Entry[Item]] = field(default_factory=list)  # in the order of their pixels
+    buffer: int = -1
+    unsettled: int = 0
+    closed: bool = False
+    _arrays: tuple[Pixels, ...] = ()
+
+    def pixels(self) -> tuple[Pixels, ...]:
+        """For each spec the pixels of the decoded entries in order, N x H x W x 3.
+
+        Views of the ring; copies where an image between others could not be decoded.
+        """
+        good = [index for index, entry in enumerate(self.images) if _decoded(entry)]
+        if good == list(range(len(good))):
+            return tuple(array[: len(good)] for array in self._arrays)
+        return tuple(array[good] for array in self._arrays)
 
 
-_Pair = tuple[Item, bytes | None]
-_Result = tuple[Item, Decoded | Undecoded | None]
+@dataclass(slots=True, eq=False)
+class _Task(Generic[Item]):
+    """An image under way. Its bytes are kept: should its decoder die, it gets a second chance."""
+
+    entry: Entry[Item]
+    batch: Batch[Item]
+    place: Place
+    data: bytes
+
+
 _END = object()
 
 
-@dataclass(slots=True)
 class DecoderPool(Generic[Item]):
-    """`workers` decoder processes for the given specs and limits; a context manager.
+    """`workers` decoder processes for the given specs and limits; a context manager, used once.
 
-    `window` is how many images may be under way or waiting for the caller: it bounds memory and
-    lets later images be decoded while a slow one holds up the order.
+    `niceness` is added to that of the decoders, so that a model on the same cores goes first.
     """
 
-    specs: tuple[PixelSpec, ...]
-    limits: Limits
-    workers: int
-    window: int
-    _workers: list[_Worker[Item]] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-    # Whatever happens elsewhere (an image read, room made) wakes the feeding thread through it.
-    _alarm: tuple[Connection, Connection] = field(default_factory=lambda: Pipe(duplex=False))
+    def __init__(
+        self,
+        specs: tuple[PixelSpec, ...],
+        limits: Limits,
+        workers: int,
+        batch_size: int,
+        *,
+        niceness: int = 0,
+        require_sandbox: bool = False,
+    ) -> None:
+        self._limits = limits
+        self._count = workers
+        self._start = {"niceness": niceness, "require_sandbox": require_sandbox}
+        self._layout = layout(specs, batch_size)
+        self._ring_fd = allocate("moderate-ring", self._layout.nbytes)
+        self._memory = mmap.mmap(self._ring_fd, self._layout.nbytes)
+        self._arrays = self._layout.arrays(self._memory)
+        # Whatever happens elsewhere (an image read, a batch released) wakes the feeding thread.
+        self._alarm, self._bell = socket.socketpair()
+        self._alarm.setblocking(False)
+        self._bell.setblocking(False)
+        # Signals end the caller's thread anywhere: it shares no lock with the others that it could
+        # leave locked. SimpleQueue has none that shows, and a flag needs none.
+        self._stopped = False
+        self._inputs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._room = threading.Semaphore(2 * workers)  # few: each is a whole file in memory
+        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._released: queue.SimpleQueue[Batch[Item]] = queue.SimpleQueue()
+        self._started: queue.SimpleQueue[tuple[str, ...] | None] = queue.SimpleQueue()
+        self._feeder: threading.Thread | None = None
+        # What follows belongs to the feeding thread.
+        self._selector = selectors.DefaultSelector()
+        self._decoders: dict[Decoder, _Task[Item] | None] = {}
+        self._suspects: deque[_Task[Item]] = deque()
+        self._open: dict[int, Batch[Item]] = {}  # handed over or not, but not released; in order
+        self._current: Batch[Item] | None = None
+        # The one used last comes first: the ring's other pages are touched by stragglers alone.
+        self._free = list(range(self._layout.batches))
+        self._taken = 0
+        self._batches = 0
+        self._handed_over = 0
+        self._next: Any = None
+        self._ended = False
+        self._failed_starts = 0
 
     def __enter__(self) -> DecoderPool[Item]:
-        # Full of alarms is as good as one alarm: nobody waits to raise another.
-        os.set_blocking(self._alarm[1].fileno(), False)
-        self._workers = [self._start() for _ in range(self.workers)]
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        if self._thread:
-            self._thread.join()
-        for worker in self._workers:
-            _end(worker)
-        for end in self._alarm:
-            end.close()
+        self._stopped = True
+        self._wake()
+        if self._feeder:
+            self._feeder.join()
+        os.close(self._ring_fd)
+        self._bell.close()
+        self._alarm.close()
 
-    def run(self, images: Iterable[_Pair[Item]]) -> Iterator[_Result[Item]]:
-        """Decode (item, bytes) pairs; yields (item, outcome) in the order they came.
+    @property
+    def buffers(self) -> list[Pixels]:
+        """The ring's memory, whole, as one array of bytes: what a GPU's driver may pin."""
+        return [np.frombuffer(self._memory, np.uint8)]
 
-        An item with None for bytes is passed through with None for its outcome. `images` is
-        consumed on a thread of its own, so that a slow disk holds up neither results nor clocks;
-        what it raises is raised here. Once per pool.
+    def run(self, images: Iterable[tuple[Item, bytes | None]]) -> Iterator[Batch[Item]]:
+        """Decode (item, bytes) pairs; yields batches as they are complete. Give each to `release`.
+
+        Numbers of batches count up from 0 in input order; a batch with a slow image comes after
+        later ones. An item with None for bytes is passed through. `images` is consumed on a
+        thread of its own; what it raises is raised here.
         """
-        # Few: each holds the bytes of a whole file.
-        inputs: queue.Queue[Any] = queue.Queue(maxsize=2 * self.workers)
-        results: queue.Queue[Any] = queue.Queue()
-        room = threading.Semaphore(self.window)
-        reader = threading.Thread(
-            target=self._read, args=(iter(images), inputs), name="reader", daemon=True
-        )
-        self._thread = threading.Thread(
-            target=self._feed, args=(inputs, results, room), name="decoders", daemon=True
-        )
+        reader = threading.Thread(target=self._read, args=(iter(images),), daemon=True)
+        # The processes are started there, for they end with the thread that started them.
+        self._feeder = threading.Thread(target=self._feed, name="decoders", daemon=True)
         # At once: decoding goes on while the caller still loads its model.
         reader.start()
-        self._thread.start()
-        return self._results(results, room)
+        self._feeder.start()
+        return self._complete()
 
-    def _results(
-        self, results: queue.Queue[Any], room: threading.Semaphore
-    ) -> Iterator[_Result[Item]]:
-        while (result := results.get()) is not _END:
+    def release(self, batch: Batch[Item]) -> None:
+        """Its pixels are no longer needed: the ring may use their memory again."""
+        self._released.put(batch)
+        self._wake()
+
+    def protections(self) -> tuple[str, ...]:
+        """What the decoders are hardened with; waits for the first to be ready.
+
+        Empty where none could be started: then the batches raise the reason.
+        """
+        return self._started.get() or ()
+
+    def wait_until_ready(self) -> None:
+        """Wait for all decoders, or for the end of the attempt to start them."""
+        for _ in range(self._count):
+            if self._started.get() is None:
+                return
+
+    def _complete(self) -> Iterator[Batch[Item]]:
+        while (result := self._results.get()) is not _END:
             if isinstance(result, BaseException):
                 raise result
             yield result
-            room.release()
-            self._wake()
 
-    def _read(self, images: Iterator[_Pair[Item]], inputs: queue.Queue[Any]) -> None:
+    def _wake(self) -> None:
+        # Full of alarms is as good as one alarm; a closed bell is a pool at its end.
+        with contextlib.suppress(OSError):
+            self._bell.send(b"!")
+
+    # The reading thread
+
+    def _read(self, images: Iterator[tuple[Item, bytes | None]]) -> None:
         last: object = _END
         try:
             for pair in images:
-                if not self._put(inputs, pair):
+                self._room.acquire()
+                if self._stopped:
                     return
+                self._inputs.put(pair)
+                self._wake()
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
             last = error
-        self._put(inputs, last)
+        self._inputs.put(last)
+        self._wake()
 
-    def _put(self, inputs: queue.Queue[Any], value: object) -> bool:
-        """Wait for room in `inputs`; False where the pool was closed meanwhile."""
-        while not self._stop.is_set():
-            with contextlib.suppress(queue.Full):
-                inputs.put(value, timeout=_TICK)
-                self._wake()
-                return True
-        return False
+    # The feeding thread
 
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):
-            self._alarm[1].send_bytes(b"!")
-
-    def _feed(
-        self, inputs: queue.Queue[Any], results: queue.Queue[Any], room: threading.Semaphore
-    ) -> None:
-        order: deque[_Slot[Item]] = deque()
-        more = True
+    def _feed(self) -> None:
         try:
-            while not self._stop.is_set() and (more or order):
-                more = more and self._hand_out(inputs, order, room)
-                while order and order[0].done:
-                    slot = order.popleft()
-                    results.put((slot.item, slot.outcome))
-                if more or order:
-                    self._collect()
-            results.put(_END)
+            self._selector.register(self._alarm, selectors.EVENT_READ)
+            for _ in range(self._count):
+                self._start_one()
+            while not (self._stopped or self._all_handed_over()):
+                self._hand_out()
+                self._wait()
+            self._results.put(_END)
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
-            results.put(error)
+            self._results.put(error)
+        finally:
+            self._stopped = True
+            self._started.put(None)
+            self._room.release()
+            for decoder in self._decoders:
+                decoder.process.kill()  # all at once, then wait for each
+            for decoder in self._decoders:
+                decoder.end()
+            self._selector.close()
 
-    def _hand_out(
-        self, inputs: queue.Queue[Any], order: deque[_Slot[Item]], room: threading.Semaphore
-    ) -> bool:
-        """Give what was read to idle decoders; False once there is nothing more to come."""
-        for index, worker in enumerate(self._workers):
-            if worker.ready and worker.slot is None and worker.process.poll() is not None:
-                _end(worker)  # it died idle, which is no image's fault
-                self._workers[index] = self._start()
-        idle = [worker for worker in self._workers if worker.ready and worker.slot is None]
-        while idle and not inputs.empty() and room.acquire(blocking=False):
-            value = inputs.get_nowait()
-            if value is _END:
-                return False
-            if isinstance(value, BaseException):
-                raise value
-            item, data = value
-            slot = _Slot(item, done=data is None)
-            order.append(slot)
-            if data is not None:
-                self._give(idle.pop(), slot, data)
-        return True
-
-    def _give(self, worker: _Worker[Item], slot: _Slot[Item], data: bytes) -> None:
-        worker.slot = slot
-        worker.deadline = time.monotonic() + self.limits.decode_timeout
-        try:
-            worker.channel.send_bytes(data)
-        except BlockingIOError:
-            self._replace(worker, ErrorCode.DECODE_TIMEOUT, self._overdue())
-        except OSError:
-            self._replace(worker, ErrorCode.DECODER_CRASHED, _how_it_died(worker.process))
-
-    def _collect(self) -> None:
-        """Wait for something to happen; take in what decoders say; end those out of time."""
-        talking = {w.channel: w for w in self._workers if w.slot or not w.ready}
-        for channel in wait([*talking, self._alarm[0]], timeout=_TICK):
-            worker = talking.get(channel)  # type: ignore[call-overload]
-            if worker is None:
-                while self._alarm[0].poll():
-                    self._alarm[0].recv_bytes()
-                continue
-            try:
-                self._receive(worker)
-            except BlockingIOError:
-                self._replace(worker, ErrorCode.DECODE_TIMEOUT, self._overdue())
-            except Exception:  # noqa: BLE001 - whatever a compromised decoder says, it costs one row
-                self._replace(worker, ErrorCode.DECODER_CRASHED, _how_it_died(worker.process))
-        now = time.monotonic()
-        for worker in list(talking.values()):
-            if (
-                worker in self._workers
-                and now > worker.deadline
-                and (worker.slot or not worker.ready)
-            ):
-                self._replace(worker, ErrorCode.DECODE_TIMEOUT, self._overdue())
-
-    def _overdue(self) -> str:
-        limit = self.limits.decode_timeout
-        return f"decoding took over {limit:g} s; raise the limit with --decode-timeout"
-
-    def _receive(self, worker: _Worker[Item]) -> None:
-        message = worker.channel.recv_bytes(_MAX_HEADER)
-        if not worker.ready:
-            worker.ready = True
+    def _hand_out(self) -> None:
+        """Give what was read to idle decoders, as far as there is room in the ring."""
+        idle = [d for d, task in self._decoders.items() if d.ready and task is None]
+        if self._suspects:
+            # One that killed a decoder is tried again alone: no neighbour can be the cause then.
+            if idle and not any(self._decoders.values()):
+                self._give(idle[0], self._suspects[0])
             return
-        header = json.loads(message)
-        told = header["facts"]
-        facts = ImageFacts(
-            width=_number(told["width"]),
-            height=_number(told["height"]),
-            frames=_number(told["frames"]),
-            warnings=tuple(Warn(name) for name in told["warnings"]),
-        )
-        outcome: Decoded | Undecoded
-        if error := header.get("error"):
-            outcome = Undecoded(ErrorCode(error[0]), one_line(str(error[1])), facts)
+        while self._peek() and self._has_room():
+            item, data = self._next
+            if data is not None and not idle:
+                break
+            batch = self._current or self._new_batch()
+            entry = Entry(item)
+            if data is not None:
+                if batch.buffer < 0:
+                    if not self._free:
+                        break
+                    batch.buffer = self._free.pop()
+                    batch._arrays = self._arrays[batch.buffer]
+                place = Place(batch.buffer, len(batch.images))
+                batch.images.append(entry)
+                batch.unsettled += 1
+                self._give(idle.pop(), _Task(entry, batch, place, data))
+            batch.entries.append(entry)
+            self._next = None
+            self._taken += 1
+            self._room.release()
+            full = len(batch.images) == self._layout.batch_size
+            if full or len(batch.entries) >= max(_MOST_ENTRIES, self._layout.batch_size):
+                self._close(batch)
+        # Rows that wait for no image need not wait for a full batch either.
+        open_one = self._current
+        if open_one and (
+            self._ended or (not open_one.images and open_one.entries and self._next is None)
+        ):
+            self._close(open_one)
+
+    def _peek(self) -> bool:
+        """Whether there is a next input, in self._next. Raises what reading it raised."""
+        if self._next is None and not self._ended:
+            with contextlib.suppress(queue.Empty):
+                self._next = self._inputs.get_nowait()
+            if self._next is _END:
+                self._next, self._ended = None, True
+            elif isinstance(self._next, BaseException):
+                raise self._next
+        return self._next is not None
+
+    def _has_room(self) -> bool:
+        oldest = next(iter(self._open.values()), None)
+        return oldest is None or self._taken - oldest.first < _MOST_AHEAD
+
+    def _new_batch(self) -> Batch[Item]:
+        batch: Batch[Item] = Batch(self._batches, self._taken)
+        self._batches += 1
+        self._current = self._open[batch.number] = batch
+        return batch
+
+    def _close(self, batch: Batch[Item]) -> None:
+        self._current = None
+        batch.closed = True
+        self._hand_over(batch)
+
+    def _hand_over(self, batch: Batch[Item]) -> None:
+        if batch.closed and not batch.unsettled:
+            self._handed_over += 1
+            self._results.put(batch)
+
+    def _all_handed_over(self) -> bool:
+        return self._ended and self._handed_over == self._batches
+
+    def _give(self, decoder: Decoder, task: _Task[Item]) -> None:
+        self._decoders[decoder] = task
+        try:
+            decoder.give(task.data, task.place)
+        except DecoderGoneError as gone:
+            self._lost(decoder, ErrorCode.DECODER_CRASHED, str(gone))
+
+    def _wait(self) -> None:
+        """Wait for something to happen; take in what decoders say; end those out of time."""
+        if self._all_handed_over():
+            return
+        now = time.monotonic()
+        due = [d.deadline for d in self._decoders if d.busy or not d.ready]
+        for key, _ in self._selector.select(max(0.0, min([*due, now + _TICK]) - now)):
+            if isinstance(key.fileobj, Decoder):
+                self._hear(key.fileobj)
+            else:
+                with contextlib.suppress(BlockingIOError):
+                    while self._alarm.recv(4096):
+                        pass
+        with contextlib.suppress(queue.Empty):
+            while batch := self._released.get_nowait():
+                del self._open[batch.number]
+                if batch.buffer >= 0:
+                    self._free.append(batch.buffer)
+        now = time.monotonic()
+        for decoder in [d for d in self._decoders if (d.busy or not d.ready) and now > d.deadline]:
+            limit = self._limits.decode_timeout
+            said = f"decoding took over {limit:g} s; raise the limit with --decode-timeout"
+            self._lost(decoder, ErrorCode.DECODE_TIMEOUT, said)
+
+    def _hear(self, decoder: Decoder) -> None:
+        try:
+            if not decoder.ready:
+                self._started.put(decoder.hear_ready())
+                self._failed_starts = 0
+                return
+            task = self._decoders[decoder]
+            outcome = decoder.hear_outcome()
+        except DecoderGoneError as gone:
+            self._lost(decoder, ErrorCode.DECODER_CRASHED, str(gone))
+            return
+        if task is None:  # nobody asked it
+            self._replace(decoder)
+            return
+        self._decoders[decoder] = None
+        self._settle(task, outcome)
+        if isinstance(outcome, Undecoded) and outcome.code is ErrorCode.OUT_OF_MEMORY:
+            self._replace(decoder)  # what the picture left in its memory is the next one's loss
+
+    def _lost(self, decoder: Decoder, code: ErrorCode, message: str) -> None:
+        """A decoder died or overran its time: settle its image, or try that once more alone."""
+        task = self._decoders[decoder]
+        if not decoder.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _FAILED_STARTS:
+                raise RunError(f"decoder processes do not start: {message}")
+        self._replace(decoder)
+        if task is None:
+            return  # it died idle, which is no image's fault
+        if code is ErrorCode.DECODER_CRASHED and task not in self._suspects:
+            self._suspects.append(task)
         else:
-            pixels = tuple(self._receive_array(worker, spec) for spec in self.specs)
-            outcome = Decoded(pixels, facts)
-        assert worker.slot is not None
-        worker.slot.fill(outcome)
-        worker.slot = None
+            again = ", twice" if code is ErrorCode.DECODER_CRASHED else ""
+            self._settle(task, Undecoded(code, message + again, ImageFacts()))
 
-    def _receive_array(self, worker: _Worker[Item], spec: PixelSpec) -> Pixels:
-        raw = worker.channel.recv_bytes(spec.nbytes)
-        return np.frombuffer(raw, spec.dtype).reshape(spec.shape)
+    def _settle(self, task: _Task[Item], outcome: ImageFacts | Undecoded) -> None:
+        if self._suspects and self._suspects[0] is task:
+            self._suspects.popleft()
+        task.entry.outcome = outcome
+        task.batch.unsettled -= 1
+        self._hand_over(task.batch)
 
-    def _replace(self, worker: _Worker[Item], code: ErrorCode, message: str) -> None:
-        _end(worker)
-        if worker.slot is None:
-            # It died before its first image: the next one would too.
-            raise RunError(
-                "a decoder process could not start; run "
-                f"'{sys.executable} -m moderate.decode.worker 0' to see why"
-            )
-        worker.slot.fill(Undecoded(code, message, ImageFacts()))
-        self._workers[self._workers.index(worker)] = self._start()
+    def _start_one(self) -> None:
+        decoder = Decoder(self._limits, self._layout, self._ring_fd, self._start)
+        self._decoders[decoder] = None
+        self._selector.register(decoder, selectors.EVENT_READ, decoder)
 
-    def _start(self) -> _Worker[Item]:
-        ours, theirs = socket.socketpair()
-        # A decoder that stops reading or answers by halves must not hold up the others for ever.
-        seconds, fraction = divmod(self.limits.decode_timeout, 1)
-        timeval = struct.pack("ll", int(seconds), int(fraction * 1e6))
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-        with theirs:
-            process = subprocess.Popen(
-                # -P: a folder of uploads may hold a PIL.py; it must not be imported.
-                [sys.executable, "-P", "-m", "moderate.decode.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-                start_new_session=True,  # a Ctrl-C at the terminal is the parent's to handle
-            )
-        channel = Connection(ours.detach())
-        start = {"specs": [asdict(s) for s in self.specs], "limits": asdict(self.limits)}
-        with contextlib.suppress(OSError):  # it died at once: the first look at the channel says so
-            channel.send_bytes(json.dumps(start).encode())
-        return _Worker(process, channel, time.monotonic() + _START_TIMEOUT)
+    def _replace(self, decoder: Decoder) -> None:
+        del self._decoders[decoder]
+        self._selector.unregister(decoder)
+        decoder.end()
+        self._start_one()
 
 
-def _number(told: object) -> int | None:
-    """A count that fits its column. Raises ValueError for what a decoder cannot have found."""
-    if told is None or (type(told) is int and 0 <= told < 1 << 63):
-        return told
-    raise ValueError(f"{told!r} is no count")
-
-
-def _how_it_died(process: subprocess.Popen[bytes]) -> str:
-    try:
-        code = process.wait(timeout=1)
-    except subprocess.TimeoutExpired:
-        return "the decoder gave a wrong answer"
-    if code < 0:
-        known = {number.value: number.name for number in signal.Signals}
-        return f"the decoder was killed by {known.get(-code, f'signal {-code}')}"
-    return f"the decoder ended with exit code {code}"
-
-
-def _end(worker: _Worker[Any]) -> None:
-    worker.channel.close()
-    worker.process.kill()
-    worker.process.wait()
+def _decoded(entry: Entry[Any]) -> bool:
+    return isinstance(entry.outcome, ImageFacts)

@@ -7,6 +7,7 @@ import random
 import struct
 import time
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,9 @@ from pictures import (
 )
 from PIL import Image
 
+from moderate.decode import pixels as colours
 from moderate.decode.image import Decoded, Undecoded, decode, prepare
+from moderate.decode.pixels import to_rgb
 from moderate.decode.resize import PixelSpec
 from moderate.types import ErrorCode, Limits, Warn
 
@@ -184,6 +187,24 @@ def test_opaque_or_hardly_transparent_alpha_is_not_ambiguous() -> None:
     for x, y in ((0, 0), (319, 0), (0, 239), (319, 239)):
         picture.putpixel((x, y), (0, 0, 0, 0))
     assert Warn.ALPHA_AMBIGUOUS not in decoded(encode(picture, "PNG")).facts.warnings
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_big_pictures_are_converted_in_bands_to_the_same_pixels(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = scene((90, 70))
+    if "A" in mode:
+        picture.putalpha(Image.linear_gradient("L").resize((90, 70)))
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+    else:
+        picture = picture.convert(mode)
+    whole, ambiguous = to_rgb(picture)
+    monkeypatch.setattr(colours, "_BIG_PICTURE", 100)
+    monkeypatch.setattr(colours, "_BAND_PIXELS", 1000)
+    assert to_rgb(picture)[1] is ambiguous
+    assert np.array_equal(np.asarray(to_rgb(picture)[0]), np.asarray(whole))
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "GIF"])
@@ -375,6 +396,74 @@ def test_half_a_jpeg_with_an_end_marker_is_no_picture(
     decoded(data + b"trailing bytes")
     for share in (0.5, 0.8, 0.95):
         assert refused(data[: int(len(data) * share)] + end).code is ErrorCode.TRUNCATED
+
+
+def progressive(size: tuple[int, int] = (320, 240), mode: str = "RGB") -> bytes:
+    return encode(scene(size).convert(mode), "JPEG", progressive=True, quality=90)
+
+
+def scans(data: bytes) -> list[int]:
+    """Where the scans of a JPEG begin."""
+    return [at for at in range(len(data) - 1) if data[at : at + 2] == b"\xff\xda"]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_progressive_jpeg_cut_between_scans_is_no_picture(mode: str) -> None:
+    data = progressive(mode=mode)
+    decoded(data)
+    # The first scans bring frequencies, the last ones only finer steps of the same.
+    for cut in scans(data)[1 : 1 + {"RGB": 4, "L": 2, "CMYK": 5}[mode]]:
+        assert refused(data[:cut] + b"\xff\xd9").code is ErrorCode.TRUNCATED
+
+
+@pytest.mark.parametrize("count", [2_000, 100_000])
+def test_progressive_scan_bombs_are_found_before_decoding(count: int) -> None:
+    data = progressive((4000, 3000))
+    last = scans(data)[-1]
+    empty = data[last : last + 10]
+    bomb = data[:last] + empty * count + data[last:]
+    begun = time.process_time()
+    assert refused(bomb).code is ErrorCode.TOO_MANY_SCANS
+    assert time.process_time() - begun < 1
+
+
+def test_a_hundred_scans_are_a_picture() -> None:
+    data = progressive()
+    last = scans(data)[-1]
+    decoded(data[:last] + data[last:-2] * 100 + b"\xff\xd9")
+
+
+FILL = 9 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        lambda jpeg: jpeg[:2] + b"\xff" * FILL + jpeg[2:],
+        lambda jpeg: jpeg[:2] + b"\xff\xfe\x00\x02" * (FILL // 4) + jpeg[2:],
+        lambda jpeg: jpeg[:2] + b"\x00" * FILL + jpeg[2:],
+        lambda jpeg: jpeg[:2] + b"\xff\xd0" * (FILL // 2) + jpeg[2:],
+        lambda jpeg: jpeg[:-2] + b"\xff\xd0" * (FILL // 2) + jpeg[-2:],
+        lambda jpeg: jpeg[:-2] + b"\xff\x00" * (FILL // 2) + jpeg[-2:],
+        lambda jpeg: jpeg[:2] + (b"\xff\xdb\x00\x43" + bytes(65)) * (FILL // 69) + jpeg[2:],
+    ],
+    ids=["fill", "comments", "zeros", "restarts", "restarts in the scan", "stuffing", "tables"],
+)
+def test_jpeg_header_bombs_cost_little(bomb: Any) -> None:
+    data = bomb(encode(scene((600, 400)), "JPEG"))
+    begun = time.process_time()
+    decode(data, (SPEC,), LIMITS)
+    assert time.process_time() - begun < 8
+
+
+@pytest.mark.parametrize(
+    "chunk", [png_chunk(b"tEXt", b""), png_chunk(b"tEXt", b"a\0" + bytes(2000))]
+)
+def test_png_header_bombs_cost_little(chunk: bytes) -> None:
+    data = png_with_chunk(encode(scene(), "PNG"), chunk * (FILL // len(chunk)))
+    begun = time.process_time()
+    decoded(data)
+    assert time.process_time() - begun < 8
 
 
 @pytest.mark.parametrize("quality", [1, 50, 95])

@@ -2,27 +2,84 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import threading
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
-from multiprocessing import Pipe
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from pictures import encode, scene
 
-from moderate.decode.image import Decoded, Undecoded
-from moderate.decode.pool import DecoderPool, _Slot
+from moderate.decode.decoder import Decoder
+from moderate.decode.image import Undecoded
+from moderate.decode.pool import Batch, DecoderPool
 from moderate.decode.resize import PixelSpec
-from moderate.types import ErrorCode, Limits
+from moderate.types import ErrorCode, ImageFacts, Limits
 
 SPEC = PixelSpec(48, 48)
+FLOAT = PixelSpec(20, 30, antialias=False)
+GOOD = encode(scene((60, 40)), "PNG")
+Images = Iterable[tuple[int, bytes | None]]
+Outcome = ImageFacts | Undecoded | None
 
 
-def pool(workers: int = 2, window: int = 16, timeout: float = 20.0) -> DecoderPool[int]:
-    return DecoderPool((SPEC,), Limits(decode_timeout=timeout), workers, window)
+def pool(
+    workers: int = 2,
+    batch_size: int = 8,
+    *,
+    limits: Limits | None = None,
+    specs: tuple[PixelSpec, ...] = (SPEC,),
+    kind: type[DecoderPool[int]] = DecoderPool,
+) -> DecoderPool[int]:
+    return kind(specs, limits or Limits(decode_timeout=30), workers, batch_size)
+
+
+def run(
+    decoders: DecoderPool[int], images: Images
+) -> tuple[dict[int, Outcome], dict[int, tuple[np.ndarray, ...]]]:
+    """Outcomes and pixels by item; every batch is checked on its way."""
+    outcomes: dict[int, Outcome] = {}
+    pixels: dict[int, tuple[np.ndarray, ...]] = {}
+    by_number: dict[int, list[int]] = {}
+    for batch in decoders.run(images):
+        arrays = batch.pixels()
+        good = [entry.item for entry in batch.entries if isinstance(entry.outcome, ImageFacts)]
+        for array in arrays:
+            assert len(array) == len(good)
+        for index, item in enumerate(good):
+            pixels[item] = tuple(array[index].copy() for array in arrays)
+        by_number[batch.number] = [entry.item for entry in batch.entries]
+        outcomes |= {entry.item: entry.outcome for entry in batch.entries}
+        decoders.release(batch)
+    in_order = [item for number in sorted(by_number) for item in by_number[number]]
+    assert in_order == sorted(in_order), "the input's order"
+    assert sorted(by_number) == list(range(len(by_number))), "no number is left out"
+    return outcomes, pixels
+
+
+class Deadly(DecoderPool[int]):
+    """Its decoders meet `fate` whenever they get one of the `doomed` images."""
+
+    doomed: frozenset[int] = frozenset()
+    fate: signal.Signals = signal.SIGKILL
+    lives: dict[int, int]
+
+    def _give(self, decoder: Decoder, task: Any) -> None:
+        super()._give(decoder, task)
+        self.lives = getattr(self, "lives", {})
+        if task.entry.item in self.doomed and self.lives.get(task.entry.item, 99) > 0:
+            self.lives[task.entry.item] = self.lives.get(task.entry.item, 99) - 1
+            os.kill(decoder.process.pid, self.fate)
+
+
+# A picture that takes long enough to be killed with.
+SLOW = encode(scene((3000, 3000)), "PNG", compress_level=1)
 
 
 def test_order_and_identity_with_errors_in_between() -> None:
@@ -35,81 +92,103 @@ def test_order_and_identity_with_errors_in_between() -> None:
         else:
             size = (2000, 1500) if number % 10 == 0 else (60, 40)
             inputs.append((number, encode(scene(size, seed=number), "PNG")))
-    with pool(window=8) as decoders:
-        outcomes = list(decoders.run(inputs))
-    assert [number for number, _ in outcomes] == list(range(60))
-    with pool(workers=1, window=1) as decoders:
-        again = dict(decoders.run(inputs))
-    for number, outcome in outcomes:
+    with pool(specs=(SPEC, FLOAT)) as decoders:
+        outcomes, pixels = run(decoders, inputs)
+    with pool(workers=1, batch_size=1, specs=(SPEC, FLOAT)) as decoders:
+        _, again = run(decoders, inputs)
+    assert sorted(outcomes) == list(range(60))
+    assert pixels.keys() == again.keys()
+    for number, outcome in outcomes.items():
         if number % 7 == 5:
             assert outcome is None
         elif number % 7 == 3:
             assert isinstance(outcome, Undecoded)
         else:
-            assert isinstance(outcome, Decoded)
-            assert np.array_equal(outcome.pixels[0], again[number].pixels[0])
+            assert isinstance(outcome, ImageFacts)
+            assert [array.shape for array in pixels[number]] == [(48, 48, 3), (20, 30, 3)]
+            assert [array.dtype for array in pixels[number]] == [np.uint8, np.float32]
+            for one, two in zip(pixels[number], again[number], strict=True):
+                assert np.array_equal(one, two)
+    assert len({array[0].tobytes() for array in pixels.values()}) == len(pixels)
 
 
-def test_a_killed_decoder_costs_one_image() -> None:
-    good = encode(scene((60, 40)), "PNG")
-    slow = encode(scene((9000, 9000)), "PNG", compress_level=1)
+@pytest.mark.parametrize("fate", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
+def test_a_file_that_kills_decoders_is_tried_twice_and_costs_one_image(
+    fate: signal.Signals,
+) -> None:
+    with pool(kind=Deadly) as decoders:
+        assert isinstance(decoders, Deadly)
+        decoders.doomed, decoders.fate = frozenset({5}), fate
+        outcomes, pixels = run(decoders, ((n, SLOW if n == 5 else GOOD) for n in range(20)))
+        assert decoders.lives[5] == 97
+    lost = outcomes[5]
+    assert isinstance(lost, Undecoded)
+    assert lost.code is ErrorCode.DECODER_CRASHED
+    assert fate.name in lost.message
+    assert "twice" in lost.message
+    assert set(pixels) == set(range(20)) - {5}
 
-    def images() -> Iterator[tuple[int, bytes | None]]:
-        for number in range(20):
-            yield number, slow if number == 5 else good
 
-    with DecoderPool((SPEC,), Limits(max_file_bytes=1 << 40), 2, 32) as decoders:
-        victim: list[int] = []
+def test_an_image_whose_decoder_was_killed_by_chance_is_scored() -> None:
+    with pool(kind=Deadly) as decoders:
+        assert isinstance(decoders, Deadly)
+        decoders.doomed = frozenset({5, 6, 11})
+        decoders.lives = dict.fromkeys(decoders.doomed, 1)
+        outcomes, pixels = run(
+            decoders, ((n, SLOW if n in decoders.doomed else GOOD) for n in range(20))
+        )
+    assert set(pixels) == set(range(20))
+    assert all(isinstance(outcome, ImageFacts) for outcome in outcomes.values())
 
-        def kill_the_busy_one() -> None:
-            while not victim:
-                for worker in list(decoders._workers):
-                    if worker.slot is not None and worker.slot.item == 5:
-                        victim.append(worker.process.pid)
-                        os.kill(worker.process.pid, signal.SIGSEGV)
-                time.sleep(0.002)
 
-        thread = threading.Thread(target=kill_the_busy_one)
-        thread.start()
-        outcomes = dict(decoders.run(images()))
-        thread.join()
-        assert len(decoders._workers) == 2
-    assert isinstance(outcomes[5], Undecoded)
-    assert outcomes[5].code is ErrorCode.DECODER_CRASHED
-    assert "SIGSEGV" in outcomes[5].message
-    assert all(isinstance(outcomes[n], Decoded) for n in range(20) if n != 5)
+def test_a_third_of_the_images_kill_their_decoders_and_the_others_are_untouched() -> None:
+    doomed = frozenset(range(0, 60, 3))
+    with pool(kind=Deadly) as decoders:
+        assert isinstance(decoders, Deadly)
+        decoders.doomed = doomed
+        outcomes, pixels = run(decoders, ((n, SLOW if n in doomed else GOOD) for n in range(60)))
+    with pool() as decoders:
+        _, untroubled = run(decoders, ((n, GOOD) for n in range(60) if n not in doomed))
+    crashed = {n for n, outcome in outcomes.items() if isinstance(outcome, Undecoded)}
+    assert crashed == doomed
+    assert pixels.keys() == untroubled.keys()
+    for number, arrays in pixels.items():
+        assert np.array_equal(arrays[0], untroubled[number][0])
 
 
 def test_the_clock_is_kept_from_outside() -> None:
-    good = encode(scene((60, 40)), "PNG")
-    with pool(timeout=1.0) as decoders:
-        stopped: list[int] = []
-
-        def stop_one() -> None:
-            while not stopped:
-                for worker in list(decoders._workers):
-                    if worker.slot is not None and worker.slot.item == 3:
-                        stopped.append(worker.process.pid)
-                        os.kill(worker.process.pid, signal.SIGSTOP)
-
+    with pool(kind=Deadly, limits=Limits(decode_timeout=1.0)) as decoders:
+        assert isinstance(decoders, Deadly)
         # A decoder that is stopped answers to nothing, as one that loops in C does not.
-        thread = threading.Thread(target=stop_one)
-        thread.start()
-        slow = encode(scene((5000, 5000)), "PNG", compress_level=1)
+        decoders.doomed, decoders.fate = frozenset({3}), signal.SIGSTOP
         begun = time.monotonic()
-        outcomes = dict(decoders.run((n, slow if n == 3 else good) for n in range(8)))
+        outcomes, pixels = run(decoders, ((n, SLOW if n == 3 else GOOD) for n in range(8)))
         took = time.monotonic() - begun
-        thread.join()
-    assert isinstance(outcomes[3], Undecoded)
-    assert outcomes[3].code is ErrorCode.DECODE_TIMEOUT
-    assert "--decode-timeout" in outcomes[3].message
+    late = outcomes[3]
+    assert isinstance(late, Undecoded)
+    assert late.code is ErrorCode.DECODE_TIMEOUT
+    assert "--decode-timeout" in late.message
+    assert set(pixels) == set(range(8)) - {3}
     assert took < 30, "the run waited for the stopped decoder"
-    assert all(isinstance(outcomes[n], Decoded) for n in range(8) if n != 3)
+
+
+def test_later_batches_are_handed_over_while_one_image_holds_up_its_own() -> None:
+    with pool(kind=Deadly, batch_size=2, limits=Limits(decode_timeout=5.0)) as decoders:
+        assert isinstance(decoders, Deadly)
+        decoders.doomed, decoders.fate = frozenset({0}), signal.SIGSTOP
+        numbers = []
+        # Far more batches than the ring holds.
+        for batch in decoders.run((n, SLOW if n == 0 else GOOD) for n in range(100)):
+            numbers.append(batch.number)
+            decoders.release(batch)
+    assert numbers[-1] == 0
+    assert numbers[:-1] == sorted(numbers[:-1])
+    assert len(numbers) == 50
 
 
 def test_what_the_inputs_raise_is_raised_to_the_caller() -> None:
     def images() -> Iterator[tuple[int, bytes | None]]:
-        yield 0, encode(scene((60, 40)), "PNG")
+        yield 0, GOOD
         raise RuntimeError("the listing broke")
 
     with pool() as decoders, pytest.raises(RuntimeError, match="the listing broke"):
@@ -117,92 +196,167 @@ def test_what_the_inputs_raise_is_raised_to_the_caller() -> None:
 
 
 def test_no_process_is_left_when_the_caller_stops_early() -> None:
-    data = encode(scene((60, 40)), "PNG")
     with pool() as decoders:
-        results = decoders.run((number, data) for number in range(10_000))
-        next(results)
-        processes = [worker.process for worker in decoders._workers]
+        batches = decoders.run((number, GOOD) for number in range(10_000))
+        next(batches)
+        processes = [decoder.process for decoder in decoders._decoders]
+    assert len(processes) == 2
     assert all(process.poll() is not None for process in processes)
 
 
 def test_what_may_be_under_way_is_bounded() -> None:
-    data = encode(scene((60, 40)), "PNG")
     drawn = []
 
     def images() -> Iterator[tuple[int, bytes | None]]:
-        for number in range(200):
+        for number in range(10_000):
             drawn.append(number)
-            yield number, data
+            yield number, GOOD
 
-    with pool(window=5) as decoders:
-        for number, _ in decoders.run(images()):
-            time.sleep(0.01)
-            assert len(drawn) <= number + 5 + 2 * 2 + 2, "window, read ahead, in hand"
-
-
-def test_many_results_at_once_do_not_stop_the_pool() -> None:
-    # Every result taken raises an alarm; nobody listens once everything was decoded.
-    with pool(workers=1, window=40_000) as decoders:
-        assert sum(1 for _ in decoders.run((n, None) for n in range(20_000))) == 20_000
+    with pool(batch_size=4) as decoders:
+        batches = decoders.run(images())
+        for _ in range(5):
+            next(batches)  # and never released
+        time.sleep(1)
+        ring = decoders._layout.batches * 4
+        assert len(drawn) <= ring + 2 * 2 + 2, "the ring, read ahead, in hand"
 
 
-HUGE = (
-    b'{"facts": {"width": 9e99, "height": 1, "frames": 1, "warnings": []},'
-    b' "error": ["truncated", ""]}'
-)
+def test_rows_without_images_do_not_wait_for_a_batch_and_are_bounded() -> None:
+    drawn = []
+
+    def images() -> Iterator[tuple[int, bytes | None]]:
+        for number in range(100_000):
+            drawn.append(number)
+            yield number, None
+
+    with pool(workers=1, batch_size=4096) as decoders:
+        batches = decoders.run(images())
+        waiting: list[Batch[int]] = [next(batches)]
+        time.sleep(1)
+        assert len(drawn) < 30_000, "nobody released anything"
+        total = 0
+        decoders.release(waiting[0])
+        total += len(waiting[0].entries)
+        for batch in batches:
+            total += len(batch.entries)
+            decoders.release(batch)
+    assert total == 100_000
+
+
+PLAIN_FACTS = {"width": 1, "height": 1, "frames": 1, "warnings": []}
 
 
 @pytest.mark.parametrize(
     "answer",
-    [b"[" * 60_000, b'{"facts": {}}', b"\xff", b"{}", b"null", HUGE, HUGE.replace(b"9e99", b"-1")],
-)
+    [
+        b"[" * 60_000,
+        b'{"facts": {}}',
+        b"\xff",
+        b"{}",
+        b"null",
+        json.dumps({"facts": {**PLAIN_FACTS, "width": 9e99}, "error": None}).encode(),
+        json.dumps({"facts": {**PLAIN_FACTS, "width": -1}, "error": None}).encode(),
+        json.dumps({"facts": PLAIN_FACTS, "error": ["no_such_code", ""]}).encode(),
+        json.dumps({"facts": {**PLAIN_FACTS, "warnings": ["boo"]}, "error": None}).encode(),
+    ],
+)  # fmt: skip
 def test_a_decoder_that_answers_nonsense_costs_one_image(answer: bytes) -> None:
-    with pool(workers=1) as decoders:
-        worker = decoders._workers[0]
-        while not worker.ready:
-            decoders._collect()
-        worker.channel.close()
-        worker.channel, ours = Pipe()
-        worker.slot = slot = _Slot(1)
-        worker.deadline = time.monotonic() + 60
-        ours.send_bytes(answer)
-        decoders._collect()
-    assert isinstance(slot.outcome, Undecoded)
-    assert slot.outcome.code is ErrorCode.DECODER_CRASHED
+    class Lying(DecoderPool[int]):
+        def _give(self, decoder: Decoder, task: Any) -> None:
+            super()._give(decoder, task)
+            if task.entry.item == 1:
+                honest, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                os.kill(decoder.process.pid, signal.SIGSTOP)
+                os.dup2(honest.fileno(), decoder._channel.fileno())
+                self._selector.unregister(decoder)
+                self._selector.register(decoder, 1, decoder)
+                ours.send(answer)
+                kept.extend((honest, ours))
+
+    kept: list[socket.socket] = []
+    with pool(kind=Lying) as decoders:
+        outcomes, pixels = run(decoders, ((n, GOOD) for n in range(6)))
+    lost = outcomes[1]
+    assert isinstance(lost, Undecoded)
+    assert lost.code is ErrorCode.DECODER_CRASHED
+    assert "wrong answer" in lost.message
+    assert set(pixels) == {0, 2, 3, 4, 5}
 
 
 def test_a_decoder_that_dies_idle_costs_nobody() -> None:
-    data = encode(scene((60, 40)), "PNG")
-    with pool(workers=1, window=1) as decoders:
-        for number, (_, outcome) in enumerate(decoders.run((n, data) for n in range(4))):
-            assert isinstance(outcome, Decoded)
-            if number == 1:
-                decoders._workers[0].process.kill()
-                decoders._workers[0].process.wait()
+    with pool(workers=1, batch_size=1) as decoders:
+        for batch in decoders.run((n, GOOD) for n in range(40)):
+            assert isinstance(batch.entries[0].outcome, ImageFacts)
+            if batch.number == 1:
+                time.sleep(0.5)  # the ring is full, the decoder idle
+                (decoder,) = decoders._decoders
+                decoder.process.kill()
+            decoders.release(batch)
+
+
+def test_a_picture_over_the_memory_limit_is_out_of_memory_and_its_decoder_is_replaced() -> None:
+    limits = Limits(max_decoder_bytes=300 << 20, decode_timeout=60)
+    big = encode(scene((9900, 9900)), "PNG", compress_level=1)
+    limits = Limits(max_file_bytes=1 << 30, max_decoder_bytes=300 << 20, decode_timeout=60)
+    with pool(workers=1, limits=limits) as decoders:
+        outcomes, pixels = run(decoders, ((n, big if n == 2 else GOOD) for n in range(5)))
+    lost = outcomes[2]
+    assert isinstance(lost, Undecoded)
+    assert lost.code is ErrorCode.OUT_OF_MEMORY
+    assert set(pixels) == {0, 1, 3, 4}
 
 
 def test_a_slow_source_holds_up_neither_results_nor_the_end() -> None:
-    data = encode(scene((60, 40)), "PNG")
-
     def images() -> Iterator[tuple[int, bytes | None]]:
-        yield 0, data
+        yield 0, GOOD
         yield 1, None
         time.sleep(30)
-        yield 2, data
+        yield 2, GOOD
 
     begun = time.monotonic()
-    with pool() as decoders:
-        results = decoders.run(images())
-        assert [next(results)[0], next(results)[0]] == [0, 1]
+    with pool(batch_size=1) as decoders:
+        batches = decoders.run(images())
+        first, second = next(batches), next(batches)
+        assert sorted(e.item for e in (*first.entries, *second.entries)) == [0, 1]
     assert time.monotonic() - begun < 20
 
 
-def test_decoders_never_import_torch() -> None:
-    import subprocess
-    import sys
-
+def test_decoders_are_gone_within_two_seconds_of_their_parent() -> None:
     code = (
-        "import sys, moderate.decode.worker, moderate.decode.image as i; i.prepare();"
+        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "from moderate.decode.pool import DecoderPool\n"
+        "from moderate.decode.resize import PixelSpec\n"
+        "from moderate.types import Limits\n"
+        "data = sys.stdin.buffer.read()\n"
+        "with DecoderPool((PixelSpec(48, 48),), Limits(max_file_bytes=1 << 30), 2, 8) as pool:\n"
+        "    run = pool.run((n, data) for n in range(10_000))\n"
+        "    pool.protections()\n"
+        "    print(*[decoder.process.pid for decoder in pool._decoders], flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    big = encode(scene((5000, 5000)), "PNG", compress_level=1)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, os.getcwd()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(big)
+    process.stdin.close()
+    children = [int(pid) for pid in process.stdout.readline().split()]
+    time.sleep(0.5)  # in the middle of decoding
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 2
+    while time.monotonic() < end and any(os.path.exists(f"/proc/{pid}") for pid in children):
+        time.sleep(0.05)
+    assert len(children) == 2
+    assert not [pid for pid in children if os.path.exists(f"/proc/{pid}")]
+
+
+def test_decoders_never_import_torch() -> None:
+    code = (
+        "import sys, moderate.decode.worker, moderate.decode.sandbox, moderate.decode.ring;"
+        "import moderate.decode.image as i; i.prepare();"
         "print([m for m in ('torch', 'timm', 'pyarrow', 'pydantic', 'typer') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import scene
+from PIL import Image
 from timm.data import create_transform
 
 from moderate.decode.resize import PixelSpec, draft_size, resize
@@ -56,9 +57,26 @@ def test_a_crop_of_a_ribbon_is_made_without_the_whole_ribbon() -> None:
     assert got.shape == (96, 96, 3)
 
 
-def test_draft_size_keeps_four_times_what_the_model_sees() -> None:
-    assert draft_size((PixelSpec(100, 100),), (4000, 3000)) == (534, 400)
-    assert draft_size((PixelSpec(100, 100),), (500, 390)) is None
+def test_draft_size_keeps_six_times_what_the_model_sees() -> None:
+    assert draft_size((PixelSpec(100, 100),), (4000, 3000)) == (800, 600)
+    assert draft_size((PixelSpec(100, 100),), (700, 590)) is None
     assert draft_size((PixelSpec(100, 100, antialias=False),), (4000, 3000)) is None
+    assert draft_size((PixelSpec(100, 100, exact=True),), (4000, 3000)) is None
     two = (PixelSpec(100, 100), PixelSpec(200, 200))
     assert draft_size(two, (4000, 3000)) == draft_size((two[1],), (4000, 3000))
+
+
+@pytest.mark.parametrize("size", [(1999, 1501), (1235, 2477), (3001, 1003)])
+@pytest.mark.parametrize("spec", [PixelSpec(96, 96, "crop", 0.9), PixelSpec(90, 120)])
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_a_reduced_picture_is_cut_where_the_full_one_is(
+    size: tuple[int, int], spec: PixelSpec, scale: int
+) -> None:
+    # A ramp: where a cut is off by a pixel, every value is.
+    ramp = np.linspace(0, 255, size[0], dtype=np.float32)[None].repeat(size[1], 0)
+    full = Image.fromarray(ramp.round().astype(np.uint8)).convert("RGB")
+    # Rounded up, as libjpeg does it: the last column stands for fewer pixels.
+    reduced = full.reduce(scale)
+    assert reduced.size == tuple(-(-side // scale) for side in size)
+    expected = resize(full, spec).astype(int)
+    assert np.abs(resize(reduced, spec, size).astype(int) - expected).max() <= 1

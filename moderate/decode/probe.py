@@ -1,0 +1,132 @@
+"""What the sandbox of decoders is worth on this machine, found by trying to break out of it.
+
+`probe` starts a process that hardens itself and then does what a compromised decoder would.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from moderate.decode.sandbox import MIN_MEMORY_BYTES, Protection, harden
+
+_TIMEOUT = 30.0  # seconds
+_END = "end"
+_EXECUTE = "execute a program"
+# EMFILE: no descriptor left to open it with. ENOMEM comes as MemoryError.
+_REFUSALS = (errno.EPERM, errno.EACCES, errno.EMFILE)
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """Protections that a decoder reports active here, and what it could do in spite of them."""
+
+    active: tuple[Protection, ...]
+    breaches: tuple[str, ...]
+
+
+def probe() -> Probed:
+    """Start a hardened process and have it try. Raises OSError where it does not come to an end."""
+    try:
+        process = subprocess.run(
+            [sys.executable, "-P", "-m", "moderate.decode.probe"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_TIMEOUT,
+            text=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError(f"the hardened process did not end within {_TIMEOUT:g} s") from None
+    active, *breaches = process.stdout.splitlines() or [""]
+    if not breaches or breaches.pop() != _END:
+        raise OSError(f"the hardened process ended with exit code {process.returncode}")
+    return Probed(tuple(Protection(name) for name in active.split()), tuple(breaches))
+
+
+def _read_a_file() -> None:
+    os.close(os.open(sys.executable, os.O_RDONLY))
+
+
+def _list_a_folder() -> None:
+    os.listdir("/")
+
+
+def _create_a_file() -> None:
+    path = os.path.join(tempfile.gettempdir(), f"moderate-probe-{secrets.token_hex(8)}")
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    os.unlink(path)
+
+
+def _fork() -> None:
+    if not (child := os.fork()):
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def _connect_by_tcp() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+        client.connect(("127.0.0.1", 9))
+
+
+def _connect_by_udp() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", 9))  # sends nothing yet
+
+
+def _signal_its_parent() -> None:
+    os.kill(os.getppid(), 0)
+
+
+def _take_more_memory() -> None:
+    bytearray(MIN_MEMORY_BYTES)
+
+
+def _execute() -> None:
+    said = f"print({_EXECUTE!r}); print({_END!r})"
+    os.execv(sys.executable, [sys.executable, "-I", "-c", said])  # noqa: S606 - to be refused
+
+
+_ACTS: dict[str, Callable[[], None]] = {
+    "read a file": _read_a_file,
+    "list a folder": _list_a_folder,
+    "create a file": _create_a_file,
+    "fork": _fork,
+    "connect by TCP": _connect_by_tcp,
+    "connect by UDP": _connect_by_udp,
+    "signal its parent": _signal_its_parent,
+    "take more memory than its limit": _take_more_memory,
+    _EXECUTE: _execute,  # last: where it succeeds, the new program writes the end
+}
+
+
+def _is_refused(act: Callable[[], None]) -> bool:
+    try:
+        act()
+    except MemoryError:
+        return True
+    except OSError as error:
+        return error.errno in _REFUSALS
+    return False
+
+
+def main() -> None:
+    """In the process to be hardened: one line of protections, one for each breach, the end."""
+    tempfile.gettempdir()  # looks for a place to write now and remembers it
+    os.write(1, f"{' '.join(harden(MIN_MEMORY_BYTES))}\n".encode())
+    for name, act in _ACTS.items():
+        if not _is_refused(act):
+            os.write(1, f"{name}\n".encode())
+    os.write(1, f"{_END}\n".encode())
+
+
+if __name__ == "__main__":
+    main()
