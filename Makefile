@@ -29,7 +29,7 @@ testcard-measure:  ## how the shipped test card weights measure
 	python weights/testcard/measure.py
 
 bench:             ## benchmarks; each prints a table
-	python benchmarks/end_to_end.py
+	python benchmarks/peers.py
 
 ci:                ## what has to pass before a change lands
 	bash .ci/run

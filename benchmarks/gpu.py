@@ -1,0 +1,182 @@
+"""On a CUDA machine: decode limit, forward limit and end to end in bf16; decoding on the GPU too.
+
+python benchmarks/gpu.py [--cache DIR] [--count 512] [--photos 256] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from corpora import make
+from limits import bundle_specs, decode_limit, files_of, forward_limit
+from memory import many
+from networks import random_bundle
+from processes import run, scan_command
+from reporting import machine, print_table, write_json
+
+MODELS = ("vit_tiny_patch16_384", "eva02_base_patch14_448")
+TARGET = 0.90
+ORIGINALS = 64
+
+
+def gpu_decoders(files: list[Path], side: int) -> dict[str, Any]:
+    """Images/s of decoding JPEGs on the GPU and resizing them there, by what is installed."""
+    data = [file.read_bytes() for file in files if file.suffix == ".jpg"]
+    found: dict[str, Any] = {}
+    for name, module, make_decoder in (
+        ("torchvision on CUDA", "torchvision", _torchvision),
+        ("nvImageCodec", "nvidia.nvimgcodec", _nvimgcodec),
+    ):
+        try:
+            if importlib.util.find_spec(module) is None:
+                found[name] = "not installed"
+                continue
+            decode = make_decoder()
+            decode(data[:16], side)
+            torch.cuda.synchronize()
+            begun = time.perf_counter()
+            for start in range(0, len(data), 16):
+                decode(data[start : start + 16], side)
+            torch.cuda.synchronize()
+            found[name] = len(data) / (time.perf_counter() - begun)
+        except Exception as error:  # noqa: BLE001 - whatever a driver says, the others still count
+            found[name] = f"{type(error).__name__}: {str(error)[:120]}"
+    return found
+
+
+def _resized(pictures: list[torch.Tensor], side: int) -> torch.Tensor:
+    """C x H x W uint8 pictures as one N x 3 x side x side float batch, antialiased."""
+    return torch.cat(
+        [
+            torch.nn.functional.interpolate(
+                picture[None].float(), (side, side), mode="bilinear", antialias=True
+            )
+            for picture in pictures
+        ]
+    )
+
+
+def _torchvision() -> Any:
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    def decode(data: list[bytes], side: int) -> torch.Tensor:
+        loaded = [torch.frombuffer(bytearray(one), dtype=torch.uint8) for one in data]
+        return _resized(decode_jpeg(loaded, mode=ImageReadMode.RGB, device="cuda"), side)
+
+    return decode
+
+
+def _nvimgcodec() -> Any:
+    from nvidia import nvimgcodec
+
+    decoder = nvimgcodec.Decoder()
+
+    def decode(data: list[bytes], side: int) -> torch.Tensor:
+        pictures = [torch.as_tensor(one, device="cuda") for one in decoder.decode(data)]
+        return _resized([picture.permute(2, 0, 1) for picture in pictures], side)
+
+    return decode
+
+
+def measure(
+    folder: Path, bundle: Path, device: str, precision: str, batch: int, repeat: int
+) -> dict[str, Any]:
+    """Medians of the two limits and the whole line, in images per second."""
+    files = files_of(folder)
+    decode, forward, whole, started, rows = [], [], [], [], 0
+    for _ in range(repeat):
+        decode.append(decode_limit(files, bundle_specs(bundle)).rate)
+        forward.append(
+            forward_limit(bundle, len(files), batch=batch, device=device, precision=precision).rate
+        )
+        flags = ("--device", device, "--precision", precision)
+        done = run(scan_command(folder, bundle, *flags, batch=batch))
+        if done.returncode != 0 or len(done.rows) != len(files):
+            raise SystemExit(f"moderate scan gave {len(done.rows)} rows:\n{done.said[-2000:]}")
+        whole.append(done.steady_rate(batch) or done.rate())
+        started.append(done.rate())
+        rows = len(done.rows)
+    limits = statistics.median(decode), statistics.median(forward)
+    return {
+        "rows": rows,
+        "decode": limits[0],
+        "forward": limits[1],
+        "end_to_end": statistics.median(whole),
+        "end_to_end_with_start": statistics.median(started),
+        "share": statistics.median(whole) / min(limits),
+        "bound_by": "decoding" if limits[0] < limits[1] else "the model",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, help="keeps corpora and bundles between runs")
+    parser.add_argument("--count", type=int, default=4096, help="images of the corpus small")
+    parser.add_argument("--photos", type=int, default=512, help="images of the corpus phone")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--models", nargs="*", default=list(MODELS), help="timm architectures")
+    parser.add_argument("--json", type=Path)
+    # Runs the script where there is no GPU, so that it can be tested; says nothing of speed.
+    parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    on_gpu = options.device.startswith("cuda")
+    if on_gpu and not torch.cuda.is_available():
+        raise SystemExit("this benchmark needs a CUDA GPU, and torch finds none here")
+    precision = "bf16" if on_gpu else "fp32"
+    gpu = torch.cuda.get_device_name() if on_gpu else None
+    result: dict[str, Any] = {
+        "machine": machine(),
+        "gpu": gpu,
+        "precision": precision,
+        "results": [],
+        "gpu_decoding": {},
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        cache = options.cache or Path(temporary)
+        cache.mkdir(parents=True, exist_ok=True)
+        for corpus, count in (("small", options.count), ("phone", options.photos)):
+            if not count:
+                continue
+            folder = many(cache, make(cache, corpus, min(ORIGINALS, count)), count)
+            for model in options.models:
+                bundle = random_bundle(cache / model, model)
+                one = measure(
+                    folder, bundle, options.device, precision, options.batch, options.repeat
+                )
+                result["results"].append({"model": model, "corpus": corpus, **one})
+            if on_gpu:
+                result["gpu_decoding"][corpus] = gpu_decoders(files_of(folder)[:512], 384)
+    print_table(
+        f"Images/s on {gpu or 'the CPU'} in {precision}",
+        ["model", "corpus", "decode", "forward", "end to end", "share of the smaller", "bound by"],
+        [
+            [
+                one["model"],
+                one["corpus"],
+                *(f"{one[key]:.1f}" for key in ("decode", "forward", "end_to_end")),
+                f"{one['share']:.0%}",
+                one["bound_by"],
+            ]
+            for one in result["results"]
+        ],
+    )
+    for one in result["results"]:
+        print(f"{one['model']}, {one['corpus']}: target {TARGET:.0%}: {one['share']:.0%}")
+    for corpus, found in result["gpu_decoding"].items():
+        for name, rate in found.items():
+            shown = f"{rate:.0f} images/s" if isinstance(rate, float) else rate
+            print(f"{corpus}, JPEGs decoded by {name}: {shown}")
+    if options.json:
+        write_json(options.json, result)
+
+
+if __name__ == "__main__":
+    main()

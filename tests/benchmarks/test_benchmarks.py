@@ -1,0 +1,182 @@
+"""A short form of each benchmark: it runs and its counts are true; its times prove nothing here."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+LABELS = ("nudity", "sexual_activity", "suggestive", "violence", "drug_use")
+MODEL = "test_efficientnet"  # timm's own for tests: 160 x 160 and very small
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Corpora and bundles, drawn once for all."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def bench(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / f"{script}.py"), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+
+
+def result(done: subprocess.CompletedProcess[str], file: Path) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr[-3000:]
+    read: dict[str, Any] = json.loads(file.read_text())
+    assert read["machine"]["cores"] >= 1
+    assert read["machine"]["versions"]["torch"]
+    return read
+
+
+def test_corpora_are_what_they_say_and_the_same_again(tmp_path: Path) -> None:
+    for name, wanted in (("first", ["mixed", "small"]), ("second", ["small"])):
+        done = bench("corpora", str(tmp_path / name), "--corpus", *wanted, "--count", "5")
+        assert done.returncode == 0, done.stderr
+    first, second = (
+        sorted((tmp_path / name / "small-5").iterdir()) for name in ("first", "second")
+    )
+    assert [path.name for path in first] == [path.name for path in second]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True))
+    mixed = tmp_path / "first" / "mixed-5"
+    assert {path.suffix for path in mixed.iterdir()} == {".jpg", ".webp", ".png", ".heic"}
+    with Image.open(tmp_path / "first" / "small-5" / "00000.jpg") as image:
+        assert image.size == (640, 480)
+        assert np.asarray(image).std() > 20  # a picture, not a flat area
+
+
+def test_peers(tmp_path: Path, cache: Path) -> None:
+    out = tmp_path / "out.json"
+    contenders = ["timm", "transformers", "moderate torch"]
+    if importlib.util.find_spec("openvino"):
+        contenders.append("moderate openvino fp32")
+    done = bench(
+        "peers",
+        *("--cache", str(cache), "--count", "10", "--repeat", "1", "--batch", "2"),
+        *("--corpora", "small", "--models", MODEL, "--json", str(out)),
+        *("--rows", str(tmp_path / "rows"), "--contenders", *contenders),
+    )
+    (cell,) = result(done, out)["results"]
+    assert list(cell["contenders"]) == contenders
+    for measured in cell["contenders"].values():
+        assert measured["rows"] == 10
+        assert measured["ratio"] > 0
+        assert measured["images_per_second_steady"] > 0
+        assert measured["pss_peak_bytes"] > 10_000_000
+    # The comparison is fair only if all do the same work.
+    reference = _scores(tmp_path / "rows" / MODEL / "small" / "timm.csv")
+    assert reference.shape == (10, len(LABELS))
+    for contender in contenders[1:]:
+        scores = _scores(tmp_path / "rows" / MODEL / "small" / f"{contender}.csv")
+        assert np.abs(scores - reference).max() < 0.01
+
+
+def _scores(file: Path) -> np.ndarray:
+    """Scores in the order of LABELS, one row per image."""
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened, restkey="more"))
+    if "scores" not in rows[0]:
+        return np.array([[float(row[label]) for label in LABELS] for row in rows])
+    pairs = [dict(cell.split("=") for cell in (row["scores"], *row["more"])) for row in rows]
+    return np.array([[float(pair[label]) for label in LABELS] for pair in pairs])
+
+
+def test_a_contender_that_fails_is_named(tmp_path: Path, cache: Path) -> None:
+    broken = tmp_path / "small-2"
+    broken.mkdir()
+    (broken / "00000.jpg").write_bytes(b"\xff\xd8\xff not a picture")
+    (broken / "00001.jpg").write_bytes(b"\xff\xd8\xff nor this")
+    wanted = {"version": 1, "name": "small", "count": 2}
+    (tmp_path / "small-2.json").write_text(json.dumps(wanted))
+    out = tmp_path / "out.json"
+    done = bench(
+        "peers",
+        *("--cache", str(tmp_path), "--count", "2", "--repeat", "1", "--corpora", "small"),
+        *("--models", MODEL, "--json", str(out)),
+        *("--contenders", "transformers"),
+    )
+    (cell,) = result(done, out)["results"]
+    assert "0 of 2 rows" in cell["contenders"]["transformers"]["failed"]
+
+
+def test_parity(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = bench(
+        "parity",
+        *("--generated", "3", "--cards", "3", "--patterns", "2", "--models", MODEL),
+        *("--json", str(out)),
+    )
+    assert "No real photograph" in done.stdout
+    read = result(done, out)
+    assert read["pictures"] == {"generated": 3, "cards": 3, "patterns": 2}
+    assert set(read["models"]) == {MODEL, "testcard"}
+    for model in read["models"].values():
+        records = {(one["group"], one["way"]): one for one in model["records"]}
+        for group in read["pictures"]:
+            assert records[group, "timm"]["max"] == 0
+            assert records[group, "margin 1"]["reduced"] > 0
+            assert records[group, "full, one resize"]["p99"] <= 0.01
+            assert records[group, "margin 1"]["largest_pixel"] > 0
+    spread = next(one for one in read["models"][MODEL]["records"] if one["group"] == "generated")
+    assert spread["score_std"] > 0.1  # else every decode would pass
+
+
+def test_memory(tmp_path: Path, cache: Path) -> None:
+    out = tmp_path / "out.json"
+    done = bench(
+        "memory",
+        *("--cache", str(cache), "--counts", "20", "40", "--photos", "1", "--model", MODEL),
+        *("--json", str(out)),
+    )
+    runs = result(done, out)["runs"]
+    assert [(one["size"], one["images"]) for one in runs] == [
+        ("640 x 480", 20),
+        ("640 x 480", 40),
+        ("4032 x 3024", 1),
+    ]
+    for one in runs:
+        assert one["rows"] == one["images"]
+        assert one["processes"] >= 2  # decoders are processes of their own, and are counted
+        assert one["rss_peak_bytes"] >= one["pss_peak_bytes"] > 10_000_000
+
+
+def test_bound(tmp_path: Path, cache: Path) -> None:
+    out = tmp_path / "out.json"
+    done = bench(
+        "bound",
+        *("--cache", str(cache), "--count", "10", "--repeat", "1", "--batch", "2"),
+        *("--corpora", "small", "--models", MODEL, "--backend", "torch", "--json", str(out)),
+    )
+    (one,) = result(done, out)["results"]
+    assert one["rows"] == 10
+    assert one["bound"] < min(one["decode"], one["forward"])
+    assert one["bound"] == pytest.approx(1 / (1 / one["decode"] + 1 / one["forward"]))
+
+
+def test_gpu_without_one(tmp_path: Path, cache: Path) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        done = bench("gpu")
+        assert done.returncode == 1
+        assert done.stderr.strip().splitlines() == [
+            "this benchmark needs a CUDA GPU, and torch finds none here"
+        ]
+    out = tmp_path / "out.json"
+    done = bench(
+        "gpu",
+        *("--device", "cpu", "--cache", str(cache), "--count", "10", "--photos", "0"),
+        *("--repeat", "1", "--batch", "2", "--models", MODEL, "--json", str(out)),
+    )
+    (one,) = result(done, out)["results"]
+    assert one["rows"] == 10
+    assert one["share"] == pytest.approx(one["end_to_end"] / min(one["decode"], one["forward"]))
