@@ -45,13 +45,17 @@ UnitScore = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 
 
 class Preprocess(Table):
-    """How a model wants its pixels. size is (height, width); mean and std apply to 0..1 values."""
+    """How a model wants its pixels. size is (height, width); mean and std apply to 0..1 values.
+
+    exact = true forbids decoding large JPEGs at a reduced scale.
+    """
 
     size: tuple[Side, Side]
     resize: Literal["squash", "crop"]
     interpolation: Interpolation
     antialias: bool = True
     align_corners: bool = False
+    exact: bool = False
     crop_pct: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     mean: Three
     std: Three
@@ -76,6 +80,7 @@ class Preprocess(Table):
             interpolation=self.interpolation,
             antialias=self.antialias,
             align_corners=self.align_corners,
+            exact=self.exact,
         )
 
 

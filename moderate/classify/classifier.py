@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from moderate.classify.bundle import Bundle, Calibration, ModelCard
 from moderate.classify.device import Placement
-from moderate.classify.model import LabelModel
+from moderate.classify.labels import LabelModel, model_batch
 from moderate.decode.resize import Pixels
 from moderate.text import one_line
 from moderate.types import CATEGORIES, UNSCORED, Category, ErrorCode, ImageError, Scores
@@ -20,6 +23,15 @@ from moderate.types import CATEGORIES, UNSCORED, Category, ErrorCode, ImageError
 log = logging.getLogger(__name__)
 
 Outcome = Scores | ImageError
+
+
+Batch = tuple[Pixels, ...]
+"""One N x H x W x 3 array for each model of the bundle."""
+
+# What torch, CUDA's libraries and OpenVINO say when memory runs out, in errors without a type.
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|bad_alloc|ALLOC_FAILED", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,50 +42,183 @@ class _Member:
     columns: dict[Category, tuple[tuple[int, ...], ...]]
 
 
-class Classifier:
-    """Scores batches. Raises WeightsError while it is built; `score` raises nothing of its own."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a batch on its way through the models, which were given `padded` images."""
 
-    def __init__(self, bundle: Bundle, placement: Placement) -> None:
-        if placement.device != "cpu":
-            # TF32 moves scores by 1e-3: fp32 means fp32.
-            torch.backends.cuda.matmul.allow_tf32 = False
-            torch.backends.cudnn.allow_tf32 = False
+    batch: Batch
+    padded: int
+    started: list[Callable[[], NDArray[np.float32]]] | Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A batch that was submitted. Its arrays must not change before `result` has returned."""
+
+    _classifier: Classifier
+    _parts: Sequence[_Part]
+
+    def result(self) -> list[Outcome]:
+        """Wait for the scores of each image, in order. Call it once, in the order of `submit`."""
+        return [outcome for part in self._parts for outcome in self._classifier._finish(part)]
+
+
+class Classifier:
+    """Scores batches; a context manager that holds the device.
+
+    Raises WeightsError or DeviceError while it is built; `submit` and its results raise nothing. A
+    batch that fails as a whole is tried again image by image; the ones that still fail get
+    `classify_failed`, those whose output is NaN or infinite `non_finite_score`.
+
+    The models always run on batches of one size, padded with black where images are missing, so an
+    image's scores do not depend, to the last bit, on what else was scored. That size is batch_size
+    on CUDA, and a few images (`CPU_BATCH`) on the CPU. Only out of memory is it halved.
+
+    compile asks for torch.compile. inference_threads is for the CPU; all available cores without.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        placement: Placement,
+        *,
+        batch_size: int = 32,
+        compile: bool = False,
+        inference_threads: int | None = None,
+    ) -> None:
         self._calibration = bundle.card.calibration
-        self._members = [
-            _Member(LabelModel(files, placement), label_columns(files.card, files.labels))
-            for files in bundle.models
-        ]
+        self._placement = placement
+        self._batch_size = batch_size
+        self._size = model_batch(placement, batch_size)
+        self._limit: int | None = None
+        self._stack = ExitStack()
+        self._members: list[_Member] = []
+        with self._stack:
+            for files in bundle.models:
+                model = LabelModel(
+                    files,
+                    placement,
+                    batch_size=batch_size,
+                    compile=compile,
+                    threads=inference_threads,
+                )
+                self._stack.callback(model.backend.close)
+                self._members.append(_Member(model, label_columns(files.card, files.labels)))
+            self._stack = self._stack.pop_all()
+
+    def __enter__(self) -> Self:
+        """Nothing more than was done when it was built."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """See `close`."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of pinned memory and restore torch's thread count. Harmless when repeated."""
+        self._stack.close()
+
+    @property
+    def placement(self) -> Placement:
+        """Where it runs, with the backend that took the place of one that could not."""
+        used = sorted({member.model.backend_name for member in self._members})
+        return replace(self._placement, backend="+".join(used))
+
+    @property
+    def depth(self) -> int:
+        """How many submitted batches may usefully be outstanding."""
+        return max(member.model.backend.depth for member in self._members)
+
+    @property
+    def batch_limit(self) -> int | None:
+        """How many images fit in memory at once, where batches had to be made smaller."""
+        return self._limit
+
+    def pin(self, buffers: Sequence[Pixels]) -> None:
+        """Make copies from these buffers, which batches will be views of, faster where possible.
+
+        They must live until `close`.
+        """
+        # Pinned memory belongs to the process: one registration serves every model.
+        self._members[0].model.backend.pin(buffers)
+
+    def submit(self, batch: Batch) -> Pending:
+        """Begin with a batch: one contiguous N x H x W x 3 array per model, 1 <= N.
+
+        uint8, or float32 in 0..255 where the model's PixelSpec says so.
+        """
+        return Pending(self, [self._start(part, self._size) for part in _split(batch, self._size)])
 
     def score(self, images: Sequence[tuple[Pixels, ...]]) -> list[Outcome]:
-        """Scores of each image, in order; an image holds one H x W x 3 array per model.
+        """Scores of each image, in order; an image holds one H x W x 3 array per model."""
+        outcomes: list[Outcome] = []
+        for first in range(0, len(images), self._batch_size):
+            some = images[first : first + self._batch_size]
+            batch = tuple(np.stack(arrays) for arrays in zip(*some, strict=True))
+            outcomes += self.submit(batch).result()
+        return outcomes
 
-        A batch that fails as a whole is tried again image by image; the ones that still fail get
-        `classify_failed`, those whose output is NaN or infinite `non_finite_score`.
-        """
+    def _start(self, batch: Batch, padded: int) -> _Part:
+        started: list[Callable[[], NDArray[np.float32]]] = []
         try:
-            return self._score_batch(images)
-        except Exception as error:  # noqa: BLE001 - one image must not cost the others their row
-            if len(images) == 1:
-                return [ImageError(ErrorCode.CLASSIFY_FAILED, _failure(error))]
-            log.warning("a batch of %d failed (%s); trying image by image", len(images), error)
-        return [outcome for image in images for outcome in self.score([image])]
+            for member, pixels in zip(self._members, batch, strict=True):
+                started.append(member.model.start(pixels, padded))
+        except Exception as error:  # noqa: BLE001 - it becomes the outcome of these images
+            # Without its frames, which hold the memory of the failed attempt.
+            return _Part(batch, padded, error.with_traceback(None))
+        return _Part(batch, padded, started)
 
-    def _score_batch(self, images: Sequence[tuple[Pixels, ...]]) -> list[Outcome]:
+    def _finish(self, part: _Part) -> list[Outcome]:
+        failure: Exception
+        if isinstance(part.started, Exception):
+            failure = part.started
+        else:
+            try:
+                return self._outcomes([wait() for wait in part.started])
+            except Exception as error:  # noqa: BLE001 - one image must not cost the others their row
+                failure = error.with_traceback(None)
+        # Here, and not in the handler, the failed attempt's memory is free again.
+        return self._retry(part, failure)
+
+    def _retry(self, part: _Part, failure: Exception) -> list[Outcome]:
+        if _out_of_memory(failure):
+            for member in self._members:
+                member.model.backend.release()
+            if part.padded > 1:
+                # Batches that were under way at the old size fail too: they halve nothing more.
+                if part.padded == self._size:
+                    self._size = self._limit = self._size // 2
+                    log.warning(
+                        "out of memory with %d images at once: going on with %d",
+                        part.padded,
+                        self._size,
+                    )
+                return self.submit(part.batch).result()
+        count = len(part.batch[0])
+        if count == 1:
+            return [ImageError(ErrorCode.CLASSIFY_FAILED, _failure(failure))]
+        log.warning("a batch of %d failed (%s); trying image by image", count, _failure(failure))
+        return [
+            outcome
+            for image in _split(part.batch, 1)
+            for outcome in self._finish(self._start(image, self._size))
+        ]
+
+    def _outcomes(self, results: Sequence[NDArray[np.float32]]) -> list[Outcome]:
+        """N x labels probabilities of each model to scores."""
         best: dict[Category, NDArray[np.float32]] = {}
-        finite = np.ones(len(images), dtype=bool)
-        for index, member in enumerate(self._members):
-            batch: Pixels = np.stack([image[index] for image in images])  # type: ignore[assignment]
-            probabilities = member.model.probabilities(batch)
+        finite = np.ones(len(results[0]), dtype=bool)
+        for member, probabilities in zip(self._members, results, strict=True):
             finite &= np.isfinite(probabilities).all(axis=1)
             for category, sources in member.columns.items():
                 for columns in sources:
-                    value = probabilities[:, columns].sum(axis=1, dtype=np.float32).clip(0, 1)
+                    value = _sum(probabilities, columns).clip(0, 1)
                     known = best.get(category)
                     best[category] = value if known is None else np.maximum(known, value)
         for category, calibration in self._calibration.items():
             if category in best:
                 best[category] = calibrate(best[category], calibration)
-        return [_outcome(best, row, bool(finite[row])) for row in range(len(images))]
+        return [_outcome(best, row, bool(finite[row])) for row in range(len(finite))]
 
 
 def label_columns(
@@ -109,6 +254,19 @@ def calibrate(scores: NDArray[np.float32], calibration: Calibration) -> NDArray[
     return scaled
 
 
+def _split(batch: Batch, size: int) -> list[Batch]:
+    return [
+        tuple(pixels[first : first + size] for pixels in batch)
+        for first in range(0, len(batch[0]), size)
+    ]
+
+
+def _sum(probabilities: NDArray[np.float32], columns: Sequence[int]) -> NDArray[np.float32]:
+    # Column by column: the order in which numpy sums over an axis depends on the array's shape.
+    total: NDArray[np.float32] = reduce(np.add, (probabilities[:, column] for column in columns))
+    return total
+
+
 def _outcome(best: dict[Category, NDArray[np.float32]], row: int, finite: bool) -> Outcome:
     if not finite:
         return ImageError(ErrorCode.NON_FINITE_SCORE, "the model gave NaN or infinity")
@@ -117,6 +275,15 @@ def _outcome(best: dict[Category, NDArray[np.float32]], row: int, finite: bool) 
         if category in best:
             scores[category] = float(best[category][row])
     return scores
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # By its name, because torch may not even be imported.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
+    )
 
 
 def _failure(error: Exception) -> str:

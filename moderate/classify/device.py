@@ -1,33 +1,32 @@
-"""Where the model runs and in which precision."""
+"""Where the model runs, by which backend, and in which precision."""
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
+import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from moderate.errors import DeviceError, UsageError
 
-if TYPE_CHECKING:
-    import torch
-
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+BACKENDS = ("auto", "torch", "openvino")
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A device that was found to work, and the precision to compute in."""
+    """A device that was found to work, and the precision and backend to compute with.
+
+    fallback says that torch may take the place of a backend that cannot run the model: nobody asked
+    for that backend by name.
+    """
 
     device: str
     precision: str
     name: str
-
-    @property
-    def autocast_dtype(self) -> torch.dtype | None:
-        """The dtype to autocast to; None computes in float32."""
-        import torch
-
-        return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+    backend: str = "torch"
+    fallback: bool = False
 
 
 def check_device(device: str) -> None:
@@ -36,28 +35,63 @@ def check_device(device: str) -> None:
         raise UsageError(f"--device {device!r}: use auto, cpu, cuda or cuda:N")
 
 
-def place(device: str, precision: str) -> Placement:
+def place(device: str, precision: str, backend: str = "auto") -> Placement:
     """Resolve `auto` and make sure that the device works. Raises UsageError or DeviceError.
 
-    `auto` takes CUDA where there is one, else the CPU. A device asked for by name is used or
-    refused, never exchanged. Precision `auto` is bf16 on GPUs that have it, else fp32.
+    Device `auto` takes CUDA where there is one, else the CPU. What is asked for by name is used or
+    refused, never exchanged. Precision `auto` is bf16 on GPUs that have it, else fp32. Backend
+    `auto` is torch on CUDA, and on the CPU OpenVINO where it is installed. torch, which takes
+    seconds to import, is imported only where there may be a GPU.
     """
-    import torch
-
     check_device(device)
     if precision not in PRECISIONS:
         raise UsageError(f"--precision {precision!r}: use one of {', '.join(PRECISIONS)}")
-    chosen = device
-    if device == "auto":
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    if chosen == "cpu":
-        return _on_cpu(precision)
+    if backend not in BACKENDS:
+        raise UsageError(f"--backend {backend!r}: use one of {', '.join(BACKENDS)}")
+    if backend == "openvino" and device.startswith("cuda"):
+        raise UsageError("--backend openvino runs on the CPU: leave it out, or use --device cpu")
+    if device == "cpu" or backend == "openvino" or (device == "auto" and not _may_have_gpu()):
+        return _on_cpu(precision, backend)
+    return _with_torch(device, precision, backend)
+
+
+def available_cores() -> int:
+    """Cores that this process may use, after its affinity and its control group's quota.
+
+    A container with two cores' worth of time on a machine of 64 sees all 64 in its affinity.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        cores = os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        return max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or `max`: no quota
+        return cores
+
+
+def _may_have_gpu() -> bool:
+    """Whether asking torch for a GPU can succeed: it needs the driver's library, or AMD's."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return os.path.exists("/dev/kfd")
+    return True
+
+
+def _with_torch(device: str, precision: str, backend: str) -> Placement:
+    import torch
+
     if not torch.cuda.is_available():
+        if device == "auto":
+            return _on_cpu(precision, backend)
         raise DeviceError(
             f"--device {device}: this machine has no working CUDA "
             "(no GPU, no driver, or a torch without CUDA); use --device cpu to run on the CPU"
         )
-    index = int(chosen.partition(":")[2] or torch.cuda.current_device())
+    index = int(device.partition(":")[2] or torch.cuda.current_device())
     if index >= torch.cuda.device_count():
         raise DeviceError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices")
     try:
@@ -69,7 +103,19 @@ def place(device: str, precision: str) -> Placement:
     return Placement(f"cuda:{index}", precision, torch.cuda.get_device_name(index))
 
 
-def _on_cpu(precision: str) -> Placement:
+def _on_cpu(precision: str, backend: str) -> Placement:
     if precision == "fp16":
         raise DeviceError("--precision fp16 needs CUDA; on the CPU use fp32 or bf16")
-    return Placement("cpu", "fp32" if precision == "auto" else precision, "cpu")
+    installed = importlib.util.find_spec("openvino") is not None
+    if backend == "openvino" and not installed:
+        raise DeviceError(
+            "--backend openvino: OpenVINO is not installed; pip install 'moderate[cpu]'"
+        )
+    chosen = "openvino" if installed and backend != "torch" else "torch"
+    return Placement(
+        "cpu",
+        "fp32" if precision == "auto" else precision,
+        "cpu",
+        chosen,
+        fallback=chosen == "openvino" and backend == "auto",
+    )

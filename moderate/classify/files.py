@@ -42,6 +42,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def check_unchanged(path: Path, sha256: str) -> None:
+    """Raises WeightsError unless the file has that digest."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{shown(path)}: {error.strerror}") from error
+    if found != sha256.lower():
+        raise WeightsError(f"{shown(path)}: changed since it was checked")
+
+
 def read_safetensors(path: Path, sha256: str | None = None) -> dict[str, torch.Tensor]:
     """The tensors of one file by name. Raises WeightsError, also for NaN and a name given twice.
 

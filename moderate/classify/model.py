@@ -1,20 +1,18 @@
-"""One timm model with its weights, from uint8 pixels to label probabilities."""
+"""One timm model with its weights, as a torch module."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from moderate.classify.bundle import WEIGHTS, Head, ModelFiles
-from moderate.classify.device import Placement
 from moderate.classify.files import read_safetensors, shown
-from moderate.decode.resize import Pixels
+from moderate.classify.labels import LabelModel as LabelModel
 from moderate.errors import WeightsError
 from moderate.text import one_line
 
@@ -93,39 +91,30 @@ def load_weights(model: nn.Module, files: ModelFiles) -> None:
         ) from error
 
 
-class LabelModel:
-    """A loaded model on its device: pixels in, probabilities of its labels out."""
-
-    def __init__(self, files: ModelFiles, placement: Placement) -> None:
-        self.labels = files.labels
-        self._activation = files.card.activation
-        self._placement = placement
-        self._device = torch.device(placement.device)
+def load_model(files: ModelFiles) -> nn.Module:
+    """The model with its weights, on the CPU, ready to be run. Raises WeightsError."""
+    with _NoRandomFill():
         model = build(files)
-        load_weights(model, files)
-        self._model = model.eval().to(self._device)
-        preprocess = files.card.preprocess
-        shape = (1, 3, 1, 1)
-        self._mean = torch.tensor(preprocess.mean, device=self._device).view(shape) * 255
-        self._std = torch.tensor(preprocess.std, device=self._device).view(shape) * 255
+    load_weights(model, files)
+    return model.eval()
 
-    def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
-        """N x H x W x 3 pixels, uint8 or float32 in 0..255, to N x labels float32.
 
-        Pixels cross to the device as they are; normalising happens there.
-        """
-        # from_numpy shares memory and warns on arrays that may not be written; copies are writable.
-        batch = torch.from_numpy(pixels).to(self._device, non_blocking=True)
-        images = batch.permute(0, 3, 1, 2).to(torch.float32)
-        images = ((images - self._mean) / self._std).contiguous()
-        dtype = self._placement.autocast_dtype
-        with torch.inference_mode():
-            if dtype is None:
-                logits = self._model(images)
-            else:
-                with torch.autocast(self._device.type, dtype):
-                    logits = self._model(images)
-            logits = logits.float()
-            scores = logits.softmax(-1) if self._activation == "softmax" else logits.sigmoid()
-            result: NDArray[np.float32] = scores.cpu().numpy()
-        return result
+class _NoRandomFill(TorchFunctionMode):
+    """Leaves out the random start of weights that are about to be loaded.
+
+    It is two of the three seconds that a vit_base takes to build. What is computed and not random,
+    such as tables of positions, is as ever; and the weights are loaded strictly, each of them.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return args[0] if func in _RANDOM_FILLS else func(*args, **(kwargs or {}))
+
+
+# erfinv_ turns uniform numbers into truncated normal ones.
+_RANDOM_FILLS = (torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.erfinv_)

@@ -62,16 +62,18 @@ def scores(classifier: Classifier, specs: Sequence[PixelSpec]) -> dict[Category,
 
 
 def record(folder: Path) -> None:
-    """Compute the known answers of a bundle on the CPU in fp32 and add them to its card.
+    """Compute the known answers of a bundle by torch, the reference, on the CPU in fp32.
 
-    Raises WeightsError where the bundle does not load or cannot be scored.
+    They are added to its card. Raises WeightsError where the bundle does not load or cannot be
+    scored.
     """
     from moderate.classify.bundle import CARD, load_bundle
     from moderate.classify.classifier import Classifier
     from moderate.classify.device import place
 
     bundle = load_bundle(str(folder))
-    known = scores(Classifier(bundle, place("cpu", "fp32")), bundle.specs)
+    with Classifier(bundle, place("cpu", "fp32", "torch")) as classifier:
+        known = scores(classifier, bundle.specs)
     lines = [f"{category} = {values}" for category, values in known.items()]
     with (folder / CARD).open("a", encoding="utf-8") as file:
         file.write("\n[selftest.scores]\n" + "\n".join(lines) + "\n")

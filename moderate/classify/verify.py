@@ -25,7 +25,8 @@ class Verified:
 
     def selftest_line(self) -> str:
         """The outcome of the self-test in a line."""
-        where = f"{self.placement.name}, {self.placement.precision}"
+        placement = self.placement
+        where = f"{placement.name}, {placement.precision}, {placement.backend}"
         if self.selftest is None:
             return f"self-test: the bundle records none ({where})"
         return (
@@ -34,19 +35,22 @@ class Verified:
         )
 
 
-def verify_bundle(name: str, device: str = "auto", precision: str = "auto") -> Verified:
+def verify_bundle(
+    name: str, device: str = "auto", precision: str = "auto", backend: str = "auto"
+) -> Verified:
     """Check digests and the self-test of a bundle on a device.
 
     Raises WeightsError for a changed file and for a self-test out of tolerance, DeviceError for a
     device that is not there.
     """
     bundle = load_bundle(name)
-    placement = place(device, precision)
+    placement = place(device, precision, backend)
     from moderate.classify.classifier import Classifier
 
-    classifier = Classifier(bundle, placement)
     recorded = bundle.card.selftest
-    result = check(bundle, classifier, placement, recorded) if recorded else None
+    with Classifier(bundle, placement) as classifier:
+        placement = classifier.placement
+        result = check(bundle, classifier, placement, recorded) if recorded else None
     verified = Verified(bundle, placement, result)
     if result is not None and not result.passed:
         raise WeightsError(

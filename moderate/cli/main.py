@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from moderate.cli import exit_codes
+from moderate.cli.bench import bench
 from moderate.cli.doctor import doctor
 from moderate.cli.policy import app as policy_app
 from moderate.cli.scan import scan
@@ -33,7 +34,11 @@ app.command(context_settings={"auto_envvar_prefix": "MODERATE"})(scan)
 app.add_typer(policy_app, name="policy")
 app.add_typer(weights_app, name="weights")
 app.command()(testcards)
+app.command()(bench)
 app.command()(doctor)
+
+
+_STOP_AGAIN = 5.0  # seconds
 
 
 class Stopped(BaseException):
@@ -97,6 +102,7 @@ def run(arguments: list[str]) -> int:
         _complain(str(error))
         return exit_codes.ERROR
     except Stopped as stopped:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         number = signal.Signals(stopped.args[0])
         _complain(f"stopped by {number.name}; no result file was written")
         return exit_codes.INTERRUPTED if number is signal.SIGINT else exit_codes.TERMINATED
@@ -122,6 +128,10 @@ def main() -> None:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
+    # Python drops what is raised inside a finaliser, and tidying up may wait for something that
+    # never comes: the signal comes again until the command has ended.
+    signal.signal(signal.SIGALRM, lambda *_: _stop(number, None))
+    signal.setitimer(signal.ITIMER_REAL, _STOP_AGAIN)
     raise Stopped(number)
 
 

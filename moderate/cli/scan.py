@@ -14,6 +14,7 @@ from moderate.types import Limits
 
 _DEFAULT = Limits()
 _LARGEST_FILE = 1024**4
+_MOST_WORKERS = 512
 _UNITS = {"": 1, "B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
 
 
@@ -26,6 +27,15 @@ def _bytes(text: str) -> int:
     if size > _LARGEST_FILE:
         raise typer.BadParameter(f"{text!r} is more than a terabyte")
     return int(size)
+
+
+def parse_workers(text: str) -> int | None:
+    """The number of decoders asked for, None for `auto`. Raises typer.BadParameter."""
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_WORKERS):
+        raise typer.BadParameter(f"--workers {text!r}: use auto or 1 to {_MOST_WORKERS}")
+    return int(text)
 
 
 def _load_config(ctx: typer.Context, named: str | None) -> str | None:
@@ -110,19 +120,21 @@ def scan(
         Literal["auto", "fp32", "bf16", "fp16"],
         _option(help="auto: bf16 on GPUs that have it, else fp32."),
     ] = "auto",
+    backend: Annotated[
+        Literal["auto", "torch", "openvino"],
+        _option(help="auto: torch on CUDA, else OpenVINO where it is installed, else torch."),
+    ] = "auto",
+    compile: Annotated[
+        bool, _option("--compile", help="Compile the model: slow to start, faster on long runs.")
+    ] = False,
     batch_size: Annotated[
         int,
         _option(min=1, max=4096, help="Images per forward pass."),
     ] = 32,
     workers: Annotated[
-        int | None,
-        _option(
-            min=1,
-            max=256,
-            metavar="N",
-            help="Decoder processes; default: one a core.",
-        ),
-    ] = None,
+        str,
+        _option(metavar="N|auto", help="Decoder processes; auto: one a core."),
+    ] = "auto",
     max_file_size: Annotated[
         str,
         _option(metavar="SIZE", help="Largest file to read."),
@@ -135,6 +147,18 @@ def scan(
         float,
         _option(min=0.01, max=86_400.0, metavar="SECONDS", help="Per picture."),
     ] = _DEFAULT.decode_timeout,
+    exact_decode: Annotated[
+        bool,
+        _option("--exact-decode", help="Decode large JPEGs in full: slower, harder to deceive."),
+    ] = False,
+    max_decoder_memory: Annotated[
+        str,
+        _option(metavar="SIZE", help="Most memory for a decoder process."),
+    ] = "1GB",
+    require_sandbox: Annotated[
+        bool,
+        _option("--require-sandbox", help="Refuse to run where decoders cannot be locked in."),
+    ] = False,
     hourly_cost: Annotated[
         float | None,
         _option(
@@ -165,6 +189,7 @@ def scan(
     Every option can also be set by an environment variable (MODERATE_WEIGHTS, MODERATE_BATCH_SIZE)
     or in a configuration file; the command line wins over both.
     """
+    from moderate.classify.allocator import tune_allocator
     from moderate.engine.scan import ScanOptions, plan, run
     from moderate.report.progress import progress_on
     from moderate.report.terminal import show
@@ -189,11 +214,16 @@ def scan(
                 max_file_bytes=_bytes(max_file_size),
                 max_pixels=int(max_megapixels * 1e6),
                 decode_timeout=decode_timeout,
+                max_decoder_bytes=_bytes(max_decoder_memory),
             ),
             device=device,
             precision=precision,
+            backend=backend,
+            compile=compile,
+            require_sandbox=require_sandbox,
+            exact_decode=exact_decode,
             batch_size=batch_size,
-            workers=workers,
+            workers=parse_workers(workers),
             limit=limit,
             hourly_cost=hourly_cost,
         )
@@ -201,6 +231,7 @@ def scan(
     card = planned.bundle.card
     if card.purpose == "demo" and not quiet:
         typer.echo(f"moderate: {card.name} is a demonstration, not a moderation model", err=True)
+    tune_allocator()
     mode = "none" if quiet else progress
     with progress_on(sys.stderr, mode, planned.job.sources, limit) as on_item:
         result = run(planned, on_item)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from moderate.classify.bundle import Bundle
 from moderate.classify.device import Placement
+from moderate.decode.resize import PixelSpec
 from moderate.policy.model import Policy
 from moderate.sources.interface import Source
 from moderate.types import Limits, Row, Skipped
@@ -24,9 +25,18 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     device: str = "auto"
     precision: str = "auto"
+    backend: str = "auto"
+    compile: bool = False
+    require_sandbox: bool = False
+    exact_decode: bool = False
     batch_size: int = 32
     workers: int = 1
     max_rows: int | None = None
+
+    @property
+    def specs(self) -> tuple[PixelSpec, ...]:
+        """How the models want their pixels, and how exactly this job does."""
+        return tuple(replace(s, exact=s.exact or self.exact_decode) for s in self.bundle.specs)
 
 
 class Engine(ABC):
@@ -47,6 +57,16 @@ class Engine(ABC):
     @abstractmethod
     def placement(self) -> Placement:
         """The device and precision in use."""
+
+    @property
+    @abstractmethod
+    def protections(self) -> tuple[str, ...]:
+        """What the decoders are hardened with; see `moderate.decode.sandbox`."""
+
+    @property
+    @abstractmethod
+    def batch_limit(self) -> int | None:
+        """Images per forward pass that memory allowed; None where the job's batches fitted."""
 
     @abstractmethod
     def rows(self) -> Iterator[Row | Skipped]:

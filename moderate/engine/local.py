@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,8 +12,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 from moderate.classify.device import Placement, place
-from moderate.decode.image import Decoded, Undecoded
-from moderate.decode.pool import DecoderPool
+from moderate.decode.image import Undecoded
+from moderate.decode.pool import Batch, DecoderPool
+from moderate.decode.resize import Pixels
 from moderate.decode.sniff import HEAD_BYTES, SUPPORTED, claimed_format, refusal, sniff
 from moderate.engine.interface import Engine, Job
 from moderate.fetch.local import FetchError, read_file
@@ -30,7 +33,7 @@ from moderate.types import (
 )
 
 if TYPE_CHECKING:
-    from moderate.classify.classifier import Classifier
+    from moderate.classify.classifier import Classifier, Pending
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,9 @@ class _Fetched:
 
 
 _Item = _Fetched | Skipped
-_MAX_WAITING = 4096  # items, so that one image among a million errors does not hold them all
-_Decoded = tuple[_Item, Decoded | Undecoded | None]
+
+NICENESS = 5
+"""Of decoders that share the cores with the model: the model goes first, they fill what is left."""
 
 
 class LocalEngine(Engine):
@@ -53,23 +57,37 @@ class LocalEngine(Engine):
     def __init__(self, job: Job) -> None:
         self._job = job
         self._stack = ExitStack()
-        self._decoded: Iterator[_Decoded] = iter(())
+        self._pool: DecoderPool[_Item]
+        self._batches: Iterator[Batch[_Item]] = iter(())
         self._classifier: Classifier
         self._placement: Placement
+        self._protections: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         """See `Engine`. Decoding starts while torch is still being imported."""
         job = self._job
-        window = 2 * job.batch_size + 2 * job.workers
         with self._stack:
-            pool: DecoderPool[_Item] = self._stack.enter_context(
-                DecoderPool(job.bundle.specs, job.limits, job.workers, window)
+            self._pool = self._stack.enter_context(
+                DecoderPool(
+                    job.specs,
+                    job.limits,
+                    job.workers,
+                    job.batch_size,
+                    niceness=NICENESS,
+                    require_sandbox=job.require_sandbox,
+                )
             )
-            self._decoded = pool.run(_read(job))
-            self._placement = place(job.device, job.precision)
+            self._batches = self._pool.run(read_images(job))
+            self._placement = place(job.device, job.precision, job.backend)
             from moderate.classify.classifier import Classifier
 
-            self._classifier = Classifier(job.bundle, self._placement)
+            self._classifier = self._stack.enter_context(
+                Classifier(
+                    job.bundle, self._placement, batch_size=job.batch_size, compile=job.compile
+                )
+            )
+            self._classifier.pin(self._pool.buffers)
+            self._protections = self._pool.protections()
             self._stack = self._stack.pop_all()
         return self
 
@@ -82,32 +100,69 @@ class LocalEngine(Engine):
         """See `Engine`."""
         return self._placement
 
+    @property
+    def protections(self) -> tuple[str, ...]:
+        """See `Engine`."""
+        return self._protections
+
+    @property
+    def batch_limit(self) -> int | None:
+        """See `Engine`."""
+        return self._classifier.batch_limit
+
+    def forward_rate(self, batch: tuple[Pixels, ...], times: int) -> float:
+        """Images per second of the model alone on `batch`, submitted so many times."""
+        self._classifier.submit(batch).result()  # the first finds memory and plans its kernels
+        begun = time.perf_counter()
+        pending: deque[Pending] = deque()
+        for _ in range(times):
+            pending.append(self._classifier.submit(batch))
+            while len(pending) > self._classifier.depth:
+                pending.popleft().result()
+        for last in pending:
+            last.result()
+        return times * len(batch[0]) / (time.perf_counter() - begun)
+
     def rows(self) -> Iterator[Row | Skipped]:
         """See `Engine`."""
-        waiting: list[_Decoded] = []
-        images = 0
-        for item in self._decoded:
-            waiting.append(item)
-            images += isinstance(item[1], Decoded)
-            # Errors and skips between two images wait with them: the order is the input's.
-            if images == self._job.batch_size or not images or len(waiting) >= _MAX_WAITING:
-                yield from self._finish(waiting)
-                waiting, images = [], 0
-        yield from self._finish(waiting)
+        early: dict[int, list[Row | Skipped]] = {}
+        turn = 0
+        for number, rows in self._scored():
+            early[number] = rows
+            while turn in early:
+                yield from early.pop(turn)
+                turn += 1
 
-    def _finish(self, items: list[_Decoded]) -> Iterator[Row | Skipped]:
-        batch = [outcome.pixels for _, outcome in items if isinstance(outcome, Decoded)]
-        scored = iter(self._classifier.score(batch) if batch else ())
-        for item, outcome in items:
+    def _scored(self) -> Iterator[tuple[int, list[Row | Skipped]]]:
+        """Rows of each batch with its number, in the order in which batches are complete."""
+        submitted: deque[tuple[Batch[_Item], Pending | None]] = deque()
+        for batch in self._batches:
+            pixels = batch.pixels()
+            scorable = bool(pixels) and len(pixels[0]) > 0
+            submitted.append((batch, self._classifier.submit(pixels) if scorable else None))
+            while len(submitted) > self._classifier.depth:
+                yield self._finish(*submitted.popleft())
+        while submitted:
+            yield self._finish(*submitted.popleft())
+
+    def _finish(
+        self, batch: Batch[_Item], pending: Pending | None
+    ) -> tuple[int, list[Row | Skipped]]:
+        scored = iter(pending.result() if pending else ())
+        self._pool.release(batch)
+        rows: list[Row | Skipped] = []
+        for entry in batch.entries:
+            item, outcome = entry.item, entry.outcome
             if isinstance(item, Skipped):
-                yield item
+                rows.append(item)
             elif item.error is not None:
-                yield self._row(item.ref, item.facts, item.error)
+                rows.append(self._row(item.ref, item.facts, item.error))
             elif isinstance(outcome, Undecoded):
                 error = ImageError(outcome.code, outcome.message)
-                yield self._row(item.ref, _merge(item.facts, outcome.facts), error)
+                rows.append(self._row(item.ref, _merge(item.facts, outcome.facts), error))
             elif outcome is not None:
-                yield self._row(item.ref, _merge(item.facts, outcome.facts), next(scored))
+                rows.append(self._row(item.ref, _merge(item.facts, outcome), next(scored)))
+        return batch.number, rows
 
     def _row(self, ref: ImageRef, facts: ImageFacts, outcome: Scores | ImageError) -> Row:
         policy = self._job.policy
@@ -118,7 +173,7 @@ class LocalEngine(Engine):
         return Row(ref, facts, scores, decision, reasons, derived, error)
 
 
-def _read(job: Job) -> Iterator[tuple[_Item, bytes | None]]:
+def read_images(job: Job) -> Iterator[tuple[_Item, bytes | None]]:
     """Every input with its bytes, or without where there is nothing to decode."""
     rows = 0
     for found in chain.from_iterable(job.sources):

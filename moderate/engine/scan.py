@@ -12,6 +12,8 @@ from importlib.metadata import version
 from uuid import uuid4
 
 from moderate.classify.bundle import Bundle, load_bundle
+from moderate.cores import available_cores
+from moderate.decode.sandbox import MIN_MEMORY_BYTES
 from moderate.engine.interface import Engine, Job
 from moderate.engine.local import LocalEngine
 from moderate.errors import InputError, UsageError, WeightsError
@@ -46,6 +48,10 @@ class ScanOptions:
     limits: Limits = field(default_factory=Limits)
     device: str = "auto"
     precision: str = "auto"
+    backend: str = "auto"
+    compile: bool = False
+    require_sandbox: bool = False
+    exact_decode: bool = False
     batch_size: int = 32
     workers: int | None = None
     limit: int | None = None
@@ -66,6 +72,10 @@ def plan(options: ScanOptions) -> Plan:
     """Check everything that can be checked cheaply. Raises the errors under ModerateError."""
     if not options.weights:
         raise WeightsError(NO_WEIGHTS)
+    if options.limits.max_decoder_bytes < MIN_MEMORY_BYTES:
+        raise UsageError(
+            f"--max-decoder-memory: a decoder needs {MIN_MEMORY_BYTES >> 20}MB at the least"
+        )
     check_targets(options.out)
     check_summary_targets(options.summary)
     _check_distinct(options)
@@ -79,8 +89,12 @@ def plan(options: ScanOptions) -> Plan:
         limits=options.limits,
         device=options.device,
         precision=options.precision,
+        backend=options.backend,
+        compile=options.compile,
+        require_sandbox=options.require_sandbox,
+        exact_decode=options.exact_decode,
         batch_size=options.batch_size,
-        workers=options.workers or len(os.sched_getaffinity(0)),
+        workers=options.workers or available_cores(),
         max_rows=options.limit,
     )
     return Plan(options, bundle, policy, job)
@@ -119,6 +133,7 @@ def run(planned: Plan, on_item: Callable[[Row | Skipped], None]) -> Summary:
                     for writer in writers:
                         writer.write(item)
                 on_item(item)
+        summary.batch_limit = engine.batch_limit
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
         if summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:
             raise InputError(_nothing_found(summary))
@@ -153,6 +168,9 @@ def _audit(planned: Plan, engine: Engine, started: datetime) -> Audit:
         if placement.device == placement.name
         else f"{placement.device} {placement.name}",
         precision=placement.precision,
+        backend=placement.backend,
+        sandbox=engine.protections,
+        exact_decode=all(spec.exact for spec in planned.job.specs),
         torch=version("torch"),
         timm=version("timm"),
         started=started,

@@ -13,6 +13,8 @@ from importlib.metadata import version
 from moderate.classify.bundle import installed_bundles, user_weights
 from moderate.classify.device import place
 from moderate.classify.verify import verify_bundle
+from moderate.decode.probe import Probed, probe
+from moderate.decode.sandbox import Protection, landlock_abi, missing
 from moderate.errors import ModerateError
 from moderate.version import __version__
 
@@ -38,6 +40,7 @@ def examine(
     packages = ("torch", "timm", "numpy", "pillow", "pillow-heif", "safetensors", "pyarrow")
     yield Finding("packages", ", ".join(f"{name} {version(name)}" for name in packages))
     yield from _codecs()
+    yield _sandbox()
     try:
         placement = place(device, precision)
         yield Finding("device", f"{placement.device} {placement.name}, {placement.precision}")
@@ -81,6 +84,28 @@ def _codecs() -> Iterator[Finding]:
         )
     else:
         yield Finding("HEIC", f"libheif {libheif}")
+
+
+def _sandbox() -> Finding:
+    try:
+        return sandbox_finding(probe())
+    except OSError as error:
+        return Finding("sandbox", f"cannot be tried out: {error}", problem=True)
+
+
+def sandbox_finding(probed: Probed) -> Finding:
+    """What protects us here from a decoder that a hostile picture has taken over, and what not."""
+    names = [
+        f"{name} (ABI {landlock_abi()})" if name is Protection.LANDLOCK else name.value
+        for name in probed.active
+    ]
+    faults = [f"without {name} it can {name.meaning}" for name in missing(probed.active)]
+    if probed.breaches:
+        faults.append(f"in a trial it could {', '.join(probed.breaches)}")
+    value = ", ".join(names) or "none"
+    if faults:
+        value += f"; a decoder taken over by a picture is not fully held: {'; '.join(faults)}"
+    return Finding("sandbox", value, problem=bool(faults))
 
 
 def _disk() -> Iterator[Finding]:

@@ -29,6 +29,9 @@ class Audit:
     policy_sha256: str
     device: str
     precision: str
+    backend: str
+    sandbox: tuple[str, ...]
+    exact_decode: bool
     torch: str
     timm: str
     started: datetime
@@ -44,7 +47,8 @@ class Summary:
     """Counts and times of one run.
 
     seconds is wall clock from start to last row; startup_seconds the part of it in which torch was
-    imported and the weights loaded.
+    imported and the weights loaded. batch_limit is how many images a forward pass was cut down to
+    for want of memory, None where none was.
     """
 
     audit: Audit
@@ -53,6 +57,7 @@ class Summary:
     ended: datetime = datetime.min
     seconds: float = 0.0
     startup_seconds: float = 0.0
+    batch_limit: int | None = None
     rows: int = 0
     errors: int = 0
     decisions: Counter[str] = field(default_factory=Counter)
@@ -135,6 +140,11 @@ class Summary:
                 f"{self.audit.weights} is a demonstration: it knows drawn test cards only "
                 "and is no moderation model."
             )
+        if self.batch_limit is not None:
+            notes.append(
+                f"Memory was too short for the batch size asked for: batches of {self.batch_limit} "
+                f"were used; --batch-size {self.batch_limit} says so from the start."
+            )
         if self.unscored_categories:
             what = "sends them to review" if self.policy.on_unscored == "review" else "ignores that"
             notes.append(
@@ -158,6 +168,9 @@ def audit_facts(audit: Audit) -> dict[str, str]:
         "policy_sha256": audit.policy_sha256,
         "device": audit.device,
         "precision": audit.precision,
+        "backend": audit.backend,
+        "jpeg_decode": "full" if audit.exact_decode else "reduced where large",
+        "sandbox": ", ".join(audit.sandbox) or "none",
         "torch": audit.torch,
         "timm": audit.timm,
         "schema": str(SCHEMA_VERSION),

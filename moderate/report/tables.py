@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from moderate.decode.sandbox import missing
 from moderate.report.summary import Summary
 from moderate.text import printable
 from moderate.types import Decision
@@ -76,7 +77,8 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
     if len(audit.weights_models) > 1:
         yield from (("", model) for model in audit.weights_models)
     yield "policy", f"{printable(audit.policy)} ({audit.policy_sha256[:12]})"
-    yield "device", f"{audit.device}, {audit.precision}"
+    yield "device", f"{audit.device}, {audit.precision}, {audit.backend}"
+    yield "decoders", _sandbox(audit.sandbox)
     yield (
         "speed",
         f"{summary.images_per_second:.1f} images/s; {summary.seconds:.1f} s in all, "
@@ -86,6 +88,13 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
         per_thousand = summary.cost / summary.rows * 1000
         yield "cost", f"{summary.cost:.4f} for this run, {per_thousand:.4f} per 1,000 images"
     yield "run", f"{audit.run_id}, moderate {audit.version}"
+
+
+def _sandbox(active: tuple[str, ...]) -> str:
+    lacking = ", ".join(missing(active))
+    return (
+        f"sandboxed in part, without {lacking}; see 'moderate doctor'" if lacking else "sandboxed"
+    )
 
 
 def _counts(title: str, header: str, counts: dict[str, int]) -> Table:

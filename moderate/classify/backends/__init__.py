@@ -1,0 +1,1 @@
+"""What runs a model: one interface, torch as the reference, OpenVINO for CPUs."""

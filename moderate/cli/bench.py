@@ -1,0 +1,69 @@
+"""`moderate bench`: what limits a run on this machine, and what to change."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+
+def bench(
+    folder: Annotated[
+        str | None,
+        typer.Argument(metavar="[DIR]", help="Your own images; without, test cards are drawn."),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(metavar="NAME|DIR", help="The weights to run; their speed counts alone.")
+    ] = "testcard",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option()] = "auto",
+    backend: Annotated[Literal["auto", "torch", "openvino"], typer.Option()] = "auto",
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the model.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, max=4096)] = 32,
+    workers: Annotated[
+        str, typer.Option(metavar="N|auto", help="Decoder processes; auto: one a core.")
+    ] = "auto",
+    images: Annotated[int, typer.Option(min=1, metavar="N", help="Images in a pass.")] = 500,
+    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Passes; the median counts.")] = 3,
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write the numbers too.")
+    ] = None,
+) -> None:
+    """Measure decoding, the model and both together; say which is slow and what would help."""
+    import json
+    import tempfile
+    from pathlib import Path
+
+    from moderate.classify.allocator import tune_allocator
+    from moderate.cli.scan import parse_workers
+    from moderate.engine.bench import Bench, measure
+    from moderate.engine.scan import ScanOptions, plan
+    from moderate.report.bench import as_json, lines
+    from moderate.results.atomic import write_atomic
+    from moderate.testcards import write_cards
+    from moderate.text import printable
+
+    tune_allocator()
+    with tempfile.TemporaryDirectory(prefix="moderate-bench-") as drawn:
+        if folder is None:
+            typer.echo("no folder named: drawing test cards", err=True)
+            write_cards(Path(drawn), count=4, seed=0, size=1024, kinds=("JPEG", "PNG", "WEBP"))
+        options = ScanOptions(
+            inputs=[folder or drawn],
+            weights=weights,
+            device=device,
+            precision=precision,
+            backend=backend,
+            compile=compile,
+            batch_size=batch_size,
+            workers=parse_workers(workers),
+        )
+        for step in measure(plan(options).job, images, repeat):
+            if isinstance(step, Bench):
+                for label, value in lines(step):
+                    typer.echo(f"{label:<9}{printable(value)}")
+                if json_file:
+                    text = json.dumps(as_json(step), indent=2) + "\n"
+                    write_atomic(json_file, text.encode())
+            else:
+                typer.echo(step, err=True)

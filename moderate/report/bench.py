@@ -1,0 +1,80 @@
+"""What `moderate bench` measured, in numbers and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from moderate.engine.bench import Bench
+
+_ONE_SIDED = 2.0  # times faster than the other: the slower one is where time goes
+_GOOD_SHARE = 0.85
+
+
+def as_json(bench: Bench) -> dict[str, Any]:
+    """Everything measured and derived, as JSON values; rates in images per second."""
+    return {
+        **asdict(bench),
+        "bound": bench.bound,
+        "share_of_bound": bench.share,
+        "bottleneck": bottleneck(bench),
+        "advice": list(advice(bench)),
+    }
+
+
+def lines(bench: Bench) -> Iterator[tuple[str, str]]:
+    """Label and value of every line that a person reads."""
+    formats = ", ".join(f"{count} {name}" for name, count in bench.formats.items())
+    errors = f", {bench.errors} of them errors" if bench.errors else ""
+    yield "images", f"{bench.images} ({formats}; {bench.megapixels:.1f} megapixels each){errors}"
+    yield "weights", bench.weights
+    yield "device", f"{bench.device}, {bench.precision}, {bench.backend}"
+    yield (
+        "settings",
+        f"{bench.cores} cores, --workers {bench.workers}, --batch-size {bench.batch_size}",
+    )
+    yield "decode", f"{bench.decode:8.1f} images/s, the decoders alone"
+    yield "forward", f"{bench.forward:8.1f} images/s, the model alone"
+    yield "together", f"{bench.end_to_end:8.1f} images/s, the whole line"
+    how = "both on the same cores" if bench.shared_cores else "the slower of the two"
+    yield "bound", f"{bench.bound:8.1f} images/s ({how}); {bench.share:.0%} of it reached"
+    yield "limit", bottleneck(bench)
+    for sentence in advice(bench):
+        yield "advice", sentence
+
+
+def bottleneck(bench: Bench) -> str:
+    """Which part sets the pace."""
+    if bench.forward > _ONE_SIDED * bench.decode:
+        return "decoding"
+    if bench.decode > _ONE_SIDED * bench.forward:
+        return "the model"
+    return "decoding and the model alike"
+
+
+def advice(bench: Bench) -> Iterator[str]:
+    """What to change, most useful first."""
+    slow = bottleneck(bench)
+    if bench.workers < bench.cores:
+        yield f"--workers {bench.cores}: there are more cores than decoders"
+    elif bench.workers > 2 * bench.cores:
+        yield f"--workers {bench.cores}: more decoders than cores only take memory"
+    if slow == "decoding":
+        yield (
+            "a faster GPU or model would change little; more cores would, or smaller pictures at "
+            "the source"
+        )
+    elif bench.shared_cores:
+        if bench.backend == "torch":
+            yield "pip install 'moderate[cpu]': OpenVINO is faster than torch on most CPUs"
+        if bench.precision == "fp32":
+            yield "--precision bf16, if this CPU has it and scores may move by some thousandths"
+        yield "a GPU, or lighter weights"
+    elif bench.batch_size < 64:
+        yield f"--batch-size {2 * bench.batch_size}: a GPU is seldom full with less"
+    if bench.share < _GOOD_SHARE:
+        yield (
+            f"{bench.share:.0%} of the bound is little: is the machine busy with something else, "
+            "or the storage slow?"
+        )
