@@ -12,7 +12,7 @@ from bundles import write_card
 
 from moderate.classify.bundle import load_bundle
 from moderate.classify.device import place
-from moderate.classify.model import LabelModel
+from moderate.classify.labels import LabelModel
 from moderate.convert.folder import write_model
 from moderate.convert.interface import Converted
 

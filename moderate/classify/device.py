@@ -55,23 +55,6 @@ def place(device: str, precision: str, backend: str = "auto") -> Placement:
     return _with_torch(device, precision, backend)
 
 
-def available_cores() -> int:
-    """Cores that this process may use, after its affinity and its control group's quota.
-
-    A container with two cores' worth of time on a machine of 64 sees all 64 in its affinity.
-    """
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        cores = os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        return max(1, min(cores, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or `max`: no quota
-        return cores
-
-
 def _may_have_gpu() -> bool:
     """Whether asking torch for a GPU can succeed: it needs the driver's library, or AMD's."""
     try:

@@ -12,7 +12,6 @@ from torch.overrides import TorchFunctionMode
 
 from moderate.classify.bundle import WEIGHTS, Head, ModelFiles
 from moderate.classify.files import read_safetensors, shown
-from moderate.classify.labels import LabelModel as LabelModel
 from moderate.errors import WeightsError
 from moderate.text import one_line
 

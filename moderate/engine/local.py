@@ -86,6 +86,7 @@ class LocalEngine(Engine):
                     job.bundle, self._placement, batch_size=job.batch_size, compile=job.compile
                 )
             )
+            self._placement = self._classifier.placement  # the backend may not suit the model
             self._classifier.pin(self._pool.buffers)
             self._protections = self._pool.protections()
             self._stack = self._stack.pop_all()

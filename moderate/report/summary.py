@@ -142,8 +142,8 @@ class Summary:
             )
         if self.batch_limit is not None:
             notes.append(
-                f"Memory was too short for the batch size asked for: batches of {self.batch_limit} "
-                f"were used; --batch-size {self.batch_limit} says so from the start."
+                f"Memory ran short: from then on the model was given {self.batch_limit} images at "
+                "a time."
             )
         if self.unscored_categories:
             what = "sends them to review" if self.policy.on_unscored == "review" else "ignores that"

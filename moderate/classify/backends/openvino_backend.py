@@ -22,9 +22,10 @@ from moderate.classify.backends import ir_cache
 from moderate.classify.backends.interface import Backend, Logits, PendingLogits
 from moderate.classify.backends.ir_cache import Graph
 from moderate.classify.bundle import WEIGHTS, ModelFiles
-from moderate.classify.device import Placement, available_cores
+from moderate.classify.device import Placement
 from moderate.classify.files import check_unchanged
 from moderate.classify.labels import activate
+from moderate.cores import available_cores
 from moderate.decode.resize import Pixels
 from moderate.errors import DeviceError
 from moderate.text import one_line
@@ -121,6 +122,7 @@ def cache_key(files: ModelFiles) -> str:
         "sha256": card.sha256,
         "architecture": files.architecture,
         "labels": len(files.labels),
+        "activation": card.activation,  # which scores are compared with torch's
         "model_args": card.model_args,
         "head": card.head.model_dump(mode="json") if card.head else None,
         "preprocess": card.preprocess.model_dump(mode="json"),

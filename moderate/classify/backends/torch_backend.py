@@ -14,8 +14,9 @@ from torch import nn
 
 from moderate.classify.backends.interface import Backend, Logits, PendingLogits
 from moderate.classify.bundle import ModelFiles
-from moderate.classify.device import Placement, available_cores
+from moderate.classify.device import Placement
 from moderate.classify.model import load_model
+from moderate.cores import available_cores
 from moderate.decode.resize import Pixels
 from moderate.text import one_line
 
