@@ -146,7 +146,8 @@ def test_memory(tmp_path: Path, cache: Path) -> None:
     for one in runs:
         assert one["rows"] == one["images"]
         assert one["processes"] >= 2  # decoders are processes of their own, and are counted
-        assert one["rss_peak_bytes"] >= one["pss_peak_bytes"] > 10_000_000
+        # Sampled one after the other while processes come and go: not to be compared.
+        assert min(one["rss_peak_bytes"], one["pss_peak_bytes"]) > 10_000_000
 
 
 def test_bound(tmp_path: Path, cache: Path) -> None:
