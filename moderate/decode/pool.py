@@ -18,7 +18,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -34,6 +36,8 @@ Item = TypeVar("Item")
 
 _MOST_ENTRIES = 4096  # in a batch: what needs no decoding waits with its neighbours, but not all
 _MOST_AHEAD = 4 * _MOST_ENTRIES  # entries under way, for their rows wait in order
+_MOST_COMING = 128  # images on their way from elsewhere, each up to a whole file in memory
+_IDLE = 1.0  # seconds without input after which a batch goes ahead as it is
 _FAILED_STARTS = 3  # in a row; a machine short of memory may lose one
 _TICK = 1.0  # seconds between looks around when nothing is due
 
@@ -80,8 +84,11 @@ class _Task(Generic[Item]):
     entry: Entry[Item]
     batch: Batch[Item]
     place: Place
-    data: bytes
+    data: bytes = b""
 
+
+Coming = Future[tuple[Item, "bytes | None"]]
+"""An item whose bytes are still on their way: what it becomes, with its bytes or without."""
 
 _END = object()
 
@@ -118,6 +125,8 @@ class DecoderPool(Generic[Item]):
         self._stopped = False
         self._inputs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._room = threading.Semaphore(2 * workers)  # few: each is a whole file in memory
+        self._coming = threading.Semaphore(_MOST_COMING)
+        self._arrived: queue.SimpleQueue[tuple[_Task[Item], Coming[Item]]] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._released: queue.SimpleQueue[Batch[Item]] = queue.SimpleQueue()
         self._started: queue.SimpleQueue[tuple[str, ...] | None] = queue.SimpleQueue()
@@ -126,6 +135,7 @@ class DecoderPool(Generic[Item]):
         self._selector = selectors.DefaultSelector()
         self._decoders: dict[Decoder, _Task[Item] | None] = {}
         self._suspects: deque[_Task[Item]] = deque()
+        self._here: deque[_Task[Item]] = deque()  # arrived, and in their place already
         self._open: dict[int, Batch[Item]] = {}  # handed over or not, but not released; in order
         self._current: Batch[Item] | None = None
         # The one used last comes first: the ring's other pages are touched by stragglers alone.
@@ -134,6 +144,7 @@ class DecoderPool(Generic[Item]):
         self._batches = 0
         self._handed_over = 0
         self._next: Any = None
+        self._last_input = 0.0
         self._ended = False
         self._failed_starts = 0
 
@@ -154,12 +165,15 @@ class DecoderPool(Generic[Item]):
         """The ring's memory, whole, as one array of bytes: what a GPU's driver may pin."""
         return [np.frombuffer(self._memory, np.uint8)]
 
-    def run(self, images: Iterable[tuple[Item, bytes | None]]) -> Iterator[Batch[Item]]:
+    def run(
+        self, images: Iterable[tuple[Item, bytes | Coming[Item] | None]]
+    ) -> Iterator[Batch[Item]]:
         """Decode (item, bytes) pairs; yields batches as they are complete. Give each to `release`.
 
         Numbers of batches count up from 0 in input order; a batch with a slow image comes after
-        later ones. An item with None for bytes is passed through. `images` is consumed on a
-        thread of its own; what it raises is raised here.
+        later ones. An item with None for bytes is passed through; one whose bytes are still on
+        their way holds its place meanwhile. `images` is consumed on a thread of its own; what it
+        raises is raised here.
         """
         reader = threading.Thread(target=self._read, args=(iter(images),), daemon=True)
         # The processes are started there, for they end with the thread that started them.
@@ -200,11 +214,11 @@ class DecoderPool(Generic[Item]):
 
     # The reading thread
 
-    def _read(self, images: Iterator[tuple[Item, bytes | None]]) -> None:
+    def _read(self, images: Iterator[tuple[Item, bytes | Coming[Item] | None]]) -> None:
         last: object = _END
         try:
             for pair in images:
-                self._room.acquire()
+                (self._coming if isinstance(pair[1], Future) else self._room).acquire()
                 if self._stopped:
                     return
                 self._inputs.put(pair)
@@ -231,6 +245,7 @@ class DecoderPool(Generic[Item]):
             self._stopped = True
             self._started.put(None)
             self._room.release()
+            self._coming.release()
             for decoder in self._decoders:
                 decoder.process.kill()  # all at once, then wait for each
             for decoder in self._decoders:
@@ -239,15 +254,20 @@ class DecoderPool(Generic[Item]):
 
     def _hand_out(self) -> None:
         """Give what was read to idle decoders, as far as there is room in the ring."""
+        self._take_arrivals()
         idle = [d for d, task in self._decoders.items() if d.ready and task is None]
         if self._suspects:
             # One that killed a decoder is tried again alone: no neighbour can be the cause then.
             if idle and not any(self._decoders.values()):
                 self._give(idle[0], self._suspects[0])
             return
+        while idle and self._here:
+            self._give(idle.pop(), self._here.popleft())
+            self._coming.release()
         while self._peek() and self._has_room():
             item, data = self._next
-            if data is not None and not idle:
+            coming = isinstance(data, Future)
+            if data is not None and not coming and not idle:
                 break
             batch = self._current or self._new_batch()
             entry = Entry(item)
@@ -260,20 +280,48 @@ class DecoderPool(Generic[Item]):
                 place = Place(batch.buffer, len(batch.images))
                 batch.images.append(entry)
                 batch.unsettled += 1
-                self._give(idle.pop(), _Task(entry, batch, place, data))
+                task = _Task(entry, batch, place)
+                if coming:
+                    data.add_done_callback(partial(self._arrive, task))
+                else:
+                    task.data = data
+                    self._give(idle.pop(), task)
+            if not coming:
+                self._room.release()
             batch.entries.append(entry)
             self._next = None
             self._taken += 1
-            self._room.release()
+            self._last_input = time.monotonic()
             full = len(batch.images) == self._layout.batch_size
             if full or len(batch.entries) >= max(_MOST_ENTRIES, self._layout.batch_size):
                 self._close(batch)
-        # Rows that wait for no image need not wait for a full batch either.
         open_one = self._current
-        if open_one and (
-            self._ended or (not open_one.images and open_one.entries and self._next is None)
-        ):
+        if open_one and (self._ended or (self._next is None and self._is_due(open_one))):
             self._close(open_one)
+
+    def _is_due(self, batch: Batch[Item]) -> bool:
+        """Whether a batch that is not full should go ahead while there is no more input."""
+        # Rows that wait for no image need not wait for a full batch either.
+        idle = time.monotonic() - self._last_input > _IDLE
+        return bool(batch.entries) and not batch.unsettled and (not batch.images or idle)
+
+    def _arrive(self, task: _Task[Item], data: Coming[Item]) -> None:
+        """On whatever thread the bytes came in."""
+        self._arrived.put((task, data))
+        self._wake()
+
+    def _take_arrivals(self) -> None:
+        """Raises what fetching raised, which is a fault of ours: its errors are results."""
+        with contextlib.suppress(queue.Empty):
+            while arrival := self._arrived.get_nowait():
+                task, data = arrival
+                task.entry.item, fetched = data.result()
+                if fetched is None:
+                    self._coming.release()
+                    self._settle(task, None)
+                else:
+                    task.data = fetched
+                    self._here.append(task)
 
     def _peek(self) -> bool:
         """Whether there is a next input, in self._next. Raises what reading it raised."""
@@ -375,7 +423,7 @@ class DecoderPool(Generic[Item]):
             again = ", twice" if code is ErrorCode.DECODER_CRASHED else ""
             self._settle(task, Undecoded(code, message + again, ImageFacts()))
 
-    def _settle(self, task: _Task[Item], outcome: ImageFacts | Undecoded) -> None:
+    def _settle(self, task: _Task[Item], outcome: ImageFacts | Undecoded | None) -> None:
         if self._suspects and self._suspects[0] is task:
             self._suspects.popleft()
         task.entry.outcome = outcome

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -318,6 +321,78 @@ def test_a_slow_source_holds_up_neither_results_nor_the_end() -> None:
         batches = decoders.run(images())
         first, second = next(batches), next(batches)
         assert sorted(e.item for e in (*first.entries, *second.entries)) == [0, 1]
+    assert time.monotonic() - begun < 20
+
+
+def later(seconds: float, item: int, data: bytes | None) -> Future[tuple[int, bytes | None]]:
+    future: Future[tuple[int, bytes | None]] = Future()
+    threading.Timer(seconds, future.set_result, ((item, data),)).start()
+    return future
+
+
+def test_bytes_that_come_later_keep_their_place() -> None:
+    rng = random.Random(0)
+    pictures = [encode(scene((60, 40), seed=number), "PNG") for number in range(40)]
+
+    def images() -> Iterator[tuple[int, Any]]:
+        for number, data in enumerate(pictures):
+            if number % 5 == 4:
+                yield number, data
+            else:  # what cannot be had comes as None, as an item that says why
+                yield -1, later(rng.random() / 5, number, None if number % 7 == 3 else data)
+
+    with pool(batch_size=6) as decoders:
+        outcomes, pixels = run(decoders, images())
+    missing = {number for number in range(40) if number % 7 == 3 and number % 5 != 4}
+    assert {number for number, outcome in outcomes.items() if outcome is None} == missing
+    with pool() as decoders:
+        _, expected = run(decoders, enumerate(pictures))
+    assert pixels.keys() == expected.keys() - missing
+    for number, arrays in pixels.items():
+        assert np.array_equal(arrays[0], expected[number][0])
+
+
+def test_one_that_is_long_on_its_way_holds_up_its_own_batch_alone() -> None:
+    with pool(batch_size=2) as decoders:
+        numbers = []
+        images = ((n, later(4, n, GOOD) if n == 0 else GOOD) for n in range(60))
+        for batch in decoders.run(images):
+            numbers.append(batch.number)
+            decoders.release(batch)
+    assert numbers == [*range(1, 30), 0]
+
+
+def test_what_is_on_its_way_is_bounded() -> None:
+    drawn = []
+
+    def images() -> Iterator[tuple[int, Any]]:
+        for number in range(10_000):
+            drawn.append(number)
+            yield number, Future()
+
+    with pool(batch_size=4096) as decoders:
+        decoders.run(images())
+        time.sleep(1)
+        assert 100 < len(drawn) < 140
+
+
+def test_a_fault_while_fetching_ends_the_run() -> None:
+    broken: Future[tuple[int, bytes | None]] = Future()
+    broken.set_exception(RuntimeError("a fault of ours"))
+    with pool() as decoders, pytest.raises(RuntimeError, match="a fault of ours"):
+        list(decoders.run([(0, GOOD), (1, broken)]))  # type: ignore[list-item]
+
+
+def test_a_stream_that_pauses_gets_its_rows_before_the_batch_is_full() -> None:
+    def images() -> Iterator[tuple[int, bytes | None]]:
+        yield from ((number, GOOD) for number in range(3))
+        time.sleep(30)
+        yield 3, GOOD
+
+    begun = time.monotonic()
+    with pool(batch_size=32) as decoders:
+        batch = next(decoders.run(images()))
+    assert [entry.item for entry in batch.entries] == [0, 1, 2]
     assert time.monotonic() - begun < 20
 
 
