@@ -12,6 +12,9 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from moderate.types import ErrorCode
 
 MAX_FRAMES_COUNTED = 1000
@@ -170,8 +173,6 @@ def png_is_complete(container: Container) -> bool:
 
 _SOS, _EOI, _EXIF, _MPF, _ADOBE, _JFIF, _COMMENT = 0xDA, 0xD9, 0xE1, 0xE2, 0xEE, 0xE0, 0xFE
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Inside a scan only stuffed zeros, restart markers and fill bytes follow an FF.
-_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _READ_AHEAD = 16  # bytes; libjpeg-turbo fills a 64-bit buffer
 
@@ -231,7 +232,7 @@ def _says_how_to_show(payload: bytes, marker: int) -> bool:
     return marker == _ADOBE and payload.startswith(b"Adobe") and len(payload) >= 12
 
 
-def _scan_data(data: bytes, start: int, frame: bytes) -> list[bytes]:
+def _scan_data(data: bytes, start: int, frame: bytes) -> list[bytes | memoryview]:
     """The picture data from its first SOS marker on, arranged so that a lack of it is noticed.
 
     libjpeg paints what is missing before an end marker grey and only warns. Where a sequential
@@ -239,11 +240,12 @@ def _scan_data(data: bytes, start: int, frame: bytes) -> list[bytes]:
     its reading ahead, too few for missing picture, so that Pillow runs dry and says so. Of a
     progressive one every frequency must be there.
     """
-    if data.find(b"\xff\xd9", start) < 0:
+    if data.rfind(b"\xff\xd9") < start:
         raise _truncated("the JPEG has no end marker")
+    view = memoryview(data)
     scans = 0
     missing = _frequencies(frame)
-    found: re.Match[bytes] | None
+    markers = _markers_in_scans(data, start)
     position = start
     while data[position + 1] != _EOI:
         after = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
@@ -255,15 +257,24 @@ def _scan_data(data: bytes, start: int, frame: bytes) -> list[bytes]:
                     ErrorCode.TOO_MANY_SCANS, f"the JPEG has over {MAX_JPEG_SCANS} scans"
                 )
             _strike_out(missing, data[position + 4 : after])
-        found = _SCAN_END.search(data, after)
-        if found is None:  # a segment that claims to reach beyond the end marker
-            return [data[start:]]
-        position = found.start()
+        following = int(np.searchsorted(markers, after))
+        if following == len(markers):  # a segment that claims to reach beyond the end marker
+            return [view[start:]]
+        position = int(markers[following])
     if any(missing.values()):
         raise _truncated("the progressive JPEG lacks scans")
     if scans == 1 and frame[1:2] in (b"\xc0", b"\xc1"):
-        return [data[start:position], bytes(_READ_AHEAD)]
-    return [data[start:]]
+        return [view[start:position], bytes(_READ_AHEAD)]
+    return [view[start:]]
+
+
+def _markers_in_scans(data: bytes, start: int) -> NDArray[np.intp]:
+    """Where markers are, from `start` on: all but stuffed zeros, restart markers and fill bytes."""
+    view = np.frombuffer(data, np.uint8)
+    at = np.flatnonzero(view[start:-1] == 0xFF) + start
+    code = view[at + 1]
+    markers: NDArray[np.intp] = at[(code != 0x00) & (code != 0xFF) & ((code & 0xF8) != 0xD0)]
+    return markers
 
 
 def _frequencies(frame: bytes) -> dict[int, int]:

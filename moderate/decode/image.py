@@ -130,8 +130,12 @@ def _decode_opened(
     rgb, ambiguous = pixels.to_rgb(image, container.bit_depth)
     if rgb is not image:
         image.close()  # its memory may be needed to turn the other
-    rgb = pixels.upright(rgb, turn)
     width, height = size if turn < 5 else size[::-1]
+    # Turned when it is small, where it is decoded inexactly anyway: to turn it first makes the two
+    # passes of the resizing round alike in all orientations.
+    turn_last = rgb.size != size
+    if not turn_last:
+        rgb = pixels.upright(rgb, turn)
     if max(size) < SMALL_SIDE:
         warned.append(Warn.SMALL_IMAGE)
     if facts.frames and facts.frames > 1:
@@ -143,7 +147,10 @@ def _decode_opened(
     if not metadata_readable:
         warned.append(Warn.BAD_METADATA)
     facts = replace(facts, width=width, height=height, warnings=tuple(warned))
-    return Decoded(tuple(resize(rgb, spec, (width, height)) for spec in specs), facts)
+    if turn_last:
+        turned = (resize(rgb, spec, size) for spec in _as_stored(specs, turn))
+        return Decoded(tuple(pixels.upright_array(array, turn) for array in turned), facts)
+    return Decoded(tuple(resize(rgb, spec) for spec in specs), facts)
 
 
 def _pillow_format(kind: str, data: bytes) -> str:

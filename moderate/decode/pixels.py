@@ -50,6 +50,16 @@ def upright(image: Image.Image, exif_orientation: int) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
+def upright_array(array: NDArray[Any], exif_orientation: int) -> NDArray[Any]:
+    """An H x W x 3 array turned as EXIF orientation 1..8 says."""
+    turned = array.swapaxes(0, 1) if exif_orientation >= 5 else array
+    if exif_orientation in (3, 4, 7, 8):
+        turned = turned[::-1]
+    if exif_orientation in (2, 3, 6, 7):
+        turned = turned[:, ::-1]
+    return np.ascontiguousarray(turned)
+
+
 def to_rgb(image: Image.Image, bit_depth: int = 8) -> tuple[Image.Image, bool]:
     """A loaded picture of any mode as RGB on white, and whether transparency is ambiguous.
 

@@ -29,7 +29,7 @@ from PIL import Image
 from moderate.decode import pixels as colours
 from moderate.decode.image import Decoded, Undecoded, decode, prepare
 from moderate.decode.pixels import to_rgb
-from moderate.decode.resize import PixelSpec
+from moderate.decode.resize import PixelSpec, resize
 from moderate.types import ErrorCode, Limits, Warn
 
 SPEC = PixelSpec(96, 96)
@@ -96,6 +96,29 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     )
     facts = decoded(data).facts
     assert (facts.width, facts.height) == picture.size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_arrays_are_turned_as_pictures_are(orientation: int) -> None:
+    picture = scene((50, 30))
+    turned = colours.upright_array(np.asarray(picture), orientation)
+    assert np.array_equal(turned, np.asarray(colours.upright(picture, orientation)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("spec", [SPEC, PixelSpec(60, 100, "crop", 0.9)])
+def test_large_jpegs_are_upright_too(orientation: int, spec: PixelSpec) -> None:
+    picture = scene((1800, 1300))
+    stored = picture
+    if orientation > 1:  # what reading turns back
+        undone = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
+        stored = colours.upright(picture, undone)
+    data = encode(stored, "JPEG", exif=exif_block(orientation))
+    outcome = decode(data, (spec,), LIMITS)
+    assert isinstance(outcome, Decoded)
+    assert (outcome.facts.width, outcome.facts.height) == (1800, 1300)
+    expected = resize(picture, spec).astype(int)
+    assert np.abs(outcome.pixels[0].astype(int) - expected).max() < 12
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
