@@ -28,7 +28,7 @@ from PIL import Image, ImageOps
 from reporting import cores, machine, print_table, write_json
 
 from moderate.decode.image import Decoded, decode, prepare
-from moderate.decode.resize import PixelSpec, resize, source_box
+from moderate.decode.resize import PixelSpec, draft_margin, resize, source_box
 from moderate.testcards import BANDS, CATEGORIES, draw_card
 from moderate.types import Limits
 
@@ -245,7 +245,12 @@ def by_every_way(pictures: Pictures, network: Network, options: argparse.Namespa
             done[scale] = _last(ways)
         ways.pixels[way], ways.seconds[way] = done[scale]
         ways.reduced[way] = scale > 1
-    add("moderate", lambda: _by_moderate(pictures.data, spec), 0.0, scale_for(6, spec, size) > 1)
+    add(
+        "moderate",
+        lambda: _by_moderate(pictures.data, spec),
+        0.0,
+        scale_for(draft_margin(size), spec, size) > 1,
+    )
     return ways
 
 
