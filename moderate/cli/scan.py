@@ -10,9 +10,11 @@ import typer
 from typer.core import TyperOption
 
 from moderate.cli import exit_codes
+from moderate.fetch.options import HttpOptions
 from moderate.types import Limits
 
 _DEFAULT = Limits()
+_HTTP = HttpOptions()
 _LARGEST_FILE = 1024**4
 _MOST_WORKERS = 512
 _UNITS = {"": 1, "B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
@@ -27,6 +29,14 @@ def _bytes(text: str) -> int:
     if size > _LARGEST_FILE:
         raise typer.BadParameter(f"{text!r} is more than a terabyte")
     return int(size)
+
+
+def _header(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    if not colon or not name.strip():
+        # Not the line itself: it may hold a token.
+        raise typer.BadParameter("--url-header: write 'NAME: VALUE'")
+    return name.strip(), value.strip()
 
 
 def parse_workers(text: str) -> int | None:
@@ -60,9 +70,13 @@ def _option(*names: str, **settings: Any) -> Any:
 
 def scan(
     inputs: Annotated[
-        list[str],
-        typer.Argument(metavar="INPUT...", help="Folders (walked), files, quoted globs."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT...",
+            help="Folders (walked), files, quoted globs, archives (.zip, .tar, .tar.gz), lists "
+            "(.txt, - for stdin), manifests (.csv, .jsonl, .parquet), URLs, s3:// and gs://.",
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         _option(metavar="NAME|DIR", help="The weights to score with."),
@@ -97,6 +111,25 @@ def scan(
             help="Exit with 2 when a larger share of rows are errors.",
         ),
     ] = 1.0,
+    files_from: Annotated[
+        list[str] | None,
+        _option(metavar="FILE|-", help="A list of paths and URLs, one a line. May be repeated."),
+    ] = None,
+    null: Annotated[
+        bool, _option("--null", "-0", help="NUL, not line ends, separates what lists name.")
+    ] = False,
+    image_column: Annotated[
+        str | None,
+        _option(metavar="COLUMN", help="Of manifests: paths, URLs or image bytes."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        _option(metavar="[NAME=]COLUMN", help="Carry a manifest's column into the output."),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        _option(metavar="I/N", help="Only share I of N, the same on every machine."),
+    ] = None,
     all_files: Annotated[bool, _option("--all-files", help="Every file gets a row.")] = False,
     include: Annotated[
         list[str] | None,
@@ -151,6 +184,27 @@ def scan(
         bool,
         _option("--exact-decode", help="Decode large JPEGs in full: slower, harder to deceive."),
     ] = False,
+    url_timeout: Annotated[
+        float,
+        _option(min=0.1, max=3600.0, metavar="SECONDS", help="Per URL, redirects and retries in."),
+    ] = _HTTP.total_timeout,
+    url_concurrency: Annotated[
+        int, _option(min=1, max=1024, metavar="N", help="URLs fetched at once.")
+    ] = _HTTP.concurrency,
+    url_per_host: Annotated[
+        int, _option(min=1, max=1024, metavar="N", help="The same, from one host.")
+    ] = _HTTP.concurrency_per_host,
+    url_header: Annotated[
+        list[str] | None,
+        _option(metavar="'NAME: VALUE'", help="Sent to every host of the input; never shown."),
+    ] = None,
+    allow_private_network: Annotated[
+        bool, _option("--allow-private-network", help="URLs may lead to private addresses.")
+    ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        _option(metavar="HOST|NETWORK", help="The same for one host or network. May be repeated."),
+    ] = None,
     max_decoder_memory: Annotated[
         str,
         _option(metavar="SIZE", help="Most memory for a decoder process."),
@@ -195,20 +249,37 @@ def scan(
     from moderate.report.terminal import show
     from moderate.results.open import to_stdout
     from moderate.sources.directory import WalkOptions
+    from moderate.sources.resolve import InputOptions
+    from moderate.sources.subset import parse_shard
 
     planned = plan(
         ScanOptions(
-            inputs=inputs,
+            inputs=inputs or (),
             weights=weights,
             policy=policy,
             out=out or (),
             summary=summary or (),
-            walk=WalkOptions(
-                all_files=all_files,
-                hidden=hidden,
-                follow_symlinks=follow_symlinks,
-                include=tuple(include or ()),
-                exclude=tuple(exclude or ()),
+            reading=InputOptions(
+                walk=WalkOptions(
+                    all_files=all_files,
+                    hidden=hidden,
+                    follow_symlinks=follow_symlinks,
+                    include=tuple(include or ()),
+                    exclude=tuple(exclude or ()),
+                ),
+                image_column=image_column,
+                keep=tuple(keep or ()),
+                files_from=tuple(files_from or ()),
+                nul=null,
+                shard=parse_shard(shard) if shard else None,
+            ),
+            http=HttpOptions(
+                total_timeout=url_timeout,
+                concurrency=url_concurrency,
+                concurrency_per_host=min(url_per_host, url_concurrency),
+                headers=tuple(_header(line) for line in url_header or ()),
+                allow_private=allow_private_network,
+                allowed_hosts=tuple(allow_host or ()),
             ),
             limits=Limits(
                 max_file_bytes=_bytes(max_file_size),

@@ -21,8 +21,9 @@ from moderate.cores import available_cores
 from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import Pixels
 from moderate.engine.interface import Job
-from moderate.engine.local import NICENESS, LocalEngine, read_images
+from moderate.engine.local import NICENESS, Item, LocalEngine, read_images
 from moderate.errors import InputError
+from moderate.fetch.fetcher import Fetcher
 from moderate.sources.interface import Source
 from moderate.types import ImageRef, Row, Skipped, Status
 
@@ -134,10 +135,13 @@ def measure(job: Job, images: int, repeat: int) -> Iterator[str | Bench]:
 def _decode(job: Job, refs: Sequence[ImageRef]) -> float:
     gate = threading.Event()
     gated = replace(job, sources=[_Gated(refs, gate)], max_rows=None)
-    with DecoderPool[object](
-        job.specs, job.limits, job.workers, job.batch_size, niceness=NICENESS
-    ) as pool:
-        batches = pool.run(read_images(gated))
+    with (
+        DecoderPool[Item](
+            job.specs, job.limits, job.workers, job.batch_size, niceness=NICENESS
+        ) as pool,
+        Fetcher(job.limits, job.http) as fetcher,
+    ):
+        batches = pool.run(read_images(gated, fetcher))
         pool.wait_until_ready()
         begun = time.perf_counter()
         gate.set()

@@ -10,8 +10,9 @@ from typing import Self
 from moderate.classify.bundle import Bundle
 from moderate.classify.device import Placement
 from moderate.decode.resize import PixelSpec
+from moderate.fetch.options import HttpOptions
 from moderate.policy.model import Policy
-from moderate.sources.interface import Source
+from moderate.sources.interface import Column, Source
 from moderate.types import Limits, Row, Skipped
 
 
@@ -29,9 +30,19 @@ class Job:
     compile: bool = False
     require_sandbox: bool = False
     exact_decode: bool = False
+    http: HttpOptions = field(default_factory=HttpOptions)
     batch_size: int = 32
     workers: int = 1
     max_rows: int | None = None
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that rows carry: those of all sources, the first to name one before."""
+        found: dict[str, Column] = {}
+        for source in self.sources:
+            for column in source.columns:
+                found.setdefault(column.name, column)
+        return tuple(found.values())
 
     @property
     def specs(self) -> tuple[PixelSpec, ...]:

@@ -6,18 +6,20 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import chain
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from moderate.classify.device import Placement, place
 from moderate.decode.image import Undecoded
-from moderate.decode.pool import Batch, DecoderPool
+from moderate.decode.pool import Batch, Coming, DecoderPool
 from moderate.decode.resize import Pixels
 from moderate.decode.sniff import HEAD_BYTES, SUPPORTED, claimed_format, refusal, sniff
 from moderate.engine.interface import Engine, Job
-from moderate.fetch.local import FetchError, read_file
+from moderate.fetch.fetcher import Fetcher
+from moderate.fetch.local import FetchError
 from moderate.policy.decide import decide, views
 from moderate.types import (
     UNSCORED,
@@ -25,7 +27,6 @@ from moderate.types import (
     ImageError,
     ImageFacts,
     ImageRef,
-    Limits,
     Row,
     Scores,
     Skipped,
@@ -45,7 +46,8 @@ class _Fetched:
     error: ImageError | None = None
 
 
-_Item = _Fetched | Skipped
+Item = _Fetched | Skipped
+"""What travels with an image's bytes."""
 
 NICENESS = 5
 """Of decoders that share the cores with the model: the model goes first, they fill what is left."""
@@ -57,8 +59,8 @@ class LocalEngine(Engine):
     def __init__(self, job: Job) -> None:
         self._job = job
         self._stack = ExitStack()
-        self._pool: DecoderPool[_Item]
-        self._batches: Iterator[Batch[_Item]] = iter(())
+        self._pool: DecoderPool[Item]
+        self._batches: Iterator[Batch[Item]] = iter(())
         self._classifier: Classifier
         self._placement: Placement
         self._protections: tuple[str, ...] = ()
@@ -77,7 +79,9 @@ class LocalEngine(Engine):
                     require_sandbox=job.require_sandbox,
                 )
             )
-            self._batches = self._pool.run(read_images(job))
+            # Entered last, so that it is left first: the pool waits for what is on its way.
+            fetcher = self._stack.enter_context(Fetcher(job.limits, job.http))
+            self._batches = self._pool.run(read_images(job, fetcher))
             self._placement = place(job.device, job.precision, job.backend)
             from moderate.classify.classifier import Classifier
 
@@ -136,7 +140,7 @@ class LocalEngine(Engine):
 
     def _scored(self) -> Iterator[tuple[int, list[Row | Skipped]]]:
         """Rows of each batch with its number, in the order in which batches are complete."""
-        submitted: deque[tuple[Batch[_Item], Pending | None]] = deque()
+        submitted: deque[tuple[Batch[Item], Pending | None]] = deque()
         for batch in self._batches:
             pixels = batch.pixels()
             scorable = bool(pixels) and len(pixels[0]) > 0
@@ -147,7 +151,7 @@ class LocalEngine(Engine):
             yield self._finish(*submitted.popleft())
 
     def _finish(
-        self, batch: Batch[_Item], pending: Pending | None
+        self, batch: Batch[Item], pending: Pending | None
     ) -> tuple[int, list[Row | Skipped]]:
         scored = iter(pending.result() if pending else ())
         self._pool.release(batch)
@@ -174,30 +178,66 @@ class LocalEngine(Engine):
         return Row(ref, facts, scores, decision, reasons, derived, error)
 
 
-def read_images(job: Job) -> Iterator[tuple[_Item, bytes | None]]:
-    """Every input with its bytes, or without where there is nothing to decode."""
+_Images = Iterator[tuple[Item, "bytes | Coming[Item] | None"]]
+
+
+def read_images(job: Job, fetcher: Fetcher) -> _Images:
+    """Every input with its bytes, with their future, or without where there is nothing to decode.
+
+    Stops after job.max_rows images.
+    """
     rows = 0
-    for found in chain.from_iterable(job.sources):
-        if isinstance(found, Skipped):
-            yield found, None
-            continue
-        yield _fetch(found, job.limits)
-        rows += 1
-        if rows == job.max_rows:
-            return
+    columns = [column.name for column in job.columns]
+    for source in job.sources:
+        names = [column.name for column in source.columns]
+        for found in source:
+            if isinstance(found, Skipped):
+                yield found, None
+                continue
+            if names != columns:
+                values = dict(zip(names, found.carried, strict=False))
+                found = replace(found, carried=tuple(values.get(name) for name in columns))
+            yield _fetch(found, fetcher)
+            rows += 1
+            if rows == job.max_rows:
+                return
 
 
-def _fetch(ref: ImageRef, limits: Limits) -> tuple[_Fetched, bytes | None]:
+def _fetch(ref: ImageRef, fetcher: Fetcher) -> tuple[Item, bytes | Coming[Item] | None]:
     facts = ImageFacts(warnings=ref.warnings)
     if ref.error is not None:
         return _Fetched(ref, facts, ref.error), None
     try:
-        data = read_file(ref.path, limits.max_file_bytes, follow_symlinks=ref.follow_symlinks)
+        data = fetcher.fetch(ref)
     except FetchError as error:
-        return _Fetched(ref, replace(facts, bytes=error.size), error.error), None
+        return _failed(ref, error), None
+    if not isinstance(data, Future):
+        return _examine(ref, data)
+    coming: Coming[Item] = Future()
+    data.add_done_callback(partial(_arrive, ref, coming))
+    return _Fetched(ref, facts), coming
+
+
+def _arrive(ref: ImageRef, coming: Coming[Item], fetched: Future[bytes]) -> None:
+    """On the thread that the bytes came in on."""
+    try:
+        coming.set_result(_examine(ref, fetched.result()))
+    except FetchError as error:
+        coming.set_result((_failed(ref, error), None))
+    except BaseException as error:  # noqa: BLE001 - raised where the run can be ended
+        coming.set_exception(error)
+
+
+def _failed(ref: ImageRef, error: FetchError) -> _Fetched:
+    return _Fetched(ref, ImageFacts(warnings=ref.warnings, bytes=error.size), error.error)
+
+
+def _examine(ref: ImageRef, data: bytes) -> tuple[Item, bytes | None]:
+    """What the bytes say before they are decoded."""
     head = data[:HEAD_BYTES]
     kind = sniff(head)
-    facts = replace(facts, format=kind, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256(data).hexdigest()
+    facts = ImageFacts(warnings=ref.warnings, format=kind, bytes=len(data), sha256=digest)
     if refused := refusal(head, ref.name):
         return _Fetched(ref, facts, ImageError(ErrorCode(refused[0]), refused[1])), None
     claimed = claimed_format(ref.name)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from uuid import uuid4
@@ -17,13 +17,14 @@ from moderate.decode.sandbox import MIN_MEMORY_BYTES
 from moderate.engine.interface import Engine, Job
 from moderate.engine.local import LocalEngine
 from moderate.errors import InputError, UsageError, WeightsError
+from moderate.fetch.address import make_guard
+from moderate.fetch.options import HttpOptions
 from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.report.files import check_summary_targets, write_summary
 from moderate.report.summary import Audit, Summary, audit_facts, utc
 from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
 from moderate.results.text_writers import metadata_path
-from moderate.sources.directory import WalkOptions
-from moderate.sources.resolve import resolve
+from moderate.sources.resolve import NO_INPUT, InputOptions, local_files, resolve
 from moderate.text import printable
 from moderate.types import ErrorCode, Limits, Row, Skipped
 from moderate.version import __version__
@@ -44,7 +45,8 @@ class ScanOptions:
     policy: str = "balanced"
     out: Sequence[str] = ()
     summary: Sequence[str] = ()
-    walk: WalkOptions = field(default_factory=WalkOptions)
+    reading: InputOptions = field(default_factory=InputOptions)
+    http: HttpOptions = field(default_factory=HttpOptions)
     limits: Limits = field(default_factory=Limits)
     device: str = "auto"
     precision: str = "auto"
@@ -70,6 +72,8 @@ class Plan:
 
 def plan(options: ScanOptions) -> Plan:
     """Check everything that can be checked cheaply. Raises the errors under ModerateError."""
+    if not (options.inputs or options.reading.files_from):
+        raise InputError(NO_INPUT)
     if not options.weights:
         raise WeightsError(NO_WEIGHTS)
     if options.limits.max_decoder_bytes < MIN_MEMORY_BYTES:
@@ -79,8 +83,10 @@ def plan(options: ScanOptions) -> Plan:
     check_targets(options.out)
     check_summary_targets(options.summary)
     _check_distinct(options)
+    make_guard(options.http.allow_private, options.http.allowed_hosts)
     policy = load_policy(options.policy)
-    sources = resolve(options.inputs, options.walk)
+    reading = replace(options.reading, max_file_bytes=options.limits.max_file_bytes)
+    sources = resolve(options.inputs, reading)
     bundle = load_bundle(options.weights)
     job = Job(
         sources=sources,
@@ -93,10 +99,13 @@ def plan(options: ScanOptions) -> Plan:
         compile=options.compile,
         require_sandbox=options.require_sandbox,
         exact_decode=options.exact_decode,
+        http=replace(options.http, max_bytes=options.limits.max_file_bytes),
         batch_size=options.batch_size,
         workers=options.workers or available_cores(),
         max_rows=options.limit,
     )
+    if reading.keep and not job.columns:
+        raise UsageError("--keep: none of the inputs has columns; it goes with manifests")
     return Plan(options, bundle, policy, job)
 
 
@@ -107,6 +116,10 @@ def _check_distinct(options: ScanOptions) -> None:
     for target, path in zip(written, real, strict=True):
         if real.count(path) > 1:
             raise UsageError(f"{printable(target)} would be written twice")
+    read = local_files(options.inputs, options.reading)
+    for target, path in zip(written, real, strict=True):
+        if path in read:
+            raise UsageError(f"{printable(target)} is an input; write the results elsewhere")
 
 
 def run(planned: Plan, on_item: Callable[[Row | Skipped], None]) -> Summary:
@@ -120,10 +133,10 @@ def run(planned: Plan, on_item: Callable[[Row | Skipped], None]) -> Summary:
     clock = time.monotonic()
     with open_writers(options.out) as writers, LocalEngine(planned.job) as engine:
         summary = Summary(_audit(planned, engine, started), planned.policy.policy)
-        summary.hourly_cost = options.hourly_cost
+        summary.hourly_cost, summary.limit = options.hourly_cost, options.limit
         summary.startup_seconds = time.monotonic() - clock
         for writer in writers:
-            writer.start(audit_facts(summary.audit))
+            writer.start(audit_facts(summary.audit), planned.job.columns)
         with contextlib.closing(engine.rows()) as rows:  # type: ignore[type-var]
             for item in rows:
                 if isinstance(item, Skipped):
@@ -135,7 +148,8 @@ def run(planned: Plan, on_item: Callable[[Row | Skipped], None]) -> Summary:
                 on_item(item)
         summary.batch_limit = engine.batch_limit
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
-        if summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:
+        named = not any(source.may_be_empty for source in planned.job.sources)
+        if named and summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:
             raise InputError(_nothing_found(summary))
         for writer in writers:
             writer.commit(utc(summary.ended))

@@ -60,7 +60,8 @@ def _bar(stream: IO[str], sources: Sequence[Source], max_rows: int | None) -> It
             bar.update(task, total=_count(sources, max_rows))
 
         # Counting walks the folders a second time, beside the run: only a person who watches pays.
-        threading.Thread(target=count, name="count", daemon=True).start()
+        if all(source.countable for source in sources):
+            threading.Thread(target=count, name="count", daemon=True).start()
 
         def advance(item: Row | Skipped) -> None:
             if isinstance(item, Row):

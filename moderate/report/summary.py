@@ -54,6 +54,7 @@ class Summary:
     audit: Audit
     policy: Policy
     hourly_cost: float | None = None
+    limit: int | None = None
     ended: datetime = datetime.min
     seconds: float = 0.0
     startup_seconds: float = 0.0
@@ -145,6 +146,8 @@ class Summary:
                 f"Memory ran short: from then on the model was given {self.batch_limit} images at "
                 "a time."
             )
+        if self.limit is not None and self.rows >= self.limit:
+            notes.append(f"Stopped at --limit {self.limit}: there may be more input.")
         if self.unscored_categories:
             what = "sends them to review" if self.policy.on_unscored == "review" else "ignores that"
             notes.append(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
+from moderate.sources.interface import Column
 from moderate.types import Row
 
 
@@ -14,8 +16,11 @@ class ResultWriter(ABC):
     """
 
     @abstractmethod
-    def start(self, audit: dict[str, str]) -> None:
-        """Take the audit facts that are known before the first row. Once, before `write`."""
+    def start(self, audit: dict[str, str], carried: Sequence[Column] = ()) -> None:
+        """Take the audit facts known before the first row, and the columns that rows carry.
+
+        Once, before `write`.
+        """
 
     @abstractmethod
     def write(self, row: Row) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +12,8 @@ import pyarrow.parquet as pq
 from moderate.errors import OutputError
 from moderate.results.atomic import AtomicFile, output_error
 from moderate.results.interface import ResultWriter
-from moderate.results.schema import COLUMNS, Cell, record
+from moderate.results.schema import COLUMNS, carried_values, in_order, record
+from moderate.sources.interface import Column
 from moderate.types import Row
 
 ROW_GROUP_ROWS = 20_000
@@ -25,9 +28,10 @@ _TYPES = {
 }
 
 
-def arrow_schema() -> pa.Schema:
-    """The row schema in Arrow's types."""
-    return pa.schema([pa.field(column.name, _TYPES[column.type]) for column in COLUMNS])
+def arrow_schema(carried: Sequence[Column] = ()) -> pa.Schema:
+    """The row schema in Arrow's types, with the columns that rows carry."""
+    own = [pa.field(column.name, _TYPES[column.type]) for column in COLUMNS]
+    return pa.schema(in_order(own, [pa.field(column.name, column.type) for column in carried]))
 
 
 class ParquetResultWriter(ResultWriter):
@@ -37,16 +41,19 @@ class ParquetResultWriter(ResultWriter):
         self._target = target
         self._atomic = AtomicFile(target)
         self._writer: pq.ParquetWriter | None = None
-        self._rows: list[dict[str, Cell]] = []
+        self._rows: list[dict[str, Any]] = []
+        self._carried: list[str] = []
 
-    def start(self, audit: dict[str, str]) -> None:
+    def start(self, audit: dict[str, str], carried: Sequence[Column] = ()) -> None:
         """See `ResultWriter`."""
-        schema = arrow_schema().with_metadata(audit)
+        self._carried = [column.name for column in carried]
+        schema = arrow_schema(carried).with_metadata(audit)
         self._writer = pq.ParquetWriter(self._atomic.file, schema, compression="zstd")
 
     def write(self, row: Row) -> None:
         """See `ResultWriter`."""
-        self._rows.append(record(row))
+        carried = zip(self._carried, carried_values(row, self._carried), strict=True)
+        self._rows.append({**record(row), **dict(carried)})
         if len(self._rows) >= ROW_GROUP_ROWS:
             self._flush()
 

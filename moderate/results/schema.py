@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -106,10 +106,24 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
+IDENTITY = 2
+"""How many columns, from the first, say which input a row is of; carried ones follow them."""
+
+
 def record(row: Row) -> dict[str, Cell]:
     """One row as column name to value, in column order. A row with an error has no scores."""
     assert row.status is Status.OK or not any(s is not None for s in row.scores.values())
     return {column.name: column.value(row) for column in COLUMNS}
+
+
+def in_order(own: Sequence[Any], carried: Sequence[Any]) -> list[Any]:
+    """Something for each column of a file (its names, its cells): own ones and carried ones."""
+    return [*own[:IDENTITY], *carried, *own[IDENTITY:]]
+
+
+def carried_values(row: Row, columns: Sequence[Any]) -> Sequence[Any]:
+    """What a row carries in these columns; nothing in a row that names no image."""
+    return row.ref.carried or (None,) * len(columns)
 
 
 def shortest(value: float) -> float:

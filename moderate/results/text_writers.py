@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import base64
 import csv
+import datetime
 import io
 import json
+import math
 import os
 import sys
 from abc import abstractmethod
-from typing import BinaryIO
+from collections.abc import Sequence
+from typing import Any, BinaryIO
 
 from moderate.errors import ReaderGoneError
 from moderate.results.atomic import AtomicFile, output_error, write_atomic
 from moderate.results.interface import ResultWriter
-from moderate.results.schema import COLUMNS, Cell, record, shortest
+from moderate.results.schema import COLUMNS, Cell, carried_values, in_order, record, shortest
+from moderate.sources.interface import Column
 from moderate.types import Row
 
 # A cell that starts with one of these runs as a formula in some spreadsheet; so do the full-width
 # forms, which some programs fold to ASCII. Source: OWASP, "CSV Injection".
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "＝", "＋", "－", "＠")
+
+
+Plain = str | bool | int | float | list[Any] | dict[str, Any] | None
+"""What JSON has a type for."""
 
 
 class _TextWriter(ResultWriter):
@@ -30,23 +38,30 @@ class _TextWriter(ResultWriter):
         self._atomic = AtomicFile(target) if target is not None else None
         self._stream: BinaryIO = self._atomic.file if self._atomic else sys.stdout.buffer
         self._audit: dict[str, str] = {}
+        self._carried: list[str] = []
+        self._names: list[str] = []
 
-    def header(self) -> str:
-        """What comes before the first row."""
+    def header(self, names: list[str]) -> str:
+        """What comes before the first row; `names` are those of all columns."""
         return ""
 
     @abstractmethod
-    def line(self, cells: dict[str, Cell]) -> str:
+    def line(self, cells: dict[str, Plain]) -> str:
         """One row, with its line end."""
 
-    def start(self, audit: dict[str, str]) -> None:
+    def start(self, audit: dict[str, str], carried: Sequence[Column] = ()) -> None:
         """See `ResultWriter`."""
         self._audit = audit
-        self._put(self.header())
+        self._carried = [column.name for column in carried]
+        own = [column.name for column in COLUMNS]
+        self._names = in_order(own, self._carried)
+        self._put(self.header(self._names))
 
     def write(self, row: Row) -> None:
         """See `ResultWriter`."""
-        self._put(self.line(record(row)))
+        own = [_plain(cell) for cell in record(row).values()]
+        carried = [_carried(value) for value in carried_values(row, self._carried)]
+        self._put(self.line(dict(zip(self._names, in_order(own, carried), strict=True))))
 
     def commit(self, ended: str) -> None:
         """See `ResultWriter`. A text file has no place for metadata: it stands beside it."""
@@ -76,11 +91,11 @@ class _TextWriter(ResultWriter):
 class CsvWriter(_TextWriter):
     """RFC 4180 with `\\n` line ends; null is an empty cell, no cell starts a formula."""
 
-    def header(self) -> str:
+    def header(self, names: list[str]) -> str:
         """See `_TextWriter`."""
-        return _csv_line([column.name for column in COLUMNS])
+        return _csv_line([_csv_cell(name) for name in names])
 
-    def line(self, cells: dict[str, Cell]) -> str:
+    def line(self, cells: dict[str, Plain]) -> str:
         """See `_TextWriter`."""
         return _csv_line([_csv_cell(cell) for cell in cells.values()])
 
@@ -88,10 +103,9 @@ class CsvWriter(_TextWriter):
 class JsonlWriter(_TextWriter):
     """One JSON object a line, keys in column order."""
 
-    def line(self, cells: dict[str, Cell]) -> str:
+    def line(self, cells: dict[str, Plain]) -> str:
         """See `_TextWriter`."""
-        values = {name: _json_value(cell) for name, cell in cells.items()}
-        return json.dumps(values, ensure_ascii=False) + "\n"
+        return json.dumps(cells, ensure_ascii=False) + "\n"
 
 
 def metadata_path(target: str) -> str:
@@ -106,23 +120,45 @@ def _csv_line(cells: list[str]) -> str:
     return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
-def _csv_cell(cell: Cell) -> str:
-    value = _json_value(cell)
-    if value is None:
+def _csv_cell(cell: Plain) -> str:
+    if cell is None:
         return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return "'" + value if value.startswith(_FORMULA_STARTS) else value
-    return str(value)
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if isinstance(cell, str):
+        return "'" + cell if cell.startswith(_FORMULA_STARTS) else cell
+    if isinstance(cell, (list, dict)):
+        return _csv_cell(json.dumps(cell, ensure_ascii=False))
+    return str(cell)
 
 
-def _json_value(cell: Cell) -> str | bool | int | float | None:
+def _plain(cell: Cell) -> Plain:
     if isinstance(cell, bytes):
         return base64.b64encode(cell).decode("ascii")
     if isinstance(cell, float):
         return shortest(cell)
     return cell
+
+
+def _carried(value: Any) -> Plain:
+    """A carried value in JSON's types: numbers as they are, what JSON has no type for as text."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, (bytes, bytearray)):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {str(key): _carried(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_carried(item) for item in value]
+    if hasattr(value, "cast"):  # a pyarrow scalar: finer than Python's types are
+        import pyarrow as pa
+
+        return str(value.cast(pa.string()))
+    return str(value)
 
 
 def stdout_is_closed() -> None:

@@ -74,6 +74,11 @@ class DirectorySource(Source):
     options: WalkOptions = field(default_factory=WalkOptions)
     pattern: GlobPattern | None = None
 
+    @property
+    def countable(self) -> bool:
+        """See `Source`."""
+        return True
+
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
         visited: set[tuple[int, int]] = set()

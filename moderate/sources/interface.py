@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from moderate.types import ImageRef, Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of an input that is carried into the output: its name and its pyarrow.DataType."""
+
+    name: str
+    type: Any
 
 
 class Source(ABC):
@@ -16,5 +26,22 @@ class Source(ABC):
         """Name every image once, in an order that is the same on every pass.
 
         What gets no row is named as `Skipped`, with the reason. Never raises for what is found on
-        the way: an unreadable file or folder is an `ImageRef` that carries its error.
+        the way: an unreadable file or folder is an `ImageRef` that carries its error. Raises
+        InputError where the input itself (a list, a manifest, an archive) cannot be read on, since
+        rows would be missing.
         """
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that `ImageRef.carried` has values for, in order. Known before iterating."""
+        return ()
+
+    @property
+    def countable(self) -> bool:
+        """Whether a second pass, to show how much is left, may be made and costs little."""
+        return False
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether nothing in it is an answer too (an empty manifest), not a user's mistake."""
+        return False

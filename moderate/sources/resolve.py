@@ -1,62 +1,220 @@
-"""What the command line names, as sources: a folder, a file, or a glob."""
+"""What the command line names, as sources."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO, TypeGuard
 
+from moderate.decode.sniff import HEAD_BYTES
 from moderate.errors import InputError
+from moderate.fetch.local import FetchError, read_head
+from moderate.sources.archive import (
+    ARCHIVE_SUFFIXES,
+    ArchiveSource,
+    Opener,
+    is_archive,
+    local_opener,
+)
+from moderate.sources.columns import ManifestOptions
 from moderate.sources.directory import DirectorySource, GlobPattern, WalkOptions
+from moderate.sources.entries import entry_ref, shown
 from moderate.sources.interface import Source
+from moderate.sources.manifest import (
+    LIST_SUFFIXES,
+    MANIFEST_SUFFIXES,
+    list_or_manifest,
+    parquet_files_in,
+)
+from moderate.sources.members import ArchiveLimits
+from moderate.sources.subset import FilteredSource, ShardedSource
 from moderate.text import path_text, printable
-from moderate.types import ImageRef, Skipped
+from moderate.types import ImageRef, Limits, Skipped, StoredObject
+
+NO_INPUT = "no INPUT given; name a folder, a file, a glob, an archive, a list or a URL"
 
 _GLOB_CHARACTERS = frozenset(b"*?[")
 
 
 @dataclass(frozen=True, slots=True)
-class FileSource(Source):
-    """One path named by the user; it gets a row whatever it turns out to be."""
+class InputOptions:
+    """How inputs are read. nul is for `files_from` and standard input; shard is (I, N), from 1."""
 
-    path: bytes
+    walk: WalkOptions = field(default_factory=WalkOptions)
+    image_column: str | None = None
+    keep: tuple[str, ...] = ()
+    files_from: tuple[str, ...] = ()
+    nul: bool = False
+    shard: tuple[int, int] | None = None
+    max_file_bytes: int = Limits().max_file_bytes
+
+    @property
+    def manifest(self) -> ManifestOptions:
+        """The part that manifests need."""
+        return ManifestOptions(
+            image_column=self.image_column, keep=self.keep, max_file_bytes=self.max_file_bytes
+        )
+
+    @property
+    def archive(self) -> ArchiveLimits:
+        """The part that archives need."""
+        return replace(ArchiveLimits(), max_file_bytes=self.max_file_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource(Source):
+    """One path or URL named by the user; it gets a row whatever it turns out to be."""
+
+    ref: ImageRef | Skipped
+
+    @property
+    def countable(self) -> bool:
+        """See `Source`."""
+        return True
 
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
-        yield ImageRef(self.path)
+        yield self.ref
 
 
-def resolve(inputs: Sequence[str | os.PathLike[str]], options: WalkOptions) -> list[Source]:
-    """A source for each input, in order.
+def resolve(
+    inputs: Sequence[str | os.PathLike[str]],
+    options: InputOptions,
+    stdin: BinaryIO | None = None,
+) -> list[Source]:
+    """Sources for the inputs, in order, those of `files_from` last.
 
-    A path that exists is taken as it is, even with glob characters in its name; one that does not
-    is a glob if it has any, else a file that will get its `not_found` row. Raises InputError where
-    not one of the inputs is there.
+    A URL is what it says. A path that exists is taken as it is, even with glob characters in its
+    name: a folder, an archive, a list or manifest by its suffix, else a file. One that does not
+    exist is a glob if it has such characters, else a file that will get its `not_found` row. Raises
+    InputError where not one of the inputs is there, or one of them cannot be read at all.
     """
-    if not inputs:
-        raise InputError("no input given; name a folder, a file or a glob")
+    if not inputs and not options.files_from:
+        raise InputError(NO_INPUT)
     paths = [os.fsencode(item) for item in inputs]
-    sources = [_resolve_one(path, options) for path in paths]
-    missing = [
-        path
-        for path, source in zip(paths, sources, strict=True)
-        if isinstance(source, FileSource) and not os.path.lexists(path)
-    ]
-    if len(missing) == len(paths):
+    if paths.count(b"-") + options.files_from.count("-") > 1:
+        raise InputError("standard input can be read once; give - once")
+    sources = [source for path in paths for source in _resolve_one(path, options, stdin)]
+    missing = [source.ref.path for source in sources if _is_missing(source)]
+    if sources and len(missing) == len(sources) and not options.files_from:
         names = ", ".join(printable(path_text(path)) for path in missing[:3])
         raise InputError(f"no input found: {names} does not exist")
+    for file in options.files_from:
+        listed = list_or_manifest(file, options.manifest, nul=options.nul, stdin=stdin)
+        sources.append(_filtered(listed, options))
+    if options.shard:
+        index, count = options.shard
+        return [ShardedSource(source, index, count) for source in sources]
     return sources
 
 
-def _resolve_one(path: bytes, options: WalkOptions) -> Source:
+def local_files(inputs: Sequence[str | os.PathLike[str]], options: InputOptions) -> list[str]:
+    """The inputs that are files of this machine, as real paths: none may be written to."""
+    named = [*inputs, *options.files_from]
+    return [os.path.realpath(item) for item in named if item != "-" and os.path.isfile(item)]
+
+
+def _is_missing(source: Source) -> TypeGuard[FileSource]:
+    return (
+        isinstance(source, FileSource)
+        and isinstance(source.ref, ImageRef)
+        and source.ref.location is None
+        and source.ref.error is None
+        and not os.path.lexists(source.ref.path)
+    )
+
+
+def _filtered(source: Source, options: InputOptions) -> Source:
+    """For lists and manifests; walks, archives and stores leave out before they read."""
+    walk = options.walk
+    if walk.include or walk.exclude:
+        return FilteredSource(source, walk.include, walk.exclude)
+    return source
+
+
+def _resolve_one(path: bytes, options: InputOptions, stdin: BinaryIO | None) -> list[Source]:
+    if path == b"-":
+        listed = list_or_manifest("-", options.manifest, nul=options.nul, stdin=stdin)
+        return [_filtered(listed, options)]
     if os.path.isdir(path):
-        return DirectorySource(path, options)
-    if os.path.lexists(path) or not _GLOB_CHARACTERS & set(path):
-        return FileSource(path)
+        parts = parquet_files_in(path)
+        if parts is None:
+            return [DirectorySource(path, options.walk)]
+        from moderate.sources.parquet_manifest import parquet_manifest
+
+        return [_filtered(parquet_manifest(parts, options.manifest), options)]
+    if os.path.lexists(path):
+        return [_named_file(path, options)]
+    try:
+        ref = entry_ref(path, max_file_bytes=options.max_file_bytes)
+    except FetchError as error:
+        return [FileSource(ImageRef(shown(path), error=error.error))]
+    if isinstance(ref.location, StoredObject):
+        return [_in_store(ref.path, ref.location.uri, options)]
+    if ref.location is None and _GLOB_CHARACTERS & set(path):
+        return _glob(path, options)
+    return [FileSource(ref)]
+
+
+def _named_file(path: bytes, options: InputOptions) -> Source:
+    if _is_listing(path):
+        return _filtered(list_or_manifest(path, options.manifest), options)
+    if _may_be_archive(path):
+        try:
+            head = read_head(path, HEAD_BYTES)
+        except FetchError:
+            head = b""  # whoever reads it says why
+        if is_archive(path, head):
+            name = ImageRef(path).display
+            return ArchiveSource(name, local_opener(path), options.archive, options.walk)
+    return FileSource(ImageRef(path))
+
+
+def _is_listing(path: bytes) -> bool:
+    return os.path.splitext(path)[1].lower() in LIST_SUFFIXES | MANIFEST_SUFFIXES
+
+
+def _may_be_archive(path: bytes) -> bool:
+    return path.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def _in_store(name: bytes, uri: str, options: InputOptions) -> Source:
+    if _is_listing(name):
+        raise InputError(
+            f"{printable(path_text(name))}: lists and manifests are read from local files; fetch "
+            "it first (what it names may stay in the store)"
+        )
+    if _may_be_archive(name):
+        return ArchiveSource(name, _store_opener(uri), options.archive, options.walk)
+    from moderate.sources.store import StoreSource
+
+    return StoreSource(uri, options.walk)
+
+
+def _store_opener(uri: str) -> Opener:
+    def opener() -> BinaryIO:
+        from moderate.fetch.store import open_input
+
+        return open_input(uri)
+
+    return opener
+
+
+def _glob(path: bytes, options: InputOptions) -> list[Source]:
     segments = path.split(b"/")
     first_magic = next(index for index, part in enumerate(segments) if _GLOB_CHARACTERS & set(part))
     root = b"/".join(segments[:first_magic]) or (b"/" if path.startswith(b"/") else b".")
     if not os.path.isdir(root):
-        return FileSource(path)
+        return [FileSource(ImageRef(path))]
     pattern = GlobPattern(tuple(part for part in segments[first_magic:] if part))
-    return DirectorySource(root, options, pattern)
+    walk = DirectorySource(root, options.walk, pattern)
+    if not (_may_be_archive(path) or _is_listing(path)):
+        return [walk]
+    # Shards: each is what it would be if it were named itself. There are never very many.
+    return [
+        _named_file(found.path, options)
+        if isinstance(found, ImageRef) and found.error is None
+        else FileSource(found)
+        for found in walk
+    ]

@@ -134,12 +134,12 @@ def test_limits_are_options(tmp_path: Path, bundle: Path) -> None:
 
 def test_named_files_always_get_a_row_in_order(tmp_path: Path, bundle: Path) -> None:
     (tmp_path / "z.png").write_bytes(encode(scene(), "PNG"))
-    (tmp_path / "notes.txt").write_bytes(b"hello")
+    (tmp_path / "notes.md").write_bytes(b"hello")
     rows = scan(
-        tmp_path / "z.png", tmp_path / "gone.jpg", tmp_path / "notes.txt", tmp_path / "z.png",
+        tmp_path / "z.png", tmp_path / "gone.jpg", tmp_path / "notes.md", tmp_path / "z.png",
         bundle=bundle,
     )  # fmt: skip
-    assert [name(row) for row in rows] == ["z.png", "gone.jpg", "notes.txt", "z.png"]
+    assert [name(row) for row in rows] == ["z.png", "gone.jpg", "notes.md", "z.png"]
     codes = [row.error.code if row.error else None for row in rows]
     assert codes == [None, ErrorCode.NOT_FOUND, ErrorCode.NOT_AN_IMAGE, None]
 

@@ -14,7 +14,7 @@ from pictures import encode, scene
 from moderate.fetch.local import FetchError, read_file
 from moderate.sources.directory import DirectorySource, WalkOptions
 from moderate.sources.interface import Source
-from moderate.sources.resolve import resolve
+from moderate.sources.resolve import InputOptions, resolve
 from moderate.types import ErrorCode, ImageRef, Skipped, SkipReason, Warn
 
 PNG = encode(scene((20, 20)), "PNG")
@@ -224,7 +224,10 @@ def test_unreadable_files_and_folders_are_rows() -> None:
 
 
 def resolved(*inputs: str | Path, **options: object) -> list[ImageRef | Skipped]:
-    sources: list[Source] = resolve([str(i) for i in inputs], WalkOptions(**options))  # type: ignore[arg-type]
+    sources: list[Source] = resolve(
+        [str(i) for i in inputs],
+        InputOptions(walk=WalkOptions(**options)),  # type: ignore[arg-type]
+    )
     return [found for source in sources for found in source]
 
 

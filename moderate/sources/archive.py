@@ -1,0 +1,158 @@
+"""Archives read in place: each picture in a .zip or .tar by its name, and nothing on the disk."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from moderate.decode.sniff import HEAD_BYTES, claimed_format, sniff
+from moderate.fetch.local import FetchError, open_regular
+from moderate.sources.directory import WalkOptions
+from moderate.sources.interface import Source
+from moderate.sources.members import ArchiveLimits, Member, archive_limit
+from moderate.types import ErrorCode, ImageError, ImageRef, Inline, Skipped, SkipReason
+
+Opener = Callable[[], BinaryIO]
+"""Opens an archive at its start, for reading; whoever calls it closes the file. Raises FetchError.
+A .zip has to be seekable, a .tar need not be."""
+
+_ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+_PACKED_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
+_TAR_SUFFIXES = (
+    *(b".tar", b".tar.gz", b".tgz", b".tar.bz2", b".tbz", b".tbz2", b".tar.xz", b".txz"),
+    *(b".tar.zst", b".tzst"),
+)
+ARCHIVE_SUFFIXES = (b".zip", *_TAR_SUFFIXES)
+"""Suffixes, in lower case, of what may be an archive."""
+
+
+def is_archive(path: bytes, head: bytes) -> bool:
+    """Whether an input is an archive by its suffix and by its first HEAD_BYTES bytes."""
+    name = path.lower()
+    if name.endswith(b".zip"):
+        return head.startswith(_ZIP_MAGIC)
+    return name.endswith(_TAR_SUFFIXES) and (head.startswith(_PACKED_MAGIC) or _is_tar(head))
+
+
+def local_opener(path: bytes) -> Opener:
+    """Opens a local archive, however often it is walked."""
+
+    def opener() -> BinaryIO:
+        return os.fdopen(open_regular(path).fd, "rb")
+
+    return opener
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSource(Source):
+    """The members of an archive that count, in its order, called `NAME!/MEMBER` with their bytes.
+
+    The same counts as in a folder. Member names are only names: nothing is written under them, and
+    links are not followed. A member that cannot be read has its error row. Where the archive cannot
+    be read any further, or a limit is reached, the last row is that of the archive itself.
+
+    Iterating raises InputError for a .zip that cannot seek and for zstd without a decoder.
+    """
+
+    name: bytes
+    opener: Opener
+    limits: ArchiveLimits = field(default_factory=ArchiveLimits)
+    options: WalkOptions = field(default_factory=WalkOptions)
+
+    def __iter__(self) -> Iterator[ImageRef | Skipped]:
+        """See `Source`."""
+        try:
+            file = self.opener()
+        except FetchError as error:
+            yield self._failed(self.name, error.error)
+            return
+        with file:
+            try:
+                yield from self._walk(file)
+            except FetchError as error:
+                yield self._failed(self.name, error.error)
+
+    def _walk(self, file: BinaryIO) -> Iterator[ImageRef | Skipped]:
+        for count, member in enumerate(self._members(file), 1):
+            if count > self.limits.max_members:
+                raise archive_limit(f"it has more than {self.limits.max_members} members")
+            yield self._judge(member)
+
+    def _members(self, file: BinaryIO) -> Iterator[Member]:
+        # Imported late: the decompressors are not needed for most runs.
+        if self.name.lower().endswith(b".zip"):
+            from moderate.sources.zip_archive import zip_members
+
+            return zip_members(file, self.name, self.limits)
+        from moderate.sources.tar_archive import tar_members
+
+        return tar_members(file, self.name, self.limits)
+
+    def _judge(self, member: Member) -> ImageRef | Skipped:
+        path = self.name + b"!/" + member.name
+        reason = member.skip or passed_over(member.name, self.options)
+        if reason:
+            return Skipped(path, reason)
+        try:
+            return self._read(member, path)
+        except FetchError as error:
+            if error.error.code is ErrorCode.ARCHIVE_LIMIT:
+                raise
+            return self._failed(path, error.error)
+
+    def _read(self, member: Member, path: bytes) -> ImageRef | Skipped:
+        limit = self.limits.max_file_bytes
+        counts = self.options.all_files or bool(claimed_format(os.path.basename(member.name)))
+        head = b""
+        if not counts:
+            head = member.read(HEAD_BYTES)
+            if not sniff(head):
+                return Skipped(path, SkipReason.NOT_AN_IMAGE)
+        if member.size > limit:
+            return self._failed(path, _too_large(f"{member.size} bytes is", limit))
+        data = head + member.read(limit + 1 - len(head))
+        if len(data) > limit:
+            return self._failed(
+                path, _too_large("it unpacks to more than it claims, which is", limit)
+            )
+        if not data:
+            return self._failed(path, ImageError(ErrorCode.EMPTY_FILE, "the file is empty"))
+        return ImageRef(path, location=Inline(data))
+
+    def _failed(self, path: bytes, error: ImageError) -> ImageRef:
+        # With a location the name may be a URI: an archive can lie in an object store.
+        return ImageRef(path, error=error, location=Inline(b""))
+
+
+def passed_over(name: bytes, options: WalkOptions) -> SkipReason | None:
+    """Why a walk would not have come to this name below an input, if so."""
+    parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+    if not options.hidden and any(part[:1] == b"." and part != b".." for part in parts):
+        return SkipReason.HIDDEN
+    if not (options.include or options.exclude):
+        return None
+    folders = (b"/".join(parts[:count]) for count in range(1, len(parts)))
+    left_out = options.leaves_out(b"/".join(parts), folder=False) or any(
+        options.leaves_out(folder, folder=True) for folder in folders
+    )
+    return SkipReason.EXCLUDED if left_out else None
+
+
+def _is_tar(head: bytes) -> bool:
+    block = head[: tarfile.BLOCKSIZE]
+    if block[257:262] == b"ustar" or (len(block) == tarfile.BLOCKSIZE and not any(block)):
+        return True
+    try:  # from before ustar: only the checksum tells
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError):
+        return False
+    return True
+
+
+def _too_large(what: str, limit: int) -> ImageError:
+    return ImageError(
+        ErrorCode.FILE_TOO_LARGE, f"{what} over the limit of {limit}; raise it with --max-file-size"
+    )

@@ -1,0 +1,140 @@
+"""Which columns of a manifest name the images, and which are carried into the output."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from moderate.errors import InputError
+from moderate.text import one_line
+from moderate.types import Limits
+
+TEXT_NAMES = (
+    "image",
+    "img",
+    "source-ref",
+    "path",
+    "file_path",
+    "filepath",
+    "file_name",
+    "filename",
+    "image_path",
+    "img_path",
+    "file",
+    "url",
+    "image_url",
+    "img_url",
+    "uri",
+    "image_uri",
+    "key",
+)
+"""Names that a column of paths or URLs goes by, the first that is there wins. Case, and whether
+words are joined by `_`, `-` or a space, do not matter. `source-ref` is Amazon Rekognition's."""
+
+BYTES_NAMES = ("image", "img", "image_bytes", "img_bytes", "bytes", "jpg", "jpeg", "png", "webp")
+"""The same for a column of image bytes."""
+
+NAMING_NAMES = (*TEXT_NAMES[3:], "image_id", "id", "__key__")
+"""Columns that say what an image of a bytes column is called, the first that is there wins."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestOptions:
+    """How manifests are read.
+
+    image_column: the column with paths, URLs or image bytes, or a struct's field as `image.bytes`;
+    None: found by its name. keep: columns carried into the output, each as COLUMN
+    or NAME=COLUMN. max_file_bytes: limit for an
+    image's bytes. base: the folder that relative paths start from; None: the manifest's own, as
+    with the metadata files of Hugging Face's image folders, so that a manifest and its images move
+    together.
+    """
+
+    image_column: str | None = None
+    keep: tuple[str, ...] = ()
+    max_file_bytes: int = Limits().max_file_bytes
+    base: bytes | None = None
+
+
+def usual_column(columns: Sequence[str], names: Sequence[str], manifest: str) -> str | None:
+    """The one of `columns` whose name comes first in `names`; None where none does.
+
+    Raises InputError where several go by that name.
+    """
+    for name in names:
+        found = [column for column in columns if _normal(column) == _normal(name)]
+        if len(found) > 1:
+            raise InputError(
+                f"{manifest} has several columns that may name the images: {listed(found)}; "
+                "choose one with --image-column"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def no_image_column(columns: Sequence[str], manifest: str, hint: str = "") -> InputError:
+    """For a manifest none of whose columns is known to name images."""
+    return InputError(
+        f"cannot tell which column of {manifest} names the images; choose one with "
+        f"--image-column; it has: {listed(columns)}{hint}"
+    )
+
+
+def unknown_column(option: str, name: str, columns: Sequence[str], manifest: str) -> InputError:
+    """For a column that was asked for and is not there."""
+    wanted = one_line(f"{option} {name}")
+    return InputError(f"{wanted}: {manifest} has no such column; it has: {listed(columns)}")
+
+
+def check_once(option: str, name: str, columns: Sequence[str], manifest: str) -> None:
+    """Raise InputError unless exactly one of `columns` is called `name`."""
+    count = Counter(columns)[name]
+    if count == 0:
+        raise unknown_column(option, name, columns, manifest)
+    if count > 1:
+        raise InputError(
+            one_line(f"{option} {name}: {manifest} has {count} columns of that name; rename them")
+        )
+
+
+class Kept(NamedTuple):
+    """A column that is carried: its name in the results, and in the manifest."""
+
+    name: str
+    column: str
+
+
+def kept_columns(options: ManifestOptions, columns: Sequence[str]) -> tuple[Kept, ...]:
+    """What --keep names: COLUMN, or NAME=COLUMN where the results are to call it otherwise.
+
+    `columns` are those of the manifest; a column whose name holds `=` is found among them. Raises
+    InputError for a name that the results have already, or that is given to two columns.
+    """
+    from moderate.results.schema import COLUMNS
+
+    ours = {column.name for column in COLUMNS}
+    kept: dict[str, Kept] = {}
+    for wanted in options.keep:
+        name, equals, column = wanted.partition("=")
+        found = Kept(name, column) if equals and wanted not in columns else Kept(wanted, wanted)
+        if found.name in ours:
+            raise InputError(
+                f"--keep {wanted}: the results have a column {found.name} themselves; give it "
+                f"another name, as in --keep original_{found.name}={found.column}"
+            )
+        if not found.name or kept.setdefault(found.name, found) != found:
+            raise InputError(one_line(f"--keep {wanted}: the results need a name for each column"))
+    return tuple(kept.values())
+
+
+def listed(columns: Sequence[str]) -> str:
+    """Column names for a message, at most twenty."""
+    names = ", ".join(one_line(column, 60) or "''" for column in columns[:20])
+    return f"{names}, and {len(columns) - 20} more" if len(columns) > 20 else names or "none"
+
+
+def _normal(name: str) -> str:
+    return name.strip().lower().replace("-", "_").replace(" ", "_")

@@ -1,0 +1,141 @@
+"""What one line of a list or one value of a manifest names: a local file, a URL, an object."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from dataclasses import replace
+from typing import Any
+
+from moderate.fetch.local import FetchError
+from moderate.text import one_line
+from moderate.types import (
+    ErrorCode,
+    ImageError,
+    ImageRef,
+    Inline,
+    StoredObject,
+    Url,
+)
+
+MAX_ENTRY_BYTES = 1 << 16
+"""Longest path or URL taken; only `data:` URLs may be longer."""
+
+_URI = re.compile(rb"(data):|([A-Za-z][A-Za-z0-9+.-]*)://", re.IGNORECASE)
+_DATA_TYPE = re.compile(rb"data:[A-Za-z0-9.+-]{1,40}/[A-Za-z0-9.+-]{1,80}", re.IGNORECASE)
+
+
+def longest_line(start: bytes, max_file_bytes: int) -> int:
+    """Most bytes of a list's line: a `data:` URL holds a file, three bytes for each at worst."""
+    is_data = start.lstrip()[:5].lower() == b"data:"
+    return MAX_ENTRY_BYTES + (3 * max_file_bytes if is_data else 0)
+
+
+def entry_ref(
+    value: bytes,
+    *,
+    base: bytes = b"",
+    max_file_bytes: int,
+    carried: tuple[Any, ...] = (),
+    exact: bool = False,
+) -> ImageRef:
+    """The image that `value` names; a relative path is one below the folder `base`.
+
+    White space around a URL is dropped unless `exact`; a path is taken as it is. `file://` is
+    refused, as everything that comes with a scheme and is neither fetched nor stored. Raises
+    FetchError with `bad_input` or `bad_url`, or with what is wrong with the bytes of a `data:` URL.
+    """
+    trimmed = value if exact else value.strip()
+    scheme = _scheme(trimmed)
+    if not value or (not trimmed and not exact):
+        raise _bad_input("it is empty")
+    if len(value) > MAX_ENTRY_BYTES and scheme != "data":
+        raise _bad_input(f"longer than {MAX_ENTRY_BYTES} bytes")
+    if b"\0" in value:
+        raise _bad_input("it holds a NUL byte")
+    if scheme is None:
+        return ImageRef(os.path.join(base, value), carried=carried)
+    try:
+        text = trimmed.decode()
+    except UnicodeDecodeError:
+        raise _bad_url("a URL that is not UTF-8; percent-encode it") from None
+    return replace(_remote(scheme, text, max_file_bytes), carried=carried)
+
+
+def shown(value: bytes) -> bytes:
+    """How rows call a path or URL: without credentials, a `data:` URL by type and digest alone."""
+    trimmed = value.strip()
+    scheme = _scheme(trimmed)
+    if scheme is None:
+        return value
+    if scheme == "data":
+        kind = _DATA_TYPE.match(trimmed)
+        digest = hashlib.sha256(trimmed).hexdigest()
+        return (kind.group() if kind else b"data:") + b",sha256=" + digest.encode()
+    from moderate.fetch.store import STORE_SCHEMES, parse_store_uri
+    from moderate.fetch.url import mask_secrets
+
+    text = trimmed.decode("utf-8", "surrogateescape")
+    with contextlib.suppress(FetchError):
+        if scheme in STORE_SCHEMES:
+            text = parse_store_uri(text).shown
+    return mask_secrets(text).encode("utf-8", "surrogateescape")
+
+
+def bad_ref(path: bytes, place: str, error: ImageError, carried: tuple[Any, ...] = ()) -> ImageRef:
+    """The row of a line or value that names no image: `place` starts its message."""
+    message = one_line(f"{place}: {error.message}", 400)
+    return ImageRef(path, error=ImageError(error.code, message), carried=carried)
+
+
+def bad_line(name: str, number: int, error: ImageError, carried: tuple[Any, ...] = ()) -> ImageRef:
+    """The row of a bad line: it is called by the file's name and the line's number."""
+    return bad_ref(os.fsencode(f"{name}:{number}"), f"line {number} of {name}", error, carried)
+
+
+def no_image(message: str) -> ImageError:
+    """`bad_input` with its message."""
+    return ImageError(ErrorCode.BAD_INPUT, message)
+
+
+def empty_file() -> ImageError:
+    """`empty_file` for bytes that came with the input."""
+    return ImageError(ErrorCode.EMPTY_FILE, "there are no bytes")
+
+
+def _remote(scheme: str, text: str, max_file_bytes: int) -> ImageRef:
+    from moderate.fetch.store import STORE_SCHEMES, parse_store_uri
+    from moderate.fetch.url import parse_url, read_data_url
+
+    if scheme in STORE_SCHEMES:
+        return ImageRef(shown(text.encode()), location=StoredObject(parse_store_uri(text).text))
+    if scheme in ("http", "https"):
+        parsed = parse_url(text)
+        if isinstance(parsed, ImageError):
+            raise FetchError(parsed)
+        return ImageRef(shown(text.encode()), location=Url(text))
+    if scheme == "data":
+        data = read_data_url(text, max_file_bytes)
+        return ImageRef(shown(text.encode()), location=Inline(data))
+    raise _bad_url(
+        "file:// URLs are not followed; give the path itself"
+        if scheme == "file"
+        else f"{one_line(scheme, 40)}:// cannot be fetched; give a path, or a URL of http, https, "
+        "data, or of an object store (s3, gs)"
+    )
+
+
+def _scheme(value: bytes) -> str | None:
+    """The scheme of a URI in lower case; None for a path."""
+    match = _URI.match(value)
+    return (match[1] or match[2]).decode().lower() if match else None
+
+
+def _bad_input(message: str) -> FetchError:
+    return FetchError(no_image(message))
+
+
+def _bad_url(message: str) -> FetchError:
+    return FetchError(ImageError(ErrorCode.BAD_URL, message))

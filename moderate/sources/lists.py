@@ -1,0 +1,71 @@
+"""Lists: a path or URL on each line of a file or stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from moderate.fetch.local import FetchError
+from moderate.sources.entries import bad_line, entry_ref, longest_line, no_image
+from moderate.sources.interface import Source
+from moderate.sources.lines import LineFile, read_lines, without_bom
+from moderate.types import ImageRef, Limits, Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class ListSource(Source):
+    """One local path, URL, object URI or `data:` URL per line, each with a row of its own.
+
+    Relative paths are relative to the current directory, as those that `find` and `ls` print and
+    `xargs`, `tar -T` and `rsync --files-from` read. Left out are a byte order mark, the CR of CRLF,
+    lines of nothing but white space, and lines that start with `#` (a file of such a name is
+    listed as `./#name`). With `nul`, entries end with NUL and are taken to the byte: no comments,
+    nothing stripped.
+
+    A line that names nothing is an error row called `name:NUMBER`. Memory does not grow with the
+    list, nor with a line.
+
+    file: a path, or a binary stream, which can be iterated once and gives refs as lines arrive.
+    name: what rows and messages call the list. max_file_bytes: limit for what `data:` URLs hold.
+    """
+
+    file: LineFile = field(repr=False)
+    nul: bool = field(kw_only=True)
+    name: str = field(kw_only=True)
+    max_file_bytes: int = field(default=Limits().max_file_bytes, kw_only=True)
+
+    def __iter__(self) -> Iterator[ImageRef | Skipped]:
+        """See `Source`."""
+        separator = b"\0" if self.nul else b"\n"
+        for line in read_lines(self.file, self.name, self._limit, separator):
+            entry = line.data
+            if not self.nul:
+                if line.number == 1:
+                    entry = without_bom(line, self.name)
+                entry = entry.removesuffix(b"\r")
+                if not entry.strip() or entry.startswith(b"#"):
+                    continue
+            elif not entry:
+                continue
+            yield self._ref(entry, line.number, line.whole)
+
+    @property
+    def may_be_empty(self) -> bool:
+        """A list of nothing, such as what `find` printed when nothing was new, is fine."""
+        return True
+
+    def _ref(self, entry: bytes, number: int, whole: bool) -> ImageRef:
+        if not whole:
+            hint = "" if self.nul else "; is each name on a line of its own?"
+            limit = self._limit(entry)
+            return bad_line(self.name, number, no_image(f"longer than {limit} bytes{hint}"))
+        if b"\0" in entry:
+            hint = "holds NUL bytes; a list separated by them is read with -0"
+            return bad_line(self.name, number, no_image(hint))
+        try:
+            return entry_ref(entry, max_file_bytes=self.max_file_bytes, exact=self.nul)
+        except FetchError as error:
+            return bad_line(self.name, number, error.error)
+
+    def _limit(self, start: bytes) -> int:
+        return longest_line(start, self.max_file_bytes)

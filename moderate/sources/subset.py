@@ -1,0 +1,115 @@
+"""Part of a source: what a pattern takes along, or one share of N of a dump."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from moderate.errors import UsageError
+from moderate.sources.directory import WalkOptions
+from moderate.sources.interface import Column, Source
+from moderate.types import ErrorCode, ImageRef, Skipped, SkipReason
+
+_SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardedSource(Source):
+    """Share `index` of `count` (from 1) of a source: each input is in one share, wherever it runs.
+
+    An input's share depends on its name alone, as BLAKE2b's first 8 bytes modulo `count`; so boxes
+    that are given the same input in the same spelling share it without talking to each other.
+    """
+
+    source: Source
+    index: int
+    count: int
+
+    def __iter__(self) -> Iterator[ImageRef | Skipped]:
+        """See `Source`."""
+        for found in self.source:
+            if share(found.path, self.count) == self.index:
+                yield found
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """See `Source`."""
+        return self.source.columns
+
+    @property
+    def countable(self) -> bool:
+        """See `Source`."""
+        return self.source.countable
+
+    @property
+    def may_be_empty(self) -> bool:
+        """A share may get nothing of a small input."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class FilteredSource(Source):
+    """A source without what --include and --exclude leave out, which is `Skipped` with the reason.
+
+    Patterns are those of a folder's walk. One without a slash is matched against the name, one with
+    slashes against the whole identity: a path without leading `/` or `./`, a URL without query
+    and as `https:/host/path`, a member of an archive or manifest by its name within. Lines that
+    name nothing keep their error row.
+    """
+
+    source: Source
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[ImageRef | Skipped]:
+        """See `Source`."""
+        options = WalkOptions(include=self.include, exclude=self.exclude)
+        for found in self.source:
+            if (
+                isinstance(found, ImageRef)
+                and _has_name(found)
+                and options.leaves_out(_matched_part(found), folder=False)
+            ):
+                yield Skipped(found.path, SkipReason.EXCLUDED)
+            else:
+                yield found
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """See `Source`."""
+        return self.source.columns
+
+    @property
+    def may_be_empty(self) -> bool:
+        """See `Source`."""
+        return self.source.may_be_empty
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`I/N` as (I, N), 1 <= I <= N; raises UsageError."""
+    match = _SHARD.fullmatch(text.strip())
+    if match:
+        index, count = int(match[1]), int(match[2])
+        if 1 <= index <= count:
+            return index, count
+    raise UsageError(f"--shard {text!r}: give I/N with I from 1 to N, as in 2/8")
+
+
+def share(path: bytes, count: int) -> int:
+    """Which of `count` shares, from 1, an input of this name is in."""
+    digest = hashlib.blake2b(path.removeprefix(b"./"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % count + 1
+
+
+def _has_name(ref: ImageRef) -> bool:
+    return ref.error is None or ref.error.code not in (ErrorCode.BAD_INPUT, ErrorCode.BAD_URL)
+
+
+def _matched_part(ref: ImageRef) -> bytes:
+    path = ref.path
+    if ref.location is not None and b"://" in path:
+        path = re.split(rb"[?#]", path, maxsplit=1)[0]
+    path = path.split(b"!/", 1)[-1]
+    return b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))

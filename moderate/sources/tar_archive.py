@@ -1,0 +1,253 @@
+"""Members of a .tar, compressed or not, in one pass that also works on a stream."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import importlib
+import io
+import lzma
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, cast
+
+from moderate.errors import InputError
+from moderate.sources.members import (
+    ArchiveLimits,
+    Budget,
+    Member,
+    archive_limit,
+    broken,
+    unreadable,
+)
+from moderate.sources.unpacking import Unpacking
+from moderate.text import path_text, printable
+from moderate.types import SkipReason
+
+_READ_BYTES = 1 << 18
+_MAX_HEADER_BYTES = 1 << 20  # of one member; PAX headers hold ACLs, long names, maps of holes
+_MAX_XZ_MEMORY = 256 << 20  # xz -9 needs 65 MiB
+_MAX_ZSTD_WINDOW = 128 << 20  # what the zstd command takes without being asked
+# Before 3.12.6 and its like, tarfile's search through a PAX header is quadratic in a run of digits.
+_LONG_NUMBER = re.compile(rb"\d{256}")
+
+
+def tar_members(file: BinaryIO, name: bytes, limits: ArchiveLimits) -> Iterator[Member]:
+    """Every member of a tar archive, its compression told by its first bytes; folders left out.
+
+    gzip, bzip2, xz and (with Python 3.14 or the package `zstandard`) zstd. Raises FetchError where
+    the archive cannot be read on, InputError for zstd without a decoder.
+    """
+    raw = _Counted(file)
+    budget = Budget(limits, lambda: raw.count)
+    try:
+        stream, packed = _unpacked(io.BufferedReader(raw, _READ_BYTES), name)
+        reader = _Reader(stream, budget, can_seek=not packed and raw.seekable())
+        tar = tarfile.TarFile(
+            fileobj=cast("Any", reader), encoding="utf-8", errors="surrogateescape"
+        )
+        reader.in_header(False)
+        info = tar.next()
+        while info is not None:
+            tar.members.clear()  # type: ignore[attr-defined]
+            tar.pax_headers = {}  # global headers are kept, and copied, for every member
+            if not info.isdir():
+                yield _TarMember(tar, info, reader)
+            info = _next_header(tar, reader)
+        _check_rest(reader)
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a stranger's bytes can make it raise anything
+        raise unreadable(error, "the archive") from None
+
+
+class _TarMember(Member):
+    """A member at which the stream stands."""
+
+    def __init__(self, tar: tarfile.TarFile, info: tarfile.TarInfo, reader: _Reader) -> None:
+        self.name = info.name.encode("utf-8", "surrogateescape")
+        self.size = info.size
+        self.skip = None
+        if info.issym() or info.islnk():
+            self.skip = SkipReason.SYMLINK
+        elif not info.isreg():
+            self.skip = SkipReason.NOT_REGULAR
+        self._tar = tar
+        self._info = info
+        self._reader = reader
+        self._stream: Any = None
+
+    def read(self, count: int) -> bytes:
+        """See `Member`."""
+        try:
+            if self._stream is None:
+                self._stream = self._tar.extractfile(self._info)
+            data: bytes = self._stream.read(count)
+        except Exception as error:  # noqa: BLE001 - a stranger's bytes can make it raise anything
+            raise unreadable(error, "the member") from None
+        if self._info.issparse():
+            self._reader.budget.spend(len(data))  # holes are not read from anywhere
+        return data
+
+
+class _Counted(io.RawIOBase):
+    """A file that knows how much was read of it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._file.seekable()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._file.read(len(view))
+        view[: len(data)] = data
+        self.count += len(data)
+        return len(data)
+
+
+class _Reader:
+    """What tarfile reads from: forward only, every byte counted, headers bounded."""
+
+    def __init__(self, stream: BinaryIO, budget: Budget, *, can_seek: bool) -> None:
+        self.budget = budget
+        self._stream = stream
+        self._can_seek = can_seek
+        self._position = 0
+        self._header_left: int | None = _MAX_HEADER_BYTES
+
+    def in_header(self, inside: bool) -> None:
+        """Say whether a header is read from here on, or a member's bytes."""
+        self._header_left = _MAX_HEADER_BYTES if inside else None
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes, fewer only at the end."""
+        if self._header_left is not None:
+            self._header_left -= size
+            if self._header_left < 0:
+                raise archive_limit("a member's header is too large")
+        pieces = []
+        while size > 0:
+            piece = self._stream.read(min(size, _READ_BYTES))
+            if not piece:
+                break
+            self.budget.spend(len(piece))
+            self._position += len(piece)
+            pieces.append(piece)
+            size -= len(piece)
+        data = b"".join(pieces)
+        if self._header_left is not None and _LONG_NUMBER.search(data):
+            raise broken("the archive cannot be read: a header is damaged")
+        return data
+
+    def seek(self, position: int) -> int:
+        """Pass over what lies before `position`."""
+        ahead = position - self._position
+        if ahead < 0:
+            raise tarfile.StreamError("a header points backwards")
+        if self._can_seek and ahead > _READ_BYTES:
+            self._stream.seek(ahead, io.SEEK_CUR)
+            self._position = position
+            return position
+        while self._position < position:
+            piece = self._stream.read(min(position - self._position, _READ_BYTES))
+            if not piece:
+                break
+            self.budget.spend(len(piece))
+            self._position += len(piece)
+        return self._position
+
+    def tell(self) -> int:
+        """How far it has come."""
+        return self._position
+
+
+def _next_header(tar: tarfile.TarFile, reader: _Reader) -> tarfile.TarInfo | None:
+    """The next member; None at the mark that ends an archive.
+
+    TarFile.next takes a damaged header, and a file that was cut off, for the end.
+    """
+    end = tar.offset
+    reader.in_header(False)
+    if end > reader.tell():
+        reader.seek(end - 1)
+        if not reader.read(1):
+            raise broken("the archive ends in the middle of a member")
+    reader.in_header(True)
+    try:
+        return tarfile.TarInfo.fromtarfile(tar)
+    except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+        return None
+    except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+        raise broken("the archive ends without its end mark, as if it had been cut off") from None
+    finally:
+        reader.in_header(False)
+
+
+def _check_rest(reader: _Reader) -> None:
+    """Read to the end, where a compressed file's checksum is, and miss no second archive."""
+    reader.in_header(False)
+    looked = False
+    while block := reader.read(_READ_BYTES):
+        rest = block.lstrip(b"\0")
+        if not rest or looked:
+            continue
+        looked = True
+        start = (len(block) - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+        try:
+            tarfile.TarInfo.frombuf(
+                block[start : start + tarfile.BLOCKSIZE], "utf-8", "surrogateescape"
+            )
+        except (tarfile.HeaderError, ValueError):
+            continue  # tapes were padded with whatever was in memory
+        raise broken("a second archive follows the first one's end mark; it was not read")
+
+
+def _unpacked(file: io.BufferedReader, name: bytes) -> tuple[BinaryIO, bool]:
+    """The tar stream in `file`, and whether that was compressed."""
+    magic = file.peek(6)[:6]
+    if magic.startswith(b"\x1f\x8b"):
+        return cast("BinaryIO", gzip.GzipFile(fileobj=file, mode="rb")), True
+    decompressor: Callable[[], Any]
+    if magic.startswith(b"BZh"):
+        decompressor = bz2.BZ2Decompressor
+    elif magic.startswith(b"\xfd7zXZ\x00"):
+
+        def decompressor() -> lzma.LZMADecompressor:
+            return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_MEMORY)
+
+    elif magic.startswith(b"\x28\xb5\x2f\xfd"):
+        return _unpacked_zstd(file, name), True
+    else:
+        return file, False
+    return io.BufferedReader(Unpacking(file, decompressor), _READ_BYTES), True
+
+
+def _unpacked_zstd(file: io.BufferedReader, name: bytes) -> BinaryIO:
+    try:
+        zstd: Any = importlib.import_module("compression.zstd")  # Python 3.14 and newer
+    except ImportError:
+        zstd = None
+    if zstd is not None:
+        return io.BufferedReader(Unpacking(file, zstd.ZstdDecompressor), _READ_BYTES)
+    try:
+        zstandard: Any = importlib.import_module("zstandard")
+    except ImportError:
+        raise InputError(
+            f"{printable(path_text(name))} is compressed with zstd, which this Python cannot read; "
+            "install the package zstandard"
+        ) from None
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
+    return cast("BinaryIO", decompressor.stream_reader(file, _READ_BYTES, read_across_frames=True))

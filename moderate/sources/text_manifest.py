@@ -1,0 +1,426 @@
+"""CSV and JSON Lines manifests, a row at a time."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from moderate.errors import InputError
+from moderate.fetch.local import FetchError
+from moderate.sources.columns import (
+    TEXT_NAMES,
+    ManifestOptions,
+    check_once,
+    kept_columns,
+    no_image_column,
+    unknown_column,
+    usual_column,
+)
+from moderate.sources.entries import bad_line, entry_ref, no_image, shown
+from moderate.sources.interface import Column, Source
+from moderate.sources.lines import CHUNK_BYTES, Line, LineFile, file_name, read_lines, without_bom
+from moderate.types import ImageRef, Skipped
+
+LOOK_LINES = 1000
+"""Lines of a JSONL manifest whose values decide the types of kept columns."""
+
+LOOK_BYTES = 8 << 20
+"""Most bytes of such lines held at once; those after them do not count."""
+
+_EXACT_FLOAT = 1 << 53  # integers up to here are exact as float64
+_INT64 = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class CsvManifest(Source):
+    """A CSV file whose first record names the columns; made by `csv_manifest`.
+
+    Cells are text; kept ones are carried as they are. Bytes that are not UTF-8 survive in paths. A
+    record of another number of cells, or one that breaks the rules of quoting, is an error row
+    called by its line. Raises InputError where a quote swallows lines, since rows would be missing.
+    """
+
+    path: bytes
+    header: tuple[str, ...]
+    image: int
+    kept: tuple[tuple[str, int], ...]
+    delimiter: str
+    options: ManifestOptions
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """See `Source`."""
+        import pyarrow as pa
+
+        return tuple(Column(name, pa.string()) for name, _ in self.kept)
+
+    @property
+    def may_be_empty(self) -> bool:
+        """See `Source`."""
+        return True
+
+    def __iter__(self) -> Iterator[ImageRef | Skipped]:
+        """See `Source`."""
+        name = file_name(self.path)
+        base = _base(self.path, self.options)
+        records = _csv_records(self.path, name, self.delimiter, self.options)
+        header = next(records, None)
+        if header is None or tuple(header.cells) != self.header:
+            raise InputError(f"{name} changed while it was read")
+        for record in records:
+            if len(record.cells) != len(self.header):
+                problem = record.problem or (
+                    f"{len(record.cells)} cells where the header has {len(self.header)}"
+                )
+                nothing = (None,) * len(self.kept)
+                yield bad_line(name, record.line, no_image(problem), nothing)
+                continue
+            carried = tuple(
+                _shown_text(cell) if index == self.image else clean_text(cell)
+                for index, cell in ((index, record.cells[index]) for _, index in self.kept)
+            )
+            yield _named(record.cells[self.image], name, record.line, base, self.options, carried)
+
+
+def csv_manifest(path: bytes, options: ManifestOptions, delimiter: str = ",") -> CsvManifest:
+    """Read the header of the CSV file at `path` and find the columns.
+
+    Raises InputError where it has no header, or not the columns asked for.
+    """
+    name = file_name(path)
+    first = next(_csv_records(path, name, delimiter, options), None)
+    if first is None:
+        raise InputError(f"{name} is empty; its first line must name the columns")
+    if first.problem:
+        raise InputError(f"line {first.line} of {name}, the header: {first.problem}")
+    header = tuple(first.cells)
+    image = options.image_column or usual_column(header, TEXT_NAMES, name)
+    if image is None:
+        hint = "; its first line must name the columns"
+        if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+            hint = "; separate its cells by commas (or tabs in a file called .tsv)"
+        raise no_image_column(header, name, hint)
+    check_once("--image-column", image, header, name)
+    kept = kept_columns(options, header)
+    for _, column in kept:
+        check_once("--keep", column, header, name)
+    indexes = tuple((shown_as, header.index(column)) for shown_as, column in kept)
+    return CsvManifest(path, header, header.index(image), indexes, delimiter, options)
+
+
+@dataclass(frozen=True, slots=True)
+class JsonlManifest(Source):
+    """One JSON object per line; made by `jsonl_manifest`.
+
+    A line that is no JSON object, or whose image column is not a string, is an error row called by
+    its line. A kept string column holds strings as they are and any other value as JSON; where a
+    later value does not fit a bool, int64 or float64 column, its row is an error row, as a null
+    would hide it.
+    """
+
+    file: LineFile = field(repr=False)
+    name: str
+    image: str
+    kept: tuple[Column, ...]
+    keys: tuple[str, ...]
+    base: bytes
+    options: ManifestOptions
+    head: tuple[Line, ...] | None = field(repr=False)
+    lines: Iterator[Line] | None = field(repr=False)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """See `Source`."""
+        return self.kept
+
+    @property
+    def may_be_empty(self) -> bool:
+        """See `Source`."""
+        return True
+
+    def __iter__(self) -> Iterator[ImageRef | Skipped]:
+        """See `Source`."""
+        lines = (
+            _manifest_lines(self.file, self.name, self.options)
+            if self.head is None or self.lines is None
+            else itertools.chain(self.head, self.lines)
+        )
+        for line in lines:
+            if line.data.strip():
+                yield self._ref(line)
+
+    def _ref(self, line: Line) -> ImageRef:
+        nothing = (None,) * len(self.kept)
+        try:
+            values = _json_object(line)
+        except _NotAnObjectError as error:
+            return bad_line(self.name, line.number, no_image(str(error)), nothing)
+        image = _look_up(values, self.image)
+        if not isinstance(image, str):
+            kind = "null or missing" if image is None else f"{_json_kind(image)}, not a string"
+            problem = no_image(f"{self.image} is {kind}")
+            return bad_line(self.name, line.number, problem, nothing)
+        carried: list[Any] = []
+        for column, key in zip(self.kept, self.keys, strict=True):
+            try:
+                value = _fitted(values.get(key), str(column.type))
+            except _NoFitError:
+                shown_value = json.dumps(values[key])[:60]
+                problem = no_image(
+                    f"column {key} is {column.type} by the first lines, but holds {shown_value}"
+                )
+                return bad_line(self.name, line.number, problem, nothing)
+            carried.append(_shown_text(value) if key == self.image else value)
+        return _named(image, self.name, line.number, self.base, self.options, tuple(carried))
+
+
+def jsonl_manifest(file: LineFile, name: str, options: ManifestOptions) -> JsonlManifest:
+    """Look at the first lines of a JSONL manifest to find the columns and types of kept ones.
+
+    These are the first LOOK_LINES lines of at most LOOK_BYTES together; of a stream, without kept
+    columns, only those up to the first object. Relative paths of a stream start from the current
+    directory. Raises InputError where not one of these lines is a JSON object, or the columns asked
+    for are not there.
+    """
+    lines = _manifest_lines(file, name, options)
+    is_stream = not isinstance(file, bytes)
+    head: list[Line] = []
+    objects: list[dict[str, Any]] = []
+    size = 0
+    for line in itertools.islice(lines, LOOK_LINES):
+        head.append(line)
+        size += len(line.data)
+        try:
+            if line.data.strip():
+                objects.append(_json_object(line))
+        except _NotAnObjectError as error:
+            problem = f"line {line.number} is not one: {error}"
+        if size >= LOOK_BYTES or (is_stream and objects and not options.keep):
+            break
+    if not objects and any(line.data.strip() for line in head):
+        raise InputError(f"{name} holds no JSON objects, one per line; {problem}")
+    names = tuple(dict.fromkeys(key for values in objects for key in values))
+    if options.image_column:
+        image = options.image_column
+        found = any(_look_up(values, image) is not None for values in objects)
+        if objects and not found and image not in names:
+            raise unknown_column("--image-column", image, names, name)
+    else:
+        image = usual_column(names, TEXT_NAMES, name) or ""
+        if objects and not image:
+            raise no_image_column(names, name)
+    kept = kept_columns(options, names)
+    columns = []
+    for shown_as, key in kept:
+        if objects and key not in names:
+            raise unknown_column("--keep", key, names, name)
+        columns.append(Column(shown_as, _inferred([values.get(key) for values in objects])))
+    base = _base(file if isinstance(file, bytes) else b"", options)
+    return JsonlManifest(
+        file,
+        name,
+        image,
+        tuple(columns),
+        tuple(key for _, key in kept),
+        base,
+        options,
+        tuple(head) if is_stream else None,
+        lines if is_stream else None,
+    )
+
+
+def clean_text(text: str) -> str:
+    """Text without lone surrogates, which no output can hold: `\\xNN` for a byte."""
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
+class _Record(NamedTuple):
+    line: int
+    cells: Sequence[str]
+    problem: str = ""
+
+
+class _TooLongError(Exception):
+    pass
+
+
+class _CsvLines:
+    """Lines as text for csv.reader, which goes on after an error that this raises."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self.number = 0
+        self.ended = False
+
+    def __iter__(self) -> _CsvLines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines, None)
+        if line is None:
+            self.ended = True
+            raise StopIteration
+        self.number = line.number
+        if not line.whole:
+            raise _TooLongError
+        return line.data.decode("utf-8", "surrogateescape") + "\n"
+
+
+def _csv_records(
+    path: bytes, name: str, delimiter: str, options: ManifestOptions
+) -> Iterator[_Record]:
+    lines = _CsvLines(_manifest_lines(path, name, options))
+    # The module's limit counts for the whole process: it is only ever raised.
+    csv.field_size_limit(max(csv.field_size_limit(), _line_limit(options)))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        start = lines.number + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except (csv.Error, _TooLongError) as error:
+            too_long = isinstance(error, _TooLongError)
+            problem = f"longer than {_line_limit(options)} bytes" if too_long else str(error)
+            if lines.ended or lines.number > start:
+                raise InputError(
+                    f"{name} is not CSV: a quote opened in the record of line {start} is not "
+                    f"closed properly ({problem})"
+                ) from None
+            yield _Record(start, (), problem)
+            continue
+        if cells:
+            yield _Record(start, cells)
+
+
+def _manifest_lines(file: LineFile, name: str, options: ManifestOptions) -> Iterator[Line]:
+    limit = _line_limit(options)
+    for line in read_lines(file, name, lambda _: limit):
+        yield line._replace(data=without_bom(line, name)) if line.number == 1 else line
+
+
+def _line_limit(options: ManifestOptions) -> int:
+    """Most bytes of a line: a `data:` URL of the largest image and as much again beside it."""
+    return CHUNK_BYTES + 4 * options.max_file_bytes
+
+
+def _base(path: bytes, options: ManifestOptions) -> bytes:
+    return os.path.dirname(path) if options.base is None else options.base
+
+
+def _named(
+    value: str,
+    name: str,
+    line: int,
+    base: bytes,
+    options: ManifestOptions,
+    carried: tuple[Any, ...],
+) -> ImageRef:
+    try:
+        exact = value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return bad_line(name, line, no_image("half a surrogate pair, no path"), carried)
+    try:
+        return entry_ref(exact, base=base, max_file_bytes=options.max_file_bytes, carried=carried)
+    except FetchError as error:
+        return bad_line(name, line, error.error, carried)
+
+
+def _shown_text(value: str | None) -> str | None:
+    """A path or URL to carry: its credentials stay behind, and so does the image of a data: URL."""
+    if value is None:
+        return None
+    exact = value.encode("utf-8", "backslashreplace")
+    masked = shown(exact)
+    return clean_text(value) if masked == exact else masked.decode("utf-8", "backslashreplace")
+
+
+class _NotAnObjectError(Exception):
+    """A line that is no JSON object, with why."""
+
+
+class _NoFitError(Exception):
+    """A value that its column's type cannot hold."""
+
+
+def _json_object(line: Line) -> dict[str, Any]:
+    if not line.whole:
+        raise _NotAnObjectError("the line is too long")
+    try:
+        text = line.data.decode("utf-8", "surrogateescape")
+        values = json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise _NotAnObjectError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise _NotAnObjectError(f"not JSON that can be read: {reason}") from None
+    if not isinstance(values, dict):
+        raise _NotAnObjectError(f"{_json_kind(values)} where an object is expected")
+    return values
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice} is there twice")
+    return values
+
+
+def _look_up(values: dict[str, Any], name: str) -> Any:
+    """The value called `name`, or, with a dot, that of an object within."""
+    if name in values or "." not in name:
+        return values.get(name)
+    outer, inner = name.split(".", 1)
+    within = values.get(outer)
+    return _look_up(within, inner) if isinstance(within, dict) else None
+
+
+def _json_kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
+    return kinds.get(type(value), "null" if value is None else "a number")
+
+
+def _inferred(values: Sequence[Any]) -> Any:
+    """The pyarrow.DataType that holds all of `values` exactly; a string, where no other does."""
+    import pyarrow as pa
+
+    present = [value for value in values if value is not None]
+    for kind in (pa.bool_(), pa.int64(), pa.float64()):
+        try:
+            for value in present:
+                _fitted(value, str(kind))
+        except _NoFitError:
+            continue
+        if present:
+            return kind
+    return pa.string()
+
+
+def _fitted(value: Any, kind: str) -> Any:
+    """A JSON value as a column of a type (by Arrow's name) holds it; raises _NoFitError."""
+    if value is None:
+        return None
+    if kind == "string":
+        return clean_text(
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        )
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    if (kind == "bool" and isinstance(value, bool)) or (
+        kind == "int64" and is_int and -_INT64 <= value < _INT64
+    ):
+        return value
+    if kind == "double" and (isinstance(value, float) or (is_int and abs(value) <= _EXACT_FLOAT)):
+        return float(value)
+    raise _NoFitError
