@@ -128,6 +128,7 @@ class DecoderPool(Generic[Item]):
         self._coming = threading.Semaphore(_MOST_COMING)
         self._arrived: queue.SimpleQueue[tuple[_Task[Item], Coming[Item]]] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._upcoming: Any = None  # the caller's thread's
         self._released: queue.SimpleQueue[Batch[Item]] = queue.SimpleQueue()
         self._started: queue.SimpleQueue[tuple[str, ...] | None] = queue.SimpleQueue()
         self._feeder: threading.Thread | None = None
@@ -201,8 +202,19 @@ class DecoderPool(Generic[Item]):
             if self._started.get() is None:
                 return
 
+    def has_next(self, timeout: float) -> bool:
+        """Whether there is another batch, or the end, within `timeout` seconds."""
+        if self._upcoming is None:
+            with contextlib.suppress(queue.Empty):
+                self._upcoming = self._results.get(timeout=timeout)
+        return self._upcoming is not None
+
     def _complete(self) -> Iterator[Batch[Item]]:
-        while (result := self._results.get()) is not _END:
+        while True:
+            result = self._upcoming or self._results.get()
+            self._upcoming = None
+            if result is _END:
+                return
             if isinstance(result, BaseException):
                 raise result
             yield result

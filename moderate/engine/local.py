@@ -49,6 +49,7 @@ class _Fetched:
 Item = _Fetched | Skipped
 """What travels with an image's bytes."""
 
+_PATIENCE = 0.2  # seconds for another batch to be computed beside those under way
 NICENESS = 5
 """Of decoders that share the cores with the model: the model goes first, they fill what is left."""
 
@@ -145,7 +146,10 @@ class LocalEngine(Engine):
             pixels = batch.pixels()
             scorable = bool(pixels) and len(pixels[0]) > 0
             submitted.append((batch, self._classifier.submit(pixels) if scorable else None))
-            while len(submitted) > self._classifier.depth:
+            # Rows must not wait for a batch that a slow source may not have for hours.
+            while submitted and (
+                len(submitted) > self._classifier.depth or not self._pool.has_next(_PATIENCE)
+            ):
                 yield self._finish(*submitted.popleft())
         while submitted:
             yield self._finish(*submitted.popleft())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 
 from moderate.errors import UsageError
@@ -12,6 +13,7 @@ from moderate.report.summary import Summary, as_json
 from moderate.report.tables import facts, headline, tables
 from moderate.results.atomic import write_atomic
 from moderate.results.open import check_place
+from moderate.results.remote import is_remote, target_name
 from moderate.text import printable
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#!|])")
@@ -44,7 +46,7 @@ FORMATS: dict[str, Callable[[Summary], str]] = {".json": to_json, ".md": to_mark
 def check_summary_targets(targets: Sequence[str]) -> None:
     """Refuse before any work what could not be written. Raises UsageError or OutputError."""
     for target in targets:
-        if not target.lower().endswith(tuple(FORMATS)):
+        if not target_name(target).lower().endswith(tuple(FORMATS)):
             raise UsageError(
                 f"--summary {printable(target)}: the suffix decides the format; "
                 f"use one of {', '.join(FORMATS)}"
@@ -54,9 +56,17 @@ def check_summary_targets(targets: Sequence[str]) -> None:
 
 def write_summary(summary: Summary, target: str) -> None:
     """Write the summary whole or not at all. Raises OutputError."""
-    suffix = os.path.splitext(target)[1].lower()
-    text = FORMATS[suffix](summary)
-    write_atomic(target, text.encode("utf-8", "backslashreplace"))
+    suffix = os.path.splitext(target_name(target))[1].lower()
+    text = FORMATS[suffix](summary).encode("utf-8", "backslashreplace")
+    if not is_remote(target):
+        write_atomic(target, text)
+        return
+    from moderate.fetch.store import upload
+
+    with tempfile.NamedTemporaryFile(prefix="moderate-summary-") as file:
+        file.write(text)
+        file.flush()
+        upload(file.name, target)
 
 
 def _plain(text: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from moderate.errors import OutputError, UsageError
 from moderate.results.interface import ResultWriter
+from moderate.results.remote import UploadingWriter, is_remote, target_name
 from moderate.results.text_writers import CsvWriter, JsonlWriter
 from moderate.text import printable
 
@@ -25,7 +26,7 @@ def check_targets(targets: Sequence[str]) -> None:
     for target in targets:
         if to_stdout(target):
             continue
-        if not target.lower().endswith(SUFFIXES):
+        if not target_name(target).lower().endswith(SUFFIXES):
             raise UsageError(
                 f"--out {printable(target)}: the suffix decides the format; "
                 f"use one of {', '.join(SUFFIXES)} or - for standard output"
@@ -39,6 +40,11 @@ def check_targets(targets: Sequence[str]) -> None:
 
 def check_place(target: str) -> None:
     """Raises OutputError where a file can never be written under that name."""
+    if is_remote(target):
+        from moderate.fetch.store import check_target
+
+        check_target(target)
+        return
     folder = os.path.dirname(os.path.abspath(target))
     if not os.path.isdir(folder):
         raise OutputError(
@@ -50,7 +56,7 @@ def check_place(target: str) -> None:
 
 def has_metadata(target: str) -> bool:
     """Whether a results file of this name has its audit facts in a file beside it."""
-    return not target.lower().endswith(".parquet")
+    return not target_name(target).lower().endswith(".parquet")
 
 
 @contextlib.contextmanager
@@ -67,6 +73,10 @@ def open_writers(targets: Sequence[str]) -> Iterator[list[ResultWriter]]:
 
 
 def _open(target: str) -> ResultWriter:
+    return UploadingWriter(target, _open_local) if is_remote(target) else _open_local(target)
+
+
+def _open_local(target: str) -> ResultWriter:
     file = None if to_stdout(target) else target
     if target.lower().endswith(".parquet"):
         from moderate.results.parquet_writer import ParquetResultWriter

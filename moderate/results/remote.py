@@ -1,0 +1,64 @@
+"""Result files in an object store: written here, and there only when they are whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+
+from moderate.results.interface import ResultWriter
+from moderate.sources.interface import Column
+from moderate.types import Row
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_remote(target: str) -> bool:
+    """Whether a target is a URI and no local file."""
+    return bool(_URI.match(target))
+
+
+def target_name(target: str) -> str:
+    """The part of a target that ends in its suffix: a URI may have options behind it."""
+    return target.partition("?")[0] if is_remote(target) else target
+
+
+class UploadingWriter(ResultWriter):
+    """A writer of a local file, which is sent to `uri` when it is complete.
+
+    An object appears whole or not at all, but streaming into one leaves half of it behind where
+    the writer dies: so it takes the room of one more file here. `open_local` makes the writer.
+    """
+
+    def __init__(self, uri: str, open_local: Callable[[str], ResultWriter]) -> None:
+        self._uri = uri
+        self._folder = tempfile.mkdtemp(prefix="moderate-out-")
+        self._path = os.path.join(self._folder, os.path.basename(target_name(uri)))
+        self._writer = open_local(self._path)
+
+    def start(self, audit: dict[str, str], carried: Sequence[Column] = ()) -> None:
+        """See `ResultWriter`."""
+        self._writer.start(audit, carried)
+
+    def write(self, row: Row) -> None:
+        """See `ResultWriter`."""
+        self._writer.write(row)
+
+    def commit(self, ended: str) -> None:
+        """See `ResultWriter`."""
+        from moderate.fetch.store import upload
+
+        self._writer.commit(ended)
+        name, options = target_name(self._uri), self._uri[len(target_name(self._uri)) :]
+        # What describes the rows first: the rows' own name says that all is there.
+        for file in sorted(os.listdir(self._folder), key=len, reverse=True):
+            suffix = file[len(os.path.basename(self._path)) :]
+            upload(os.path.join(self._folder, file), name + suffix + options)
+        self.discard()
+
+    def discard(self) -> None:
+        """See `ResultWriter`."""
+        self._writer.discard()
+        shutil.rmtree(self._folder, ignore_errors=True)
