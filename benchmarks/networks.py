@@ -38,7 +38,16 @@ def random_bundle(folder: Path, architecture: str, size: int | None = None) -> P
     cfg = dict(model.pretrained_cfg)
     if size:
         cfg["input_size"] = (3, size, size)
-    kept = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "pool_size")
+    kept = (
+        "input_size",
+        "fixed_input_size",
+        "interpolation",
+        "crop_pct",
+        "crop_mode",
+        "mean",
+        "std",
+        "pool_size",
+    )
     config = {
         "architecture": architecture,
         "num_classes": len(LABELS),

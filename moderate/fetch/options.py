@@ -23,7 +23,7 @@ class HttpOptions:
     connect_timeout: float = 5.0
     read_timeout: float = 10.0
     concurrency: int = 64
-    concurrency_per_host: int = 8
+    concurrency_per_host: int = 32
     max_redirects: int = 5
     attempts: int = 3
     backoff: float = 0.5

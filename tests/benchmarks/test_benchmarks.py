@@ -130,6 +130,19 @@ def test_parity(tmp_path: Path) -> None:
     assert spread["score_std"] > 0.1  # else every decode would pass
 
 
+def test_urls(tmp_path: Path, cache: Path) -> None:
+    out = tmp_path / "out.json"
+    done = bench(
+        "urls",
+        *("--cache", str(cache), "--count", "8", "--repeat", "1", "--model", MODEL),
+        *("--json", str(out)),
+    )
+    told = result(done, out)
+    assert told["images"] == 8
+    rates = told["images_per_second"]
+    assert told["share"] == pytest.approx(rates["URLs"] / rates["disk"])
+
+
 def test_memory(tmp_path: Path, cache: Path) -> None:
     out = tmp_path / "out.json"
     done = bench(
