@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
+import pytest
 from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
@@ -58,6 +59,17 @@ class S3Server:
             yield
         finally:
             self.refuse = lambda environ: None
+
+
+@contextlib.contextmanager
+def fake_credentials() -> Iterator[None]:
+    """Credentials that only such a server takes, and nobody else is asked for any."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.delenv("AWS_ENDPOINT_URL", raising=False)
+        yield
 
 
 @contextlib.contextmanager

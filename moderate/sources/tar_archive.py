@@ -247,7 +247,7 @@ def _unpacked_zstd(file: io.BufferedReader, name: bytes) -> BinaryIO:
     except ImportError:
         raise InputError(
             f"{printable(path_text(name))} is compressed with zstd, which this Python cannot read; "
-            "install the package zstandard"
+            "pip install 'moderate[zstd]'"
         ) from None
     decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
     return cast("BinaryIO", decompressor.stream_reader(file, _READ_BYTES, read_across_frames=True))

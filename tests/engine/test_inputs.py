@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from http_servers import Farm, Request, Server, answer, plain
 from pictures import encode, scene
-from s3_server import S3Server, serve_s3
+from s3_server import S3Server, fake_credentials, serve_s3
 
 from moderate.cli.main import run
 from moderate.types import Category
@@ -34,11 +34,8 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[S3Server]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        with serve_s3() as server:
-            yield server
+    with fake_credentials(), serve_s3() as server:
+        yield server
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server, serve_s3
+from s3_server import S3Server, fake_credentials, serve_s3
 
 from moderate.errors import OutputError
 from moderate.fetch.local import FetchError
@@ -36,11 +36,7 @@ KEYS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def _environment() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with fake_credentials():
         yield
 
 

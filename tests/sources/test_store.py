@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from pictures import encode, scene
-from s3_server import S3Server, serve_s3
+from s3_server import S3Server, fake_credentials, serve_s3
 
 from moderate.errors import InputError
 from moderate.fetch.store import StoreFetcher, open_input
@@ -24,11 +24,7 @@ Found = list[ImageRef | Skipped]
 
 @pytest.fixture(scope="module", autouse=True)
 def _environment() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with fake_credentials():
         yield
 
 
