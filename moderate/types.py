@@ -103,7 +103,7 @@ _ERROR_MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.BAD_ARCHIVE_MEMBER: "broken, encrypted, or compressed in a way that is not supported",
     ErrorCode.ARCHIVE_LIMIT: "the archive is a bomb, or too large to be read",
     ErrorCode.EMPTY_FILE: "the file has no bytes",
-    ErrorCode.FILE_TOO_LARGE: "more bytes than --max-file-size",
+    ErrorCode.FILE_TOO_LARGE: "more bytes than --max-file-size (videos: --max-video-size)",
     ErrorCode.NOT_AN_IMAGE: "the bytes are no image (HTML, text, an archive, ...)",
     ErrorCode.UNSUPPORTED_FORMAT: "an image or video of a format outside the six supported ones",
     ErrorCode.TOO_MANY_PIXELS: "more pixels than --max-megapixels",
@@ -128,6 +128,7 @@ class Warn(StrEnum):
     ALPHA_AMBIGUOUS = "alpha_ambiguous"
     BAD_METADATA = "bad_metadata"
     SYMLINK_OUTSIDE = "symlink_outside"
+    VIDEO_INCOMPLETE = "video_incomplete"
 
     @property
     def meaning(self) -> str:
@@ -145,6 +146,8 @@ _WARN_MEANINGS: dict[Warn, str] = {
     "it would show something else",
     Warn.BAD_METADATA: "EXIF could not be read, so the orientation is unknown",
     Warn.SYMLINK_OUTSIDE: "reached through a link that leads out of the input folder",
+    Warn.VIDEO_INCOMPLETE: "some of the video was not scored: it is damaged, breaks off, "
+    "or has more frames than are taken",
 }
 
 

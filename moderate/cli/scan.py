@@ -205,6 +205,16 @@ def scan(
         list[str] | None,
         _option(metavar="HOST|NETWORK", help="The same for one host or network. May be repeated."),
     ] = None,
+    video_every: Annotated[
+        float | None,
+        _option(
+            min=0.1,
+            max=86_400.0,
+            metavar="SECONDS",
+            help="Score frames of local videos this far apart; needs 'moderate[video]'.",
+        ),
+    ] = None,
+    max_video_size: Annotated[str, _option(metavar="SIZE", help="Largest video to read.")] = "2GB",
     max_decoder_memory: Annotated[
         str,
         _option(metavar="SIZE", help="Most memory for a decoder process."),
@@ -244,6 +254,7 @@ def scan(
     or in a configuration file; the command line wins over both.
     """
     from moderate.classify.allocator import tune_allocator
+    from moderate.decode.video import VideoOptions
     from moderate.engine.scan import ScanOptions, plan, run
     from moderate.report.progress import progress_on
     from moderate.report.terminal import show
@@ -297,6 +308,9 @@ def scan(
             workers=parse_workers(workers),
             limit=limit,
             hourly_cost=hourly_cost,
+            video=VideoOptions(every=video_every, max_bytes=_bytes(max_video_size))
+            if video_every is not None
+            else None,
         )
     )
     card = planned.bundle.card
@@ -304,7 +318,8 @@ def scan(
         typer.echo(f"moderate: {card.name} is a demonstration, not a moderation model", err=True)
     tune_allocator()
     mode = "none" if quiet else progress
-    with progress_on(sys.stderr, mode, planned.job.sources, limit) as on_item:
+    countable = None if planned.job.video else planned.job.sources
+    with progress_on(sys.stderr, mode, countable, limit) as on_item:
         result = run(planned, on_item)
     if not quiet:
         rows_on_stdout = any(to_stdout(target) for target in out or ())

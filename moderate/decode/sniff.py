@@ -5,10 +5,19 @@ from __future__ import annotations
 import os
 import re
 
+VIDEO_OPTION = "--video-every SECONDS"
+"""What has frames of videos scored; see `moderate.decode.video`."""
+
 HEAD_BYTES = 1024
 """How many bytes from the start `sniff` wants; SVG may hide behind a long comment."""
 
 SUPPORTED = frozenset({"jpeg", "png", "webp", "gif", "bmp", "heif"})
+
+VIDEO_FORMATS = {
+    **{"mp4": "mp4", "m4v": "mp4", "mov": "quicktime", "quicktime": "quicktime"},
+    **dict.fromkeys(("webm", "mkv", "matroska"), "matroska"),
+}
+"""Kinds and suffixes of the videos whose frames can be scored, with the kind that each is."""
 
 # ISO base media brands (ftyp box). Sources: ISO/IEC 23008-12 for HEIF, the AVIF specification.
 _AVIF_BRANDS = frozenset({b"avif", b"avis", b"avio"})
@@ -153,7 +162,7 @@ def refusal(head: bytes, name: bytes) -> tuple[str, str] | None:
     if kind in SUPPORTED:
         return None
     if kind:
-        return "unsupported_format", f"{kind} is not supported; convert it to JPEG or PNG"
+        return "unsupported_format", _unsupported(kind)
     claimed = claimed_format(name)
     claims_other = claimed is not None and claimed not in SUPPORTED
     other = _other_content(head)
@@ -161,8 +170,14 @@ def refusal(head: bytes, name: bytes) -> tuple[str, str] | None:
     if other and not (claims_other and other in {"text", "XML", "gzip data"}):
         return "not_an_image", f"the bytes are {other}, not an image"
     if claims_other:
-        return "unsupported_format", f"{claimed} is not supported; convert it to JPEG or PNG"
+        return "unsupported_format", _unsupported(str(claimed))
     return "not_an_image", "the bytes are not those of any known image format"
+
+
+def _unsupported(kind: str) -> str:
+    if kind in VIDEO_FORMATS:
+        return f"{kind} is a video; give {VIDEO_OPTION} to have its frames scored"
+    return f"{kind} is not supported; convert it to JPEG or PNG"
 
 
 def _sniff_ftyp(head: bytes) -> str:

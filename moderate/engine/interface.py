@@ -10,6 +10,7 @@ from typing import Self
 from moderate.classify.bundle import Bundle
 from moderate.classify.device import Placement
 from moderate.decode.resize import PixelSpec
+from moderate.decode.video import VideoOptions
 from moderate.fetch.options import HttpOptions
 from moderate.policy.model import Policy
 from moderate.sources.interface import Column, Source
@@ -18,7 +19,10 @@ from moderate.types import Limits, Row, Skipped
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything that a run's rows depend on. batch_size and workers change speed alone."""
+    """Everything that a run's rows depend on. batch_size and workers change speed alone.
+
+    video is None where videos are refused. max_rows counts a video once, with all its rows.
+    """
 
     sources: Sequence[Source]
     bundle: Bundle
@@ -34,6 +38,7 @@ class Job:
     batch_size: int = 32
     workers: int = 1
     max_rows: int | None = None
+    video: VideoOptions | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -73,6 +78,11 @@ class Engine(ABC):
     @abstractmethod
     def protections(self) -> tuple[str, ...]:
         """What the decoders are hardened with; see `moderate.decode.sandbox`."""
+
+    @property
+    @abstractmethod
+    def limited(self) -> bool:
+        """Whether the rows end at the job's max_rows. Known after the last one."""
 
     @property
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,7 +17,17 @@ from moderate.decode.image import Undecoded
 from moderate.decode.pool import Batch, Coming, DecoderPool
 from moderate.decode.resize import Pixels
 from moderate.decode.sniff import HEAD_BYTES, SUPPORTED, claimed_format, refusal, sniff
+from moderate.decode.video import VideoSampler
 from moderate.engine.interface import Engine, Job
+from moderate.engine.videos import (
+    VideoBegin,
+    VideoEnd,
+    VideoFrame,
+    VideoRows,
+    not_local,
+    open_video,
+    video_parts,
+)
 from moderate.fetch.fetcher import Fetcher
 from moderate.fetch.local import FetchError
 from moderate.policy.decide import decide, views
@@ -27,6 +37,8 @@ from moderate.types import (
     ImageError,
     ImageFacts,
     ImageRef,
+    Inline,
+    Limits,
     Row,
     Scores,
     Skipped,
@@ -46,7 +58,7 @@ class _Fetched:
     error: ImageError | None = None
 
 
-Item = _Fetched | Skipped
+Item = _Fetched | Skipped | VideoBegin | VideoEnd
 """What travels with an image's bytes."""
 
 _PATIENCE = 0.2  # seconds for another batch to be computed beside those under way
@@ -65,6 +77,10 @@ class LocalEngine(Engine):
         self._classifier: Classifier
         self._placement: Placement
         self._protections: tuple[str, ...] = ()
+        self._limited = False
+
+    def _cut(self) -> None:
+        self._limited = True
 
     def __enter__(self) -> Self:
         """See `Engine`. Decoding starts while torch is still being imported."""
@@ -73,7 +89,7 @@ class LocalEngine(Engine):
             self._pool = self._stack.enter_context(
                 DecoderPool(
                     job.specs,
-                    job.limits,
+                    _decoding_limits(job),
                     job.workers,
                     job.batch_size,
                     niceness=NICENESS,
@@ -82,7 +98,11 @@ class LocalEngine(Engine):
             )
             # Entered last, so that it is left first: the pool waits for what is on its way.
             fetcher = self._stack.enter_context(Fetcher(job.limits, job.http))
-            self._batches = self._pool.run(read_images(job, fetcher))
+            sampler = make_sampler(job)
+            if sampler:
+                self._stack.callback(sampler.close)
+            images = read_images(job, fetcher, sampler, self._cut)
+            self._batches = self._pool.run(images)
             self._placement = place(job.device, job.precision, job.backend)
             from moderate.classify.classifier import Classifier
 
@@ -112,6 +132,11 @@ class LocalEngine(Engine):
         return self._protections
 
     @property
+    def limited(self) -> bool:
+        """See `Engine`."""
+        return self._limited
+
+    @property
     def batch_limit(self) -> int | None:
         """See `Engine`."""
         return self._classifier.batch_limit
@@ -131,15 +156,19 @@ class LocalEngine(Engine):
 
     def rows(self) -> Iterator[Row | Skipped]:
         """See `Engine`."""
-        early: dict[int, list[Row | Skipped]] = {}
+        early: dict[int, list[_Result]] = {}
         turn = 0
-        for number, rows in self._scored():
-            early[number] = rows
+        videos = VideoRows(self._job.policy)
+        for number, results in self._scored():
+            early[number] = results
             while turn in early:
-                yield from early.pop(turn)
+                for result in early.pop(turn):
+                    item = result if isinstance(result, Skipped) else videos.take(result)
+                    if item is not None:
+                        yield item
                 turn += 1
 
-    def _scored(self) -> Iterator[tuple[int, list[Row | Skipped]]]:
+    def _scored(self) -> Iterator[tuple[int, list[_Result]]]:
         """Rows of each batch with its number, in the order in which batches are complete."""
         submitted: deque[tuple[Batch[Item], Pending | None]] = deque()
         for batch in self._batches:
@@ -154,15 +183,13 @@ class LocalEngine(Engine):
         while submitted:
             yield self._finish(*submitted.popleft())
 
-    def _finish(
-        self, batch: Batch[Item], pending: Pending | None
-    ) -> tuple[int, list[Row | Skipped]]:
+    def _finish(self, batch: Batch[Item], pending: Pending | None) -> tuple[int, list[_Result]]:
         scored = iter(pending.result() if pending else ())
         self._pool.release(batch)
-        rows: list[Row | Skipped] = []
+        rows: list[_Result] = []
         for entry in batch.entries:
             item, outcome = entry.item, entry.outcome
-            if isinstance(item, Skipped):
+            if not isinstance(item, _Fetched):
                 rows.append(item)
             elif item.error is not None:
                 rows.append(self._row(item.ref, item.facts, item.error))
@@ -182,13 +209,40 @@ class LocalEngine(Engine):
         return Row(ref, facts, scores, decision, reasons, derived, error)
 
 
+_Result = Row | Skipped | VideoBegin | VideoEnd
 _Images = Iterator[tuple[Item, "bytes | Coming[Item] | None"]]
 
 
-def read_images(job: Job, fetcher: Fetcher) -> _Images:
+def make_sampler(job: Job) -> VideoSampler | None:
+    """What samples the job's videos, if it has them sampled."""
+    if job.video is None:
+        return None
+    return VideoSampler(
+        job.video,
+        job.limits,
+        exact=job.exact_decode,
+        niceness=NICENESS,
+        require_sandbox=job.require_sandbox,
+    )
+
+
+def _decoding_limits(job: Job) -> Limits:
+    """A frame of a video is no compressed file: --max-file-size is not meant for it."""
+    sampler = make_sampler(job)
+    most = max(job.limits.max_file_bytes, sampler.still_bytes if sampler else 0)
+    return replace(job.limits, max_file_bytes=most)
+
+
+def read_images(
+    job: Job,
+    fetcher: Fetcher,
+    sampler: VideoSampler | None = None,
+    on_limit: Callable[[], None] = lambda: None,
+) -> _Images:
     """Every input with its bytes, with their future, or without where there is nothing to decode.
 
-    Stops after job.max_rows images.
+    Stops after job.max_rows images and says so to `on_limit`. A video has as many items as
+    `video_parts` gives.
     """
     rows = 0
     columns = [column.name for column in job.columns]
@@ -201,13 +255,38 @@ def read_images(job: Job, fetcher: Fetcher) -> _Images:
             if names != columns:
                 values = dict(zip(names, found.carried, strict=False))
                 found = replace(found, carried=tuple(values.get(name) for name in columns))
-            yield _fetch(found, fetcher)
+            if sampler and sampler.closed:
+                return
+            parts = _video(found, sampler) if sampler else None
+            if parts is None:
+                yield _fetch(found, fetcher, videos=sampler is not None)
+            else:
+                yield from parts
             rows += 1
             if rows == job.max_rows:
+                on_limit()
                 return
 
 
-def _fetch(ref: ImageRef, fetcher: Fetcher) -> tuple[Item, bytes | Coming[Item] | None]:
+def _video(ref: ImageRef, sampler: VideoSampler) -> _Images | None:
+    """The items of a video, None for what is no local video."""
+    opened = open_video(ref, sampler.options.max_bytes)
+    if opened is None:
+        return None
+    if isinstance(opened, VideoEnd):
+        return iter([(opened, None)])
+    return map(_part, video_parts(ref, *opened, sampler))
+
+
+def _part(part: VideoBegin | VideoFrame | VideoEnd) -> tuple[Item, bytes | None]:
+    if isinstance(part, VideoFrame):
+        return _Fetched(part.ref, part.facts, part.error), part.data
+    return part, None
+
+
+def _fetch(
+    ref: ImageRef, fetcher: Fetcher, *, videos: bool = False
+) -> tuple[Item, bytes | Coming[Item] | None]:
     facts = ImageFacts(warnings=ref.warnings)
     if ref.error is not None:
         return _Fetched(ref, facts, ref.error), None
@@ -215,17 +294,19 @@ def _fetch(ref: ImageRef, fetcher: Fetcher) -> tuple[Item, bytes | Coming[Item] 
         data = fetcher.fetch(ref)
     except FetchError as error:
         return _failed(ref, error), None
+    if isinstance(ref.location, Inline):
+        ref = replace(ref, location=Inline(b""))  # rows wait for their turn, bytes need not
     if not isinstance(data, Future):
-        return _examine(ref, data)
+        return _examine(ref, data, videos)
     coming: Coming[Item] = Future()
-    data.add_done_callback(partial(_arrive, ref, coming))
+    data.add_done_callback(partial(_arrive, ref, coming, videos))
     return _Fetched(ref, facts), coming
 
 
-def _arrive(ref: ImageRef, coming: Coming[Item], fetched: Future[bytes]) -> None:
+def _arrive(ref: ImageRef, coming: Coming[Item], videos: bool, fetched: Future[bytes]) -> None:
     """On the thread that the bytes came in on."""
     try:
-        coming.set_result(_examine(ref, fetched.result()))
+        coming.set_result(_examine(ref, fetched.result(), videos))
     except FetchError as error:
         coming.set_result((_failed(ref, error), None))
     except BaseException as error:  # noqa: BLE001 - raised where the run can be ended
@@ -236,14 +317,15 @@ def _failed(ref: ImageRef, error: FetchError) -> _Fetched:
     return _Fetched(ref, ImageFacts(warnings=ref.warnings, bytes=error.size), error.error)
 
 
-def _examine(ref: ImageRef, data: bytes) -> tuple[Item, bytes | None]:
-    """What the bytes say before they are decoded."""
+def _examine(ref: ImageRef, data: bytes, videos: bool) -> tuple[Item, bytes | None]:
+    """What the bytes say before they are decoded. videos: whether they are sampled elsewhere."""
     head = data[:HEAD_BYTES]
     kind = sniff(head)
     digest = hashlib.sha256(data).hexdigest()
     facts = ImageFacts(warnings=ref.warnings, format=kind, bytes=len(data), sha256=digest)
     if refused := refusal(head, ref.name):
-        return _Fetched(ref, facts, ImageError(ErrorCode(refused[0]), refused[1])), None
+        message = (not_local(head, ref.name) if videos else None) or refused[1]
+        return _Fetched(ref, facts, ImageError(ErrorCode(refused[0]), message)), None
     claimed = claimed_format(ref.name)
     if kind in SUPPORTED and claimed and claimed != kind:
         facts = replace(facts, warnings=(*facts.warnings, Warn.EXTENSION_MISMATCH))

@@ -14,6 +14,7 @@ from uuid import uuid4
 from moderate.classify.bundle import Bundle, load_bundle
 from moderate.cores import available_cores
 from moderate.decode.sandbox import MIN_MEMORY_BYTES
+from moderate.decode.video import LEAST_EVERY, VideoOptions, require_pyav
 from moderate.engine.interface import Engine, Job
 from moderate.engine.local import LocalEngine
 from moderate.errors import InputError, UsageError, WeightsError
@@ -58,6 +59,7 @@ class ScanOptions:
     workers: int | None = None
     limit: int | None = None
     hourly_cost: float | None = None
+    video: VideoOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,10 @@ def plan(options: ScanOptions) -> Plan:
         raise UsageError(
             f"--max-decoder-memory: a decoder needs {MIN_MEMORY_BYTES >> 20}MB at the least"
         )
+    if options.video:
+        if not LEAST_EVERY <= options.video.every < float("inf"):
+            raise UsageError(f"--video-every: use {LEAST_EVERY:g} seconds or more")
+        require_pyav()
     check_targets(options.out)
     check_summary_targets(options.summary)
     _check_distinct(options)
@@ -103,6 +109,7 @@ def plan(options: ScanOptions) -> Plan:
         batch_size=options.batch_size,
         workers=options.workers or available_cores(),
         max_rows=options.limit,
+        video=options.video,
     )
     if reading.keep and not job.columns:
         raise UsageError("--keep: none of the inputs has columns; it goes with manifests")
@@ -133,7 +140,7 @@ def run(planned: Plan, on_item: Callable[[Row | Skipped], None]) -> Summary:
     clock = time.monotonic()
     with open_writers(options.out) as writers, LocalEngine(planned.job) as engine:
         summary = Summary(_audit(planned, engine, started), planned.policy.policy)
-        summary.hourly_cost, summary.limit = options.hourly_cost, options.limit
+        summary.hourly_cost = options.hourly_cost
         summary.startup_seconds = time.monotonic() - clock
         for writer in writers:
             writer.start(audit_facts(summary.audit), planned.job.columns)
@@ -147,6 +154,7 @@ def run(planned: Plan, on_item: Callable[[Row | Skipped], None]) -> Summary:
                         writer.write(item)
                 on_item(item)
         summary.batch_limit = engine.batch_limit
+        summary.limit = options.limit if engine.limited else None
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
         named = not any(source.may_be_empty for source in planned.job.sources)
         if named and summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:

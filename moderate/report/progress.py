@@ -31,9 +31,12 @@ OnItem = Callable[[Row | Skipped], None]
 
 @contextmanager
 def progress_on(
-    stream: IO[str], mode: str, sources: Sequence[Source], max_rows: int | None
+    stream: IO[str], mode: str, sources: Sequence[Source] | None, max_rows: int | None
 ) -> Iterator[OnItem]:
-    """A function to call with every item of the run. mode: auto, bar, plain or none."""
+    """A function to call with every item of the run. mode: auto, bar, plain or none.
+
+    sources are counted to show how much is left, where there is one row for each input.
+    """
     if mode == "auto":
         mode = "bar" if stream.isatty() else "none"
     if mode == "bar":
@@ -44,7 +47,9 @@ def progress_on(
         yield lambda item: None
 
 
-def _bar(stream: IO[str], sources: Sequence[Source], max_rows: int | None) -> Iterator[OnItem]:
+def _bar(
+    stream: IO[str], sources: Sequence[Source] | None, max_rows: int | None
+) -> Iterator[OnItem]:
     columns = (
         SpinnerColumn(),
         BarColumn(bar_width=24),
@@ -56,12 +61,12 @@ def _bar(stream: IO[str], sources: Sequence[Source], max_rows: int | None) -> It
     with Progress(*columns, console=console(stream), transient=True) as bar:
         task = bar.add_task("images", total=None)
 
-        def count() -> None:
-            bar.update(task, total=_count(sources, max_rows))
+        def count(countable: Sequence[Source]) -> None:
+            bar.update(task, total=_count(countable, max_rows))
 
         # Counting walks the folders a second time, beside the run: only a person who watches pays.
-        if all(source.countable for source in sources):
-            threading.Thread(target=count, name="count", daemon=True).start()
+        if sources and all(source.countable for source in sources):
+            threading.Thread(target=count, args=(sources,), name="count", daemon=True).start()
 
         def advance(item: Row | Skipped) -> None:
             if isinstance(item, Row):

@@ -48,7 +48,7 @@ class Summary:
 
     seconds is wall clock from start to last row; startup_seconds the part of it in which torch was
     imported and the weights loaded. batch_limit is how many images a forward pass was cut down to
-    for want of memory, None where none was.
+    for want of memory, limit the --limit that cut the input; None where none did.
     """
 
     audit: Audit
@@ -146,7 +146,7 @@ class Summary:
                 f"Memory ran short: from then on the model was given {self.batch_limit} images at "
                 "a time."
             )
-        if self.limit is not None and self.rows >= self.limit:
+        if self.limit is not None:
             notes.append(f"Stopped at --limit {self.limit}: there may be more input.")
         if self.unscored_categories:
             what = "sends them to review" if self.policy.on_unscored == "review" else "ignores that"

@@ -1,0 +1,256 @@
+"""Videos in a run: a file becomes its frames between two markers, their rows become its row."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from moderate.decode.sniff import HEAD_BYTES, claimed_format, refusal, sniff
+from moderate.decode.video import (
+    PassedOverError,
+    Still,
+    VideoError,
+    VideoSampler,
+    video_kind,
+)
+from moderate.fetch.local import FetchError, OpenFile, open_regular, os_error
+from moderate.policy.decide import decide, views
+from moderate.policy.model import Policy
+from moderate.types import (
+    CATEGORIES,
+    UNSCORED,
+    Category,
+    Decision,
+    ErrorCode,
+    ImageError,
+    ImageFacts,
+    ImageRef,
+    Inline,
+    Row,
+    Warn,
+)
+
+_REASONS_KEPT = 3  # of frames that no score explains
+_HASHED_AT_ONCE = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VideoBegin:
+    """The rows from here to the next VideoEnd are those of frames of one video."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """A frame to decode like any image, or why there is none at its time."""
+
+    ref: ImageRef
+    facts: ImageFacts
+    data: bytes | None
+    error: ImageError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VideoEnd:
+    """What is known of the video itself. error is for a video without any frame."""
+
+    ref: ImageRef
+    facts: ImageFacts
+    error: ImageError | None = None
+
+
+VideoPart = VideoBegin | VideoFrame | VideoEnd
+
+
+def open_video(ref: ImageRef, max_bytes: int) -> tuple[OpenFile, str | None, str] | VideoEnd | None:
+    """A local file that is a video: open, what `sniff` calls it, and the kind to read it as.
+
+    None for everything else; VideoEnd where it is too large or cannot be read. The caller closes
+    the file.
+    """
+    if ref.error is not None or ref.location is not None:
+        return None
+    try:
+        file = open_regular(ref.path, follow_symlinks=ref.follow_symlinks)
+    except FetchError:
+        return None  # said by whoever reads images
+    found = False
+    try:
+        head = os.pread(file.fd, HEAD_BYTES, 0)
+        sniffed = sniff(head)
+        kind = video_kind(sniffed, claimed_format(ref.name)) if head else None
+        if kind is None or _is_plainly_other(head, ref.name):
+            return None
+        facts = ImageFacts(warnings=ref.warnings, format=sniffed, bytes=file.size)
+        if file.size > max_bytes:
+            said = f"{file.size} bytes is over the limit of {max_bytes}"
+            said = f"{said}; raise it with --max-video-size"
+            return VideoEnd(ref, facts, ImageError(ErrorCode.FILE_TOO_LARGE, said))
+        found = True
+        return file, sniffed, kind
+    except OSError:
+        return None
+    finally:
+        if not found:
+            os.close(file.fd)
+
+
+def video_parts(
+    ref: ImageRef, file: OpenFile, sniffed: str | None, kind: str, sampler: VideoSampler
+) -> Iterator[VideoPart]:
+    """The frames of an open video, which is closed at the end, between their markers.
+
+    Where the video breaks off after some frames, the last of them is the error.
+    """
+    try:
+        facts = ImageFacts(warnings=ref.warnings, format=sniffed, bytes=file.size)
+        try:
+            facts = replace(facts, sha256=_sha256(file.fd))
+        except OSError as failed:
+            yield VideoBegin()
+            yield VideoEnd(ref, facts, os_error(failed))
+            return
+        yield VideoBegin()
+        yield from _sampled(ref, facts, sampler, file.fd, kind)
+    finally:
+        os.close(file.fd)
+
+
+def _sampled(
+    ref: ImageRef, facts: ImageFacts, sampler: VideoSampler, fd: int, kind: str
+) -> Iterator[VideoPart]:
+    count = 0
+    still: Still | None = None
+    frame_facts = ImageFacts(warnings=ref.warnings, format=facts.format)
+    error: ImageError | None = None
+    try:
+        for still in sampler.sample(fd, kind):
+            if count == 0:
+                facts = replace(facts, width=still.width, height=still.height)
+            count += 1
+            yield VideoFrame(_frame_ref(ref, still.seconds), frame_facts, still.data)
+    except VideoError as broke:
+        error = ImageError(broke.code, str(broke))
+        if count:
+            facts = replace(facts, warnings=(*facts.warnings, Warn.VIDEO_INCOMPLETE))
+        if count and still and not isinstance(broke, PassedOverError):
+            broken_at = _frame_ref(ref, still.seconds + sampler.options.every)
+            yield VideoFrame(broken_at, frame_facts, None, error)
+    if count == 0 and error is None:
+        error = ImageError(ErrorCode.CORRUPT_IMAGE, "there is no frame in it")
+    yield VideoEnd(ref, replace(facts, frames=count or None), None if count else error)
+
+
+def not_local(head: bytes, name: bytes) -> str | None:
+    """Why a video that did not come from a local file is refused where others are sampled."""
+    if video_kind(sniff(head), claimed_format(name)) and not _is_plainly_other(head, name):
+        return "videos are read from local files only"
+    return None
+
+
+@dataclass(slots=True)
+class VideoRows:
+    """Follows the rows of a run in their order, and gives each video its own."""
+
+    policy: Policy
+    _frames: list[Row] | None = None
+    _best: dict[Category, tuple[float, str]] = field(default_factory=dict)
+
+    def take(self, item: Row | VideoBegin | VideoEnd) -> Row | None:
+        """The row to put out for an item: itself, none, or that of the video that ends."""
+        if isinstance(item, VideoBegin):
+            self._frames = []
+            return None
+        if isinstance(item, VideoEnd):
+            frames, self._frames = self._frames or [], None
+            return video_row(self.policy, item, frames)
+        if self._frames is not None:
+            self._frames.append(item)
+        return item
+
+
+def video_row(policy: Policy, end: VideoEnd, frames: list[Row]) -> Row:
+    """One row for a video: the maximum of each category, the worst decision, and at which times.
+
+    The decision is the worst of the policy's on the maxima and of the frames' own, among which
+    those that failed have on_error.
+    """
+    good = [row for row in frames if row.error is None]
+    if not good:
+        error = end.error or _none_scored(frames)
+        decision, reasons = decide(policy, UNSCORED, end.facts.warnings, error)
+        return Row(end.ref, end.facts, UNSCORED, decision, reasons, views(policy, UNSCORED), error)
+    facts = end.facts
+    if len(good) < len(frames) and Warn.VIDEO_INCOMPLETE not in facts.warnings:
+        facts = replace(facts, warnings=(*facts.warnings, Warn.VIDEO_INCOMPLETE))
+    scores: dict[Category, float | None] = dict(UNSCORED)
+    times: dict[str, str] = {}
+    for category in CATEGORIES:
+        scored = [(row.scores[category], row) for row in good]
+        found = [(score, row) for score, row in scored if score is not None]
+        if found:
+            score, row = max(found, key=lambda pair: pair[0])
+            scores[category], times[category.value] = score, _time_of(row)
+    decision, reasons = decide(policy, scores, facts.warnings, None)
+    told = [_placed(reason, times) for reason in reasons]
+    worst = max((row.decision for row in frames), key=lambda one: one.severity)
+    if worst.severity > decision.severity:
+        decision, told = worst, []
+    if decision is not Decision.APPROVE:
+        told += _of_frames(decision, frames)
+    return Row(end.ref, facts, scores, decision, tuple(told), views(policy, scores))
+
+
+def _of_frames(decision: Decision, frames: list[Row]) -> list[str]:
+    """Reasons of frames' own that the maxima do not show: errors and warnings."""
+    own = [
+        f"{reason} at {_time_of(row)}"
+        for row in frames
+        if row.decision is decision
+        for reason in row.reasons
+        if reason.startswith(("error ", "warning "))
+    ]
+    more = len(own) - _REASONS_KEPT
+    return own[:_REASONS_KEPT] + ([f"the same of {more} more frames"] if more > 0 else [])
+
+
+def _placed(reason: str, times: dict[str, str]) -> str:
+    at = times.get(reason.split(" ", 1)[0])
+    return f"{reason} at {at}" if at else reason
+
+
+def _none_scored(frames: list[Row]) -> ImageError:
+    first = next(row.error for row in frames if row.error is not None)
+    return ImageError(first.code, f"none of {len(frames)} frames could be scored: {first.message}")
+
+
+def _frame_ref(ref: ImageRef, seconds: float) -> ImageRef:
+    """Without the bytes: rows wait in batches, and so many pictures are too much to hold."""
+    path = ref.path + b"!/" + timestamp(seconds).encode()
+    return ImageRef(path, ref.warnings, location=Inline(b""), carried=ref.carried)
+
+
+def timestamp(seconds: float) -> str:
+    """HH:MM:SS.mmm"""
+    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}.{milliseconds % 1000:03}"
+
+
+def _time_of(row: Row) -> str:
+    return row.ref.path.rpartition(b"!/")[2].decode()
+
+
+def _is_plainly_other(head: bytes, name: bytes) -> bool:
+    refused = refusal(head, name)
+    return refused is not None and refused[0] == ErrorCode.NOT_AN_IMAGE
+
+
+def _sha256(fd: int) -> str:
+    digest = hashlib.sha256()
+    position = 0
+    while block := os.pread(fd, _HASHED_AT_ONCE, position):
+        digest.update(block)
+        position += len(block)
+    return digest.hexdigest()
