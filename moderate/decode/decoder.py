@@ -19,17 +19,25 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from moderate.decode.image import Undecoded
-from moderate.decode.ring import Layout, allocate
+from moderate.decode.ring import Layout, above_standard, allocate
 from moderate.decode.worker import MAX_PACKET
 from moderate.errors import RunError
 from moderate.text import one_line
 from moderate.types import ErrorCode, ImageFacts, Limits, Warn
 
+_ENVIRONMENT = ("PATH", "PYTHON", "LD_", "LANG", "LC_", "VIRTUAL_ENV", "HOME", "TMPDIR")
 _START_TIMEOUT = 60.0  # seconds a decoder may take to import its codecs on a busy machine
 
 
 class DecoderGoneError(Exception):
-    """The process died, or said what no decoder of ours says; its message is for the row."""
+    """The process died, or said what no decoder of ours says; its message is for the row.
+
+    delivered says whether it had got its image.
+    """
+
+    def __init__(self, message: str, *, delivered: bool = True) -> None:
+        super().__init__(message)
+        self.delivered = delivered
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +52,25 @@ class Decoder:
     """A process that holds at most one image. `deadline` is when its patience ends, monotonic."""
 
     def __init__(self, limits: Limits, layout: Layout, ring_fd: int, start: dict[str, Any]) -> None:
-        """Start the process; `start` is what it needs to know beside limits and layout."""
+        """Start the process; `start` is what it needs to know beside limits and layout.
+
+        Raises OSError where the system has no process, memory or descriptor left for it.
+        """
         self._limits = limits
         self.ready = False
         self.busy = False
         self.deadline = time.monotonic() + _START_TIMEOUT
         input_bytes = max(1, limits.max_file_bytes)
-        input_fd = allocate("moderate-input", input_bytes)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs = socket.socket(fileno=above_standard(theirs.detach()))
         ours.setblocking(False)
         self._channel = ours
+        try:
+            input_fd = allocate("moderate-input", input_bytes)
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         descriptors = (theirs.fileno(), ring_fd, input_fd)
         try:
             self._input = mmap.mmap(input_fd, input_bytes)
@@ -65,7 +82,8 @@ class Decoder:
                 stdout=subprocess.DEVNULL,  # what a library prints has no place among our rows
                 stderr=subprocess.DEVNULL,
                 env={
-                    **os.environ,
+                    # Not all of it: keys and tokens are none of a decoder's business.
+                    **{k: v for k, v in os.environ.items() if k.startswith(_ENVIRONMENT)},
                     "OMP_NUM_THREADS": "1",
                     "OPENBLAS_NUM_THREADS": "1",
                     "MALLOC_ARENA_MAX": "1",
@@ -75,6 +93,9 @@ class Decoder:
                 },
                 start_new_session=True,  # a Ctrl-C at the terminal is the parent's to handle
             )
+        except OSError:
+            ours.close()
+            raise
         finally:
             theirs.close()
             os.close(input_fd)
@@ -100,13 +121,18 @@ class Decoder:
         try:
             self._channel.send(json.dumps([len(data), place.batch, place.index]).encode())
         except OSError:
-            raise DecoderGoneError(self._last_words()) from None
+            raise DecoderGoneError(self._last_words(), delivered=False) from None
 
     def hear_ready(self) -> tuple[str, ...]:
-        """The protections that the new process runs under. Raises RunError or DecoderGoneError."""
+        """The protections that the new process runs under.
+
+        Raises DecoderGoneError; RunError where it refuses to run so.
+        """
         told = self._hear()
+        if "refused" in told:
+            raise RunError(one_line(str(told["refused"])))
         if "failed" in told:
-            raise RunError(f"a decoder process could not start: {one_line(str(told['failed']))}")
+            raise DecoderGoneError(one_line(str(told["failed"])))
         self.ready = True
         return tuple(str(name) for name in told.get("ready", ()))
 

@@ -25,6 +25,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from moderate.cores import available_cores
 from moderate.decode.decoder import Decoder, DecoderGoneError, Place
 from moderate.decode.image import Undecoded
 from moderate.decode.resize import Pixels, PixelSpec
@@ -38,7 +39,10 @@ _MOST_ENTRIES = 4096  # in a batch: what needs no decoding waits with its neighb
 _MOST_AHEAD = 4 * _MOST_ENTRIES  # entries under way, for their rows wait in order
 _MOST_COMING = 128  # images on their way from elsewhere, each up to a whole file in memory
 _IDLE = 1.0  # seconds without input after which a batch goes ahead as it is
-_FAILED_STARTS = 3  # in a row; a machine short of memory may lose one
+_FAILED_STARTS = 3  # in a row, before the first decoder of the run was ready
+_FAILED_RESTARTS = 20  # in a row and with none left, later: the machine may be short of something
+_LONGEST_PAUSE = 1.0  # seconds before the next attempt
+_MOST_TRIES = 10  # of one image whose decoders die before they get it
 _TICK = 1.0  # seconds between looks around when nothing is due
 
 
@@ -85,6 +89,8 @@ class _Task(Generic[Item]):
     batch: Batch[Item]
     place: Place
     data: bytes = b""
+    deaths: int = 0  # of decoders that had it
+    tries: int = 0
 
 
 Coming = Future[tuple[Item, "bytes | None"]]
@@ -148,6 +154,10 @@ class DecoderPool(Generic[Item]):
         self._last_input = 0.0
         self._ended = False
         self._failed_starts = 0
+        self._ever_ready = False
+        self._start_again = 0.0
+        # More at once would only run into each other's time limits.
+        self._most_busy = max(1, min(workers, 2 * available_cores()))
 
     def __enter__(self) -> DecoderPool[Item]:
         return self
@@ -245,9 +255,8 @@ class DecoderPool(Generic[Item]):
     def _feed(self) -> None:
         try:
             self._selector.register(self._alarm, selectors.EVENT_READ)
-            for _ in range(self._count):
-                self._start_one()
             while not (self._stopped or self._all_handed_over()):
+                self._start_missing()
                 self._hand_out()
                 self._wait()
             self._results.put(_END)
@@ -268,6 +277,8 @@ class DecoderPool(Generic[Item]):
         """Give what was read to idle decoders, as far as there is room in the ring."""
         self._take_arrivals()
         idle = [d for d, task in self._decoders.items() if d.ready and task is None]
+        busy = sum(task is not None for task in self._decoders.values())
+        idle = idle[: max(0, self._most_busy - busy)]
         if self._suspects:
             # One that killed a decoder is tried again alone: no neighbour can be the cause then.
             if idle and not any(self._decoders.values()):
@@ -348,7 +359,9 @@ class DecoderPool(Generic[Item]):
 
     def _has_room(self) -> bool:
         oldest = next(iter(self._open.values()), None)
-        return oldest is None or self._taken - oldest.first < _MOST_AHEAD
+        if oldest is None or oldest is self._current:
+            return True
+        return self._taken - oldest.first < _MOST_AHEAD
 
     def _new_batch(self) -> Batch[Item]:
         batch: Batch[Item] = Batch(self._batches, self._taken)
@@ -374,7 +387,7 @@ class DecoderPool(Generic[Item]):
         try:
             decoder.give(task.data, task.place)
         except DecoderGoneError as gone:
-            self._lost(decoder, ErrorCode.DECODER_CRASHED, str(gone))
+            self._lost(decoder, ErrorCode.DECODER_CRASHED, str(gone), delivered=gone.delivered)
 
     def _wait(self) -> None:
         """Wait for something to happen; take in what decoders say; end those out of time."""
@@ -382,6 +395,8 @@ class DecoderPool(Generic[Item]):
             return
         now = time.monotonic()
         due = [d.deadline for d in self._decoders if d.busy or not d.ready]
+        if len(self._decoders) < self._count:
+            due.append(self._start_again)
         for key, _ in self._selector.select(max(0.0, min([*due, now + _TICK]) - now)):
             if isinstance(key.fileobj, Decoder):
                 self._hear(key.fileobj)
@@ -398,13 +413,15 @@ class DecoderPool(Generic[Item]):
         for decoder in [d for d in self._decoders if (d.busy or not d.ready) and now > d.deadline]:
             limit = self._limits.decode_timeout
             said = f"decoding took over {limit:g} s; raise the limit with --decode-timeout"
+            if not decoder.ready:
+                said = "one was not ready after a minute; is the machine overloaded?"
             self._lost(decoder, ErrorCode.DECODE_TIMEOUT, said)
 
     def _hear(self, decoder: Decoder) -> None:
         try:
             if not decoder.ready:
                 self._started.put(decoder.hear_ready())
-                self._failed_starts = 0
+                self._failed_starts, self._ever_ready = 0, True
                 return
             task = self._decoders[decoder]
             outcome = decoder.hear_outcome()
@@ -419,21 +436,27 @@ class DecoderPool(Generic[Item]):
         if isinstance(outcome, Undecoded) and outcome.code is ErrorCode.OUT_OF_MEMORY:
             self._replace(decoder)  # what the picture left in its memory is the next one's loss
 
-    def _lost(self, decoder: Decoder, code: ErrorCode, message: str) -> None:
+    def _lost(
+        self, decoder: Decoder, code: ErrorCode, message: str, *, delivered: bool = True
+    ) -> None:
         """A decoder died or overran its time: settle its image, or try that once more alone."""
         task = self._decoders[decoder]
         if not decoder.ready:
-            self._failed_starts += 1
-            if self._failed_starts >= _FAILED_STARTS:
-                raise RunError(f"decoder processes do not start: {message}")
+            self._remove(decoder)
+            self._start_failed(message)
+            return
         self._replace(decoder)
         if task is None:
             return  # it died idle, which is no image's fault
-        if code is ErrorCode.DECODER_CRASHED and task not in self._suspects:
-            self._suspects.append(task)
-        else:
-            again = ", twice" if code is ErrorCode.DECODER_CRASHED else ""
-            self._settle(task, Undecoded(code, message + again, ImageFacts()))
+        if code is ErrorCode.DECODER_CRASHED:
+            task.deaths += delivered
+            task.tries += 1
+            if task.deaths < 2 and task.tries < _MOST_TRIES:
+                if task not in self._suspects:
+                    self._suspects.append(task)
+                return
+            message += ", twice"
+        self._settle(task, Undecoded(code, message, ImageFacts()))
 
     def _settle(self, task: _Task[Item], outcome: ImageFacts | Undecoded | None) -> None:
         if self._suspects and self._suspects[0] is task:
@@ -442,16 +465,36 @@ class DecoderPool(Generic[Item]):
         task.batch.unsettled -= 1
         self._hand_over(task.batch)
 
-    def _start_one(self) -> None:
-        decoder = Decoder(self._limits, self._layout, self._ring_fd, self._start)
-        self._decoders[decoder] = None
-        self._selector.register(decoder, selectors.EVENT_READ, decoder)
+    def _start_missing(self) -> None:
+        """Bring the decoders up to their number; where one does not start, go on with the others.
 
-    def _replace(self, decoder: Decoder) -> None:
+        Raises RunError where none does.
+        """
+        while len(self._decoders) < self._count and time.monotonic() >= self._start_again:
+            try:
+                decoder = Decoder(self._limits, self._layout, self._ring_fd, self._start)
+            except OSError as error:
+                self._start_failed(f"{error.strerror}; fewer --workers need less")
+                return
+            self._decoders[decoder] = None
+            self._selector.register(decoder, selectors.EVENT_READ, decoder)
+
+    def _start_failed(self, reason: str) -> None:
+        self._failed_starts += 1
+        most = _FAILED_RESTARTS if self._ever_ready else _FAILED_STARTS
+        if self._failed_starts >= most and not any(d.ready for d in self._decoders):
+            raise RunError(f"decoder processes do not start: {reason}")
+        pause = min(_LONGEST_PAUSE, 0.02 * 2 ** min(self._failed_starts, 10))
+        self._start_again = time.monotonic() + pause
+
+    def _remove(self, decoder: Decoder) -> None:
         del self._decoders[decoder]
         self._selector.unregister(decoder)
         decoder.end()
-        self._start_one()
+
+    def _replace(self, decoder: Decoder) -> None:
+        self._remove(decoder)
+        self._start_missing()
 
 
 def _decoded(entry: Entry[Any]) -> bool:

@@ -62,7 +62,7 @@ def layout(specs: tuple[PixelSpec, ...], batch_size: int) -> Layout:
 
 def allocate(name: str, nbytes: int) -> int:
     """The file descriptor of fresh shared memory; pages cost nothing before they are written."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    descriptor = above_standard(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     try:
         os.ftruncate(descriptor, nbytes)
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -71,3 +71,16 @@ def allocate(name: str, nbytes: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def above_standard(descriptor: int) -> int:
+    """The same file by a number over 2: a child's standard streams take the numbers up to that.
+
+    A daemon may have closed its own.
+    """
+    if descriptor > 2:
+        return descriptor
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(descriptor)

@@ -41,9 +41,9 @@ def serve(channel: socket.socket, ring_fd: int, input_fd: int) -> None:
     prepare()
     active = harden(limits.max_decoder_bytes)
     if start["require_sandbox"] and (lacking := missing(active)):
-        raise RuntimeError(
-            f"--require-sandbox: this system lacks {', '.join(lacking)}; see 'moderate doctor'"
-        )
+        said = f"--require-sandbox: this system lacks {', '.join(lacking)}; see 'moderate doctor'"
+        channel.send(json.dumps({"refused": said}).encode())
+        return
     channel.send(json.dumps({"ready": active}).encode())
     while task := channel.recv(MAX_PACKET):
         length, batch, place = json.loads(task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,11 +24,15 @@ from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.report.files import check_summary_targets, write_summary
 from moderate.report.summary import Audit, Summary, audit_facts, utc
 from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
+from moderate.results.remote import is_remote, shown_target, target_name
 from moderate.results.text_writers import metadata_path
-from moderate.sources.resolve import NO_INPUT, InputOptions, local_files, resolve
-from moderate.text import printable
+from moderate.sources.resolve import NO_INPUT, InputOptions, file_identity, resolve
+from moderate.text import path_text, printable
 from moderate.types import ErrorCode, Limits, Row, Skipped
 from moderate.version import __version__
+
+MOST_BATCH = 4096
+"""Largest batch_size."""
 
 NO_WEIGHTS = (
     "no weights chosen, and none are used unasked. "
@@ -86,13 +90,16 @@ def plan(options: ScanOptions) -> Plan:
         if not LEAST_EVERY <= options.video.every < float("inf"):
             raise UsageError(f"--video-every: use {LEAST_EVERY:g} seconds or more")
         require_pyav()
+    _check_numbers(options)
     check_targets(options.out)
     check_summary_targets(options.summary)
-    _check_distinct(options)
+    _check_distinct(options, ())
     make_guard(options.http.allow_private, options.http.allowed_hosts)
     policy = load_policy(options.policy)
     reading = replace(options.reading, max_file_bytes=options.limits.max_file_bytes)
     sources = resolve(options.inputs, reading)
+    read = {file_identity(file) for source in sources for file in source.files}
+    _check_distinct(options, {identity for identity in read if identity})
     bundle = load_bundle(options.weights)
     job = Job(
         sources=sources,
@@ -116,17 +123,28 @@ def plan(options: ScanOptions) -> Plan:
     return Plan(options, bundle, policy, job)
 
 
-def _check_distinct(options: ScanOptions) -> None:
+def _check_numbers(options: ScanOptions) -> None:
+    """The command line checks its own; Python callers may pass anything."""
+    if not 1 <= options.batch_size <= MOST_BATCH:
+        raise UsageError(f"batch_size {options.batch_size}: use 1 to {MOST_BATCH}")
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"workers {options.workers}: use 1 or more")
+    if not 0 < options.limits.decode_timeout < float("inf"):
+        raise UsageError(f"decode_timeout {options.limits.decode_timeout}: use seconds over 0")
+
+
+def _check_distinct(options: ScanOptions, inputs: Collection[tuple[int, int]]) -> None:
+    """No target twice, and none that is an input: by its file, whatever names lead to it."""
     results = [target for target in options.out if not to_stdout(target)]
-    written = [*results, *options.summary, *(metadata_path(t) for t in results if has_metadata(t))]
-    real = [os.path.realpath(target) for target in written]
+    # An object's options stand behind its name; without them it is the same object.
+    named = [target_name(target) for target in [*results, *options.summary]]
+    written = [*named, *(metadata_path(t) for t in named[: len(results)] if has_metadata(t))]
+    real = [shown_target(t) if is_remote(t) else os.path.realpath(t) for t in written]
     for target, path in zip(written, real, strict=True):
         if real.count(path) > 1:
-            raise UsageError(f"{printable(target)} would be written twice")
-    read = local_files(options.inputs, options.reading)
-    for target, path in zip(written, real, strict=True):
-        if path in read:
-            raise UsageError(f"{printable(target)} is an input; write the results elsewhere")
+            raise UsageError(f"{shown_target(target)} would be written twice")
+        if not is_remote(target) and file_identity(target) in inputs:
+            raise UsageError(f"{shown_target(target)} is an input; write the results elsewhere")
 
 
 def run(planned: Plan, on_item: Callable[[Row | Skipped], None]) -> Summary:
@@ -138,6 +156,9 @@ def run(planned: Plan, on_item: Callable[[Row | Skipped], None]) -> Summary:
     options = planned.options
     started = datetime.now(UTC)
     clock = time.monotonic()
+    # What stands under a target's name already must not turn out to be among the images.
+    targets = [*options.out, *options.summary]
+    taken = {identity for target in targets if (identity := file_identity(target))}
     with open_writers(options.out) as writers, LocalEngine(planned.job) as engine:
         summary = Summary(_audit(planned, engine, started), planned.policy.policy)
         summary.hourly_cost = options.hourly_cost
@@ -149,6 +170,8 @@ def run(planned: Plan, on_item: Callable[[Row | Skipped], None]) -> Summary:
                 if isinstance(item, Skipped):
                     summary.count_skipped(item)
                 else:
+                    if taken and item.ref.location is None:
+                        _check_not_taken(item, taken)
                     summary.count(item)
                     for writer in writers:
                         writer.write(item)
@@ -164,6 +187,12 @@ def run(planned: Plan, on_item: Callable[[Row | Skipped], None]) -> Summary:
     for target in options.summary:
         write_summary(summary, target)
     return summary
+
+
+def _check_not_taken(row: Row, taken: Collection[tuple[int, int]]) -> None:
+    if file_identity(row.ref.path) in taken:
+        name = printable(path_text(row.ref.display))
+        raise UsageError(f"{name} is an input; write the results elsewhere")
 
 
 def _nothing_found(summary: Summary) -> str:

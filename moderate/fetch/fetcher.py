@@ -5,9 +5,9 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
-from moderate.fetch.local import read_file
+from moderate.fetch.local import FetchError, read_file
 from moderate.fetch.options import HttpOptions
-from moderate.types import ImageRef, Inline, Limits, Url
+from moderate.types import ErrorCode, ImageError, ImageRef, Inline, Limits, Url
 
 if TYPE_CHECKING:
     from moderate.fetch.http import HttpFetcher
@@ -26,6 +26,7 @@ class Fetcher:
         self._http: HttpFetcher | None = None
         self._stores: StoreFetcher | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._closed = False
 
     def __enter__(self) -> Self:
         """Nothing is opened before the first image that needs it."""
@@ -33,6 +34,7 @@ class Fetcher:
 
     def __exit__(self, *_: object) -> None:
         """Give up whatever is still on its way."""
+        self._closed = True
         if self._http:
             self._http.close()
         if self._threads:
@@ -41,6 +43,8 @@ class Fetcher:
     def fetch(self, ref: ImageRef) -> bytes | Future[bytes]:
         """The bytes of `ref`, or their future. Either raises FetchError."""
         where = ref.location
+        if self._closed:
+            raise FetchError(ImageError(ErrorCode.FETCH_FAILED, "the run is over"))
         if where is None:
             limit = self._limits.max_file_bytes
             return read_file(ref.path, limit, follow_symlinks=ref.follow_symlinks)

@@ -13,8 +13,7 @@ from moderate.report.summary import Summary, as_json
 from moderate.report.tables import facts, headline, tables
 from moderate.results.atomic import write_atomic
 from moderate.results.open import check_place
-from moderate.results.remote import is_remote, target_name
-from moderate.text import printable
+from moderate.results.remote import is_remote, shown_target, target_name
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#!|])")
 
@@ -48,7 +47,7 @@ def check_summary_targets(targets: Sequence[str]) -> None:
     for target in targets:
         if not target_name(target).lower().endswith(tuple(FORMATS)):
             raise UsageError(
-                f"--summary {printable(target)}: the suffix decides the format; "
+                f"--summary {shown_target(target)}: the suffix decides the format; "
                 f"use one of {', '.join(FORMATS)}"
             )
         check_place(target)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from moderate.errors import OutputError, UsageError
 from moderate.results.interface import ResultWriter
-from moderate.results.remote import UploadingWriter, is_remote, target_name
+from moderate.results.remote import UploadingWriter, is_remote, shown_target, target_name
 from moderate.results.text_writers import CsvWriter, JsonlWriter
 from moderate.text import printable
 
@@ -28,7 +28,7 @@ def check_targets(targets: Sequence[str]) -> None:
             continue
         if not target_name(target).lower().endswith(SUFFIXES):
             raise UsageError(
-                f"--out {printable(target)}: the suffix decides the format; "
+                f"--out {shown_target(target)}: the suffix decides the format; "
                 f"use one of {', '.join(SUFFIXES)} or - for standard output"
             )
         check_place(target)

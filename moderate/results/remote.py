@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from moderate.results.interface import ResultWriter
 from moderate.sources.interface import Column
+from moderate.text import path_text, printable
 from moderate.types import Row
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -23,6 +24,14 @@ def is_remote(target: str) -> bool:
 def target_name(target: str) -> str:
     """The part of a target that ends in its suffix: a URI may have options behind it."""
     return target.partition("?")[0] if is_remote(target) else target
+
+
+def shown_target(target: str) -> str:
+    """A target as messages name it: without credentials, fit for a terminal."""
+    from moderate.sources.entries import shown
+
+    exact = shown(os.fsencode(target)) if is_remote(target) else os.fsencode(target)
+    return printable(path_text(exact))
 
 
 class UploadingWriter(ResultWriter):

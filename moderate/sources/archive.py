@@ -62,6 +62,11 @@ class ArchiveSource(Source):
     limits: ArchiveLimits = field(default_factory=ArchiveLimits)
     options: WalkOptions = field(default_factory=WalkOptions)
 
+    @property
+    def files(self) -> tuple[bytes, ...]:
+        """See `Source`."""
+        return (self.name,)
+
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
         try:

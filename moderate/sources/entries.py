@@ -40,11 +40,14 @@ def entry_ref(
     max_file_bytes: int,
     carried: tuple[Any, ...] = (),
     exact: bool = False,
+    by_operator: bool = False,
 ) -> ImageRef:
     """The image that `value` names; a relative path is one below the folder `base`.
 
     White space around a URL is dropped unless `exact`; a path is taken as it is. `file://` is
-    refused, as everything that comes with a scheme and is neither fetched nor stored. Raises
+    refused, as everything that comes with a scheme and is neither fetched nor stored. Unless it was
+    written `by_operator`, a store's URI may not say where the store is: the machine's credentials
+    would go there. Raises
     FetchError with `bad_input` or `bad_url`, or with what is wrong with the bytes of a `data:` URL.
     """
     trimmed = value if exact else value.strip()
@@ -56,12 +59,16 @@ def entry_ref(
     if b"\0" in value:
         raise _bad_input("it holds a NUL byte")
     if scheme is None:
-        return ImageRef(os.path.join(base, value), carried=carried)
+        path = os.path.join(base, value)
+        if not by_operator and b"://" in value and not os.path.lexists(path):
+            # Taken for a path it would be shown as it is, with the credentials that may be in it.
+            raise _bad_input("it looks like a URL with something around it; write the URL alone")
+        return ImageRef(path, carried=carried)
     try:
         text = trimmed.decode()
     except UnicodeDecodeError:
         raise _bad_url("a URL that is not UTF-8; percent-encode it") from None
-    return replace(_remote(scheme, text, max_file_bytes), carried=carried)
+    return replace(_remote(scheme, text, max_file_bytes, by_operator), carried=carried)
 
 
 def shown(value: bytes) -> bytes:
@@ -105,12 +112,15 @@ def empty_file() -> ImageError:
     return ImageError(ErrorCode.EMPTY_FILE, "there are no bytes")
 
 
-def _remote(scheme: str, text: str, max_file_bytes: int) -> ImageRef:
+def _remote(scheme: str, text: str, max_file_bytes: int, by_operator: bool) -> ImageRef:
     from moderate.fetch.store import STORE_SCHEMES, parse_store_uri
     from moderate.fetch.url import parse_url, read_data_url
 
     if scheme in STORE_SCHEMES:
-        return ImageRef(shown(text.encode()), location=StoredObject(parse_store_uri(text).text))
+        uri = parse_store_uri(text)
+        if not by_operator:
+            _check_store(uri.scheme, [name for name, _ in uri.options])
+        return ImageRef(shown(text.encode()), location=StoredObject(uri.text))
     if scheme in ("http", "https"):
         parsed = parse_url(text)
         if isinstance(parsed, ImageError):
@@ -125,6 +135,17 @@ def _remote(scheme: str, text: str, max_file_bytes: int) -> ImageRef:
         else f"{one_line(scheme, 40)}:// cannot be fetched; give a path, or a URL of http, https, "
         "data, or of an object store (s3, gs)"
     )
+
+
+def _check_store(scheme: str, options: list[str]) -> None:
+    """Raises FetchError for a list's URI that leads elsewhere than to S3 or to Google's store."""
+    if scheme not in ("s3", "gs"):
+        raise _bad_url(f"{scheme}:// is taken from the command line only, not from a list")
+    if named := [name for name in options if name in ("endpoint_override", "scheme")]:
+        raise _bad_url(
+            f"a list may not set {' and '.join(named)}; set AWS_ENDPOINT_URL, or name the store "
+            "on the command line"
+        )
 
 
 def _scheme(value: bytes) -> str | None:

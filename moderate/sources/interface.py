@@ -37,6 +37,11 @@ class Source(ABC):
         return ()
 
     @property
+    def files(self) -> tuple[bytes, ...]:
+        """The local files that it reads itself: lists, manifests, archives, files named."""
+        return ()
+
+    @property
     def countable(self) -> bool:
         """Whether a second pass, to show how much is left, may be made and costs little."""
         return False

@@ -34,6 +34,11 @@ class ListSource(Source):
     name: str = field(kw_only=True)
     max_file_bytes: int = field(default=Limits().max_file_bytes, kw_only=True)
 
+    @property
+    def files(self) -> tuple[bytes, ...]:
+        """See `Source`."""
+        return (self.file,) if isinstance(self.file, bytes) else ()
+
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
         separator = b"\0" if self.nul else b"\n"

@@ -39,6 +39,8 @@ def list_or_manifest(
     """
     path = os.fsencode(file)
     if path == b"-":
+        if stdin is None and sys.stdin is None:
+            raise InputError("standard input is closed, so - cannot be read")
         return _stream(stdin or sys.stdin.buffer, options, nul=nul)
     suffix = os.path.splitext(path)[1].lower()
     if nul:

@@ -81,6 +81,11 @@ class ParquetManifest(Source):
         """See `Source`."""
         return True
 
+    @property
+    def files(self) -> tuple[bytes, ...]:
+        """See `Source`."""
+        return self.paths
+
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
         for path in self.paths:

@@ -69,6 +69,11 @@ class FileSource(Source):
     ref: ImageRef | Skipped
 
     @property
+    def files(self) -> tuple[bytes, ...]:
+        """See `Source`."""
+        return (self.ref.path,)
+
+    @property
     def countable(self) -> bool:
         """See `Source`."""
         return True
@@ -109,10 +114,13 @@ def resolve(
     return sources
 
 
-def local_files(inputs: Sequence[str | os.PathLike[str]], options: InputOptions) -> list[str]:
-    """The inputs that are files of this machine, as real paths: none may be written to."""
-    named = [*inputs, *options.files_from]
-    return [os.path.realpath(item) for item in named if item != "-" and os.path.isfile(item)]
+def file_identity(path: str | bytes) -> tuple[int, int] | None:
+    """Device and inode of what is at `path`, whatever it is called; None where nothing is."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is_missing(source: Source) -> TypeGuard[FileSource]:
@@ -147,7 +155,7 @@ def _resolve_one(path: bytes, options: InputOptions, stdin: BinaryIO | None) -> 
     if os.path.lexists(path):
         return [_named_file(path, options)]
     try:
-        ref = entry_ref(path, max_file_bytes=options.max_file_bytes)
+        ref = entry_ref(path, max_file_bytes=options.max_file_bytes, by_operator=True)
     except FetchError as error:
         return [FileSource(ImageRef(shown(path), error=error.error))]
     if isinstance(ref.location, StoredObject):

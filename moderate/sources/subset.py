@@ -34,6 +34,11 @@ class ShardedSource(Source):
                 yield found
 
     @property
+    def files(self) -> tuple[bytes, ...]:
+        """See `Source`."""
+        return self.source.files
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """See `Source`."""
         return self.source.columns
@@ -75,6 +80,11 @@ class FilteredSource(Source):
                 yield Skipped(found.path, SkipReason.EXCLUDED)
             else:
                 yield found
+
+    @property
+    def files(self) -> tuple[bytes, ...]:
+        """See `Source`."""
+        return self.source.files
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -64,6 +64,11 @@ class CsvManifest(Source):
         """See `Source`."""
         return True
 
+    @property
+    def files(self) -> tuple[bytes, ...]:
+        """See `Source`."""
+        return (self.path,)
+
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
         name = file_name(self.path)
@@ -142,6 +147,11 @@ class JsonlManifest(Source):
     def may_be_empty(self) -> bool:
         """See `Source`."""
         return True
+
+    @property
+    def files(self) -> tuple[bytes, ...]:
+        """See `Source`."""
+        return (self.file,) if isinstance(self.file, bytes) else ()
 
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""

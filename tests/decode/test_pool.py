@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ from moderate.decode.decoder import Decoder
 from moderate.decode.image import Undecoded
 from moderate.decode.pool import Batch, DecoderPool
 from moderate.decode.resize import PixelSpec
+from moderate.errors import RunError
 from moderate.types import ErrorCode, ImageFacts, Limits
 
 SPEC = PixelSpec(48, 48)
@@ -185,8 +187,7 @@ def test_later_batches_are_handed_over_while_one_image_holds_up_its_own() -> Non
             numbers.append(batch.number)
             decoders.release(batch)
     assert numbers[-1] == 0
-    assert numbers[:-1] == sorted(numbers[:-1])
-    assert len(numbers) == 50
+    assert sorted(numbers) == list(range(50))
 
 
 def test_what_the_inputs_raise_is_raised_to_the_caller() -> None:
@@ -359,7 +360,8 @@ def test_one_that_is_long_on_its_way_holds_up_its_own_batch_alone() -> None:
         for batch in decoders.run(images):
             numbers.append(batch.number)
             decoders.release(batch)
-    assert numbers == [*range(1, 30), 0]
+    assert numbers[-1] == 0
+    assert sorted(numbers) == list(range(30))
 
 
 def test_what_is_on_its_way_is_bounded() -> None:
@@ -436,3 +438,74 @@ def test_decoders_never_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_starts_that_fail_later_do_not_end_the_run() -> None:
+    class Unlucky(DecoderPool[int]):
+        failures = 0
+
+        def _give(self, decoder: Decoder, task: Any) -> None:
+            super()._give(decoder, task)
+            if task.entry.item % 4 == 0 and task.tries == 0:
+                os.kill(decoder.process.pid, signal.SIGKILL)
+
+        def _start_missing(self) -> None:
+            while len(self._decoders) < self._count and self._ever_ready and self.failures < 15:
+                self.failures += 1
+                self._start_failed("as if there were no process left")
+                return
+            super()._start_missing()
+
+    with pool(kind=Unlucky) as decoders:
+        outcomes, pixels = run(decoders, ((n, SLOW if n % 4 == 0 else GOOD) for n in range(24)))
+        assert isinstance(decoders, Unlucky)
+        assert decoders.failures == 15
+    assert set(pixels) == set(range(24))
+    assert all(isinstance(outcome, ImageFacts) for outcome in outcomes.values())
+
+
+def test_decoders_that_never_start_are_said_in_one_line() -> None:
+    class Hopeless(DecoderPool[int]):
+        def _start_missing(self) -> None:
+            super()._start_missing()
+            for decoder in self._decoders:
+                if not decoder.ready:
+                    decoder.process.kill()
+
+    with pool(kind=Hopeless) as decoders, pytest.raises(RunError, match="do not start"):
+        list(decoders.run([(0, GOOD)]))
+
+
+def test_a_decoder_that_was_dead_before_it_got_the_image_is_no_mark_against_it() -> None:
+    class Early(DecoderPool[int]):
+        def _give(self, decoder: Decoder, task: Any) -> None:
+            if task.entry.item == 5 and task.tries < 4:
+                decoder.process.kill()
+                decoder.process.wait()
+            super()._give(decoder, task)
+
+    with pool(kind=Early) as decoders:
+        _, pixels = run(decoders, ((n, GOOD) for n in range(12)))
+    assert set(pixels) == set(range(12))
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_matter(closed: str) -> None:
+    code = (
+        "import sys; data = open(sys.argv[1], 'rb').read()\n"
+        "from moderate.decode.pool import DecoderPool\n"
+        "from moderate.decode.resize import PixelSpec\n"
+        "from moderate.types import ImageFacts, Limits\n"
+        "with DecoderPool((PixelSpec(48, 48),), Limits(), 2, 8) as pool:\n"
+        "    (batch,) = pool.run([(0, data), (1, data)])\n"
+        "    assert all(isinstance(entry.outcome, ImageFacts) for entry in batch.entries)\n"
+        "open(sys.argv[2], 'w').write('done')\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        picture, done = os.path.join(folder, "a.png"), os.path.join(folder, "done")
+        with open(picture, "wb") as file:
+            file.write(GOOD)
+        command = [sys.executable, "-c", code, picture, done]
+        ended = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *command], check=False)
+        assert ended.returncode == 0
+        assert os.path.exists(done)

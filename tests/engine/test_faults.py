@@ -66,7 +66,7 @@ def test_files_that_kill_decoders_leave_the_other_scores_as_they_are_to_the_bit(
 def test_a_run_whose_decoders_are_killed_again_and_again_is_complete(
     tmp_path: Path, bundle: Path
 ) -> None:
-    folder = many(tmp_path / "in", 100, (900, 700))
+    folder = many(tmp_path / "in", 250, (900, 700))
     expected = scan(folder, bundle)
     process = subprocess.Popen(
         [sys.executable, "-m", "moderate", "scan", str(folder), "--weights", str(bundle),
@@ -76,7 +76,7 @@ def test_a_run_whose_decoders_are_killed_again_and_again_is_complete(
     killed = 0
     number = signal.SIGKILL
     while process.poll() is None:
-        time.sleep(0.5)
+        time.sleep(0.4)
         for pid in decoders_of(process.pid)[:1]:
             number = signal.SIGSEGV if number is signal.SIGKILL else signal.SIGKILL
             try:

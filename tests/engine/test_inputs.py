@@ -358,3 +358,61 @@ def test_rows_of_a_stream_come_while_it_is_open(
         assert row["status"] == "ok"
     process.stdin.close()
     assert process.wait(timeout=60) == 0
+
+
+def test_no_input_is_ever_overwritten(
+    tmp_path: Path, bundle: Path, pictures: dict[str, bytes], capsys: Captured
+) -> None:
+    Path("m.csv").write_text("path\nin/00.png\n")
+    os.link("m.csv", "hard.csv")
+    os.symlink("m.csv", "soft.csv")
+    by_parquet_folder(tmp_path, pictures)
+    Path("in/rows.jsonl").write_text("not an image")
+    Path("list.txt").write_text("in/01.jpeg\nout.csv\n")
+    Path("out.csv").write_text("an upload")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    for arguments in (
+        ["m.cs*", "--out", "m.csv"],
+        ["hard.csv", "--out", "m.csv"],
+        ["m.csv", "--out", "soft.csv"],
+        ["m.csv", "--out", "o.csv", "--summary", "m.csv"],
+        ["parts", "--out", "parts/0.parquet"],
+        ["parts/*.parquet", "--out", "parts/1.parquet"],
+        ["in", "--all-files", "--out", "in/rows.jsonl"],
+        ["--files-from", "list.txt", "--out", "out.csv"],
+    ):
+        assert run(["scan", *arguments, "--weights", str(bundle), "-q"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "is an input" in line or "suffix" in line
+    assert before == {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def test_a_list_may_not_say_where_a_store_is(
+    tmp_path: Path, bundle: Path, pictures: dict[str, bytes], s3: S3Server
+) -> None:
+    s3.put("lured", {"a.png": pictures["00.png"]})
+    asked = len(s3.requests)
+    lines = [
+        s3.uri("lured", "a.png"),
+        f"gs://lured/a.png?endpoint_override=127.0.0.1:{s3.port}&scheme=http",
+        f"hdfs://127.0.0.1:{s3.port}/a.png",
+        "abfs://box@127.0.0.1/a.png",
+    ]
+    Path("urls.txt").write_text("\n".join(lines))
+    rows = scan("urls.txt", bundle=bundle)
+    assert [row["error_code"] for row in rows] == ["bad_url"] * 4
+    assert len(s3.requests) == asked
+    named = scan(s3.uri("lured", "a.png"), bundle=bundle, out=tmp_path / "named.jsonl")
+    assert named[0]["status"] == "ok"
+
+
+def test_credentials_are_in_no_message(
+    bundle: Path, pictures: dict[str, bytes], capsys: Captured
+) -> None:
+    for option, name in (("--out", "out"), ("--out", "o.txt"), ("--summary", "s.txt")):
+        target = f"s3://KEY:hunter2@bucket/{name}"
+        assert run(["scan", "in", option, target, "--weights", str(bundle), "-q"]) == 2
+    Path("urls.txt").write_text('"http://me:hunter2@host/x.jpg"\n<https://me:hunter2@host/x>\n')
+    rows = scan("urls.txt", bundle=bundle)
+    assert [row["error_code"] for row in rows] == ["bad_input", "bad_input"]
+    assert "hunter2" not in "".join(capsys.readouterr()) + json.dumps(rows)
