@@ -13,7 +13,7 @@ from moderate.report.summary import Summary, as_json
 from moderate.report.tables import facts, headline, tables
 from moderate.results.atomic import write_atomic
 from moderate.results.open import check_place
-from moderate.results.remote import is_remote, shown_target, target_name
+from moderate.results.remote import is_remote, send, shown_target, target_name
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#!|])")
 
@@ -60,12 +60,10 @@ def write_summary(summary: Summary, target: str) -> None:
     if not is_remote(target):
         write_atomic(target, text)
         return
-    from moderate.fetch.store import upload
-
     with tempfile.NamedTemporaryFile(prefix="moderate-summary-") as file:
         file.write(text)
         file.flush()
-        upload(file.name, target)
+        send(file.name, target)
 
 
 def _plain(text: str) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 
 from moderate.results.interface import ResultWriter
@@ -34,6 +35,27 @@ def shown_target(target: str) -> str:
     return printable(path_text(exact))
 
 
+def send(path: str, uri: str) -> None:
+    """Upload a local file, ready to be interrupted by a signal at any time. Raises OutputError."""
+    from moderate.fetch.store import upload
+
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            upload(path, uri)
+        except BaseException as error:  # noqa: BLE001 - raised by the thread that waits
+            failed.append(error)
+
+    # The store's client waits where Python's signal handlers do not run.
+    thread = threading.Thread(target=work, name="upload", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+    if failed:
+        raise failed[0]
+
+
 class UploadingWriter(ResultWriter):
     """A writer of a local file, which is sent to `uri` when it is complete.
 
@@ -57,14 +79,12 @@ class UploadingWriter(ResultWriter):
 
     def commit(self, ended: str) -> None:
         """See `ResultWriter`."""
-        from moderate.fetch.store import upload
-
         self._writer.commit(ended)
         name, options = target_name(self._uri), self._uri[len(target_name(self._uri)) :]
         # What describes the rows first: the rows' own name says that all is there.
         for file in sorted(os.listdir(self._folder), key=len, reverse=True):
             suffix = file[len(os.path.basename(self._path)) :]
-            upload(os.path.join(self._folder, file), name + suffix + options)
+            send(os.path.join(self._folder, file), name + suffix + options)
         self.discard()
 
     def discard(self) -> None:

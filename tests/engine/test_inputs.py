@@ -8,9 +8,11 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -416,3 +418,35 @@ def test_credentials_are_in_no_message(
     rows = scan("urls.txt", bundle=bundle)
     assert [row["error_code"] for row in rows] == ["bad_input", "bad_input"]
     assert "hunter2" not in "".join(capsys.readouterr()) + json.dumps(rows)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_an_upload_that_hangs(
+    tmp_path: Path, bundle: Path, pictures: dict[str, bytes], s3: S3Server, number: int
+) -> None:
+    s3.put(f"slow{number}", {})
+
+    def hang(environ: dict[str, Any]) -> None:
+        if environ["REQUEST_METHOD"] in {"PUT", "POST"}:
+            time.sleep(20)
+
+    held = tmp_path / "held"
+    held.mkdir()
+    with s3.refusing(hang):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "moderate", "scan", "in", "--weights", str(bundle), "-q",
+             "--out", s3.uri(f"slow{number}", "out.csv")],
+            stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(held)},
+        )  # fmt: skip
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not any(
+            method in {"PUT", "POST"} and f"/slow{number}/" in path
+            for method, path, _ in s3.requests
+        ):
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=15)
+    assert process.returncode == 128 + number
+    assert len(err.splitlines()) == 1
+    assert os.listdir(held) == []
+    assert s3.keys(f"slow{number}") == {}
