@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Self
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Self
 
 from moderate.fetch.local import FetchError, read_file
 from moderate.fetch.options import HttpOptions
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from moderate.fetch.http import HttpFetcher
     from moderate.fetch.store import StoreFetcher
 
-STORE_THREADS = 16
+STORE_CONCURRENCY = 16
 """Objects read at once from object stores."""
 
 
@@ -25,7 +27,7 @@ class Fetcher:
         self._options = http
         self._http: HttpFetcher | None = None
         self._stores: StoreFetcher | None = None
-        self._threads: ThreadPoolExecutor | None = None
+        self._turns = threading.Semaphore(STORE_CONCURRENCY)
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -37,8 +39,7 @@ class Fetcher:
         self._closed = True
         if self._http:
             self._http.close()
-        if self._threads:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._turns.release()  # whoever waits for one is to see that it is over
 
     def fetch(self, ref: ImageRef) -> bytes | Future[bytes]:
         """The bytes of `ref`, or their future. Either raises FetchError."""
@@ -62,9 +63,37 @@ class Fetcher:
         return self._http
 
     def _submit_object(self, uri: str) -> Future[bytes]:
-        if self._stores is None or self._threads is None:
+        """Read on a thread of its own, which is given up when it takes too long.
+
+        The stores' clients know silence, but no end to a trickle, and cannot be interrupted.
+        """
+        if self._stores is None:
             from moderate.fetch.store import StoreFetcher
 
             self._stores = StoreFetcher()
-            self._threads = ThreadPoolExecutor(STORE_THREADS, "store")
-        return self._threads.submit(self._stores.fetch, uri, self._limits.max_file_bytes)
+        stores, seconds = self._stores, self._options.total_timeout
+        coming: Future[bytes] = Future()
+        first = threading.Lock()
+
+        def settle(put: Callable[[Any], None], value: Any) -> None:
+            if first.acquire(blocking=False):
+                put(value)
+                self._turns.release()
+
+        def read() -> None:
+            try:
+                data = stores.fetch(uri, self._limits.max_file_bytes)
+            except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+                settle(coming.set_exception, error)
+            else:
+                settle(coming.set_result, data)
+            timer.cancel()
+
+        said = f"the store did not deliver within {seconds:g} s; raise the limit with --url-timeout"
+        late = FetchError(ImageError(ErrorCode.FETCH_TIMEOUT, said))
+        self._turns.acquire()
+        timer = threading.Timer(seconds, settle, (coming.set_exception, late))
+        timer.daemon = True
+        timer.start()
+        threading.Thread(target=read, name="store", daemon=True).start()
+        return coming

@@ -450,3 +450,22 @@ def test_a_signal_ends_an_upload_that_hangs(
     assert len(err.splitlines()) == 1
     assert os.listdir(held) == []
     assert s3.keys(f"slow{number}") == {}
+
+
+def test_an_object_that_does_not_come_costs_its_own_row(
+    tmp_path: Path, bundle: Path, pictures: dict[str, bytes], s3: S3Server
+) -> None:
+    s3.put("late", {f"{number:02}.png": pictures["00.png"] for number in range(24)})
+
+    def hang(environ: dict[str, Any]) -> None:
+        if environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].endswith("7.png"):
+            time.sleep(15)
+
+    with s3.refusing(hang):
+        begun = time.monotonic()
+        rows = scan(s3.uri("late", ""), "--url-timeout", "3", bundle=bundle)
+        took = time.monotonic() - begun
+    codes = {row["path"][-6:-4]: row["error_code"] for row in rows}
+    assert {name for name, code in codes.items() if code} == {"07", "17"}
+    assert codes["07"] == codes["17"] == "fetch_timeout"
+    assert took < 13
