@@ -186,7 +186,12 @@ def scan(
     ] = False,
     url_timeout: Annotated[
         float,
-        _option(min=0.1, max=3600.0, metavar="SECONDS", help="Per URL (redirects and retries in) or object."),
+        _option(
+            min=0.1,
+            max=3600.0,
+            metavar="SECONDS",
+            help="Per URL (redirects and retries in) or object.",
+        ),
     ] = _HTTP.total_timeout,
     url_concurrency: Annotated[
         int, _option(min=1, max=1024, metavar="N", help="URLs fetched at once.")

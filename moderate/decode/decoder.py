@@ -10,7 +10,6 @@ import contextlib
 import json
 import mmap
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,13 +18,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from moderate.decode.image import Undecoded
+from moderate.decode.process import environment, how_it_ended
 from moderate.decode.ring import Layout, above_standard, allocate
 from moderate.decode.worker import MAX_PACKET
 from moderate.errors import RunError
 from moderate.text import one_line
 from moderate.types import ErrorCode, ImageFacts, Limits, Warn
 
-_ENVIRONMENT = ("PATH", "PYTHON", "LD_", "LANG", "LC_", "VIRTUAL_ENV", "HOME", "TMPDIR")
 _START_TIMEOUT = 60.0  # seconds a decoder may take to import its codecs on a busy machine
 
 
@@ -81,16 +80,7 @@ class Decoder:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # what a library prints has no place among our rows
                 stderr=subprocess.DEVNULL,
-                env={
-                    # Not all of it: keys and tokens are none of a decoder's business.
-                    **{k: v for k, v in os.environ.items() if k.startswith(_ENVIRONMENT)},
-                    "OMP_NUM_THREADS": "1",
-                    "OPENBLAS_NUM_THREADS": "1",
-                    "MALLOC_ARENA_MAX": "1",
-                    # Kept for the next picture, big blocks need not be cleared by the kernel again.
-                    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-                    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
-                },
+                env=environment(),
                 start_new_session=True,  # a Ctrl-C at the terminal is the parent's to handle
             )
         except OSError:
@@ -170,14 +160,7 @@ class Decoder:
         raise DecoderGoneError(self._last_words())
 
     def _last_words(self) -> str:
-        try:
-            code = self.process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            return "the decoder gave a wrong answer"
-        if code < 0:
-            known = {number.value: number.name for number in signal.Signals}
-            return f"the decoder was killed by {known.get(-code, f'signal {-code}')}"
-        return f"the decoder ended with exit code {code}"
+        return how_it_ended(self.process, "decoder")
 
 
 def _facts(told: Any) -> ImageFacts:

@@ -9,7 +9,6 @@ import math
 import mmap
 import os
 import selectors
-import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +17,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from moderate.decode.ring import allocate
+from moderate.decode.process import environment, how_it_ended
+from moderate.decode.ring import above_standard, allocate
 from moderate.decode.sniff import VIDEO_FORMATS
 from moderate.decode.video_worker import DEMUXERS, MAX_PACKET, still_bytes
 from moderate.errors import RunError, UsageError
@@ -133,6 +133,7 @@ class VideoSampler:
         the last one that there is, and RunError where the process cannot be started.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs = socket.socket(fileno=above_standard(theirs.detach()))
         ours.setblocking(False)
         memory_bytes = self.still_bytes
         memory_fd = allocate("moderate-still", memory_bytes)
@@ -149,12 +150,7 @@ class VideoSampler:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env={
-                        **os.environ,
-                        "OMP_NUM_THREADS": "1",
-                        "OPENBLAS_NUM_THREADS": "1",
-                        "MALLOC_ARENA_MAX": "1",
-                    },
+                    env=environment(),
                     start_new_session=True,  # a Ctrl-C at the terminal is the parent's to handle
                 )
             finally:
@@ -236,14 +232,7 @@ class _Talk:
 
     def last_words(self) -> str:
         """Why the process is gone, or what else was wrong with it."""
-        try:
-            code = self._process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            return "the video process gave a wrong answer"
-        if code < 0:
-            known = {number.value: number.name for number in signal.Signals}
-            return f"the video process was killed by {known.get(-code, f'signal {-code}')}"
-        return f"the video process ended with exit code {code}"
+        return how_it_ended(self._process, "video process")
 
     def _total(self) -> str:
         return f"decoding the video took over {self._timeout:g} s"
