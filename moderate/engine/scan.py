@@ -82,10 +82,6 @@ def plan(options: ScanOptions) -> Plan:
         raise InputError(NO_INPUT)
     if not options.weights:
         raise WeightsError(NO_WEIGHTS)
-    if options.limits.max_decoder_bytes < MIN_MEMORY_BYTES:
-        raise UsageError(
-            f"--max-decoder-memory: a decoder needs {MIN_MEMORY_BYTES >> 20}MB at the least"
-        )
     if options.video:
         if not LEAST_EVERY <= options.video.every < float("inf"):
             raise UsageError(f"--video-every: use {LEAST_EVERY:g} seconds or more")
@@ -93,7 +89,6 @@ def plan(options: ScanOptions) -> Plan:
     _check_numbers(options)
     check_targets(options.out)
     check_summary_targets(options.summary)
-    _check_distinct(options, ())
     make_guard(options.http.allow_private, options.http.allowed_hosts)
     policy = load_policy(options.policy)
     reading = replace(options.reading, max_file_bytes=options.limits.max_file_bytes)
@@ -124,7 +119,11 @@ def plan(options: ScanOptions) -> Plan:
 
 
 def _check_numbers(options: ScanOptions) -> None:
-    """The command line checks its own; Python callers may pass anything."""
+    """Most are the command line's own checks too; Python callers may pass anything."""
+    if options.limits.max_decoder_bytes < MIN_MEMORY_BYTES:
+        raise UsageError(
+            f"--max-decoder-memory: a decoder needs {MIN_MEMORY_BYTES >> 20}MB at the least"
+        )
     if not 1 <= options.batch_size <= MOST_BATCH:
         raise UsageError(f"batch_size {options.batch_size}: use 1 to {MOST_BATCH}")
     if options.workers is not None and options.workers < 1:

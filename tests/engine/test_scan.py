@@ -11,7 +11,7 @@ from pictures import FORMATS, SUFFIX, encode, palette_scene, scene
 
 import moderate
 from moderate import Category, ErrorCode, Row, Warn
-from moderate.errors import InputError, WeightsError
+from moderate.errors import InputError, UsageError, WeightsError
 from moderate.types import Limits, Status
 
 
@@ -149,6 +149,26 @@ def test_nothing_to_scan_is_an_error_before_any_work(tmp_path: Path, bundle: Pat
         scan(tmp_path / "gone", bundle=bundle)
     with pytest.raises(WeightsError, match="no weights"):
         scan(tmp_path, bundle=Path("nonesuch"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 0},
+        {"batch_size": -1},
+        {"batch_size": 4097},
+        {"workers": 0},
+        {"workers": -1},
+        {"limits": Limits(decode_timeout=float("nan"))},
+        {"limits": Limits(decode_timeout=0)},
+        {"limits": Limits(max_decoder_bytes=1)},
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(
+    tmp_path: Path, bundle: Path, options: dict[str, object]
+) -> None:
+    with pytest.raises(UsageError):
+        scan(tmp_path, bundle=bundle, **options)
 
 
 def test_the_public_api_is_what_is_listed() -> None:
