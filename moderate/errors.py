@@ -39,3 +39,7 @@ class ReaderGoneError(OutputError):
 
 class RunError(ModerateError):
     """The run could not be finished."""
+
+
+class StateError(ModerateError):
+    """The state folder, or a run's record in it, that cannot be used as asked."""

@@ -162,6 +162,28 @@ class SkipReason(StrEnum):
     NOT_REGULAR = "not a regular file"
 
 
+class Origin(StrEnum):
+    """Where a row's scores or error come from: a closed list."""
+
+    NEW = "new"
+    CHANGED = "changed"
+    REUSED = "reused"
+    DUPLICATE = "duplicate"
+
+    @property
+    def meaning(self) -> str:
+        """One line for the README."""
+        return _ORIGIN_MEANINGS[self]
+
+
+_ORIGIN_MEANINGS: dict[Origin, str] = {
+    Origin.NEW: "looked at for the first time",
+    Origin.CHANGED: "a file that was known with another content",
+    Origin.REUSED: "the same content was scored in an earlier run",
+    Origin.DUPLICATE: "the same content as that of an earlier row of this run",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Url:
     """Bytes behind an http or https URL, which may hold credentials: never shown as it is."""
@@ -266,7 +288,10 @@ class Views:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image's result: facts (scores) and what the policy made of them."""
+    """One image's result: facts (scores) and what the policy made of them.
+
+    duplicate_of is the display path of the first row of the run whose file has the same bytes.
+    """
 
     ref: ImageRef
     facts: ImageFacts
@@ -275,6 +300,8 @@ class Row:
     reasons: tuple[str, ...]
     views: Views = field(default_factory=Views)
     error: ImageError | None = None
+    duplicate_of: bytes | None = None
+    origin: Origin = Origin.NEW
 
     @property
     def status(self) -> Status:

@@ -1,0 +1,1 @@
+"""What outlives a run: scores by content, and the ledger of runs."""

@@ -1,0 +1,243 @@
+"""One SQLite file of the state folder: opened, migrated, shared, and put aside when it is broken."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
+from platformdirs import user_state_path
+
+from moderate.errors import StateError
+from moderate.text import printable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_BUSY_SECONDS = 2.0  # a wait inside SQLite cannot be interrupted by a signal
+_APPLICATION_ID = 0x4D4F4452  # "MODR": what `file` and a careful reader find in the header
+_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+class UnavailableError(Exception):
+    """The file cannot be read or written for now or for good (disk full, read-only, no folder)."""
+
+
+class BusyError(UnavailableError):
+    """Another process is writing: worth another attempt."""
+
+
+def default_folder() -> Path:
+    """Where the state is kept where nobody says otherwise."""
+    return user_state_path("moderate")
+
+
+class Database:
+    """A SQLite file in WAL mode, used by the threads of this process one at a time.
+
+    `migrations` are scripts, one for each version of the schema; those that a file lacks are run
+    when it is opened. A file that turns out to be broken, at opening or later, is put aside with
+    a warning and replaced by an empty one. Other users of the machine cannot read it.
+
+    Raises UnavailableError where the file cannot be used, StateError where a newer version of
+    this program wrote it.
+    """
+
+    def __init__(self, path: Path, migrations: Sequence[str]) -> None:
+        self.path = path
+        self._migrations = migrations
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+        with self._lock:
+            self._open()
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What `work` returns when given the connection, in autocommit mode.
+
+        It may be called twice, for a broken file. Raises UnavailableError and BusyError.
+        """
+        return self._twice(work)
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """The same in one transaction, kept if `work` returns and undone if it raises."""
+
+        def transaction(connection: sqlite3.Connection) -> T:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.DatabaseError):
+                    connection.execute("ROLLBACK")
+                raise
+            return result
+
+        return self._twice(transaction)
+
+    def _twice(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._lock:
+            try:
+                return work(self._connected())
+            except sqlite3.DatabaseError as error:
+                if not _is_broken(error):
+                    raise _unavailable(self.path, error) from error
+                self._put_aside()
+            try:
+                self._open()
+                return work(self._connected())
+            except sqlite3.DatabaseError as error:
+                raise _unavailable(self.path, error) from error
+
+    def close(self) -> None:
+        """Let go of the file; harmless when repeated."""
+        with self._lock:
+            self._close()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the disk."""
+        files = [Path(f"{self.path}{suffix}") for suffix in ("", "-wal")]
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def vacuum(self) -> None:
+        """Give the room of what was deleted back to the file system. Raises as a call does."""
+        with self._lock:
+            try:
+                connection = self._connected()
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.DatabaseError as error:
+                raise _unavailable(self.path, error) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._open()
+        assert self._connection is not None
+        return self._connection
+
+    def _open(self) -> None:
+        try:
+            self._connect()
+        except sqlite3.DatabaseError as error:
+            self._close()
+            if not _is_broken(error):
+                raise _unavailable(self.path, error) from error
+            self._put_aside()
+            try:
+                self._connect()
+            except sqlite3.DatabaseError as again:
+                self._close()
+                raise _unavailable(self.path, again) from again
+        except OSError as error:
+            raise UnavailableError(f"{printable(str(self.path))}: {error.strerror}") from error
+        except BaseException:
+            self._close()
+            raise
+
+    def _connect(self) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite would let the umask decide who may read it; the files beside it get the same mode.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._inode = self.path.stat().st_ino
+        self._connection = connection = sqlite3.connect(
+            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        # Commits survive the death of the process; those of the last moments, not a power loss.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA cache_size = -16384")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        version = _version(connection)
+        if version and _pragma(connection, "application_id") != _APPLICATION_ID:
+            raise _ForeignError("its header is not ours")
+        if version > len(self._migrations):
+            raise StateError(
+                f"{printable(str(self.path))} was written by a newer version of moderate (schema "
+                f"{version}, this one knows {len(self._migrations)}); update, or use another "
+                "--state DIR"
+            )
+        if version < len(self._migrations):
+            self._migrate(connection)
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for number in range(_version(connection), len(self._migrations)):
+                for statement in self._migrations[number].split(";"):
+                    if statement.strip():
+                        connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {len(self._migrations)}")
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _put_aside(self) -> None:
+        """Rename the broken file, unless another process has replaced it by now."""
+        self._close()
+        try:
+            with FileLock(f"{self.path}.lock", timeout=10):
+                if self.path.exists() and self.path.stat().st_ino != self._inode:
+                    return
+                stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+                aside = f"{self.path}.corrupt-{stamp}"
+                for suffix in ("-wal", ""):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.rename(f"{self.path}{suffix}", f"{aside}{suffix}")
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{self.path}-shm")
+        except (OSError, TimeoutError) as error:
+            raise UnavailableError(
+                f"{printable(str(self.path))} is damaged and cannot be put aside: {error}"
+            ) from error
+        log.warning(
+            "%s is damaged; it was put aside as %s, and a fresh one takes its place",
+            printable(str(self.path)),
+            printable(os.path.basename(aside)),
+        )
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
+            with contextlib.suppress(sqlite3.DatabaseError):
+                connection.close()
+
+
+class _ForeignError(sqlite3.DatabaseError):
+    """A header that no version of this program wrote."""
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return _pragma(connection, "user_version")
+
+
+def _code(error: sqlite3.DatabaseError) -> int:
+    # The low byte of an extended code is the code itself.
+    return getattr(error, "sqlite_errorcode", None) or 0
+
+
+def _is_broken(error: sqlite3.DatabaseError) -> bool:
+    gone = isinstance(error, _ForeignError) or "no such table" in str(error)
+    return gone or _code(error) & 0xFF in _BROKEN
+
+
+def _unavailable(path: Path, error: sqlite3.DatabaseError) -> UnavailableError:
+    kind = BusyError if _code(error) & 0xFF in _BUSY else UnavailableError
+    return kind(f"{printable(str(path))}: {error}")
