@@ -11,7 +11,7 @@ from moderate.errors import ConfigError
 from moderate.text import printable
 
 # Values that name a file are meant relative to the configuration file they stand in.
-_PATH_KEYS = frozenset({"out", "summary"})
+_PATH_KEYS = frozenset({"out", "summary", "state", "lock"})
 _PATH_OR_NAME_KEYS = frozenset({"weights", "policy"})
 
 

@@ -25,3 +25,11 @@ def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model that scores all five categories."""
     return make_bundle(tmp_path_factory.mktemp("weights") / "random")
+
+
+@pytest.fixture(autouse=True)
+def _state_of_the_test(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No test finds the scores of another, or of whoever runs them."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))

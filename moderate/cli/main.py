@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import signal
 import sys
@@ -16,12 +15,15 @@ import typer
 from moderate.cli import exit_codes
 from moderate.cli.bench import bench
 from moderate.cli.doctor import doctor
+from moderate.cli.explain import explain
+from moderate.cli.messages import say_error, speaking
 from moderate.cli.policy import app as policy_app
+from moderate.cli.runs import app as runs_app
 from moderate.cli.scan import scan
+from moderate.cli.state import app as state_app
 from moderate.cli.testcards import testcards
 from moderate.cli.weights import app as weights_app
 from moderate.errors import ModerateError, ReaderGoneError
-from moderate.text import printable
 
 app = typer.Typer(
     name="moderate",
@@ -34,9 +36,12 @@ app = typer.Typer(
 app.command(context_settings={"auto_envvar_prefix": "MODERATE"})(scan)
 app.add_typer(policy_app, name="policy")
 app.add_typer(weights_app, name="weights")
+app.add_typer(runs_app, name="runs")
+app.add_typer(state_app, name="state")
 app.command()(testcards)
 app.command()(bench)
 app.command()(doctor)
+app.command()(explain)
 
 
 _STOP_AGAIN = 5.0  # seconds
@@ -82,15 +87,23 @@ def _root(
 
 def run(arguments: list[str]) -> int:
     """Run one command; every error becomes one line on stderr and an exit code."""
-    wanted = os.environ.get("MODERATE_DEBUG", "").lower()
-    debug = "--debug" in arguments or wanted not in {"", "0", "false", "no", "off"}
-    logging.basicConfig(format="moderate: %(message)s", level="DEBUG" if debug else "WARNING")
-    for noisy in ("PIL", "urllib3", "filelock"):
-        logging.getLogger(noisy).setLevel("WARNING")
+    debug = _wanted("debug", arguments)
+    with speaking(as_json=_wanted("log-json", arguments), debug=debug):
+        return _run(arguments, debug)
+
+
+def _wanted(option: str, arguments: list[str]) -> bool:
+    """Whether an option that has to be known before the options are parsed is set."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    value = os.environ.get(f"MODERATE_{option.upper().replace('-', '_')}", "").lower()
+    return f"--{option}" in options or value not in {"", "0", "false", "no", "off"}
+
+
+def _run(arguments: list[str], debug: bool) -> int:
     try:
         code: Any = app(arguments or ["--help"], prog_name="moderate", standalone_mode=False)
     except typer.TyperException as error:
-        _complain(error.format_message() or "see moderate --help")
+        say_error("error", error.format_message() or "see moderate --help")
         return exit_codes.ERROR
     except ReaderGoneError:
         from moderate.results.text_writers import stdout_is_closed
@@ -98,22 +111,18 @@ def run(arguments: list[str]) -> int:
         stdout_is_closed()
         return exit_codes.ERROR
     except ModerateError as error:
-        if debug:
-            raise
-        _complain(str(error))
+        say_error("error", str(error), error if debug else None)
         return exit_codes.ERROR
     except Stopped as stopped:
         signal.setitimer(signal.ITIMER_REAL, 0)
         number = signal.Signals(stopped.args[0])
-        _complain(f"stopped by {number.name}; no result file was written")
+        kept = "; ".join(getattr(stopped, "__notes__", ())) or "no result file was written"
+        say_error("stopped", f"stopped by {number.name}; {kept}", signal=number.name)
         return exit_codes.INTERRUPTED if number is signal.SIGINT else exit_codes.TERMINATED
-    except Exception as error:
-        if debug:
-            raise
-        _complain(
-            f"a fault in moderate itself: {type(error).__name__}: {error}; "
-            "run again with --debug and report what it prints"
-        )
+    except Exception as error:  # noqa: BLE001 - the last place to tell of it
+        fault = f"a fault in moderate itself: {type(error).__name__}: {error}"
+        advice = "report this" if debug else "run again with --debug and report what it prints"
+        say_error("fault", f"{fault}; {advice}", error if debug else None)
         return exit_codes.ERROR
     return code if isinstance(code, int) else exit_codes.DONE
 
@@ -141,7 +150,3 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     signal.signal(signal.SIGALRM, lambda *_: _stop(number, None))
     signal.setitimer(signal.ITIMER_REAL, _STOP_AGAIN)
     raise Stopped(number)
-
-
-def _complain(message: str) -> None:
-    typer.echo(f"moderate: error: {printable(' '.join(message.split()))}", err=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperOption
 
 from moderate.cli import exit_codes
+from moderate.errors import UsageError
 from moderate.fetch.options import HttpOptions
 from moderate.types import Limits
 
@@ -228,6 +230,27 @@ def scan(
         bool,
         _option("--require-sandbox", help="Refuse to run where decoders cannot be locked in."),
     ] = False,
+    state: Annotated[
+        str | None,
+        _option(metavar="DIR", help="Where scores and the ledger of runs are kept."),
+    ] = None,
+    no_state: Annotated[
+        bool, _option("--no-state", help="Remember nothing, use nothing remembered.")
+    ] = False,
+    rescore: Annotated[
+        bool, _option("--rescore", help="Score everything anew, whatever is remembered.")
+    ] = False,
+    retry_errors: Annotated[
+        bool, _option("--retry-errors", help="Try what was an error again.")
+    ] = False,
+    lock: Annotated[
+        str | None,
+        _option(metavar="FILE", help="One run at a time for whoever names this file."),
+    ] = None,
+    lock_wait: Annotated[
+        float | None,
+        _option(min=0.0, metavar="SECONDS", help="Wait so long for --lock; else not at all."),
+    ] = None,
     hourly_cost: Annotated[
         float | None,
         _option(
@@ -260,6 +283,7 @@ def scan(
     """
     from moderate.classify.allocator import tune_allocator
     from moderate.decode.video import VideoOptions
+    from moderate.engine.record import StateOptions
     from moderate.engine.scan import ScanOptions, plan, run
     from moderate.report.progress import progress_on
     from moderate.report.terminal import show
@@ -267,7 +291,12 @@ def scan(
     from moderate.sources.directory import WalkOptions
     from moderate.sources.resolve import InputOptions
     from moderate.sources.subset import parse_shard
+    from moderate.state.database import default_folder
 
+    if state is not None and no_state:
+        raise UsageError("--state and --no-state contradict each other; give one of them")
+    if lock_wait is not None and lock is None:
+        raise UsageError("--lock-wait goes with --lock FILE")
     planned = plan(
         ScanOptions(
             inputs=inputs or (),
@@ -316,6 +345,17 @@ def scan(
             video=VideoOptions(every=video_every, max_bytes=_bytes(max_video_size))
             if video_every is not None
             else None,
+            state=None
+            if no_state
+            else StateOptions(
+                folder=Path(state) if state is not None else default_folder(),
+                required=state is not None,
+                command=("moderate", *sys.argv[1:]),
+            ),
+            rescore=rescore,
+            retry_errors=retry_errors,
+            lock=lock,
+            lock_wait=lock_wait,
         )
     )
     card = planned.bundle.card

@@ -27,6 +27,9 @@ from moderate.decode.sniff import sniff
 from moderate.text import one_line
 from moderate.types import ErrorCode, ImageFacts, Limits, Warn
 
+PIXELS_VERSION = 1
+"""Counts up when a change here gives the same file other pixels or facts: what was kept is old."""
+
 SMALL_SIDE = 256
 """A picture whose longest side is under this many pixels gets the warning `small_image`."""
 

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -63,6 +63,7 @@ class Batch(Generic[Item]):
 
     number: int
     first: int
+    weight: int = 0  # of its entries
     entries: list[Entry[Item]] = field(default_factory=list)
     images: list[Entry[Item]] = field(default_factory=list)  # in the order of their pixels
     buffer: int = -1
@@ -97,12 +98,14 @@ Coming = Future[tuple[Item, "bytes | None"]]
 """An item whose bytes are still on their way: what it becomes, with its bytes or without."""
 
 _END = object()
+_WORK = object()
 
 
 class DecoderPool(Generic[Item]):
     """`workers` decoder processes for the given specs and limits; a context manager, used once.
 
-    `niceness` is added to that of the decoders, so that a model on the same cores goes first.
+    They are started when the first image is there to be decoded, or `at_once`. `niceness` is added
+    to that of the decoders, so that a model on the same cores goes first.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class DecoderPool(Generic[Item]):
         *,
         niceness: int = 0,
         require_sandbox: bool = False,
+        at_once: bool = False,
     ) -> None:
         self._limits = limits
         self._count = workers
@@ -135,6 +139,8 @@ class DecoderPool(Generic[Item]):
         self._arrived: queue.SimpleQueue[tuple[_Task[Item], Coming[Item]]] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._upcoming: Any = None  # the caller's thread's
+        self._on_work: Callable[[], None] = lambda: None
+        self._weigh: Callable[[Item], int] = lambda item: 1
         self._released: queue.SimpleQueue[Batch[Item]] = queue.SimpleQueue()
         self._started: queue.SimpleQueue[tuple[str, ...] | None] = queue.SimpleQueue()
         self._feeder: threading.Thread | None = None
@@ -153,6 +159,8 @@ class DecoderPool(Generic[Item]):
         self._next: Any = None
         self._last_input = 0.0
         self._ended = False
+        self._working = at_once  # decoders are wanted
+        self._began = False  # an image for them was seen
         self._failed_starts = 0
         self._ever_ready = False
         self._start_again = 0.0
@@ -177,7 +185,11 @@ class DecoderPool(Generic[Item]):
         return [np.frombuffer(self._memory, np.uint8)]
 
     def run(
-        self, images: Iterable[tuple[Item, bytes | Coming[Item] | None]]
+        self,
+        images: Iterable[tuple[Item, bytes | Coming[Item] | None]],
+        *,
+        on_work: Callable[[], None] = lambda: None,
+        weigh: Callable[[Item], int] = lambda item: 1,
     ) -> Iterator[Batch[Item]]:
         """Decode (item, bytes) pairs; yields batches as they are complete. Give each to `release`.
 
@@ -185,7 +197,11 @@ class DecoderPool(Generic[Item]):
         later ones. An item with None for bytes is passed through; one whose bytes are still on
         their way holds its place meanwhile. `images` is consumed on a thread of its own; what it
         raises is raised here.
+
+        `on_work` is called once, in the caller's thread between batches, as soon as there is an
+        image to decode. `weigh` says how many rows an item without bytes stands for.
         """
+        self._on_work, self._weigh = on_work, weigh
         reader = threading.Thread(target=self._read, args=(iter(images),), daemon=True)
         # The processes are started there, for they end with the thread that started them.
         self._feeder = threading.Thread(target=self._feed, name="decoders", daemon=True)
@@ -202,7 +218,8 @@ class DecoderPool(Generic[Item]):
     def protections(self) -> tuple[str, ...]:
         """What the decoders are hardened with; waits for the first to be ready.
 
-        Empty where none could be started: then the batches raise the reason.
+        Empty where none could be started: then the batches raise the reason. Not to be called
+        before there was work.
         """
         return self._started.get() or ()
 
@@ -217,12 +234,18 @@ class DecoderPool(Generic[Item]):
         if self._upcoming is None:
             with contextlib.suppress(queue.Empty):
                 self._upcoming = self._results.get(timeout=timeout)
+        if self._upcoming is _WORK:
+            self._upcoming = None
+            self._on_work()
         return self._upcoming is not None
 
     def _complete(self) -> Iterator[Batch[Item]]:
         while True:
             result = self._upcoming or self._results.get()
             self._upcoming = None
+            if result is _WORK:
+                self._on_work()
+                continue
             if result is _END:
                 return
             if isinstance(result, BaseException):
@@ -256,7 +279,8 @@ class DecoderPool(Generic[Item]):
         try:
             self._selector.register(self._alarm, selectors.EVENT_READ)
             while not (self._stopped or self._all_handed_over()):
-                self._start_missing()
+                if self._working:
+                    self._start_missing()
                 self._hand_out()
                 self._wait()
             self._results.put(_END)
@@ -313,10 +337,12 @@ class DecoderPool(Generic[Item]):
                 self._room.release()
             batch.entries.append(entry)
             self._next = None
-            self._taken += 1
+            weight = 1 if coming or data is not None else self._weigh(item)
+            self._taken += weight
+            batch.weight += weight
             self._last_input = time.monotonic()
             full = len(batch.images) == self._layout.batch_size
-            if full or len(batch.entries) >= max(_MOST_ENTRIES, self._layout.batch_size):
+            if full or batch.weight >= max(_MOST_ENTRIES, self._layout.batch_size):
                 self._close(batch)
         open_one = self._current
         if open_one and (self._ended or (self._next is None and self._is_due(open_one))):
@@ -355,7 +381,15 @@ class DecoderPool(Generic[Item]):
                 self._next, self._ended = None, True
             elif isinstance(self._next, BaseException):
                 raise self._next
+            elif self._next is not None and self._next[1] is not None and not self._began:
+                self._begin()
         return self._next is not None
+
+    def _begin(self) -> None:
+        """The first image to decode: start the decoders, and have the caller get ready too."""
+        self._began = self._working = True
+        self._results.put(_WORK)
+        self._start_missing()
 
     def _has_room(self) -> bool:
         oldest = next(iter(self._open.values()), None)
@@ -395,7 +429,7 @@ class DecoderPool(Generic[Item]):
             return
         now = time.monotonic()
         due = [d.deadline for d in self._decoders if d.busy or not d.ready]
-        if len(self._decoders) < self._count:
+        if self._working and len(self._decoders) < self._count:
             due.append(self._start_again)
         for key, _ in self._selector.select(max(0.0, min([*due, now + _TICK]) - now)):
             if isinstance(key.fileobj, Decoder):

@@ -21,7 +21,8 @@ from moderate.cores import available_cores
 from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import Pixels
 from moderate.engine.interface import Job
-from moderate.engine.local import NICENESS, Item, LocalEngine, read_images
+from moderate.engine.local import NICENESS, LocalEngine
+from moderate.engine.reading import Item, Reader
 from moderate.errors import InputError
 from moderate.fetch.fetcher import Fetcher
 from moderate.sources.interface import Source
@@ -134,14 +135,16 @@ def measure(job: Job, images: int, repeat: int) -> Iterator[str | Bench]:
 
 def _decode(job: Job, refs: Sequence[ImageRef]) -> float:
     gate = threading.Event()
-    gated = replace(job, sources=[_Gated(refs, gate)], max_rows=None)
+    gated = replace(job, sources=[_Gated(refs, gate)], max_rows=None, deduplicate=False)
     with (
         DecoderPool[Item](
-            job.specs, job.limits, job.workers, job.batch_size, niceness=NICENESS
+            job.specs, job.limits, job.workers, job.batch_size, niceness=NICENESS, at_once=True
         ) as pool,
         Fetcher(job.limits, job.http) as fetcher,
     ):
-        batches = pool.run(read_images(gated, fetcher))
+        reader = Reader(gated, fetcher)
+        reader.begin(None)
+        batches = pool.run(reader.images())
         pool.wait_until_ready()
         begun = time.perf_counter()
         gate.set()
@@ -162,7 +165,8 @@ class _Measured:
 
 def _end_to_end(job: Job, refs: Sequence[ImageRef]) -> _Measured:
     gate = threading.Event()
-    with LocalEngine(replace(job, sources=[_Gated(refs, gate)], max_rows=None)) as engine:
+    gated = replace(job, sources=[_Gated(refs, gate)], max_rows=None, deduplicate=False)
+    with LocalEngine(gated, at_once=True) as engine:
         try:
             forward = _forward(engine, job, len(refs))
             begun = time.perf_counter()

@@ -21,7 +21,9 @@ from moderate.types import Limits, Row, Skipped
 class Job:
     """Everything that a run's rows depend on. batch_size and workers change speed alone.
 
-    video is None where videos are refused. max_rows counts a video once, with all its rows.
+    rescore has everything scored anew, retry_errors what was an error; deduplicate=False decodes
+    copies, too (for measuring). video is None where videos are refused. max_rows counts a video
+    once, with all its rows.
     """
 
     sources: Sequence[Source]
@@ -38,6 +40,9 @@ class Job:
     batch_size: int = 32
     workers: int = 1
     max_rows: int | None = None
+    rescore: bool = False
+    retry_errors: bool = False
+    deduplicate: bool = True
     video: VideoOptions | None = None
 
     @property
@@ -72,12 +77,20 @@ class Engine(ABC):
     @property
     @abstractmethod
     def placement(self) -> Placement:
-        """The device and precision in use."""
+        """The device and precision in use, or to be used once there is something to score."""
 
     @property
     @abstractmethod
-    def protections(self) -> tuple[str, ...]:
-        """What the decoders are hardened with; see `moderate.decode.sandbox`."""
+    def protections(self) -> tuple[str, ...] | None:
+        """What the decoders are hardened with; see `moderate.decode.sandbox`.
+
+        None where there was nothing to decode. Known after the last row.
+        """
+
+    @property
+    @abstractmethod
+    def startup_seconds(self) -> float:
+        """How long starting took, the loading of the model included. Known after the last row."""
 
     @property
     @abstractmethod

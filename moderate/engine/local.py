@@ -2,90 +2,97 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from moderate.classify.device import Placement, place
 from moderate.decode.image import Undecoded
-from moderate.decode.pool import Batch, Coming, DecoderPool
+from moderate.decode.pool import Batch, DecoderPool
 from moderate.decode.resize import Pixels
-from moderate.decode.sniff import HEAD_BYTES, SUPPORTED, claimed_format, refusal, sniff
 from moderate.decode.video import VideoSampler
 from moderate.engine.interface import Engine, Job
-from moderate.engine.videos import (
-    VideoBegin,
-    VideoEnd,
-    VideoFrame,
-    VideoRows,
-    not_local,
-    open_video,
-    video_parts,
-)
+from moderate.engine.reading import Block, Copy, Fetched, Item, Known, Reader, name_claim, weigh
+from moderate.engine.scopes import scopes
+from moderate.engine.videos import VideoBegin, VideoEnd, VideoRows
+from moderate.errors import RunError
 from moderate.fetch.fetcher import Fetcher
-from moderate.fetch.local import FetchError
 from moderate.policy.decide import decide, views
+from moderate.state.contents import Contents
+from moderate.state.records import Outcome
+from moderate.state.scores import RunScores, ScoreStore
 from moderate.types import (
     UNSCORED,
     ErrorCode,
     ImageError,
     ImageFacts,
     ImageRef,
-    Inline,
     Limits,
+    Origin,
     Row,
     Scores,
     Skipped,
-    Warn,
 )
 
 if TYPE_CHECKING:
     from moderate.classify.classifier import Classifier, Pending
 
-
-@dataclass(frozen=True, slots=True)
-class _Fetched:
-    """An image on its way: what is known before decoding, and the error that ends its trip."""
-
-    ref: ImageRef
-    facts: ImageFacts
-    error: ImageError | None = None
-
-
-Item = _Fetched | Skipped | VideoBegin | VideoEnd
-"""What travels with an image's bytes."""
+_Settled = Row | Skipped | VideoBegin | VideoEnd
+_Result = _Settled | Copy
 
 _PATIENCE = 0.2  # seconds for another batch to be computed beside those under way
 NICENESS = 5
 """Of decoders that share the cores with the model: the model goes first, they fill what is left."""
 
+# Errors that the same bytes give every time. The others may be this machine's, or this moment's.
+_LASTING = frozenset(
+    {
+        ErrorCode.NOT_AN_IMAGE,
+        ErrorCode.UNSUPPORTED_FORMAT,
+        ErrorCode.TOO_MANY_PIXELS,
+        ErrorCode.TOO_MANY_SCANS,
+        ErrorCode.TRUNCATED,
+        ErrorCode.CORRUPT_IMAGE,
+    }
+)
+
 
 class LocalEngine(Engine):
-    """See `Engine`."""
+    """See `Engine`. store is what earlier runs found out, and where this one adds to it.
 
-    def __init__(self, job: Job) -> None:
+    Neither decoders nor torch are started before there is an image for them, unless `at_once`:
+    where every image is known, that is never.
+    """
+
+    def __init__(self, job: Job, store: ScoreStore | None = None, *, at_once: bool = False) -> None:
         self._job = job
+        self._store = store
+        self._at_once = at_once or job.require_sandbox
         self._stack = ExitStack()
         self._pool: DecoderPool[Item]
         self._batches: Iterator[Batch[Item]] = iter(())
-        self._classifier: Classifier
+        self._classifier: Classifier | None = None
         self._placement: Placement
-        self._protections: tuple[str, ...] = ()
+        self._protections: tuple[str, ...] | None = None
         self._limited = False
+        self._startup_seconds = 0.0
+        self._scores: RunScores | None = None
+        self._contents: Contents | None = None
 
     def _cut(self) -> None:
         self._limited = True
 
     def __enter__(self) -> Self:
-        """See `Engine`. Decoding starts while torch is still being imported."""
+        """See `Engine`. Files are read, and decoded, while the device is still being looked at."""
         job = self._job
+        begun = time.monotonic()
         with self._stack:
+            if job.deduplicate:
+                self._contents = Contents()
+                self._stack.callback(self._contents.close)
             self._pool = self._stack.enter_context(
                 DecoderPool(
                     job.specs,
@@ -94,6 +101,7 @@ class LocalEngine(Engine):
                     job.batch_size,
                     niceness=NICENESS,
                     require_sandbox=job.require_sandbox,
+                    at_once=self._at_once,
                 )
             )
             # Entered last, so that it is left first: the pool waits for what is on its way.
@@ -101,24 +109,47 @@ class LocalEngine(Engine):
             sampler = make_sampler(job)
             if sampler:
                 self._stack.callback(sampler.close)
-            images = read_images(job, fetcher, sampler, self._cut)
-            self._batches = self._pool.run(images)
+            reader = Reader(job, fetcher, sampler, self._contents, self._cut)
+            self._batches = self._pool.run(reader.images(), on_work=self._get_ready, weigh=weigh)
+            if self._store is None:
+                reader.begin(None)
             self._placement = place(job.device, job.precision, job.backend)
-            from moderate.classify.classifier import Classifier
-
-            self._classifier = self._stack.enter_context(
-                Classifier(
-                    job.bundle, self._placement, batch_size=job.batch_size, compile=job.compile
+            if self._store:
+                self._scores = RunScores(
+                    self._store,
+                    scopes(job, self._placement),
+                    rescore=job.rescore,
+                    retry_errors=job.retry_errors,
                 )
-            )
-            self._placement = self._classifier.placement  # the backend may not suit the model
-            self._classifier.pin(self._pool.buffers)
-            self._protections = self._pool.protections()
+                reader.begin(self._scores)
+            if self._at_once:
+                self._get_ready()
             self._stack = self._stack.pop_all()
+        self._startup_seconds = time.monotonic() - begun
         return self
 
+    def _get_ready(self) -> None:
+        """For the first image. Raises DeviceError or WeightsError."""
+        if self._classifier is None:
+            begun = time.monotonic()
+            self._load()
+            self._protections = self._pool.protections()
+            self._startup_seconds += time.monotonic() - begun
+
+    def _load(self) -> None:
+        from moderate.classify.classifier import Classifier
+
+        job = self._job
+        self._classifier = self._stack.enter_context(
+            Classifier(job.bundle, self._placement, batch_size=job.batch_size, compile=job.compile)
+        )
+        self._placement = self._classifier.placement  # the backend may not suit the model
+        self._classifier.pin(self._pool.buffers)
+
     def __exit__(self, *_: object) -> None:
-        """See `Engine`."""
+        """See `Engine`. What was scored is kept, however the run ends."""
+        if self._scores:
+            self._scores.commit()
         self._stack.close()
 
     @property
@@ -127,9 +158,14 @@ class LocalEngine(Engine):
         return self._placement
 
     @property
-    def protections(self) -> tuple[str, ...]:
+    def protections(self) -> tuple[str, ...] | None:
         """See `Engine`."""
         return self._protections
+
+    @property
+    def startup_seconds(self) -> float:
+        """See `Engine`."""
+        return self._startup_seconds
 
     @property
     def limited(self) -> bool:
@@ -139,46 +175,58 @@ class LocalEngine(Engine):
     @property
     def batch_limit(self) -> int | None:
         """See `Engine`."""
-        return self._classifier.batch_limit
+        return self._classifier.batch_limit if self._classifier else None
 
     def forward_rate(self, batch: tuple[Pixels, ...], times: int) -> float:
-        """Images per second of the model alone on `batch`, submitted so many times."""
-        self._classifier.submit(batch).result()  # the first finds memory and plans its kernels
+        """Images per second of the model alone on `batch`, submitted so many times.
+
+        For an engine that was started `at_once`.
+        """
+        classifier = self._loaded
+        classifier.submit(batch).result()  # the first finds memory and plans its kernels
         begun = time.perf_counter()
         pending: deque[Pending] = deque()
         for _ in range(times):
-            pending.append(self._classifier.submit(batch))
-            while len(pending) > self._classifier.depth:
+            pending.append(classifier.submit(batch))
+            while len(pending) > classifier.depth:
                 pending.popleft().result()
         for last in pending:
             last.result()
         return times * len(batch[0]) / (time.perf_counter() - begun)
 
+    @property
+    def _loaded(self) -> Classifier:
+        assert self._classifier is not None
+        return self._classifier
+
     def rows(self) -> Iterator[Row | Skipped]:
         """See `Engine`."""
         early: dict[int, list[_Result]] = {}
-        turn = 0
+        turn = position = 0
         videos = VideoRows(self._job.policy)
         for number, results in self._scored():
             early[number] = results
-            while turn in early:
+            while turn in early and self._settled(early[turn]):
                 for result in early.pop(turn):
-                    item = result if isinstance(result, Skipped) else videos.take(result)
-                    if item is not None:
-                        yield item
+                    item = self._in_its_place(result, position)
+                    position += 1
+                    row = item if isinstance(item, Skipped) else videos.take(item)
+                    if row is not None:
+                        yield row
                 turn += 1
+        if early:
+            raise RunError("rows are missing at the end: their copies were never settled")
 
     def _scored(self) -> Iterator[tuple[int, list[_Result]]]:
-        """Rows of each batch with its number, in the order in which batches are complete."""
+        """Results of each batch with its number, in the order in which batches are complete."""
         submitted: deque[tuple[Batch[Item], Pending | None]] = deque()
         for batch in self._batches:
             pixels = batch.pixels()
             scorable = bool(pixels) and len(pixels[0]) > 0
-            submitted.append((batch, self._classifier.submit(pixels) if scorable else None))
+            submitted.append((batch, self._loaded.submit(pixels) if scorable else None))
+            depth = self._classifier.depth if self._classifier else 0
             # Rows must not wait for a batch that a slow source may not have for hours.
-            while submitted and (
-                len(submitted) > self._classifier.depth or not self._pool.has_next(_PATIENCE)
-            ):
+            while submitted and (len(submitted) > depth or not self._pool.has_next(_PATIENCE)):
                 yield self._finish(*submitted.popleft())
         while submitted:
             yield self._finish(*submitted.popleft())
@@ -186,31 +234,93 @@ class LocalEngine(Engine):
     def _finish(self, batch: Batch[Item], pending: Pending | None) -> tuple[int, list[_Result]]:
         scored = iter(pending.result() if pending else ())
         self._pool.release(batch)
-        rows: list[_Result] = []
+        results: list[_Result] = []
         for entry in batch.entries:
             item, outcome = entry.item, entry.outcome
-            if not isinstance(item, _Fetched):
-                rows.append(item)
+            if isinstance(item, Block):
+                results += [
+                    one if isinstance(one, Skipped) else self._known(one) for one in item.items
+                ]
+            elif isinstance(item, Known):
+                results.append(self._known(item))
+            elif isinstance(item, Copy):
+                if self._scores:
+                    self._scores.add(item.file)
+                results.append(item)
+            elif not isinstance(item, Fetched):
+                results.append(item)
             elif item.error is not None:
-                rows.append(self._row(item.ref, item.facts, item.error))
+                claim = name_claim(item.ref)
+                results.append(self._new(item, ImageFacts(), item.error, claim=claim))
             elif isinstance(outcome, Undecoded):
                 error = ImageError(outcome.code, outcome.message)
-                rows.append(self._row(item.ref, _merge(item.facts, outcome.facts), error))
+                results.append(self._new(item, outcome.facts, error))
             elif outcome is not None:
-                rows.append(self._row(item.ref, _merge(item.facts, outcome), next(scored)))
-        return batch.number, rows
+                results.append(self._new(item, outcome, next(scored)))
+        if self._scores:
+            self._scores.commit()
+        return batch.number, results
 
-    def _row(self, ref: ImageRef, facts: ImageFacts, outcome: Scores | ImageError) -> Row:
+    def _known(self, item: Known) -> Row:
+        if self._scores and (item.file or item.used):
+            self._scores.add(item.file, used=item.used)
+        result = item.outcome.result
+        return self._row(item.ref, item.facts, result, item.origin, item.duplicate_of)
+
+    def _new(
+        self, item: Fetched, decoded: ImageFacts, result: Scores | ImageError, claim: str = ""
+    ) -> Row:
+        """The row of an image whose outcome is new, which is kept."""
+        if item.sha256:
+            own = replace(item.facts, warnings=())
+            outcome = Outcome(_merge(own, decoded), result, claim)
+            if self._contents:
+                self._contents.settle(item.sha256, outcome)
+            if self._scores:
+                lasting = not isinstance(result, ImageError) or result.code in _LASTING
+                self._scores.add(item.file, (item.sha256, outcome) if lasting else None)
+        facts = _merge(item.facts, decoded)
+        return self._row(item.ref, facts, result, item.origin, item.duplicate_of)
+
+    def _settled(self, results: list[_Result]) -> bool:
+        """Give copies their rows; whether that was possible for all of them."""
+        for index, result in enumerate(results):
+            if isinstance(result, Copy):
+                assert self._contents is not None
+                outcome = self._contents.outcome(result.sha256)
+                if outcome is None:  # what it is a copy of came in first, but stands later
+                    return False
+                facts = _merge(result.facts, outcome.facts)
+                results[index] = self._row(
+                    result.ref, facts, outcome.result, result.origin, result.duplicate_of
+                )
+        return True
+
+    def _in_its_place(self, result: _Result, position: int) -> _Settled:
+        """A row with the first row of its content as it is known now that all before it are in."""
+        assert not isinstance(result, Copy)
+        out_of_order = self._contents is not None and self._contents.out_of_order
+        if out_of_order and isinstance(result, Row) and result.facts.sha256:
+            assert self._contents is not None
+            first = self._contents.first(bytes.fromhex(result.facts.sha256), position)
+            if first != result.duplicate_of:
+                return replace(result, duplicate_of=first)
+        return result
+
+    def _row(
+        self,
+        ref: ImageRef,
+        facts: ImageFacts,
+        result: Scores | ImageError,
+        origin: Origin,
+        duplicate_of: bytes | None,
+    ) -> Row:
         policy = self._job.policy
-        error = outcome if isinstance(outcome, ImageError) else None
-        scores: Scores = UNSCORED if isinstance(outcome, ImageError) else outcome
+        error = result if isinstance(result, ImageError) else None
+        scores: Scores = UNSCORED if isinstance(result, ImageError) else result
         decision, reasons = decide(policy, scores, facts.warnings, error)
         derived = views(policy, scores)
-        return Row(ref, facts, scores, decision, reasons, derived, error)
-
-
-_Result = Row | Skipped | VideoBegin | VideoEnd
-_Images = Iterator[tuple[Item, "bytes | Coming[Item] | None"]]
+        return Row(ref, facts, scores, decision, reasons, derived, error, duplicate_of, origin)
 
 
 def make_sampler(job: Job) -> VideoSampler | None:
@@ -231,105 +341,6 @@ def _decoding_limits(job: Job) -> Limits:
     sampler = make_sampler(job)
     most = max(job.limits.max_file_bytes, sampler.still_bytes if sampler else 0)
     return replace(job.limits, max_file_bytes=most)
-
-
-def read_images(
-    job: Job,
-    fetcher: Fetcher,
-    sampler: VideoSampler | None = None,
-    on_limit: Callable[[], None] = lambda: None,
-) -> _Images:
-    """Every input with its bytes, with their future, or without where there is nothing to decode.
-
-    Stops after job.max_rows images and says so to `on_limit`. A video has as many items as
-    `video_parts` gives.
-    """
-    rows = 0
-    columns = [column.name for column in job.columns]
-    for source in job.sources:
-        names = [column.name for column in source.columns]
-        for found in source:
-            if isinstance(found, Skipped):
-                yield found, None
-                continue
-            if names != columns:
-                values = dict(zip(names, found.carried, strict=False))
-                found = replace(found, carried=tuple(values.get(name) for name in columns))
-            if sampler and sampler.closed:
-                return
-            parts = _video(found, sampler) if sampler else None
-            if parts is None:
-                yield _fetch(found, fetcher, videos=sampler is not None)
-            else:
-                yield from parts
-            rows += 1
-            if rows == job.max_rows:
-                on_limit()
-                return
-
-
-def _video(ref: ImageRef, sampler: VideoSampler) -> _Images | None:
-    """The items of a video, None for what is no local video."""
-    opened = open_video(ref, sampler.options.max_bytes)
-    if opened is None:
-        return None
-    if isinstance(opened, VideoEnd):
-        return iter([(opened, None)])
-    return map(_part, video_parts(ref, *opened, sampler))
-
-
-def _part(part: VideoBegin | VideoFrame | VideoEnd) -> tuple[Item, bytes | None]:
-    if isinstance(part, VideoFrame):
-        return _Fetched(part.ref, part.facts, part.error), part.data
-    return part, None
-
-
-def _fetch(
-    ref: ImageRef, fetcher: Fetcher, *, videos: bool = False
-) -> tuple[Item, bytes | Coming[Item] | None]:
-    facts = ImageFacts(warnings=ref.warnings)
-    if ref.error is not None:
-        return _Fetched(ref, facts, ref.error), None
-    try:
-        data = fetcher.fetch(ref)
-    except FetchError as error:
-        return _failed(ref, error), None
-    if isinstance(ref.location, Inline):
-        ref = replace(ref, location=Inline(b""))  # rows wait for their turn, bytes need not
-    if not isinstance(data, Future):
-        return _examine(ref, data, videos)
-    coming: Coming[Item] = Future()
-    data.add_done_callback(partial(_arrive, ref, coming, videos))
-    return _Fetched(ref, facts), coming
-
-
-def _arrive(ref: ImageRef, coming: Coming[Item], videos: bool, fetched: Future[bytes]) -> None:
-    """On the thread that the bytes came in on."""
-    try:
-        coming.set_result(_examine(ref, fetched.result(), videos))
-    except FetchError as error:
-        coming.set_result((_failed(ref, error), None))
-    except BaseException as error:  # noqa: BLE001 - raised where the run can be ended
-        coming.set_exception(error)
-
-
-def _failed(ref: ImageRef, error: FetchError) -> _Fetched:
-    return _Fetched(ref, ImageFacts(warnings=ref.warnings, bytes=error.size), error.error)
-
-
-def _examine(ref: ImageRef, data: bytes, videos: bool) -> tuple[Item, bytes | None]:
-    """What the bytes say before they are decoded. videos: whether they are sampled elsewhere."""
-    head = data[:HEAD_BYTES]
-    kind = sniff(head)
-    digest = hashlib.sha256(data).hexdigest()
-    facts = ImageFacts(warnings=ref.warnings, format=kind, bytes=len(data), sha256=digest)
-    if refused := refusal(head, ref.name):
-        message = (not_local(head, ref.name) if videos else None) or refused[1]
-        return _Fetched(ref, facts, ImageError(ErrorCode(refused[0]), message)), None
-    claimed = claimed_format(ref.name)
-    if kind in SUPPORTED and claimed and claimed != kind:
-        facts = replace(facts, warnings=(*facts.warnings, Warn.EXTENSION_MISMATCH))
-    return _Fetched(ref, facts), data
 
 
 def _merge(known: ImageFacts, decoded: ImageFacts) -> ImageFacts:

@@ -6,33 +6,49 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Self
 from uuid import uuid4
 
 from moderate.classify.bundle import Bundle, load_bundle
 from moderate.cores import available_cores
 from moderate.decode.sandbox import MIN_MEMORY_BYTES
+from moderate.decode.sniff import HEAD_BYTES, sniff
 from moderate.decode.video import LEAST_EVERY, VideoOptions, require_pyav
 from moderate.engine.interface import Engine, Job
 from moderate.engine.local import LocalEngine
-from moderate.errors import InputError, UsageError, WeightsError
+from moderate.engine.record import (
+    Recorder,
+    State,
+    StateOptions,
+    begin,
+    check_resumable,
+    open_state,
+)
+from moderate.errors import InputError, OutputError, ReaderGoneError, UsageError, WeightsError
 from moderate.fetch.address import make_guard
+from moderate.fetch.local import FetchError, read_head
 from moderate.fetch.options import HttpOptions
 from moderate.policy.load import LoadedPolicy, load_policy
-from moderate.report.files import check_summary_targets, write_summary
+from moderate.report.files import check_summary_targets, open_summaries
 from moderate.report.summary import Audit, Summary, audit_facts, utc
 from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
 from moderate.results.remote import is_remote, shown_target, target_name
 from moderate.results.text_writers import metadata_path
 from moderate.sources.resolve import NO_INPUT, InputOptions, file_identity, resolve
+from moderate.state.locks import exclusive
 from moderate.text import path_text, printable
 from moderate.types import ErrorCode, Limits, Row, Skipped
 from moderate.version import __version__
 
 MOST_BATCH = 4096
 """Largest batch_size."""
+
+# Audit facts that only the end of a run knows for certain.
+_KNOWN_LATE = frozenset({"device", "precision", "backend", "sandbox"})
 
 NO_WEIGHTS = (
     "no weights chosen, and none are used unasked. "
@@ -43,7 +59,11 @@ NO_WEIGHTS = (
 
 @dataclass(frozen=True, slots=True)
 class ScanOptions:
-    """What a scan is asked to do; the defaults are those of the command line."""
+    """What a scan is asked to do; the defaults are those of the command line.
+
+    state is None for a run that remembers nothing and leaves nothing behind. lock is a file that
+    one run at a time holds; lock_wait says for how many seconds to wait for it, None not at all.
+    """
 
     inputs: Sequence[str | os.PathLike[str]]
     weights: str | None = None
@@ -64,6 +84,11 @@ class ScanOptions:
     limit: int | None = None
     hourly_cost: float | None = None
     video: VideoOptions | None = None
+    state: StateOptions | None = None
+    rescore: bool = False
+    retry_errors: bool = False
+    lock: str | None = None
+    lock_wait: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +136,8 @@ def plan(options: ScanOptions) -> Plan:
         batch_size=options.batch_size,
         workers=options.workers or available_cores(),
         max_rows=options.limit,
+        rescore=options.rescore,
+        retry_errors=options.retry_errors,
         video=options.video,
     )
     if reading.keep and not job.columns:
@@ -146,35 +173,85 @@ def _check_distinct(options: ScanOptions, inputs: Collection[tuple[int, int]]) -
             raise UsageError(f"{shown_target(target)} is an input; write the results elsewhere")
 
 
-def run(planned: Plan, on_item: Callable[[Row | Skipped], None]) -> Summary:
+def run(
+    planned: Plan,
+    on_item: Callable[[Row | Skipped], None],
+    on_wait: Callable[[str], None] = lambda line: None,
+) -> Summary:
     """Run a planned scan, write its files, and give the summary back.
 
-    `on_item` is called for each row and each skipped file, in order. No file is put under its name
-    before all rows are there. Raises the errors under ModerateError.
+    `on_item` is called for each row and each skipped file, in order; `on_wait` with a line when
+    another run has to end first. No file is put under its name before all rows are there. Raises
+    the errors under ModerateError. What else ends it, such as a signal, gets a note on how to go
+    on, if what was scored is kept.
     """
     options = planned.options
-    started = datetime.now(UTC)
+    started, run_id = datetime.now(UTC), uuid4().hex
+    with open_state(options.state) as state:
+        command = options.state.command if options.state else ()
+        named = [*(os.fspath(name) for name in options.inputs), *options.reading.files_from]
+        targets = [*options.out, *options.summary]
+        queued = options.lock is not None
+        recorder = begin(state, run_id, started, command, named, targets, queued=queued)
+        try:
+            with ExitStack() as stack:
+                if options.lock is not None:
+                    lock = exclusive(options.lock, options.lock_wait, on_wait, run_id=run_id)
+                    stack.enter_context(lock)
+                    recorder.running()
+                if not options.rescore:
+                    check_resumable(state, run_id, planned.bundle, options.out)
+                recorder.save_policy(planned.policy)
+                summary = _run(planned, run_id, started, state, recorder, on_item)
+        except BaseException as error:
+            recorder.end(error)
+            how = recorder.how_to_go_on()
+            if how and isinstance(error, OutputError) and not isinstance(error, ReaderGoneError):
+                raise OutputError(f"{error}; {how}") from error
+            if how and not isinstance(error, Exception):
+                error.add_note(how)
+            raise
+        recorder.end(None)
+    return summary
+
+
+def _run(
+    planned: Plan,
+    run_id: str,
+    started: datetime,
+    state: State | None,
+    recorder: Recorder,
+    on_item: Callable[[Row | Skipped], None],
+) -> Summary:
+    options = planned.options
     clock = time.monotonic()
-    # What stands under a target's name already must not turn out to be among the images.
-    targets = [*options.out, *options.summary]
-    taken = {identity for target in targets if (identity := file_identity(target))}
-    with open_writers(options.out) as writers, LocalEngine(planned.job) as engine:
-        summary = Summary(_audit(planned, engine, started), planned.policy.policy)
+    taken = _Taken.of([*options.out, *options.summary])
+    with (
+        open_writers(options.out) as writers,
+        open_summaries(options.summary) as summaries,
+        LocalEngine(planned.job, state.scores if state else None) as engine,
+    ):
+        audit = _audit(planned, engine, run_id, started)
+        summary = Summary(audit, planned.policy.policy)
         summary.hourly_cost = options.hourly_cost
-        summary.startup_seconds = time.monotonic() - clock
+        recorder.counting(summary)
+        known = {k: v for k, v in audit_facts(audit).items() if k not in _KNOWN_LATE}
         for writer in writers:
-            writer.start(audit_facts(summary.audit), planned.job.columns)
+            writer.start(known, planned.job.columns)
         with contextlib.closing(engine.rows()) as rows:  # type: ignore[type-var]
             for item in rows:
                 if isinstance(item, Skipped):
                     summary.count_skipped(item)
                 else:
-                    if taken and item.ref.location is None:
-                        _check_not_taken(item, taken)
+                    if taken:
+                        taken.check(item)
                     summary.count(item)
                     for writer in writers:
                         writer.write(item)
+                recorder.tick()
                 on_item(item)
+        summary.audit = _audit(planned, engine, run_id, started)
+        summary.startup_seconds = engine.startup_seconds
         summary.batch_limit = engine.batch_limit
         summary.limit = options.limit if engine.limited else None
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
@@ -182,16 +259,47 @@ def run(planned: Plan, on_item: Callable[[Row | Skipped], None]) -> Summary:
         if named and summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:
             raise InputError(_nothing_found(summary))
         for writer in writers:
-            writer.commit(utc(summary.ended))
-    for target in options.summary:
-        write_summary(summary, target)
+            facts = {**audit_facts(summary.audit), "ended": utc(summary.ended)}
+            recorder.outputs.update(writer.commit(facts))
+        for file in summaries:
+            recorder.outputs.update(file.commit(summary))
     return summary
 
 
-def _check_not_taken(row: Row, taken: Collection[tuple[int, int]]) -> None:
-    if file_identity(row.ref.path) in taken:
-        name = printable(path_text(row.ref.display))
-        raise UsageError(f"{name} is an input; write the results elsewhere")
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What stands under targets' names already, which must not turn out to be among the images.
+
+    Results and summaries are no images, so that it is enough to look at the rows of those that are
+    none, unless somebody has named an image like a result.
+    """
+
+    identities: frozenset[tuple[int, int]]
+    images: bool
+
+    @classmethod
+    def of(cls, targets: Sequence[str]) -> Self | None:
+        """None where there is nothing yet."""
+        found = {name: identity for name in targets if (identity := file_identity(name))}
+        if not found:
+            return None
+        heads = [_head(name) for name in found]
+        return cls(frozenset(found.values()), any(sniff(head) for head in heads))
+
+    def check(self, row: Row) -> None:
+        """Raises UsageError where the row's file would be replaced by the results."""
+        if row.ref.location is not None or not (row.error or self.images):
+            return
+        if file_identity(row.ref.path) in self.identities:
+            name = printable(path_text(row.ref.display))
+            raise UsageError(f"{name} is an input; write the results elsewhere")
+
+
+def _head(name: str) -> bytes:
+    try:
+        return read_head(os.fsencode(name), HEAD_BYTES)
+    except FetchError:
+        return b""
 
 
 def _nothing_found(summary: Summary) -> str:
@@ -203,17 +311,18 @@ def _nothing_found(summary: Summary) -> str:
     return f"no input found: none of {summary.skipped.total()} files is an image ({reasons})"
 
 
-def _audit(planned: Plan, engine: Engine, started: datetime) -> Audit:
+def _audit(planned: Plan, engine: Engine, run_id: str, started: datetime) -> Audit:
     placement = engine.placement
     return Audit(
         version=__version__,
-        run_id=uuid4().hex,
+        run_id=run_id,
         weights=planned.bundle.name,
         weights_sha256=planned.bundle.sha256,
         weights_purpose=planned.bundle.card.purpose,
         weights_models=tuple(model.summary() for model in planned.bundle.models),
         policy=planned.policy.policy.name,
         policy_sha256=planned.policy.sha256,
+        policy_json=planned.policy.policy.model_dump_json(),
         device=placement.device
         if placement.device == placement.name
         else f"{placement.device} {placement.name}",

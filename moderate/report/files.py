@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from moderate.errors import UsageError
 from moderate.report.summary import Summary, as_json
 from moderate.report.tables import facts, headline, tables
-from moderate.results.atomic import write_atomic
+from moderate.results.atomic import AtomicFile, output_error
 from moderate.results.open import check_place
 from moderate.results.remote import is_remote, send, shown_target, target_name
 
@@ -53,17 +55,46 @@ def check_summary_targets(targets: Sequence[str]) -> None:
         check_place(target)
 
 
-def write_summary(summary: Summary, target: str) -> None:
-    """Write the summary whole or not at all. Raises OutputError."""
-    suffix = os.path.splitext(target_name(target))[1].lower()
-    text = FORMATS[suffix](summary).encode("utf-8", "backslashreplace")
-    if not is_remote(target):
-        write_atomic(target, text)
-        return
-    with tempfile.NamedTemporaryFile(prefix="moderate-summary-") as file:
-        file.write(text)
-        file.flush()
-        send(file.name, target)
+class SummaryFile:
+    """One summary on its way; like the rows, it stands under its name when it is whole."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._file = None if is_remote(target) else AtomicFile(target)
+
+    def commit(self, summary: Summary) -> dict[str, str]:
+        """Write it. The SHA-256 (hex) by its absolute path or URI. Raises OutputError."""
+        suffix = os.path.splitext(target_name(self._target))[1].lower()
+        text = FORMATS[suffix](summary).encode("utf-8", "backslashreplace")
+        if self._file is None:
+            with tempfile.NamedTemporaryFile(prefix="moderate-summary-") as file:
+                file.write(text)
+                file.flush()
+                send(file.name, self._target)
+            return {shown_target(self._target): hashlib.sha256(text).hexdigest()}
+        try:
+            self._file.file.write(text)
+        except OSError as error:
+            raise output_error(self._target, error) from error
+        return {os.path.abspath(self._target): self._file.commit()}
+
+    def discard(self) -> None:
+        """Leave nothing behind. Does nothing after `commit`."""
+        if self._file:
+            self._file.discard()
+
+
+@contextlib.contextmanager
+def open_summaries(targets: Sequence[str]) -> Iterator[list[SummaryFile]]:
+    """A file per target; whatever was not committed when the block ends is discarded."""
+    files: list[SummaryFile] = []
+    try:
+        for target in targets:
+            files.append(SummaryFile(target))
+        yield files
+    finally:
+        for file in files:
+            file.discard()
 
 
 def _plain(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,8 @@ from moderate.types import ImageRef, Row, Skipped
 
 PLAIN_EVERY = 10.0  # seconds between lines
 
+_LOG = logging.getLogger(__name__)
+
 OnItem = Callable[[Row | Skipped], None]
 
 
@@ -33,8 +36,9 @@ OnItem = Callable[[Row | Skipped], None]
 def progress_on(
     stream: IO[str], mode: str, sources: Sequence[Source] | None, max_rows: int | None
 ) -> Iterator[OnItem]:
-    """A function to call with every item of the run. mode: auto, bar, plain or none.
+    """A function to call with every item of the run. mode: auto, bar, plain, json or none.
 
+    json logs an event `progress` where plain prints a line, with rows and images_per_second.
     sources are counted to show how much is left, where there is one row for each input.
     """
     if mode == "auto":
@@ -42,7 +46,10 @@ def progress_on(
     if mode == "bar":
         yield from _bar(stream, sources, max_rows)
     elif mode == "plain":
-        yield _plain(stream)
+        yield _now_and_then(lambda line, rows, rate: print(line, file=stream, flush=True))
+    elif mode == "json":
+        _LOG.setLevel(logging.INFO)
+        yield _now_and_then(_log)
     else:
         yield lambda item: None
 
@@ -80,7 +87,8 @@ def _count(sources: Sequence[Source], max_rows: int | None) -> int:
     return sum(1 for _ in islice(images, max_rows))
 
 
-def _plain(stream: IO[str]) -> OnItem:
+def _now_and_then(tell: Callable[[str, int, float], None]) -> OnItem:
+    """Tell a line, the rows so far, and rows per second, every PLAIN_EVERY seconds."""
     rows, started = 0, time.monotonic()
     due = started + PLAIN_EVERY
 
@@ -90,13 +98,16 @@ def _plain(stream: IO[str]) -> OnItem:
         now = time.monotonic()
         if now >= due:
             due = now + PLAIN_EVERY
-            print(
-                f"moderate: {rows} images, {rows / (now - started):.1f}/s",
-                file=stream,
-                flush=True,
-            )
+            rate = rows / (now - started)
+            tell(f"moderate: {rows} images, {rate:.1f}/s", rows, rate)
 
     return advance
+
+
+def _log(line: str, rows: int, rate: float) -> None:
+    fields = {"rows": rows, "images_per_second": round(rate, 2)}
+    message = line.removeprefix("moderate: ")
+    _LOG.info("%s", message, extra={"event": "progress", "fields": fields})
 
 
 class _Rate(TextColumn):

@@ -9,7 +9,7 @@ from typing import Any
 
 from moderate.policy.model import Policy
 from moderate.text import path_text
-from moderate.types import CATEGORIES, Category, Decision, Row, Skipped, Status
+from moderate.types import CATEGORIES, Category, Decision, Origin, Row, Skipped, Status
 
 SCHEMA_VERSION = 1
 EXAMPLES_KEPT = 5
@@ -17,7 +17,11 @@ EXAMPLES_KEPT = 5
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What a later reader needs to trust a result: versions, digests, device and policy."""
+    """What a later reader needs to trust a result: versions, digests, device and policy.
+
+    policy_json is the whole policy, so that thresholds can be looked up when its file is gone.
+    sandbox is None where there was nothing to decode, and before that is known.
+    """
 
     version: str
     run_id: str
@@ -27,10 +31,11 @@ class Audit:
     weights_models: tuple[str, ...]
     policy: str
     policy_sha256: str
+    policy_json: str
     device: str
     precision: str
     backend: str
-    sandbox: tuple[str, ...]
+    sandbox: tuple[str, ...] | None
     exact_decode: bool
     torch: str
     timm: str
@@ -47,8 +52,9 @@ class Summary:
     """Counts and times of one run.
 
     seconds is wall clock from start to last row; startup_seconds the part of it in which torch was
-    imported and the weights loaded. batch_limit is how many images a forward pass was cut down to
-    for want of memory, limit the --limit that cut the input; None where none did.
+    imported and the weights loaded. origins counts rows whose file was read, now or earlier.
+    batch_limit is how many images a forward pass was cut down to for want of memory, limit the
+    --limit that cut the input; None where none did.
     """
 
     audit: Audit
@@ -69,11 +75,14 @@ class Summary:
     error_examples: dict[str, list[str]] = field(default_factory=dict)
     warnings: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
+    origins: Counter[str] = field(default_factory=Counter)
 
     def count(self, row: Row) -> None:
         """Take one row into the counts."""
         self.rows += 1
         self.decisions[row.decision.value] += 1
+        if row.facts.sha256:
+            self.origins[row.origin.value] += 1
         for warning in row.facts.warnings:
             self.warnings[warning.value] += 1
         if row.status is Status.ERROR and row.error:
@@ -157,6 +166,27 @@ class Summary:
         return notes
 
 
+def sandbox_text(active: tuple[str, ...] | None) -> str:
+    """What the decoders were hardened with, in the words of the audit facts."""
+    if active is None:
+        return "nothing was decoded"
+    return ", ".join(active) or "none"
+
+
+def counts(summary: Summary) -> dict[str, Any]:
+    """The counts so far as JSON values: what the ledger keeps of a run."""
+    return {
+        "rows": summary.rows,
+        "scored": summary.scored,
+        "errors": summary.errors,
+        "skipped": summary.skipped.total(),
+        "decisions": {d.value: summary.decisions[d.value] for d in Decision},
+        "error_codes": dict(sorted(summary.error_codes.items())),
+        "warnings": dict(sorted(summary.warnings.items())),
+        "origins": {origin.value: summary.origins[origin.value] for origin in Origin},
+    }
+
+
 def audit_facts(audit: Audit) -> dict[str, str]:
     """The audit facts known at the start, as they go into a file's metadata."""
     return {
@@ -169,11 +199,12 @@ def audit_facts(audit: Audit) -> dict[str, str]:
         "weights_models": "; ".join(audit.weights_models),
         "policy": audit.policy,
         "policy_sha256": audit.policy_sha256,
+        "policy_json": audit.policy_json,
         "device": audit.device,
         "precision": audit.precision,
         "backend": audit.backend,
         "jpeg_decode": "full" if audit.exact_decode else "reduced where large",
-        "sandbox": ", ".join(audit.sandbox) or "none",
+        "sandbox": sandbox_text(audit.sandbox),
         "torch": audit.torch,
         "timm": audit.timm,
         "schema": str(SCHEMA_VERSION),
@@ -187,18 +218,12 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "schema": SCHEMA_VERSION,
         "audit": {**audit_facts(summary.audit), "ended": utc(summary.ended)},
         "total": summary.found,
-        "rows": summary.rows,
-        "scored": summary.scored,
-        "errors": summary.errors,
-        "skipped": summary.skipped.total(),
-        "decisions": {d.value: summary.decisions[d.value] for d in Decision},
+        **counts(summary),
         "categories": {
             name: {band: bands[band] for band in ("approve", "review", "block", "unscored")}
             for name, bands in summary.bands.items()
         },
-        "error_codes": dict(sorted(summary.error_codes.items())),
         "error_examples": dict(sorted(summary.error_examples.items())),
-        "warnings": dict(sorted(summary.warnings.items())),
         "skipped_by_reason": dict(sorted(summary.skipped.items())),
         "notes": summary.all_notes(),
         "throughput": {

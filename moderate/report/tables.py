@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from moderate.decode.sandbox import missing
 from moderate.report.summary import Summary
 from moderate.text import printable
-from moderate.types import Decision
+from moderate.types import Decision, Origin
+
+_PLURALS = {Origin.DUPLICATE: "duplicates"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,10 @@ def headline(summary: Summary) -> str:
 def facts(summary: Summary) -> Iterator[tuple[str, str]]:
     """Label and value of what ran, how fast and for how much."""
     audit = summary.audit
+    yield (
+        "images",
+        ", ".join(f"{summary.origins[o.value]} {_PLURALS.get(o, o.value)}" for o in Origin),
+    )
     yield "weights", f"{audit.weights} ({audit.weights_sha256[:12]})"
     if len(audit.weights_models) > 1:
         yield from (("", model) for model in audit.weights_models)
@@ -90,7 +96,9 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "run", f"{audit.run_id}, moderate {audit.version}"
 
 
-def _sandbox(active: tuple[str, ...]) -> str:
+def _sandbox(active: tuple[str, ...] | None) -> str:
+    if active is None:
+        return "not started: nothing was to be decoded"
     lacking = ", ".join(missing(active))
     return (
         f"sandboxed in part, without {lacking}; see 'moderate doctor'" if lacking else "sandboxed"

@@ -1,70 +1,177 @@
-"""A file that appears whole or not at all."""
+"""A file that appears whole or not at all, and that one run at a time writes."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import hashlib
 import os
-import secrets
-from typing import BinaryIO
+import stat
+from io import BufferedRandom
 
 from moderate.errors import OutputError
 from moderate.text import printable
 
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What flock says on a file system that has no locks."""
+
 
 class AtomicFile:
-    """Written beside its target, fsynced, then renamed over it.
+    """Written beside its target as `.part`, fsynced, then renamed over it.
 
-    Raises OutputError where the folder cannot be written to.
+    The `.part` file has one name for each target and is locked while it is written. One that a
+    killed run left behind is not locked, and the next run removes it. Raises OutputError where
+    another run writes the target, or where nothing can be written there.
     """
 
     def __init__(self, target: str) -> None:
         self.target = target
-        folder, name = os.path.split(os.path.abspath(target))
-        self._folder = folder
-        # A name too long for a suffix of ours would fail late; the token alone is unique enough.
-        self._temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(4)}.part")
+        self._path = os.path.abspath(target)
+        self._part = part_path(self._path)
+        self._sha256: str | None = None
         try:
-            if os.path.isdir(target):
-                raise OutputError(f"cannot write {printable(target)}: it is a folder")
-            self.file: BinaryIO = open(self._temporary, "xb")  # noqa: SIM115 - closed by commit or discard
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISDIR(os.stat(self._path).st_mode):
+                    raise OutputError(f"cannot write {printable(target)}: it is a folder")
+            descriptor = _create_locked(self._part)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"{printable(target)}: another run is writing it; "
+                "wait for that to end, or name another --out"
+            ) from error
         except OSError as error:
             raise output_error(target, error) from error
+        self.file: BufferedRandom = os.fdopen(descriptor, "w+b")
 
-    def commit(self) -> None:
-        """Put the file under its name. Raises OutputError and leaves the old file as it was."""
+    def seal(self) -> str:
+        """Bring all to the disk: the last write was made. The SHA-256 (hex) of the whole.
+
+        Raises OutputError and leaves the target as it was.
+        """
+        if self._sha256 is None:
+            try:
+                self.file.flush()
+                os.fsync(self.file.fileno())
+                self.file.seek(0)
+                self._sha256 = hashlib.file_digest(self.file, "sha256").hexdigest()
+            except OSError as error:
+                self.discard()
+                raise output_error(self.target, error) from error
+        return self._sha256
+
+    def commit(self) -> str:
+        """Put the file under its name. The SHA-256 (hex) of the whole.
+
+        Raises OutputError and leaves the target as it was.
+        """
+        sha256 = self.seal()
         try:
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.file.close()
-            os.replace(self._temporary, self.target)
-            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+            # Only where there are no locks can another run have taken the name.
+            if not _is_at(self.file.fileno(), self._part):
+                raise OutputError(f"{printable(self.target)}: another run has begun to write it")
+            os.replace(self._part, self._path)
+            self.file.close()  # not before: it holds the lock
+            folder = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(folder)
             finally:
                 os.close(folder)
         except OSError as error:
-            self.discard()
             raise output_error(self.target, error) from error
+        finally:
+            self.discard()
+        return sha256
 
     def discard(self) -> None:
-        """Remove what was written, unless it was committed."""
+        """Remove what was written, unless it was committed. Never raises."""
+        if self.file.closed:
+            return
+        with contextlib.suppress(OSError):
+            if _is_at(self.file.fileno(), self._part):
+                os.unlink(self._part)
         with contextlib.suppress(OSError):
             self.file.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self._temporary)
 
 
-def write_atomic(target: str, data: bytes) -> None:
-    """The whole of a small file at once. Raises OutputError."""
+def part_path(target: str) -> str:
+    """Where a target's bytes stand until it is whole: in its folder, one name for each target."""
+    folder, name = os.path.split(os.path.abspath(target))
+    exact = os.fsencode(name)
+    token = hashlib.blake2b(exact, digest_size=4).hexdigest()
+    # A name too long for a suffix of ours would fail; the token alone is unique enough.
+    return os.path.join(folder, f".{exact[:100].decode('utf-8', 'ignore')}.{token}.part")
+
+
+def write_atomic(target: str, data: bytes) -> str:
+    """The whole of a small file at once; its SHA-256 (hex). Raises OutputError."""
     atomic = AtomicFile(target)
     try:
         atomic.file.write(data)
+        return atomic.commit()
     except OSError as error:
-        atomic.discard()
         raise output_error(target, error) from error
-    atomic.commit()
+    finally:
+        atomic.discard()
 
 
 def output_error(target: str, error: OSError) -> OutputError:
     """The line for a file that the system would not let us write."""
     return OutputError(f"cannot write {printable(target)}: {error.strerror or error}")
+
+
+def _create_locked(path: str) -> int:
+    """A new file, open and locked. Raises BlockingIOError where another run holds it, OSError."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except FileExistsError:
+            _remove_abandoned(path)
+            continue
+        try:
+            _lock(descriptor)
+            # Before it was locked, another run may have found it abandoned.
+            if _is_at(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _remove_abandoned(path: str) -> None:
+    """Remove what a killed run left. Raises BlockingIOError where its writer lives, OSError.
+
+    It is never written to: it may have another owner, other permissions, or a second name.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return  # just committed or discarded
+    except OSError as error:
+        line = f"{printable(path)} is in the way: {error.strerror}"
+        raise OSError(error.errno, line) from error
+    try:
+        _lock(descriptor)
+        # Its writer may have renamed it into place just now: then it is a finished file.
+        if _is_at(descriptor, path):
+            os.unlink(path)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Raises BlockingIOError where another holds it; goes on where there are no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    """Whether the open file is the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False

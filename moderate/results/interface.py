@@ -27,8 +27,12 @@ class ResultWriter(ABC):
         """Add one row. Raises OutputError where it cannot be written."""
 
     @abstractmethod
-    def commit(self, ended: str) -> None:
-        """Finish the file, say when the run ended, put it under its name. Raises OutputError."""
+    def commit(self, facts: dict[str, str]) -> dict[str, str]:
+        """Finish the file with the audit facts known only now, and put it under its name.
+
+        They go before those of `start`. The SHA-256 (hex) of each file written, by its absolute
+        path, or by its URI without credentials; nothing for standard output. Raises OutputError.
+        """
 
     @abstractmethod
     def discard(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,17 +58,17 @@ class ParquetResultWriter(ResultWriter):
         if len(self._rows) >= ROW_GROUP_ROWS:
             self._flush()
 
-    def commit(self, ended: str) -> None:
-        """See `ResultWriter`."""
+    def commit(self, facts: dict[str, str]) -> dict[str, str]:
+        """See `ResultWriter`. The facts of `start` are in the schema too, all in the file's."""
         assert self._writer is not None
         try:
             self._flush()
-            self._writer.add_key_value_metadata({"ended": ended})
+            self._writer.add_key_value_metadata(facts)
             self._writer.close()
         except OSError as error:
             self.discard()
             raise output_error(self._target, error) from error
-        self._atomic.commit()
+        return {os.path.abspath(self._target): self._atomic.commit()}
 
     def discard(self) -> None:
         """See `ResultWriter`."""

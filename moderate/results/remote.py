@@ -77,15 +77,18 @@ class UploadingWriter(ResultWriter):
         """See `ResultWriter`."""
         self._writer.write(row)
 
-    def commit(self, ended: str) -> None:
+    def commit(self, facts: dict[str, str]) -> dict[str, str]:
         """See `ResultWriter`."""
-        self._writer.commit(ended)
+        written = self._writer.commit(facts)
         name, options = target_name(self._uri), self._uri[len(target_name(self._uri)) :]
+        sent = {}
         # What describes the rows first: the rows' own name says that all is there.
-        for file in sorted(os.listdir(self._folder), key=len, reverse=True):
-            suffix = file[len(os.path.basename(self._path)) :]
-            send(os.path.join(self._folder, file), name + suffix + options)
+        for file in sorted(written, key=len, reverse=True):
+            uri = name + file[len(self._path) :] + options
+            send(file, uri)
+            sent[shown_target(uri)] = written[file]
         self.discard()
+        return sent
 
     def discard(self) -> None:
         """See `ResultWriter`."""

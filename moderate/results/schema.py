@@ -86,6 +86,12 @@ COLUMNS: tuple[Column, ...] = (
     Column("bytes", "int64", "size of the file", lambda row: row.facts.bytes),
     Column("sha256", "string", "digest of the file's bytes", lambda row: row.facts.sha256),
     Column(
+        "duplicate_of",
+        "string",
+        "the first row of this run whose file has the same bytes",
+        lambda row: None if row.duplicate_of is None else path_text(row.duplicate_of),
+    ),
+    Column(
         "warnings",
         "string",
         "what is odd about it, joined with '; '",

@@ -14,8 +14,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
-from moderate.errors import ReaderGoneError
-from moderate.results.atomic import AtomicFile, output_error, write_atomic
+from moderate.errors import OutputError, ReaderGoneError
+from moderate.results.atomic import AtomicFile, output_error
 from moderate.results.interface import ResultWriter
 from moderate.results.schema import COLUMNS, Cell, carried_values, in_order, record, shortest
 from moderate.sources.interface import Column
@@ -36,10 +36,21 @@ class _TextWriter(ResultWriter):
     def __init__(self, target: str | None) -> None:
         self._target = target
         self._atomic = AtomicFile(target) if target is not None else None
+        self._beside = self._open_beside()
         self._stream: BinaryIO = self._atomic.file if self._atomic else sys.stdout.buffer
         self._audit: dict[str, str] = {}
         self._carried: list[str] = []
         self._names: list[str] = []
+
+    def _open_beside(self) -> AtomicFile | None:
+        """The file of the audit facts, held from the start: no surprise after hours of work."""
+        if self._target is None or self._atomic is None:
+            return None
+        try:
+            return AtomicFile(metadata_path(self._target))
+        except OutputError:
+            self._atomic.discard()
+            raise
 
     def header(self, names: list[str]) -> str:
         """What comes before the first row; `names` are those of all columns."""
@@ -63,19 +74,26 @@ class _TextWriter(ResultWriter):
         carried = [_carried(value) for value in carried_values(row, self._carried)]
         self._put(self.line(dict(zip(self._names, in_order(own, carried), strict=True))))
 
-    def commit(self, ended: str) -> None:
+    def commit(self, facts: dict[str, str]) -> dict[str, str]:
         """See `ResultWriter`. A text file has no place for metadata: it stands beside it."""
-        if self._atomic is None:
-            return
-        assert self._target is not None
-        text = json.dumps({**self._audit, "ended": ended}, indent=2, ensure_ascii=False) + "\n"
-        write_atomic(metadata_path(self._target), text.encode())
-        self._atomic.commit()
+        if self._atomic is None or self._beside is None:
+            return {}
+        audit = {**self._audit, **facts, "sha256": self._atomic.seal()}
+        text = json.dumps(audit, indent=2, ensure_ascii=False) + "\n"
+        try:
+            self._beside.file.write(text.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise output_error(self._beside.target, error) from error
+        self._beside.seal()
+        # Both are on the disk. What describes the rows first: their name says that all is there.
+        written = (self._beside, self._atomic)
+        return {os.path.abspath(file.target): file.commit() for file in written}
 
     def discard(self) -> None:
         """See `ResultWriter`."""
-        if self._atomic:
-            self._atomic.discard()
+        for file in (self._atomic, self._beside):
+            if file:
+                file.discard()
 
     def _put(self, text: str) -> None:
         try:

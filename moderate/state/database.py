@@ -1,4 +1,4 @@
-"""One SQLite file of the state folder: opened, migrated, shared, and put aside when it is broken."""
+"""A SQLite file of the state folder: opened, migrated, shared, and put aside when it is broken."""
 
 from __future__ import annotations
 

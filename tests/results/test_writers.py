@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -62,7 +64,7 @@ def write(folder: Path, rows: list[Row]) -> tuple[Path, Path, Path]:
             for writer in writers:
                 writer.write(each)
         for writer in writers:
-            writer.commit("now")
+            writer.commit({"ended": "now"})
     return files  # type: ignore[return-value]
 
 
@@ -115,7 +117,60 @@ def test_parquet_types_and_metadata(tmp_path: Path) -> None:
     assert schema.metadata == {key.encode(): text.encode() for key, text in AUDIT.items()}
     assert pq.read_metadata(in_parquet).metadata[b"ended"] == b"now"
     for name in ("out.csv", "out.jsonl"):
-        assert json.loads((tmp_path / f"{name}.meta.json").read_text()) == {**AUDIT, "ended": "now"}
+        assert json.loads((tmp_path / f"{name}.meta.json").read_text()) == {
+            **AUDIT,
+            "ended": "now",
+            "sha256": digest(tmp_path / name),
+        }
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_commit_tells_what_was_written_and_its_facts_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_writers(["out.csv", "out.parquet", "out.jsonl"]) as writers:
+        written: dict[str, str] = {}
+        for writer in writers:
+            writer.start(AUDIT)
+            written |= writer.commit({"purpose": "known late"})
+    assert written == {str(file): digest(file) for file in tmp_path.iterdir()}
+    assert len(written) == 5
+    assert pq.read_metadata("out.parquet").metadata[b"purpose"] == b"known late"
+    assert json.loads(Path("out.csv.meta.json").read_text())["purpose"] == "known late"
+
+
+@pytest.mark.parametrize("target", ["out.csv", "out.parquet", "out.jsonl"])
+def test_a_target_is_one_run_s_at_a_time(tmp_path: Path, target: str) -> None:
+    other = "out.csv" if target == "out.parquet" else "out.parquet"
+    targets = [str(tmp_path / other), str(tmp_path / target)]
+    with open_writers(targets[1:]) as (first,):
+        first.start(AUDIT)
+        with pytest.raises(OutputError, match="another run"), open_writers(targets):
+            pass
+        first.commit({})
+    assert not any(name.endswith(".part") for name in os.listdir(tmp_path))
+
+
+def test_facts_that_cannot_be_written_are_found_out_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "out.csv.meta.json").mkdir()
+    with pytest.raises(OutputError, match="it is a folder"):
+        CsvWriter(str(tmp_path / "out.csv"))
+    assert os.listdir(tmp_path) == ["out.csv.meta.json"]
+
+
+def test_a_duplicate_names_the_first_of_its_kind(tmp_path: Path) -> None:
+    first, second = row(b"caf\xe9.jpg"), row(b"b.jpg")
+    rows = [first, dataclasses.replace(second, duplicate_of=first.ref.display)]
+    in_csv, in_parquet, in_jsonl = write(tmp_path, rows)
+    expected = [None, "./caf\\xe9.jpg"]
+    assert [cells["duplicate_of"] or None for cells in read_csv(in_csv)] == expected
+    assert pq.read_table(in_parquet).column("duplicate_of").to_pylist() == expected
+    lines = in_jsonl.read_text().splitlines()
+    assert [json.loads(line)["duplicate_of"] for line in lines] == expected
 
 
 def test_names_that_are_not_utf8_round_trip(tmp_path: Path) -> None:
@@ -216,7 +271,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, suffix: str)
             writers[0].start(AUDIT)
             for number in range(3000):
                 writers[0].write(row(os.urandom(20).hex().encode() + b"%d" % number))
-            writers[0].commit("now")
+            writers[0].commit({"ended": "now"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert os.listdir(tmp_path) == [target.name]

@@ -1,0 +1,438 @@
+"""Every input with its bytes, or with what an earlier run or row found out about them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+
+from moderate.decode.pool import Coming
+from moderate.decode.sniff import HEAD_BYTES, SUPPORTED, claimed_format, refusal, sniff
+from moderate.decode.video import VideoSampler
+from moderate.engine.interface import Job
+from moderate.engine.videos import (
+    VideoBegin,
+    VideoEnd,
+    VideoFrame,
+    VideoPart,
+    not_local,
+    open_video,
+    video_parts,
+)
+from moderate.fetch.fetcher import Fetcher
+from moderate.fetch.local import FetchError
+from moderate.sources.interface import Source
+from moderate.state.contents import Contents
+from moderate.state.records import FileStat, Outcome
+from moderate.state.scores import MOST_KEYS, FileRecord, KnownFile, RunScores, path_digest
+from moderate.types import (
+    ErrorCode,
+    ImageError,
+    ImageFacts,
+    ImageRef,
+    Inline,
+    Origin,
+    Skipped,
+    Warn,
+)
+
+_BLOCK = 512  # inputs that need no decoding and travel together
+# A file written again in the same tick of its clock looks unchanged: one as young as that is not
+# remembered. ext4 and xfs tick every few milliseconds, FAT every two seconds.
+_FINE_TICK, _COARSE_TICK = 50_000_000, 2_000_000_000  # ns
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An image on its way: what is known before decoding, and the error that ends its trip.
+
+    sha256 is that of its bytes, None where there are none; file says where they were, None where
+    that is not to be remembered.
+    """
+
+    ref: ImageRef
+    facts: ImageFacts
+    error: ImageError | None = None
+    sha256: bytes | None = None
+    file: FileRecord | None = None
+    origin: Origin = Origin.NEW
+    duplicate_of: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """An image whose bytes another row of this run has; it waits for what they give."""
+
+    ref: ImageRef
+    facts: ImageFacts
+    sha256: bytes
+    file: FileRecord | None
+    origin: Origin
+    duplicate_of: bytes | None
+
+
+@dataclass(slots=True, eq=False)
+class Known:
+    """An image whose outcome the state has. `used` is what to mark as of use, if anything."""
+
+    ref: ImageRef
+    facts: ImageFacts
+    outcome: Outcome
+    sha256: bytes
+    file: FileRecord | None = None
+    origin: Origin = Origin.REUSED
+    duplicate_of: bytes | None = None
+    used: tuple[bytes, bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Known images, and files passed over between them, in order."""
+
+    items: list[Known | Skipped]
+
+
+Item = Fetched | Copy | Known | Block | Skipped | VideoBegin | VideoEnd
+"""What travels with an image's bytes."""
+
+Images = Iterator[tuple[Item, "bytes | Coming[Item] | None"]]
+
+
+def weigh(item: Item) -> int:
+    """How many rows an item stands for."""
+    return len(item.items) if isinstance(item, Block) else 1
+
+
+@dataclass(slots=True, eq=False)
+class _Local:
+    """A local file as it was at `seen_at` (ns since 1970), before it was read."""
+
+    path: bytes
+    stat: FileStat
+    seen_at: int
+    known: KnownFile | None = None
+
+    def record(self, ref: ImageRef, digest: bytes) -> FileRecord | None:
+        """That it has this content; None where it changed meanwhile, or may have unseen."""
+        tick = _FINE_TICK if self.stat.ctime_ns % 10_000_000 else _COARSE_TICK
+        settled = self.stat.ctime_ns + tick < self.seen_at
+        if not settled or _stat(ref) != self.stat:
+            return None
+        return FileRecord(self.path, digest, self.stat)
+
+
+class Reader:
+    """Reads the inputs of a job, once. Its methods are called from one thread.
+
+    contents is None where copies are not to be looked for. The reader waits for `begin`.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        fetcher: Fetcher,
+        sampler: VideoSampler | None = None,
+        contents: Contents | None = None,
+        on_limit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._job = job
+        self._fetcher = fetcher
+        self._sampler = sampler
+        self._contents = contents
+        self._on_limit = on_limit
+        self._begun = threading.Event()
+        self._scores: RunScores | None = None
+        self._position = 0
+        self._folder = os.getcwdb()
+        self._block: list[Known | Skipped] = []
+
+    def begin(self, scores: RunScores | None) -> None:
+        """Let it read; scores is what earlier runs found out."""
+        self._scores = scores
+        self._begun.set()
+
+    def images(self) -> Images:
+        """Every input with its bytes, with their future, or without where nothing is to be decoded.
+
+        Stops after job.max_rows images and says so to `on_limit`. A video has as many items as
+        `video_parts` gives.
+        """
+        self._begun.wait()
+        rows = 0
+        for group in self._groups():
+            for found, local in zip(group, self._look_up(group), strict=True):
+                if isinstance(found, Skipped):
+                    yield from self._pass_over(found)
+                    continue
+                if self._sampler and self._sampler.closed:
+                    return
+                yield from self._image(found, local)
+                rows += 1
+                if rows == self._job.max_rows:
+                    yield from self._flush()
+                    self._on_limit()
+                    return
+            if len(group) < MOST_KEYS:
+                yield from self._flush()
+        yield from self._flush()
+
+    def _groups(self) -> Iterator[list[ImageRef | Skipped]]:
+        """Local files that are looked up together. What may keep us waiting comes alone."""
+        group: list[ImageRef | Skipped] = []
+        columns = [column.name for column in self._job.columns]
+        for source in self._job.sources:
+            names = [column.name for column in source.columns]
+            alone = self._scores is None or not _is_prompt(source)
+            if alone and group:
+                yield group
+                group = []
+            for found in source:
+                if isinstance(found, ImageRef) and names != columns:
+                    values = dict(zip(names, found.carried, strict=False))
+                    found = replace(found, carried=tuple(values.get(name) for name in columns))
+                group.append(found)
+                if alone or len(group) == MOST_KEYS or not _is_local(found):
+                    yield group
+                    group = []
+        if group:
+            yield group
+
+    def _look_up(self, group: Sequence[ImageRef | Skipped]) -> list[_Local | None]:
+        """The local files among them as they are now, with what is known of them."""
+        if self._scores is None:
+            return [None] * len(group)
+        now = time.time_ns()
+        locals_ = [
+            _Local(path_digest(found.path, self._folder), status, now)
+            if isinstance(found, ImageRef) and _is_local(found) and (status := _stat(found))
+            else None
+            for found in group
+        ]
+        paths = [local.path for local in locals_ if local]
+        known = self._scores.by_path(paths) if paths else {}
+        for local in locals_:
+            if local:
+                local.known = known.get(local.path)
+        return locals_
+
+    def _image(self, ref: ImageRef, local: _Local | None) -> Images:
+        """The items of one image or video."""
+        known = local.known if local else None
+        if local and known and known.outcome and known.stat == local.stat:
+            outcome = known.outcome
+            if self._may_use(outcome, ref):
+                facts = _facts(_named(ref, outcome.facts), outcome.facts)
+                used = (local.path, known.sha256) if known.stale else None
+                yield from self._know(Known(ref, facts, outcome, known.sha256, used=used))
+                return
+        yield from self._flush()
+        parts = self._video(ref)
+        if parts is None:
+            item, data = self._fetch(ref, local)
+            yield self._counted(item), data
+        else:
+            for part in parts:
+                item, data = self._part(part)
+                yield self._counted(item), data
+
+    def _know(self, known: Known) -> Images:
+        self._block.append(known)
+        if len(self._block) >= _BLOCK:
+            yield from self._flush()
+
+    def _pass_over(self, skipped: Skipped) -> Images:
+        self._block.append(skipped)
+        if self._scores is None or len(self._block) >= _BLOCK:
+            yield from self._flush()
+
+    def _flush(self) -> Images:
+        """The known images that have gathered, as one item."""
+        items, self._block = self._block, []
+        if not items:
+            return
+        first = self._position
+        self._position += len(items)
+        if self._contents:
+            found = [
+                (item, item.sha256, first + index, item.ref.display)
+                for index, item in enumerate(items)
+                if isinstance(item, Known)
+            ]
+            claims = self._contents.claim_all([row[1:] for row in found])
+            for row, claim in zip(found, claims or (), strict=False):
+                row[0].duplicate_of = claim.first
+                if not (claim.owner or claim.reused):
+                    row[0].origin = Origin.DUPLICATE
+        yield Block(items), None
+
+    def _counted(self, item: Item) -> Item:
+        self._position += 1
+        return item
+
+    def _may_use(self, outcome: Outcome, ref: ImageRef) -> bool:
+        """Whether this job, with its limits, would come to the same."""
+        facts, limits = outcome.facts, self._job.limits
+        if (facts.bytes or 0) > limits.max_file_bytes:
+            return False
+        if isinstance(outcome.result, ImageError):
+            return not outcome.claim or outcome.claim == name_claim(ref)
+        return (facts.width or 0) * (facts.height or 0) <= limits.max_pixels
+
+    def _video(self, ref: ImageRef) -> Iterator[VideoPart] | None:
+        """The parts of a video, None for what is no local video."""
+        if self._sampler is None:
+            return None
+        opened = open_video(ref, self._sampler.options.max_bytes)
+        if opened is None:
+            return None
+        if isinstance(opened, VideoEnd):
+            return iter([opened])
+        return video_parts(ref, *opened, self._sampler)
+
+    def _part(self, part: VideoPart) -> tuple[Item, bytes | None]:
+        if not isinstance(part, VideoFrame):
+            return part, None
+        if part.data is None:
+            return Fetched(part.ref, part.facts, part.error), None
+        return self._met(Fetched(part.ref, part.facts), part.data, self._position, None)
+
+    def _fetch(
+        self, ref: ImageRef, local: _Local | None
+    ) -> tuple[Item, bytes | Coming[Item] | None]:
+        facts = ImageFacts(warnings=ref.warnings)
+        if ref.error is not None:
+            return Fetched(ref, facts, ref.error), None
+        try:
+            data = self._fetcher.fetch(ref)
+        except FetchError as error:
+            return _failed(ref, error), None
+        if isinstance(ref.location, Inline):
+            ref = replace(ref, location=Inline(b""))  # rows wait for their turn, bytes need not
+        if not isinstance(data, Future):
+            return self._examine(ref, data, self._position, local)
+        coming: Coming[Item] = Future()
+        data.add_done_callback(partial(self._arrive, ref, coming, self._position))
+        return Fetched(ref, facts), coming
+
+    def _arrive(
+        self, ref: ImageRef, coming: Coming[Item], position: int, fetched: Future[bytes]
+    ) -> None:
+        """On the thread that the bytes came in on."""
+        try:
+            coming.set_result(self._examine(ref, fetched.result(), position, None))
+        except FetchError as error:
+            coming.set_result((_failed(ref, error), None))
+        except BaseException as error:  # noqa: BLE001 - raised where the run can be ended
+            coming.set_exception(error)
+
+    def _examine(
+        self, ref: ImageRef, data: bytes, position: int, local: _Local | None
+    ) -> tuple[Item, bytes | None]:
+        """What the bytes say before they are decoded."""
+        head = data[:HEAD_BYTES]
+        kind = sniff(head)
+        digest = sha256(data)
+        facts = ImageFacts(format=kind, bytes=len(data), sha256=digest.hexdigest())
+        facts = replace(facts, warnings=_named(ref, facts))
+        item = Fetched(ref, facts)
+        if refused := refusal(head, ref.name):
+            videos = self._sampler is not None
+            message = (not_local(head, ref.name) if videos else None) or refused[1]
+            item = replace(item, error=ImageError(ErrorCode(refused[0]), message))
+        return self._met(item, data, position, local, digest.digest())
+
+    def _met(
+        self,
+        item: Fetched,
+        data: bytes,
+        position: int,
+        local: _Local | None,
+        digest: bytes | None = None,
+    ) -> tuple[Item, bytes | None]:
+        """What a content becomes: something known, a copy of an earlier one, or work."""
+        if self._contents is None:
+            return item, None if item.error else data
+        digest = digest or sha256(data).digest()
+        outcome = self._scores.by_content(digest) if self._scores else None
+        if outcome and not self._may_use(outcome, item.ref):
+            outcome = None
+        claim = self._contents.claim(digest, position, item.ref.display, reused=outcome is not None)
+        changed = local is not None and local.known is not None and local.known.sha256 != digest
+        origin = Origin.NEW
+        if changed:
+            origin = Origin.CHANGED
+        elif not claim.owner and not claim.reused:
+            origin = Origin.DUPLICATE
+        elif outcome:
+            origin = Origin.REUSED
+        file = local.record(item.ref, digest) if local else None
+        if outcome:
+            facts = _facts(item.facts.warnings, outcome.facts, item.facts)
+            used = (b"", digest)
+            known = Known(item.ref, facts, outcome, digest, file, origin, claim.first, used)
+            return known, None
+        if claim.owner or item.error:
+            return replace(
+                item, sha256=digest, file=file, origin=origin, duplicate_of=claim.first
+            ), None if item.error else data
+        return Copy(item.ref, item.facts, digest, file, origin, claim.first), None
+
+
+def name_claim(ref: ImageRef) -> str:
+    """The part of a name that the reason for a refusal may depend on; never empty."""
+    return claimed_format(ref.name) or "-"
+
+
+def _failed(ref: ImageRef, error: FetchError) -> Fetched:
+    return Fetched(ref, ImageFacts(warnings=ref.warnings, bytes=error.size), error.error)
+
+
+def _named(ref: ImageRef, facts: ImageFacts) -> tuple[Warn, ...]:
+    """The warnings that the name gives rise to, for a file of this format."""
+    if facts.format in SUPPORTED:
+        claimed = claimed_format(ref.name)
+        if claimed and claimed != facts.format:
+            return (*ref.warnings, Warn.EXTENSION_MISMATCH)
+    return ref.warnings
+
+
+def _facts(
+    warnings: tuple[Warn, ...], decoded: ImageFacts, file: ImageFacts | None = None
+) -> ImageFacts:
+    """Facts of a known image: the outcome's, with what is this file's own."""
+    file = file or decoded
+    return ImageFacts(
+        decoded.width,
+        decoded.height,
+        file.format,
+        decoded.frames,
+        file.bytes,
+        file.sha256,
+        warnings + decoded.warnings,
+    )
+
+
+def _is_local(found: ImageRef | Skipped) -> bool:
+    return isinstance(found, Skipped) or (found.location is None and found.error is None)
+
+
+def _is_prompt(source: Source) -> bool:
+    """Whether the next input is there without waiting for anybody."""
+    return source.countable or (bool(source.files) and all(map(os.path.isfile, source.files)))
+
+
+def _stat(ref: ImageRef) -> FileStat | None:
+    """None for what is not there or no regular file: reading it says why."""
+    try:
+        status = os.stat(ref.path, follow_symlinks=ref.follow_symlinks)
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        return None
+    return FileStat(status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -1,0 +1,201 @@
+"""A run's place in the state folder: the scores it may use, and its record in the ledger."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from moderate.classify.bundle import Bundle
+from moderate.errors import StateError, UsageError
+from moderate.policy.load import LoadedPolicy
+from moderate.report.summary import Summary, audit_facts, counts
+from moderate.results.open import to_stdout
+from moderate.results.remote import is_remote, shown_target
+from moderate.state.database import UnavailableError
+from moderate.state.ledger import ActiveRun, Ledger, RunRecord, RunStatus
+from moderate.state.scores import ScoreStore
+from moderate.text import one_line
+from moderate.version import __version__
+
+log = logging.getLogger(__name__)
+
+_EVERY = 1.0  # seconds between the counts of a run in progress
+
+
+@dataclass(frozen=True, slots=True)
+class StateOptions:
+    """Where the state is, and the command line for the ledger.
+
+    required: somebody named the folder, so a run without it is not what was asked for.
+    """
+
+    folder: Path
+    required: bool = False
+    command: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is open of a state folder."""
+
+    scores: ScoreStore
+    ledger: Ledger
+
+
+@contextmanager
+def open_state(options: StateOptions | None) -> Iterator[State | None]:
+    """The state of a folder; None where none is wanted, or the default one cannot be used.
+
+    Raises StateError.
+    """
+    state = None
+    if options is not None:
+        try:
+            scores = ScoreStore.open(options.folder)
+            try:
+                state = State(scores, Ledger(options.folder))
+            except BaseException:
+                scores.close()
+                raise
+        except UnavailableError as error:
+            if options.required:
+                raise StateError(f"--state: {one_line(str(error))}") from error
+            log.warning(
+                "the state cannot be used (%s); going on without: use --state DIR or --no-state",
+                error,
+            )
+    try:
+        yield state
+    finally:
+        if state:
+            state.scores.close()
+            state.ledger.close()
+
+
+class Recorder:
+    """Keeps the ledger's record of the run that this process is; without a ledger, it does nothing.
+
+    summary is what is counted, once there is one; outputs the SHA-256 of each file written.
+    """
+
+    def __init__(self, active: ActiveRun | None) -> None:
+        self._active = active
+        self._due = 0.0
+        self.summary: Summary | None = None
+        self.outputs: dict[str, str] = {}
+
+    def save_policy(self, policy: LoadedPolicy) -> None:
+        """Keep the policy's text, for whoever asks why when its file is gone."""
+        if self._active:
+            self._active.save_policy(policy.sha256, policy.policy.name, policy.text)
+
+    def running(self) -> None:
+        """No longer waiting for anybody."""
+        if self._active:
+            self._active.update(status=RunStatus.RUNNING)
+
+    def counting(self, summary: Summary) -> None:
+        """From here on there are counts, and it is known what the run uses."""
+        self.summary = summary
+        if self._active:
+            self._active.update(facts=audit_facts(summary.audit))
+
+    def tick(self) -> None:
+        """Write the counts down now and then."""
+        if self._active and self.summary and time.monotonic() >= self._due:
+            self._active.update(counts=counts(self.summary))
+            self._due = time.monotonic() + _EVERY
+
+    def end(self, error: BaseException | None) -> None:
+        """Write down how the run ended: by itself, by a fault, or by a signal."""
+        if self._active is None:
+            return
+        status, message = RunStatus.COMPLETED, None
+        if isinstance(error, Exception):
+            status, message = RunStatus.FAILED, one_line(str(error) or type(error).__name__)
+        elif error is not None:
+            status, message = RunStatus.INTERRUPTED, "stopped by a signal"
+        if self.summary:
+            self._active.update(facts=audit_facts(self.summary.audit))
+        self._active.end(
+            status,
+            message,
+            counts=counts(self.summary) if self.summary else None,
+            outputs=self.outputs,
+        )
+
+    def how_to_go_on(self) -> str | None:
+        """What there is to say after a run that broke off; None where nothing was kept."""
+        if self._active is None or self.summary is None or not self.summary.rows:
+            return None
+        return (
+            f"{self.summary.scored:,} images are scored and kept: run the same command again to "
+            "go on from there"
+        )
+
+
+def target_key(target: str) -> str:
+    """A target as the ledger knows it: an absolute path, or a URI without credentials."""
+    return shown_target(target) if is_remote(target) else os.path.abspath(target)
+
+
+def begin(
+    state: State | None,
+    run_id: str,
+    started: datetime,
+    command: Sequence[str],
+    inputs: Sequence[str],
+    targets: Sequence[str],
+    *,
+    queued: bool,
+) -> Recorder:
+    """Begin the ledger's record of a run."""
+    if state is None:
+        return Recorder(None)
+    return Recorder(
+        state.ledger.begin(
+            run_id=run_id,
+            command=command,
+            started=started,
+            version=__version__,
+            inputs=[os.path.abspath(name) if os.path.lexists(name) else name for name in inputs],
+            targets=[target_key(target) for target in targets if not to_stdout(target)],
+            status=RunStatus.QUEUED if queued else RunStatus.RUNNING,
+        )
+    )
+
+
+def check_resumable(
+    state: State | None, run_id: str, bundle: Bundle, targets: Sequence[str]
+) -> None:
+    """Refuse to finish with other weights what a run began that broke off. Raises UsageError."""
+    if state is None:
+        return
+    for target in targets:
+        if to_stdout(target):
+            continue
+        try:
+            last = state.ledger.last_of(target_key(target), exclude=run_id)
+        except UnavailableError as error:
+            log.debug("no look at earlier runs: %s", error)
+            return
+        used = last.facts.get("weights_sha256") if last else None
+        if last and used and used != bundle.sha256 and _broke_off(last):
+            theirs = f"{last.facts.get('weights')} ({used[:12]})"
+            raise UsageError(
+                f"{shown_target(target)}: run {last.id[:12]}, which broke off at {last.ended}, "
+                f"used the weights {theirs}, these are {bundle.name} ({bundle.sha256[:12]}); "
+                "finish it with those, or add --rescore to begin again"
+            )
+
+
+def _broke_off(run: RunRecord) -> bool:
+    if run.status is RunStatus.INTERRUPTED or run.died:
+        return True
+    return run.status is RunStatus.FAILED and bool(run.counts.get("rows"))

@@ -1,0 +1,158 @@
+"""The ledger's records, for people and for programs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import IO, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from moderate.report.terminal import console
+from moderate.state.ledger import RunRecord
+from moderate.text import printable
+from moderate.types import Decision
+
+SHORT_ID = 12
+"""Digits of an id that tell runs apart."""
+
+_COLOURS = {"completed": "green", "failed": "red", "died": "red", "interrupted": "yellow"}
+_FACTS = ("weights", "policy")  # each with a digest beside it
+
+
+def as_json(record: RunRecord) -> dict[str, Any]:
+    """A record as JSON values; seconds is what it took until its end, or until now."""
+    return {**asdict(record), "seconds": round(_seconds(record), 3)}
+
+
+def show_list(records: Sequence[RunRecord], more: bool, stream: IO[str]) -> None:
+    """Print one line a run. more: there are older ones, which were not asked for."""
+    out = console(stream)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("run", "started (UTC)", "status"):
+        table.add_column(Text(name, style="dim"), no_wrap=True)
+    for name in ("time", "images", "review", "block", "errors"):
+        table.add_column(Text(name, style="dim"), no_wrap=True, justify="right")
+    for record in records:
+        status = "died" if record.died else record.status.value
+        decisions = _counts(record.counts.get("decisions"))
+        numbers = (
+            record.counts.get("rows", 0),
+            *(decisions.get(decision.value, 0) for decision in (Decision.REVIEW, Decision.BLOCK)),
+            record.counts.get("errors", 0),
+        )
+        table.add_row(
+            record.id[:SHORT_ID],
+            _minute(record.started),
+            Text(status, style=_COLOURS.get(status, "")),
+            duration(_seconds(record)),
+            *(printable(str(number)) for number in numbers),
+        )
+    out.print(table)
+    if more:
+        out.print(Text("older runs are not shown; add --limit N"))
+
+
+def show_run(record: RunRecord, stream: IO[str]) -> None:
+    """Print all that is known of one run; names and digests are never cut short."""
+    out = console(stream)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in _lines(record):
+        status = record.status.value if label == "status" else ""
+        table.add_row(Text(label), Text(printable(value), style=_COLOURS.get(status, "")))
+    out.print(table)
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: `4.2s`, `5m03s`, `3h12m`, `2d07h`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    for size, unit, part, below in ((86_400, "d", 3600, "h"), (3600, "h", 60, "m")):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // part:02d}{below}"
+    return f"{whole // 60}m{whole % 60:02d}s"
+
+
+def size(nbytes: int) -> str:
+    """`512 B`, `3.4 MB`: a size for people, in powers of 1024 as the options take them."""
+    amount, unit = float(nbytes), "B"
+    for larger in ("KB", "MB", "GB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{nbytes} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def _lines(record: RunRecord) -> Iterator[tuple[str, str]]:
+    facts, counts = record.facts, record.counts
+    yield "run", record.id
+    yield "command", shlex.join(record.command)
+    yield "status", f"{record.status.value}: {record.message}" if record.message else record.status
+    took = duration(_seconds(record))
+    yield "started", record.started
+    if record.ended:
+        last_seen = ", when it was last heard of" if record.died else ""
+        yield "ended", f"{record.ended}{last_seen}"
+        yield "time", took
+    else:
+        yield "time", f"{took} so far; last heard of at {record.updated}"
+    user = f"{record.user}@" if record.user else ""
+    yield "process", f"{user}{record.host}, process {record.pid}"
+    versions = (f"{name} {facts[name]}" for name in ("torch", "timm") if name in facts)
+    yield "versions", ", ".join((f"moderate {record.version}", *versions))
+    device = [facts[name] for name in ("device", "precision", "backend") if name in facts]
+    if device:
+        yield "device", ", ".join(device)
+    for name in _FACTS:
+        if name in facts:
+            yield name, facts[name]
+        if digest := facts.get(f"{name}_sha256"):
+            yield "", f"sha256 {digest}"
+    yield from _several("inputs", record.inputs)
+    yield from _several("outputs", _outputs(record))
+    # The same sum as under the summary, as far as it goes.
+    yield (
+        "images",
+        ", ".join(f"{counts.get(name, 0)} {name}" for name in ("rows", "errors", "skipped")),
+    )
+    for label, name in (("decisions", "decisions"), ("errors", "error_codes"), ("rows", "origins")):
+        of_kind = _counts(counts.get(name))
+        if of_kind:
+            yield label, ", ".join(f"{count} {kind}" for kind, count in of_kind.items())
+
+
+def _outputs(record: RunRecord) -> Iterator[str]:
+    """What was asked for, and the digest of what was written."""
+    for target in dict.fromkeys((*record.targets, *record.outputs)):
+        if digest := record.outputs.get(target):
+            yield target
+            yield f"sha256 {digest}"
+        elif record.ended:
+            yield f"{target} (not written)"
+        else:
+            yield f"{target} (not yet written)"
+
+
+def _several(label: str, values: Sequence[str] | Iterator[str]) -> Iterator[tuple[str, str]]:
+    for value in values:
+        yield label, value
+        label = ""
+
+
+def _counts(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _seconds(record: RunRecord) -> float:
+    ended = datetime.fromisoformat(record.ended) if record.ended else datetime.now(UTC)
+    return max((ended - datetime.fromisoformat(record.started)).total_seconds(), 0.0)
+
+
+def _minute(moment: str) -> str:
+    return moment[:16].replace("T", " ")

@@ -1,0 +1,118 @@
+"""Which contents a run has met, so that each is decoded and scored once. Lives as long as the run.
+
+A database without a name, which SQLite keeps in memory up to a bound and in a nameless temporary
+file beyond: memory does not grow with the number of images.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moderate.state.records import Outcome, pack_outcome, unpack_outcome
+
+_SCHEMA = """CREATE TABLE contents (
+    sha256 BLOB PRIMARY KEY, position INTEGER NOT NULL, path BLOB NOT NULL, reused INTEGER NOT NULL,
+    outcome BLOB
+) WITHOUT ROWID"""
+_CACHE_KIB = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim on a content found. first is the path of an earlier row with the same bytes.
+
+    owner says that nobody claimed it before: it is for the claimant to have it scored. reused says
+    that whoever did had the outcome from an earlier run.
+    """
+
+    owner: bool
+    first: bytes | None
+    reused: bool
+
+
+class Contents:
+    """The contents of one run, by their SHA-256 (32 bytes). Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode = OFF")
+        self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._connection.execute(_SCHEMA)
+        self.out_of_order = False
+        """Whether a row was examined after a later one of the same content: then ask `first`."""
+
+    def close(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._connection.close()
+
+    def claim(self, sha256: bytes, position: int, path: bytes, *, reused: bool = False) -> Claim:
+        """Say that the row at `position`, called `path`, has this content."""
+        with self._lock:
+            if self._insert([(sha256, position, path, reused)]):
+                return Claim(True, None, reused)
+            return self._other(sha256, position, path)
+
+    def claim_all(self, rows: Sequence[tuple[bytes, int, bytes]]) -> list[Claim] | None:
+        """Claim for rows (sha256, position, path) known from an earlier run; None: all are owners.
+
+        Positions rise.
+        """
+        with self._lock:
+            if self._insert([(*row, True) for row in rows]) == len(rows):
+                return None
+            return [self._other(*row) for row in rows]
+
+    def first(self, sha256: bytes, position: int) -> bytes | None:
+        """The path of the first row with this content, None where that is the row itself."""
+        with self._lock:
+            found = self._get(sha256)
+        return found[1] if found and found[0] < position else None
+
+    def settle(self, sha256: bytes, outcome: Outcome) -> None:
+        """Say what the content gave."""
+        packed = pack_outcome(sha256, b"", outcome)
+        with self._lock:
+            self._connection.execute(
+                "UPDATE contents SET outcome = ? WHERE sha256 = ?", (packed, sha256)
+            )
+
+    def outcome(self, sha256: bytes) -> Outcome | None:
+        """What the content gave, None where that is not known yet."""
+        query = "SELECT outcome FROM contents WHERE sha256 = ?"
+        with self._lock:
+            row = self._connection.execute(query, (sha256,)).fetchone()
+        return unpack_outcome(sha256, b"", row[0]) if row and row[0] else None
+
+    def _insert(self, rows: Sequence[tuple[bytes, int, bytes, bool]]) -> int:
+        before = self._connection.total_changes
+        self._connection.execute("BEGIN")
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO contents (sha256, position, path, reused) VALUES (?, ?, ?, ?)",
+            rows,
+        )
+        self._connection.execute("COMMIT")
+        return self._connection.total_changes - before
+
+    def _get(self, sha256: bytes) -> tuple[int, bytes, bool] | None:
+        query = "SELECT position, path, reused FROM contents WHERE sha256 = ?"
+        row = self._connection.execute(query, (sha256,)).fetchone()
+        return (row[0], row[1], bool(row[2])) if row else None
+
+    def _other(self, sha256: bytes, position: int, path: bytes) -> Claim:
+        found = self._get(sha256)
+        assert found is not None
+        if found[0] < position:
+            return Claim(False, found[1], found[2])
+        if found[0] > position:  # what came in first stands later in the input
+            self.out_of_order = True
+            self._connection.execute(
+                "UPDATE contents SET position = ?, path = ? WHERE sha256 = ?",
+                (position, path, sha256),
+            )
+        return Claim(found[0] == position, None, found[2])

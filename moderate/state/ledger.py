@@ -1,0 +1,447 @@
+"""The ledger: a record of every run, of what it was asked, what it used and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import logging
+import os
+import socket
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from moderate.errors import StateError
+from moderate.report.summary import utc
+from moderate.state import liveness
+from moderate.state.database import BusyError, Database, UnavailableError
+from moderate.state.masking import mask_argument, mask_command
+from moderate.text import one_line, printable
+
+log = logging.getLogger(__name__)
+
+FILE = "runs.sqlite3"
+LAST = "last"
+"""What `find` takes for the id of the newest run."""
+DIED = "the process died without a word (killed, out of memory, power loss)"
+
+_MOST_NAMES = 200  # of a command or list of inputs: a shell may expand a pattern to a million
+_MOST_MESSAGE = 1_000
+_END_ATTEMPTS = 3
+
+# Lists and objects are JSON in ASCII: a name that is no text survives it. A target is found by its
+# bytes, for the same reason.
+_MIGRATIONS = (
+    """
+    CREATE TABLE runs (
+        id TEXT PRIMARY KEY, status TEXT NOT NULL, died INTEGER NOT NULL, message TEXT,
+        started TEXT NOT NULL, ended TEXT, updated TEXT NOT NULL,
+        host TEXT NOT NULL, pid INTEGER NOT NULL, user TEXT, version TEXT NOT NULL,
+        command TEXT NOT NULL, inputs TEXT NOT NULL, targets TEXT NOT NULL,
+        outputs TEXT NOT NULL, facts TEXT NOT NULL, counts TEXT NOT NULL
+    );
+    CREATE INDEX runs_started ON runs (started);
+    CREATE INDEX runs_ended ON runs (ended);
+    CREATE TABLE run_targets (
+        target BLOB NOT NULL, run TEXT NOT NULL, PRIMARY KEY (target, run)
+    ) WITHOUT ROWID;
+    CREATE TABLE policies (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL, toml TEXT NOT NULL)
+    """,
+)
+
+
+class RunStatus(StrEnum):
+    """What a run is doing, or what became of it."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run. Times are ISO 8601 in UTC with milliseconds, `ended` None while it is alive.
+
+    id is 32 hexadecimal digits; command and inputs are masked and printable; targets are absolute
+    paths or masked URIs, as asked for; outputs maps those that were written to the SHA-256 of what
+    was written; facts are the audit facts, as far as they are known; counts is a JSON object.
+    died says that the process ended without a word, so that others had to write down its end.
+    """
+
+    id: str
+    command: tuple[str, ...]
+    status: RunStatus
+    died: bool
+    message: str | None
+    started: str
+    ended: str | None
+    updated: str
+    host: str
+    pid: int
+    user: str | None
+    version: str
+    facts: dict[str, str]
+    inputs: tuple[str, ...]
+    targets: tuple[str, ...]
+    outputs: dict[str, str]
+    counts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerInfo:
+    """How much there is; alive are the runs that have not ended, nbytes is on the disk."""
+
+    runs: int
+    alive: int
+    oldest: str | None
+    newest: str | None
+    nbytes: int
+
+
+class Ledger:
+    """The runs of a state folder, of any number of processes.
+
+    Opening raises UnavailableError and StateError, and so does every method but `begin`. Whoever
+    looks writes down the end of the runs whose process is gone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._database = Database(folder / FILE, _MIGRATIONS)
+
+    def begin(
+        self,
+        *,
+        run_id: str,
+        command: Sequence[str],
+        started: datetime,
+        version: str,
+        inputs: Sequence[str],
+        targets: Sequence[str],
+        status: RunStatus = RunStatus.RUNNING,
+    ) -> ActiveRun:
+        """Write down that a run begins; `command` and `inputs` are masked here. Never raises."""
+        with contextlib.suppress(UnavailableError, StateError):
+            self._write_down_the_dead()
+        now = utc(datetime.now(UTC))
+        record = RunRecord(
+            id=run_id,
+            command=_few(mask_command(command)),
+            status=status,
+            died=False,
+            message=None,
+            started=utc(started),
+            ended=None,
+            updated=now,
+            host=printable(socket.gethostname()),
+            pid=os.getpid(),
+            user=_user(),
+            version=version,
+            facts={},
+            inputs=_few(tuple(mask_argument(name) for name in inputs)),
+            targets=tuple(targets),
+            outputs={},
+            counts={},
+        )
+        return ActiveRun(self._folder, self._database, record)
+
+    def runs(self, limit: int | None = None) -> list[RunRecord]:
+        """The newest `limit` runs, newest first."""
+        return self._select(
+            "SELECT runs.* FROM runs ORDER BY started DESC, rowid DESC LIMIT ?",
+            (-1 if limit is None else limit,),
+        )
+
+    def find(self, prefix: str) -> RunRecord:
+        """The run whose id starts so, or the newest for `last`.
+
+        Raises StateError where there is none, or several.
+        """
+        name = printable(prefix)
+        if prefix == LAST:
+            found = self.runs(1)
+        else:
+            known = prefix.lower().encode("ascii", "replace").decode()
+            found = self._select(
+                "SELECT runs.* FROM runs WHERE substr(id, 1, ?) = ? "
+                "ORDER BY started DESC, rowid DESC LIMIT 4",
+                (len(known), known),
+            )
+        if not found and prefix == LAST:
+            raise StateError("no run is recorded yet")
+        if not found or not prefix:
+            raise StateError(f"no run {name or 'without an id'} is known; see 'moderate runs list'")
+        if len(found) > 1:
+            ids = ", ".join(record.id[: max(12, len(prefix) + 4)] for record in found[:3])
+            more = ", …" if len(found) > 3 else ""
+            raise StateError(f"several runs start with {name}: {ids}{more}; give more of the id")
+        return found[0]
+
+    def last_of(self, target: str, exclude: str | None = None) -> RunRecord | None:
+        """The newest run that was asked to write `target`, whatever became of it."""
+        found = self._select(
+            "SELECT runs.* FROM runs JOIN run_targets ON run = id WHERE target = ? "
+            "AND id IS NOT ? ORDER BY started DESC, runs.rowid DESC LIMIT 1",
+            (_key(target), exclude),
+        )
+        return found[0] if found else None
+
+    def policy(self, sha256: str) -> tuple[str, str] | None:
+        """Name and TOML text of a policy that a run used."""
+        found = self._database.read(
+            lambda connection: connection.execute(
+                "SELECT name, toml FROM policies WHERE sha256 = ?", (sha256,)
+            ).fetchone()
+        )
+        return (str(found[0]), str(found[1])) if found else None
+
+    def info(self) -> LedgerInfo:
+        """How much is kept."""
+        self._write_down_the_dead()
+        runs, alive, oldest, newest = self._database.read(
+            lambda connection: connection.execute(
+                "SELECT count(*), total(ended IS NULL), min(started), max(started) FROM runs"
+            ).fetchone()
+        )
+        return LedgerInfo(runs, int(alive), oldest, newest, self._database.nbytes)
+
+    def prune(self, before: str) -> int:
+        """Forget the runs that ended before this time; returns how many."""
+        return self._forget(before)
+
+    def clear(self) -> int:
+        """Forget every run that has ended; returns how many."""
+        return self._forget(None)
+
+    def vacuum(self) -> None:
+        """Give room back to the file system."""
+        self._database.vacuum()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def _forget(self, before: str | None) -> int:
+        self._write_down_the_dead()
+        liveness.remove_left_behind(self._folder)
+
+        def work(connection: sqlite3.Connection) -> int:
+            gone = connection.execute(
+                "DELETE FROM runs WHERE ended IS NOT NULL AND (:before IS NULL OR ended < :before)",
+                {"before": before},
+            ).rowcount
+            connection.execute("DELETE FROM run_targets WHERE run NOT IN (SELECT id FROM runs)")
+            connection.execute(
+                "DELETE FROM policies WHERE NOT EXISTS "
+                "(SELECT 1 FROM runs WHERE json_extract(facts, '$.policy_sha256') = sha256)"
+            )
+            return gone
+
+        return self._database.write(work)
+
+    def _select(self, query: str, values: tuple[object, ...]) -> list[RunRecord]:
+        dead = self._write_down_the_dead()
+
+        def work(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+            found = connection.execute(query, values)
+            names = [column[0] for column in found.description]
+            return [dict(zip(names, row, strict=True)) for row in found]
+
+        records = [_record(row) for row in self._database.read(work)]
+        return [_died(record) if record.id in dead else record for record in records]
+
+    def _write_down_the_dead(self) -> set[str]:
+        """End the records of runs that are no longer alive; returns those that could not be."""
+        not_ended = self._database.read(
+            lambda connection: connection.execute(
+                "SELECT id FROM runs WHERE ended IS NULL"
+            ).fetchall()
+        )
+        dead = [run_id for (run_id,) in not_ended if not liveness.is_alive(self._folder, run_id)]
+        if not dead:
+            return set()
+
+        def work(connection: sqlite3.Connection) -> None:
+            # A run that ended in the moment between has said so itself.
+            connection.executemany(
+                "UPDATE runs SET status = ?, died = 1, message = ?, ended = updated "
+                "WHERE id = ? AND ended IS NULL",
+                [(RunStatus.FAILED, DIED, run_id) for run_id in dead],
+            )
+
+        try:
+            self._database.write(work)
+        except UnavailableError:
+            return set(dead)
+        liveness.remove_left_behind(self._folder)
+        return set()
+
+
+class ActiveRun:
+    """The record of the run that this process is, for the thread that runs it.
+
+    It never gets in the run's way: where the ledger cannot be written, one warning says so. Every
+    write makes the record whole again, should it have been lost with the file.
+    """
+
+    def __init__(self, folder: Path, database: Database, record: RunRecord) -> None:
+        self._folder = folder
+        self._database = database
+        self._record = record
+        self._policies: dict[str, tuple[str, str]] = {}
+        self._warned = False
+        self._closed = False
+        self._alive: int | None = None
+        try:
+            self._alive = liveness.hold(folder, record.id)
+        except OSError as error:
+            self._warn(f"{printable(str(folder))}: {error.strerror}")
+            return
+        self._save(1)
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._record.id
+
+    def update(
+        self,
+        *,
+        status: RunStatus | None = None,
+        facts: Mapping[str, str] | None = None,
+        counts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write down what is known by now: facts are added, counts replaced."""
+        self._change(
+            1,
+            status=status or self._record.status,
+            facts={**self._record.facts, **(facts or {})},
+            counts=self._record.counts if counts is None else dict(counts),
+        )
+
+    def save_policy(self, sha256: str, name: str, toml_text: str) -> None:
+        """Keep the policy that the run uses, for whoever asks later why."""
+        self._policies[sha256] = (printable(name), toml_text)
+        self._change(1)
+
+    def end(
+        self,
+        status: RunStatus,
+        message: str | None = None,
+        *,
+        counts: Mapping[str, Any] | None = None,
+        outputs: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write down how the run ended, and that it did. Only the first call counts."""
+        if self._closed:
+            return
+        self._change(
+            _END_ATTEMPTS,
+            status=status,
+            message=one_line(message, _MOST_MESSAGE) if message else None,
+            ended=utc(datetime.now(UTC)),
+            counts=self._record.counts if counts is None else dict(counts),
+            outputs=dict(outputs or {}),
+        )
+        self._closed = True  # not before: a signal may cut a call short, and the next one counts
+        if self._alive is not None:
+            liveness.release(self._folder, self.id, self._alive)
+
+    def _change(self, attempts: int, **changes: Any) -> None:
+        if not self._closed:
+            self._record = replace(self._record, **changes, updated=utc(datetime.now(UTC)))
+            self._save(attempts)
+
+    def _save(self, attempts: int) -> None:
+        if self._alive is None:  # a record that everybody would take for that of a dead run
+            return
+        policies = [(digest, *policy) for digest, policy in self._policies.items()]
+
+        def work(connection: sqlite3.Connection) -> None:
+            _write(connection, self._record)
+            connection.executemany("INSERT OR IGNORE INTO policies VALUES (?, ?, ?)", policies)
+
+        for left in reversed(range(attempts)):
+            try:
+                self._database.write(work)
+            except BusyError as error:
+                if attempts > 1 and not left:  # what comes next would have been the next attempt
+                    self._warn(str(error))
+            except (UnavailableError, StateError) as error:
+                self._warn(str(error))
+                return
+            else:
+                return
+
+    def _warn(self, reason: str) -> None:
+        if not self._warned:
+            log.warning("the record of this run cannot be kept (%s); the run goes on", reason)
+        self._warned = True
+
+
+_COLUMNS = (
+    *("id", "command", "status", "died", "message", "started", "ended", "updated", "host", "pid"),
+    *("user", "version", "facts", "inputs", "targets", "outputs", "counts"),
+)
+_KEPT_FROM_THE_START = {"id", "started", "host", "pid", "user", "version", "command", "inputs"}
+_CHANGING = [name for name in _COLUMNS if name not in _KEPT_FROM_THE_START | {"targets"}]
+_UPDATE = f"UPDATE runs SET {', '.join(f'{name} = :{name}' for name in _CHANGING)} WHERE id = :id"  # noqa: S608
+_INSERT = (
+    f"INSERT INTO runs ({', '.join(_COLUMNS)}) "  # noqa: S608
+    f"VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"
+)
+
+
+def _write(connection: sqlite3.Connection, record: RunRecord) -> None:
+    values = {name: _stored(getattr(record, name)) for name in _COLUMNS}
+    if connection.execute(_UPDATE, values).rowcount:
+        return
+    connection.execute(_INSERT, values)
+    connection.executemany(
+        "INSERT OR IGNORE INTO run_targets (target, run) VALUES (?, ?)",
+        [(_key(target), record.id) for target in record.targets],
+    )
+
+
+def _stored(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | tuple) else value
+
+
+def _record(row: dict[str, Any]) -> RunRecord:
+    lists = {name: tuple(json.loads(row[name])) for name in ("command", "inputs", "targets")}
+    objects = {name: json.loads(row[name]) for name in ("facts", "outputs", "counts")}
+    status = RunStatus(row["status"])
+    return RunRecord(**row | lists | objects | {"status": status, "died": bool(row["died"])})
+
+
+def _died(record: RunRecord) -> RunRecord:
+    """What the record of a run that is no longer alive would say, could it be written."""
+    if record.ended:
+        return record
+    return replace(record, status=RunStatus.FAILED, died=True, message=DIED, ended=record.updated)
+
+
+def _key(target: str) -> bytes:
+    return target.encode("utf-8", "surrogatepass")
+
+
+def _few(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The first and the last of very many names."""
+    if len(names) <= _MOST_NAMES:
+        return names
+    half = _MOST_NAMES // 2
+    return (*names[:half], f"… {len(names) - 2 * half} more …", *names[-half:])
+
+
+def _user() -> str | None:
+    try:
+        return printable(getpass.getuser())
+    except (OSError, KeyError):  # a container's user without a name
+        return None

@@ -1,0 +1,117 @@
+"""What a content gave, as the bytes that the state keeps, with a checksum: a damaged one is no one.
+
+SQLite has no checksums of its own, and a flipped bit in a score would be a decision made up.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from zlib import crc32
+
+from moderate.types import (
+    CATEGORIES,
+    UNSCORED,
+    ErrorCode,
+    ImageError,
+    ImageFacts,
+    Scores,
+    Warn,
+)
+
+_OUTCOME = struct.Struct("<I5fqiii")  # checksum, scores (NaN: none), bytes, width, height, frames
+_STAT = struct.Struct("<Iqqq")  # checksum, size, mtime, ctime
+_SEPARATOR = "\x1f"  # in no code, format or suffix; the message comes last and may hold anything
+_WARNINGS = {warning.value: warning for warning in Warn}
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """What says that a file is unchanged: bytes, and the times of change in ns since 1970.
+
+    mtime alone can be set by anybody, an archive's author for one; ctime only by the system.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What decoding and scoring some bytes gave.
+
+    facts.warnings are those of decoding alone. claim is the format that the file's name claimed,
+    where the error depends on it, else empty.
+    """
+
+    facts: ImageFacts
+    result: Scores | ImageError
+    claim: str = ""
+
+
+def pack_outcome(sha256: bytes, scope: bytes, outcome: Outcome) -> bytes:
+    """The bytes of an outcome of this content (32 bytes) under this scope."""
+    facts, result = outcome.facts, outcome.result
+    scores = UNSCORED if isinstance(result, ImageError) else result
+    text = [facts.format or "", ",".join(warning.value for warning in facts.warnings)]
+    if isinstance(result, ImageError):
+        text += [outcome.claim, result.code.value, result.message]
+    packed = _OUTCOME.pack(
+        0,
+        *(math.nan if scores[c] is None else scores[c] for c in CATEGORIES),
+        _number(facts.bytes),
+        _number(facts.width),
+        _number(facts.height),
+        _number(facts.frames),
+    )
+    tail = packed[4:] + _SEPARATOR.join(text).encode("utf-8", "surrogatepass")
+    return crc32(tail, crc32(sha256 + scope)).to_bytes(4, "little") + tail
+
+
+def unpack_outcome(sha256: bytes, scope: bytes, payload: bytes) -> Outcome | None:
+    """The outcome that was packed for this content and scope; None where a bit is not as it was."""
+    if len(payload) < _OUTCOME.size:
+        return None
+    checksum, *values = _OUTCOME.unpack_from(payload)
+    if checksum != crc32(payload[4:], crc32(sha256 + scope)):
+        return None
+    *scores, size, width, height, frames = values
+    text = payload[_OUTCOME.size :].decode("utf-8", "surrogatepass").split(_SEPARATOR, 4)
+    warnings = text[1]
+    facts = ImageFacts(
+        None if width < 0 else width,
+        None if height < 0 else height,
+        text[0] or None,
+        None if frames < 0 else frames,
+        None if size < 0 else size,
+        sha256.hex(),
+        tuple(_WARNINGS[name] for name in warnings.split(",")) if warnings else (),
+    )
+    if len(text) > 2:
+        return Outcome(facts, ImageError(ErrorCode(text[3]), text[4]), text[2])
+    return Outcome(
+        facts,
+        {c: None if s != s else s for c, s in zip(CATEGORIES, scores, strict=True)},
+    )
+
+
+def pack_stat(path: bytes, sha256: bytes, stat: FileStat) -> bytes:
+    """The bytes that say: the file of this path digest had this content at that time."""
+    tail = _STAT.pack(0, stat.size, stat.mtime_ns, stat.ctime_ns)[4:]
+    return crc32(tail, crc32(path + sha256)).to_bytes(4, "little") + tail
+
+
+def unpack_stat(path: bytes, sha256: bytes, packed: bytes) -> FileStat | None:
+    """The same, read back; None where a bit is not as it was."""
+    if len(packed) != _STAT.size:
+        return None
+    checksum, size, mtime_ns, ctime_ns = _STAT.unpack(packed)
+    if checksum != crc32(packed[4:], crc32(path + sha256)):
+        return None
+    return FileStat(size, mtime_ns, ctime_ns)
+
+
+def _number(value: int | None) -> int:
+    return -1 if value is None else value

@@ -1,0 +1,374 @@
+"""The store of scores: what is known of a content, and which content a file had.
+
+Keys are digests. No image, no part of one, and no path is kept.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Self
+
+from moderate.state.database import BusyError, Database, UnavailableError
+from moderate.state.records import (
+    FileStat,
+    Outcome,
+    pack_outcome,
+    pack_stat,
+    unpack_outcome,
+    unpack_stat,
+)
+from moderate.types import ImageError
+
+log = logging.getLogger(__name__)
+
+FILE = "scores.sqlite3"
+
+# used: the proleptic ordinal of the day on which it was last of use, for `prune`.
+_MIGRATIONS = (
+    """
+    CREATE TABLE scopes (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE);
+    CREATE TABLE outcomes (
+        sha256 BLOB NOT NULL, scope INTEGER NOT NULL, used INTEGER NOT NULL,
+        is_error INTEGER NOT NULL, payload BLOB NOT NULL,
+        PRIMARY KEY (sha256, scope)
+    ) WITHOUT ROWID;
+    CREATE TABLE files (
+        path BLOB PRIMARY KEY, sha256 BLOB NOT NULL, used INTEGER NOT NULL, stat BLOB NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+
+MOST_KEYS = 256
+"""Keys of one lookup."""
+
+_MOST_WAITING = 100_000  # records, while another process writes
+_KNOWN_SIZES = (1, 16, MOST_KEYS)  # few different statements are prepared once each
+
+
+@dataclass(frozen=True, slots=True)
+class Scopes:
+    """What outcomes depend on besides the content: digests (32 bytes) for scores and for errors."""
+
+    scores: bytes
+    errors: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """What is known of a file by its path.
+
+    outcome is None where its content is unknown under these scopes. stale says that the day of
+    its last use has to be written anew.
+    """
+
+    stat: FileStat
+    sha256: bytes
+    outcome: Outcome | None
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file as it was when it was read: digest of its path, digest of its bytes."""
+
+    path: bytes
+    sha256: bytes
+    stat: FileStat
+
+
+@dataclass(frozen=True, slots=True)
+class ScoresInfo:
+    """How much there is. Days are ISO dates, None where there is nothing; nbytes on the disk."""
+
+    images: int
+    outcomes: int
+    errors: int
+    files: int
+    scorers: int
+    oldest_used: str | None
+    newest_used: str | None
+    nbytes: int
+
+
+class ScoreStore:
+    """The scores of all runs of a state folder. Every method raises UnavailableError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open the store of a state folder, or begin it. Raises UnavailableError, StateError."""
+        return cls(Database(folder / FILE, _MIGRATIONS))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def scope_ids(self, scopes: Scopes) -> tuple[int, int]:
+        """The numbers of the two scopes, new ones where they are new."""
+
+        def work(connection: sqlite3.Connection) -> tuple[int, int]:
+            digests = (scopes.scores, scopes.errors)
+            connection.executemany(
+                "INSERT OR IGNORE INTO scopes (digest) VALUES (?)", [(d,) for d in digests]
+            )
+            found = dict(connection.execute("SELECT digest, id FROM scopes").fetchall())
+            return found[scopes.scores], found[scopes.errors]
+
+        return self._database.write(work)
+
+    def by_path(
+        self, paths: Sequence[bytes], ids: tuple[int, int], scopes: Scopes
+    ) -> dict[bytes, KnownFile]:
+        """What is known of these files (at most MOST_KEYS), by the digests of their paths."""
+        query = (
+            "SELECT f.path, f.sha256, f.used, f.stat, o.scope, o.used, o.payload FROM files f "
+            "LEFT JOIN outcomes o ON o.sha256 = f.sha256 AND o.scope IN (?, ?) WHERE f.path IN "
+        )
+        rows = self._select(query, ids, paths)
+        today = _today()
+        found: dict[bytes, KnownFile] = {}
+        for path, digest, used, packed, scope, outcome_used, payload in rows:
+            stat = unpack_stat(path, digest, packed)
+            if stat is None:
+                continue
+            outcome = None
+            if payload is not None:
+                outcome = unpack_outcome(digest, _scope(scope, ids, scopes), payload)
+            stale = used < today or (outcome is not None and outcome_used < today)
+            before = found.get(path)
+            # Where there are scores and an error of other days, the scores are the better answer.
+            if before and before.outcome and not isinstance(before.outcome.result, ImageError):
+                continue
+            found[path] = KnownFile(stat, digest, outcome, stale)
+        return found
+
+    def by_content(
+        self, digests: Sequence[bytes], ids: tuple[int, int], scopes: Scopes
+    ) -> dict[bytes, Outcome]:
+        """What these contents (at most MOST_KEYS) gave, by their digests."""
+        query = "SELECT sha256, scope, payload FROM outcomes WHERE scope IN (?, ?) AND sha256 IN "
+        found: dict[bytes, Outcome] = {}
+        for digest, scope, payload in self._select(query, ids, digests):
+            outcome = unpack_outcome(digest, _scope(scope, ids, scopes), payload)
+            if outcome and (digest not in found or not isinstance(outcome.result, ImageError)):
+                found[digest] = outcome
+        return found
+
+    def record(
+        self,
+        outcomes: Sequence[tuple[bytes, Outcome]],
+        files: Sequence[FileRecord],
+        used: Sequence[tuple[bytes, bytes]],
+        ids: tuple[int, int],
+        scopes: Scopes,
+    ) -> None:
+        """Keep outcomes by content, files by path, and that (path, content) were of use today."""
+        today = _today()
+        rows = []
+        for digest, outcome in outcomes:
+            error = isinstance(outcome.result, ImageError)
+            scope = scopes.errors if error else scopes.scores
+            payload = pack_outcome(digest, scope, outcome)
+            rows.append((digest, ids[error], today, error, payload))
+        entries = [(f.path, f.sha256, today, pack_stat(f.path, f.sha256, f.stat)) for f in files]
+
+        def work(connection: sqlite3.Connection) -> None:
+            if rows:
+                connection.executemany("INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?,?)", rows)
+            if entries:
+                connection.executemany("INSERT OR REPLACE INTO files VALUES (?,?,?,?)", entries)
+            if used:
+                paths = [(today, path) for path, _ in used]
+                connection.executemany("UPDATE files SET used = ? WHERE path = ?", paths)
+                contents = [(today, digest, *ids) for _, digest in used]
+                connection.executemany(
+                    "UPDATE outcomes SET used = ? WHERE sha256 = ? AND scope IN (?, ?)", contents
+                )
+
+        self._database.write(work)
+
+    def info(self) -> ScoresInfo:
+        """How much is kept."""
+
+        def work(connection: sqlite3.Connection) -> ScoresInfo:
+            def one(query: str) -> tuple[int, ...]:
+                return tuple(connection.execute(query).fetchone())
+
+            outcomes, images, errors, oldest, newest, scorers = one(
+                "SELECT count(*), count(DISTINCT sha256), total(is_error), min(used), max(used), "
+                "count(DISTINCT scope) FROM outcomes"
+            )
+            (files,) = one("SELECT count(*) FROM files")
+            size = self._database.nbytes
+            days = [day and datetime.date.fromordinal(day).isoformat() for day in (oldest, newest)]
+            return ScoresInfo(
+                images,
+                outcomes,
+                int(errors),
+                files,
+                scorers,
+                days[0] or None,
+                days[1] or None,
+                size,
+            )
+
+        return self._database.read(work)
+
+    def prune(self, before: datetime.date) -> int:
+        """Forget what was last of use before that day; returns how many outcomes that was."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            day = (before.toordinal(),)
+            gone = connection.execute("DELETE FROM outcomes WHERE used < ?", day).rowcount
+            connection.execute("DELETE FROM files WHERE used < ?", day)
+            connection.execute(
+                "DELETE FROM files WHERE sha256 NOT IN (SELECT sha256 FROM outcomes)"
+            )
+            return gone
+
+        return self._database.write(work)
+
+    def clear(self) -> int:
+        """Forget everything; returns how many outcomes that was."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            gone = connection.execute("DELETE FROM outcomes").rowcount
+            connection.execute("DELETE FROM files")
+            return gone
+
+        return self._database.write(work)
+
+    def vacuum(self) -> None:
+        """Give room back to the file system."""
+        self._database.vacuum()
+
+    def _select(
+        self, query: str, ids: tuple[int, int], keys: Sequence[bytes]
+    ) -> list[tuple[Any, ...]]:
+        size = next(size for size in _KNOWN_SIZES if len(keys) <= size)
+        places = ",".join("?" * size)
+        padded = (*ids, *keys, *(b"",) * (size - len(keys)))
+        return self._database.read(
+            lambda connection: connection.execute(f"{query}({places})", padded).fetchall()
+        )
+
+
+class RunScores:
+    """The store as one run uses it, for its scopes; never in the run's way.
+
+    Where the store cannot be used any more, the run hears so once and goes on without: then
+    nothing is known, and nothing kept. Lookups come from the reading threads, records from the
+    caller's.
+    """
+
+    def __init__(
+        self, store: ScoreStore, scopes: Scopes, *, rescore: bool, retry_errors: bool
+    ) -> None:
+        self._store = store
+        self._scopes = scopes
+        self._rescore = rescore
+        self._retry_errors = retry_errors
+        self._ids: tuple[int, int] | None = None
+        self._outcomes: list[tuple[bytes, Outcome]] = []
+        self._files: list[FileRecord] = []
+        self._used: list[tuple[bytes, bytes]] = []
+        try:
+            self._ids = store.scope_ids(scopes)
+        except UnavailableError as error:
+            self._give_up(error)
+
+    def by_path(self, paths: Sequence[bytes]) -> dict[bytes, KnownFile]:
+        """See `ScoreStore.by_path`; outcomes that are to be had anew are left out."""
+        if self._ids is None:
+            return {}
+        try:
+            known = self._store.by_path(paths, self._ids, self._scopes)
+        except UnavailableError as error:
+            self._failed(error)
+            return {}
+        return {
+            path: file
+            if file.outcome is None or self._wanted(file.outcome)
+            else KnownFile(file.stat, file.sha256, None, file.stale)
+            for path, file in known.items()
+        }
+
+    def by_content(self, digest: bytes) -> Outcome | None:
+        """What this content gave, unless it is to be had anew."""
+        if self._ids is None:
+            return None
+        try:
+            found = self._store.by_content([digest], self._ids, self._scopes).get(digest)
+        except UnavailableError as error:
+            self._failed(error)
+            return None
+        return found if found and self._wanted(found) else None
+
+    def add(
+        self,
+        file: FileRecord | None,
+        outcome: tuple[bytes, Outcome] | None = None,
+        used: tuple[bytes, bytes] | None = None,
+    ) -> None:
+        """Something to keep at the next `commit`."""
+        if file:
+            self._files.append(file)
+        if outcome:
+            self._outcomes.append(outcome)
+        if used:
+            self._used.append(used)
+
+    def commit(self) -> None:
+        """Keep what was added. What cannot be written now, because others write, waits."""
+        if not (self._outcomes or self._files or self._used):
+            return
+        if self._ids is not None:
+            kept = (self._outcomes, self._files, self._used)
+            try:
+                self._store.record(*kept, self._ids, self._scopes)
+            except BusyError:
+                if len(self._files) + len(self._outcomes) < _MOST_WAITING:
+                    return
+                log.warning("the state is kept busy by other runs; some scores were not kept")
+            except UnavailableError as error:
+                self._give_up(error)
+        self._outcomes, self._files, self._used = [], [], []
+
+    def _wanted(self, outcome: Outcome) -> bool:
+        if self._rescore:
+            return False
+        return not (self._retry_errors and isinstance(outcome.result, ImageError))
+
+    def _failed(self, error: UnavailableError) -> None:
+        if not isinstance(error, BusyError):
+            self._give_up(error)
+
+    def _give_up(self, error: UnavailableError) -> None:
+        if self._ids is not None or not self._outcomes:
+            log.warning(
+                "the state cannot be used any more (%s); the run goes on, but could not be resumed",
+                error,
+            )
+        self._ids = None
+
+
+def path_digest(path: bytes, folder: bytes) -> bytes:
+    """The key (16 bytes) of a local file: of its absolute path, `folder` being the working one."""
+    absolute = path if path.startswith(b"/") else folder + b"/" + path.removeprefix(b"./")
+    return sha256(absolute).digest()[:16]
+
+
+def _scope(number: int, ids: tuple[int, int], scopes: Scopes) -> bytes:
+    return scopes.scores if number == ids[0] else scopes.errors
+
+
+def _today() -> int:
+    return datetime.datetime.now(datetime.UTC).toordinal()
