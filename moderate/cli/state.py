@@ -57,7 +57,7 @@ def state_folder(option: str | None) -> Path:
 
     if option:
         return Path(option)
-    known = {"state", *inspect.signature(scan).parameters} - _NOT_OPTIONS
+    known = inspect.signature(scan).parameters.keys() - _NOT_OPTIONS
     folder = load_config(os.environ.get("MODERATE_CONFIG") or None, known).get("state")
     if folder is None:
         return default_folder()
@@ -132,7 +132,9 @@ def info(
 def prune(
     older_than: Annotated[
         str,
-        typer.Option(metavar="AGE", help="12h, 90d or 8w. Of scores, the day of the last use counts."),
+        typer.Option(
+            metavar="AGE", help="12h, 90d or 8w. Of scores, the day of the last use counts."
+        ),
     ],
     keep_runs: _KeepRuns = False,
     state: State = None,

@@ -84,7 +84,8 @@ class Engine(ABC):
     def protections(self) -> tuple[str, ...] | None:
         """What the decoders are hardened with; see `moderate.decode.sandbox`.
 
-        None where there was nothing to decode. Known after the last row.
+        Where there was nothing to decode, because earlier runs did, what those were hardened with;
+        None where nobody did. Known after the last row.
         """
 
     @property

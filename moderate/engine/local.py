@@ -121,6 +121,7 @@ class LocalEngine(Engine):
                     rescore=job.rescore,
                     retry_errors=job.retry_errors,
                 )
+                self._protections = self._scores.sandbox()
                 reader.begin(self._scores)
             if self._at_once:
                 self._get_ready()
@@ -134,6 +135,8 @@ class LocalEngine(Engine):
             begun = time.monotonic()
             self._load()
             self._protections = self._pool.protections()
+            if self._scores:
+                self._scores.sandbox(self._protections)
             self._startup_seconds += time.monotonic() - begun
 
     def _load(self) -> None:

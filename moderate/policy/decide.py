@@ -1,11 +1,67 @@
-"""The decision on one image, with its reasons, and the derived views."""
+"""The decision on one image, with its reasons, and the derived views.
+
+A run asks for these once a row, also for rows that cost nothing else: so what a policy says is
+made ready once, as plain tuples.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from moderate.policy.model import Bands, Policy, reaches
+from moderate.policy.model import Bands, Level, Policy, reaches
 from moderate.types import CATEGORIES, Category, Decision, ImageError, Scores, Views, Warn
+
+
+class _Limit(NamedTuple):
+    """A threshold of one category: the number, the least score that reaches it, and its text."""
+
+    value: float
+    least: float
+    text: str
+
+
+_Condition = tuple[tuple[Category, float], ...]
+"""Categories, each with the least score that counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """A policy made ready. `levels` are those above the first, the highest first."""
+
+    policy: Policy
+    limits: tuple[tuple[Category, _Limit, _Limit], ...]
+    cuts: tuple[tuple[Category, float, float], ...]
+    levels: tuple[tuple[str, _Condition, _Condition], ...]
+    lowest: str | None
+    bands: Bands
+
+    @classmethod
+    def of(cls, policy: Policy) -> _Rules:
+        thresholds = [(category, policy.categories[category]) for category in CATEGORIES]
+        limits = tuple((name, _limit(each.review), _limit(each.block)) for name, each in thresholds)
+        return cls(
+            policy=policy,
+            limits=limits,
+            cuts=tuple((name, review.least, block.least) for name, review, block in limits),
+            levels=tuple(map(_level, reversed(policy.rating[1:]))),
+            lowest=policy.rating[0].value if policy.rating else None,
+            bands=policy.bands,
+        )
+
+
+_latest: _Rules | None = None
+
+
+def _rules(policy: Policy) -> _Rules:
+    """Kept for the policy asked for last; not in the policy, whose copies would take it along."""
+    global _latest
+    rules = _latest
+    if rules is None or rules.policy is not policy:
+        rules = _latest = _Rules.of(policy)
+    return rules
 
 
 def decide(
@@ -18,57 +74,88 @@ def decide(
     """
     if error is not None:
         return policy.on_error, (f"error {error.code}: on_error {policy.on_error}",)
-    found: list[tuple[Decision, str]] = []
-    nearest: tuple[float, str] | None = None
-    for category in CATEGORIES:
-        score, limits = scores[category], policy.categories[category]
+    blocks: list[str] = []
+    reviews: list[str] = []
+    nearest: tuple[Category, float, _Limit] | None = None
+    gap = math.inf
+    for category, review, block in _rules(policy).limits:
+        score = scores[category]
         if score is None:
             if policy.on_unscored == "review":
-                found.append((Decision.REVIEW, f"{category} not scored: on_unscored review"))
-        elif (asked := limits.decision(score)) is not Decision.APPROVE:
-            limit = limits.block if asked is Decision.BLOCK else limits.review
-            found.append((asked, _compare(category, score, ">=", asked, limit)))
-        elif nearest is None or limits.review - score < nearest[0]:
-            reason = _compare(category, score, "<", "review", limits.review)
-            nearest = (limits.review - score, reason)
+                reviews.append(f"{category} not scored: on_unscored review")
+        elif score >= block.least:
+            blocks.append(_compare(category, score, ">= block", block))
+        elif score >= review.least:
+            reviews.append(_compare(category, score, ">= review", review))
+        elif review.value - score < gap:
+            gap = review.value - score
+            nearest = category, score, review
     for warning in warnings:
         if warning in policy.on_warning:
             wanted = policy.on_warning[warning]
-            found.append((wanted, f"warning {warning}: on_warning {wanted}"))
-    if not found and nearest is None:
+            reasons = blocks if wanted is Decision.BLOCK else reviews
+            reasons.append(f"warning {warning}: on_warning {wanted}")
+    if blocks:
+        return Decision.BLOCK, tuple(blocks)
+    if reviews:
+        return Decision.REVIEW, tuple(reviews)
+    if nearest is None:
         return Decision.REVIEW, ("no category was scored",)
-    if not found:
-        return Decision.APPROVE, (nearest[1],) if nearest else ()
-    worst = max((decision for decision, _ in found), key=lambda decision: decision.severity)
-    return worst, tuple(reason for decision, reason in found if decision is worst)
+    category, score, review = nearest
+    return Decision.APPROVE, (_compare(category, score, "< review", review),)
+
+
+def asked(policy: Policy, scores: Scores) -> list[str]:
+    """What each of the CATEGORIES asks for: approve, review, block, or unscored."""
+    bands = []
+    for category, review, block in _rules(policy).cuts:
+        score = scores[category]
+        if score is None:
+            bands.append("unscored")
+        elif score < review:
+            bands.append("approve")
+        else:
+            bands.append("review" if score < block else "block")
+    return bands
 
 
 def views(policy: Policy, scores: Scores) -> Views:
     """The derived columns; all None where none of the categories that count was scored."""
-    scored = {category: score for category, score in scores.items() if score is not None}
-    counted = [scored[category] for category in policy.bands.categories if category in scored]
-    rating = _rating(policy, scored)
+    rules = _rules(policy)
+    bands = rules.bands
+    counted = [score for name in bands.categories if (score := scores.get(name)) is not None]
     if not counted:
-        return Views(rating=rating)
+        some = any(score is not None for score in scores.values())
+        return Views(rating=_rating(rules, scores) if some else None)
     nsfw_score = max(counted)
     safe_score = 1.0 - nsfw_score
-    is_nsfw = nsfw_score > policy.bands.nsfw_above
-    return Views(
-        label="nsfw" if is_nsfw else "safe",
-        nsfw_score=nsfw_score,
-        safe_score=safe_score,
-        confidence=nsfw_score if is_nsfw else safe_score,
-        risk=_risk(policy.bands, nsfw_score),
-        is_nsfw=is_nsfw,
-        rating=rating,
-    )
+    is_nsfw = nsfw_score > bands.nsfw_above
+    label, confidence = ("nsfw", nsfw_score) if is_nsfw else ("safe", safe_score)
+    risk, rating = _risk(bands, nsfw_score), _rating(rules, scores)
+    return Views(label, nsfw_score, safe_score, confidence, risk, is_nsfw, rating)
 
 
-def _rating(policy: Policy, scored: dict[Category, float]) -> str | None:
-    if not policy.rating or not scored:
-        return None
-    reached = [level for level in policy.rating[1:] if level.reached_by(scored)]
-    return (reached[-1] if reached else policy.rating[0]).value
+def _rating(rules: _Rules, scores: Scores) -> str | None:
+    for value, any_of, all_of in rules.levels:
+        if (not any_of or _any_high(any_of, scores)) and _all_high(all_of, scores):
+            return value
+    return rules.lowest
+
+
+def _any_high(condition: _Condition, scores: Scores) -> bool:
+    for name, least in condition:
+        score = scores.get(name)
+        if score is not None and score >= least:
+            return True
+    return False
+
+
+def _all_high(condition: _Condition, scores: Scores) -> bool:
+    for name, least in condition:
+        score = scores.get(name)
+        if score is None or score < least:
+            return False
+    return True
 
 
 def _risk(bands: Bands, nsfw_score: float) -> str:
@@ -77,10 +164,32 @@ def _risk(bands: Bands, nsfw_score: float) -> str:
     return "high" if nsfw_score > bands.risk_high_above else "mid"
 
 
-def _compare(category: Category, score: float, sign: str, name: str, limit: float) -> str:
+def _compare(category: Category, score: float, sign: str, limit: _Limit) -> str:
     """`nudity 0.91 >= block 0.85`, with as many digits as keep the comparison true as printed."""
+    value = limit.value
+    if abs(score - value) > 0.01:  # more than rounding to two digits can change
+        return f"{category} {score:.2f} {sign} {limit.text}"
     digits = 2
-    while digits < 9 and (round(score, digits) >= limit) != reaches(score, limit):
+    while digits < 9 and (round(score, digits) >= value) != (score >= limit.least):
         digits += 1
-    shown = f"{limit:.2f}" if round(limit, 2) == limit else f"{limit:g}"
-    return f"{category} {score:.{digits}f} {sign} {name} {shown}"
+    return f"{category} {score:.{digits}f} {sign} {limit.text}"
+
+
+def _limit(value: float) -> _Limit:
+    text = f"{value:.2f}" if round(value, 2) == value else f"{value:g}"
+    return _Limit(value, least_score(value), text)
+
+
+def _level(level: Level) -> tuple[str, _Condition, _Condition]:
+    def ready(condition: Mapping[Category, float]) -> _Condition:
+        return tuple((name, least_score(limit)) for name, limit in condition.items())
+
+    return level.value, ready(level.any), ready(level.all)
+
+
+def least_score(limit: float) -> float:
+    """The least float64 that `reaches` a limit: for any score, `score >= least_score(limit)`."""
+    below, above = -1.0, 2.0
+    while (middle := (below + above) / 2) not in (below, above):
+        below, above = (below, middle) if reaches(middle, limit) else (middle, above)
+    return above

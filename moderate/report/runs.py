@@ -21,6 +21,12 @@ SHORT_ID = 12
 
 _COLOURS = {"completed": "green", "failed": "red", "died": "red", "interrupted": "yellow"}
 _FACTS = ("weights", "policy")  # each with a digest beside it
+_KINDS = (
+    ("decisions", "decisions"),
+    ("errors", "error_codes"),
+    ("warnings", "warnings"),
+    ("rows", "origins"),
+)
 
 
 def as_json(record: RunRecord) -> dict[str, Any]:
@@ -121,10 +127,10 @@ def _lines(record: RunRecord) -> Iterator[tuple[str, str]]:
         "images",
         ", ".join(f"{counts.get(name, 0)} {name}" for name in ("rows", "errors", "skipped")),
     )
-    for label, name in (("decisions", "decisions"), ("errors", "error_codes"), ("rows", "origins")):
-        of_kind = _counts(counts.get(name))
+    for label, name in _KINDS:
+        of_kind = [f"{count} {kind}" for kind, count in _counts(counts.get(name)).items() if count]
         if of_kind:
-            yield label, ", ".join(f"{count} {kind}" for kind, count in of_kind.items())
+            yield label, ", ".join(of_kind)
 
 
 def _outputs(record: RunRecord) -> Iterator[str]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from moderate.errors import OutputError
 from moderate.results.atomic import AtomicFile, output_error
 from moderate.results.interface import ResultWriter
-from moderate.results.schema import COLUMNS, carried_values, in_order, record
+from moderate.results.schema import COLUMNS, carried_values, in_order, values
 from moderate.sources.interface import Column
 from moderate.types import Row
 
@@ -42,7 +42,7 @@ class ParquetResultWriter(ResultWriter):
         self._target = target
         self._atomic = AtomicFile(target)
         self._writer: pq.ParquetWriter | None = None
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[list[Any]] = []
         self._carried: list[str] = []
 
     def start(self, audit: dict[str, str], carried: Sequence[Column] = ()) -> None:
@@ -53,8 +53,10 @@ class ParquetResultWriter(ResultWriter):
 
     def write(self, row: Row) -> None:
         """See `ResultWriter`."""
-        carried = zip(self._carried, carried_values(row, self._carried), strict=True)
-        self._rows.append({**record(row), **dict(carried)})
+        cells = values(row)
+        if self._carried:
+            cells = in_order(cells, carried_values(row, self._carried))
+        self._rows.append(cells)
         if len(self._rows) >= ROW_GROUP_ROWS:
             self._flush()
 
@@ -83,7 +85,12 @@ class ParquetResultWriter(ResultWriter):
             return
         assert self._writer is not None
         try:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._writer.schema))
+            schema = self._writer.schema
+            columns = zip(*self._rows, strict=True)
+            arrays = [
+                pa.array(cells, each.type) for cells, each in zip(columns, schema, strict=True)
+            ]
+            self._writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
         except OSError as error:
             raise output_error(self._target, error) from error
         except pa.ArrowException as error:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
 
 from moderate.text import path_text
-from moderate.types import CATEGORIES, Category, Row, Status
+from moderate.types import CATEGORIES, Row, Status
 
 ColumnType = Literal["string", "binary", "bool", "int64", "float32"]
 Cell = str | bytes | bool | int | float | None
@@ -17,30 +18,11 @@ Cell = str | bytes | bool | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its name, its type in every format, what it means, and its value for a row."""
+    """One column: its name, its type in every format, and what it means."""
 
     name: str
     type: ColumnType
     meaning: str
-    value: Callable[[Row], Cell]
-
-
-def _path_bytes(row: Row) -> bytes | None:
-    """The exact bytes of the path, where `path` could not hold them as text."""
-    exact = row.ref.display
-    return None if path_text(exact).encode() == exact else exact
-
-
-def _joined(parts: tuple[str, ...]) -> str | None:
-    return "; ".join(parts) or None
-
-
-def _score_column(name: str, meaning: str, value: Callable[[Row], float | None]) -> Column:
-    return Column(name, "float32", meaning, value)
-
-
-def _score_of(category: Category) -> Callable[[Row], float | None]:
-    return lambda row: row.scores[category]
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -48,78 +30,75 @@ COLUMNS: tuple[Column, ...] = (
         "path",
         "string",
         "the input, starting with / or ./; bytes that are not UTF-8 as \\xNN",
-        lambda row: path_text(row.ref.display),
     ),
     Column(
         "path_bytes",
         "binary",
         "the exact bytes of a path that is not UTF-8, else null (base64 in CSV and JSONL)",
-        _path_bytes,
     ),
-    Column("status", "string", "ok or error", lambda row: row.status.value),
-    Column("decision", "string", "approve, review or block", lambda row: row.decision.value),
-    Column("reasons", "string", "why, joined with '; '", lambda row: _joined(row.reasons)),
-    *(
-        _score_column(name.value, "score 0.0 to 1.0; null: not scored", _score_of(name))
-        for name in CATEGORIES
-    ),
-    Column("label", "string", "safe or nsfw", lambda row: row.views.label),
-    _score_column(
-        "nsfw_score", "highest of the policy's bands.categories", lambda row: row.views.nsfw_score
-    ),
-    _score_column("safe_score", "1 - nsfw_score", lambda row: row.views.safe_score),
-    _score_column("confidence", "score of the label given", lambda row: row.views.confidence),
-    Column("risk", "string", "low, mid or high", lambda row: row.views.risk),
-    Column("is_nsfw", "bool", "whether label is nsfw", lambda row: row.views.is_nsfw),
-    Column("rating", "string", "level of the policy's rating scale", lambda row: row.views.rating),
-    Column("width", "int64", "pixels, of the upright picture", lambda row: row.facts.width),
-    Column("height", "int64", "pixels, of the upright picture", lambda row: row.facts.height),
-    Column(
-        "format",
-        "string",
-        "what the bytes are: jpeg, png, webp, gif, bmp, heif, ...",
-        lambda row: row.facts.format,
-    ),
-    Column(
-        "frames", "int64", "number of frames; counting stops at 1000", lambda row: row.facts.frames
-    ),
-    Column("bytes", "int64", "size of the file", lambda row: row.facts.bytes),
-    Column("sha256", "string", "digest of the file's bytes", lambda row: row.facts.sha256),
-    Column(
-        "duplicate_of",
-        "string",
-        "the first row of this run whose file has the same bytes",
-        lambda row: None if row.duplicate_of is None else path_text(row.duplicate_of),
-    ),
-    Column(
-        "warnings",
-        "string",
-        "what is odd about it, joined with '; '",
-        lambda row: _joined(tuple(warning.value for warning in row.facts.warnings)),
-    ),
-    Column(
-        "error_code",
-        "string",
-        "why it has no scores; null where status is ok",
-        lambda row: row.error.code.value if row.error else None,
-    ),
-    Column(
-        "error_message",
-        "string",
-        "the same in a line for people",
-        lambda row: row.error.message if row.error else None,
-    ),
+    Column("status", "string", "ok or error"),
+    Column("decision", "string", "approve, review or block"),
+    Column("reasons", "string", "why, joined with '; '"),
+    *(Column(name.value, "float32", "score 0.0 to 1.0; null: not scored") for name in CATEGORIES),
+    Column("label", "string", "safe or nsfw"),
+    Column("nsfw_score", "float32", "highest of the policy's bands.categories"),
+    Column("safe_score", "float32", "1 - nsfw_score"),
+    Column("confidence", "float32", "score of the label given"),
+    Column("risk", "string", "low, mid or high"),
+    Column("is_nsfw", "bool", "whether label is nsfw"),
+    Column("rating", "string", "level of the policy's rating scale"),
+    Column("width", "int64", "pixels, of the upright picture"),
+    Column("height", "int64", "pixels, of the upright picture"),
+    Column("format", "string", "what the bytes are: jpeg, png, webp, gif, bmp, heif, ..."),
+    Column("frames", "int64", "number of frames; counting stops at 1000"),
+    Column("bytes", "int64", "size of the file"),
+    Column("sha256", "string", "digest of the file's bytes"),
+    Column("duplicate_of", "string", "the first row of this run whose file has the same bytes"),
+    Column("warnings", "string", "what is odd about it, joined with '; '"),
+    Column("error_code", "string", "why it has no scores; null where status is ok"),
+    Column("error_message", "string", "the same in a line for people"),
 )
-
 
 IDENTITY = 2
 """How many columns, from the first, say which input a row is of; carried ones follow them."""
 
+_all_scores = itemgetter(*CATEGORIES)
 
-def record(row: Row) -> dict[str, Cell]:
-    """One row as column name to value, in column order. A row with an error has no scores."""
-    assert row.status is Status.OK or not any(s is not None for s in row.scores.values())
-    return {column.name: column.value(row) for column in COLUMNS}
+
+def values(row: Row) -> list[Cell]:
+    """A row's value for each of COLUMNS. A row with an error has no scores."""
+    facts, views, error, first = row.facts, row.views, row.error, row.duplicate_of
+    scores = _all_scores(row.scores)
+    assert error is None or scores.count(None) == len(scores)
+    exact = row.ref.display
+    path, path_bytes = path_text(exact), None
+    if not exact.isascii() and path.encode() != exact:
+        path_bytes = exact
+    return [
+        path,
+        path_bytes,
+        Status.ERROR if error else Status.OK,
+        row.decision,
+        "; ".join(row.reasons) or None,
+        *scores,
+        views.label,
+        views.nsfw_score,
+        views.safe_score,
+        views.confidence,
+        views.risk,
+        views.is_nsfw,
+        views.rating,
+        facts.width,
+        facts.height,
+        facts.format,
+        facts.frames,
+        facts.bytes,
+        facts.sha256,
+        None if first is None else path_text(first),
+        "; ".join(facts.warnings) or None,
+        error.code if error else None,
+        error.message if error else None,
+    ]
 
 
 def in_order(own: Sequence[Any], carried: Sequence[Any]) -> list[Any]:
@@ -132,6 +111,8 @@ def carried_values(row: Row, columns: Sequence[Any]) -> Sequence[Any]:
     return row.ref.carried or (None,) * len(columns)
 
 
-def shortest(value: float) -> float:
-    """A float32 value as the float whose text is the shortest that reads back to the same."""
-    return float(str(np.float32(value)))
+def shortest(value: float) -> str:
+    """A float32 value as the shortest text that reads back to the same, as Python writes floats."""
+    text = str(np.float32(value))
+    # numpy turns to exponents a little earlier: it says 1e-04 for 0.0001.
+    return repr(float(text)) if "e" in text else text

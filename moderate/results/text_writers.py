@@ -11,19 +11,28 @@ import math
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from json.encoder import encode_basestring
 from typing import Any, BinaryIO
 
 from moderate.errors import OutputError, ReaderGoneError
 from moderate.results.atomic import AtomicFile, output_error
 from moderate.results.interface import ResultWriter
-from moderate.results.schema import COLUMNS, Cell, carried_values, in_order, record, shortest
+from moderate.results.schema import (
+    COLUMNS,
+    ColumnType,
+    carried_values,
+    in_order,
+    shortest,
+    values,
+)
 from moderate.sources.interface import Column
 from moderate.types import Row
 
 # A cell that starts with one of these runs as a formula in some spreadsheet; so do the full-width
 # forms, which some programs fold to ASCII. Source: OWASP, "CSV Injection".
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "＝", "＋", "－", "＠")
+_UNSAFE = frozenset(_FORMULA_STARTS)
 
 
 Plain = str | bool | int | float | list[Any] | dict[str, Any] | None
@@ -40,7 +49,7 @@ class _TextWriter(ResultWriter):
         self._stream: BinaryIO = self._atomic.file if self._atomic else sys.stdout.buffer
         self._audit: dict[str, str] = {}
         self._carried: list[str] = []
-        self._names: list[str] = []
+        self._formats: list[Callable[[Any], str]] = []
 
     def _open_beside(self) -> AtomicFile | None:
         """The file of the audit facts, held from the start: no surprise after hours of work."""
@@ -52,27 +61,33 @@ class _TextWriter(ResultWriter):
             self._atomic.discard()
             raise
 
+    @abstractmethod
     def header(self, names: list[str]) -> str:
         """What comes before the first row; `names` are those of all columns."""
-        return ""
 
     @abstractmethod
-    def line(self, cells: dict[str, Plain]) -> str:
-        """One row, with its line end."""
+    def format(self, column: ColumnType | None) -> Callable[[Any], str]:
+        """What makes text of the cells of a column that are not null; None: a carried column."""
+
+    @abstractmethod
+    def line(self, cells: list[str | None]) -> str:
+        """One row of cells made text, with its line end."""
 
     def start(self, audit: dict[str, str], carried: Sequence[Column] = ()) -> None:
         """See `ResultWriter`."""
         self._audit = audit
         self._carried = [column.name for column in carried]
-        own = [column.name for column in COLUMNS]
-        self._names = in_order(own, self._carried)
-        self._put(self.header(self._names))
+        own = [self.format(column.type) for column in COLUMNS]
+        self._formats = in_order(own, [self.format(None) for _ in carried])
+        self._put(self.header(in_order([column.name for column in COLUMNS], self._carried)))
 
     def write(self, row: Row) -> None:
         """See `ResultWriter`."""
-        own = [_plain(cell) for cell in record(row).values()]
-        carried = [_carried(value) for value in carried_values(row, self._carried)]
-        self._put(self.line(dict(zip(self._names, in_order(own, carried), strict=True))))
+        cells = values(row)
+        if self._carried:
+            cells = in_order(cells, carried_values(row, self._carried))
+        formatted = zip(self._formats, cells, strict=True)
+        self._put(self.line([None if cell is None else text(cell) for text, cell in formatted]))
 
     def commit(self, facts: dict[str, str]) -> dict[str, str]:
         """See `ResultWriter`. A text file has no place for metadata: it stands beside it."""
@@ -111,19 +126,37 @@ class CsvWriter(_TextWriter):
 
     def header(self, names: list[str]) -> str:
         """See `_TextWriter`."""
-        return _csv_line([_csv_cell(name) for name in names])
+        return self.line([_no_formula(name) for name in names])
 
-    def line(self, cells: dict[str, Plain]) -> str:
+    def format(self, column: ColumnType | None) -> Callable[[Any], str]:
         """See `_TextWriter`."""
-        return _csv_line([_csv_cell(cell) for cell in cells.values()])
+        return _CSV_TEXT[column] if column else _carried_csv
+
+    def line(self, cells: list[str | None]) -> str:
+        """See `_TextWriter`."""
+        texts = [cell or "" for cell in cells]
+        line = ",".join(texts)
+        if '"' in line or "\n" in line or "\r" in line or line.count(",") >= len(texts):
+            return _quoted(texts)
+        return line + "\n"
 
 
 class JsonlWriter(_TextWriter):
     """One JSON object a line, keys in column order."""
 
-    def line(self, cells: dict[str, Plain]) -> str:
+    def header(self, names: list[str]) -> str:
+        """See `_TextWriter`. The names stand in every row."""
+        self._keys = [f"{_json(name)}: " for name in names]
+        return ""
+
+    def format(self, column: ColumnType | None) -> Callable[[Any], str]:
         """See `_TextWriter`."""
-        return json.dumps(cells, ensure_ascii=False) + "\n"
+        return _JSON_TEXT[column] if column else _carried_json
+
+    def line(self, cells: list[str | None]) -> str:
+        """See `_TextWriter`."""
+        pairs = zip(self._keys, cells, strict=True)
+        return "{" + ", ".join([key + (cell or "null") for key, cell in pairs]) + "}\n"
 
 
 def metadata_path(target: str) -> str:
@@ -131,31 +164,56 @@ def metadata_path(target: str) -> str:
     return target + ".meta.json"
 
 
-def _csv_line(cells: list[str]) -> str:
+def _quoted(cells: list[str]) -> str:
     buffer = io.StringIO()
     # Only characters of the line end are quoted by themselves, and a bare CR must be.
     csv.writer(buffer, lineterminator="\r\n").writerow(cells)
     return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
-def _csv_cell(cell: Plain) -> str:
-    if cell is None:
-        return ""
-    if isinstance(cell, bool):
-        return "true" if cell else "false"
-    if isinstance(cell, str):
-        return "'" + cell if cell.startswith(_FORMULA_STARTS) else cell
-    if isinstance(cell, (list, dict)):
-        return _csv_cell(json.dumps(cell, ensure_ascii=False))
-    return str(cell)
+def _no_formula(text: str) -> str:
+    return "'" + text if text[:1] in _UNSAFE else text
 
 
-def _plain(cell: Cell) -> Plain:
-    if isinstance(cell, bytes):
-        return base64.b64encode(cell).decode("ascii")
-    if isinstance(cell, float):
-        return shortest(cell)
-    return cell
+def _boolean(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+def _json(value: Plain) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _carried_json(value: Any) -> str:
+    return _json(_carried(value))
+
+
+def _carried_csv(value: Any) -> str:
+    plain = _carried(value)
+    if isinstance(plain, bool):
+        return _boolean(plain)
+    if isinstance(plain, str):
+        return _no_formula(plain)
+    return str(plain) if isinstance(plain, (int, float)) else _json(plain)
+
+
+_CSV_TEXT: dict[ColumnType, Callable[[Any], str]] = {
+    "string": _no_formula,
+    "binary": lambda value: _no_formula(_base64(value)),
+    "bool": _boolean,
+    "int64": str,
+    "float32": shortest,
+}
+_JSON_TEXT: dict[ColumnType, Callable[[Any], str]] = {
+    "string": encode_basestring,
+    "binary": lambda value: _json(_base64(value)),
+    "bool": _boolean,
+    "int64": str,
+    "float32": shortest,
+}
 
 
 def _carried(value: Any) -> Plain:

@@ -71,6 +71,10 @@ class Database:
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """The same in one transaction, kept if `work` returns and undone if it raises."""
 
+        with self._lock:
+            if self._connection and not self._is_ours():
+                self._close()  # another process has put it aside, or somebody has removed it
+
         def transaction(connection: sqlite3.Connection) -> T:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -190,7 +194,7 @@ class Database:
         self._close()
         try:
             with FileLock(f"{self.path}.lock", timeout=10):
-                if self.path.exists() and self.path.stat().st_ino != self._inode:
+                if self.path.exists() and not self._is_ours():
                     return
                 stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
                 aside = f"{self.path}.corrupt-{stamp}"
@@ -208,6 +212,12 @@ class Database:
             printable(str(self.path)),
             printable(os.path.basename(aside)),
         )
+
+    def _is_ours(self) -> bool:
+        try:
+            return os.stat(self.path).st_ino == self._inode
+        except OSError:
+            return False
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
@@ -234,8 +244,9 @@ def _code(error: sqlite3.DatabaseError) -> int:
 
 
 def _is_broken(error: sqlite3.DatabaseError) -> bool:
-    gone = isinstance(error, _ForeignError) or "no such table" in str(error)
-    return gone or _code(error) & 0xFF in _BROKEN
+    if isinstance(error, _ForeignError) or _code(error) & 0xFF in _BROKEN:
+        return True
+    return any(sign in str(error) for sign in ("no such table", "unsupported file format"))
 
 
 def _unavailable(path: Path, error: sqlite3.DatabaseError) -> UnavailableError:

@@ -29,10 +29,11 @@ log = logging.getLogger(__name__)
 
 FILE = "scores.sqlite3"
 
+# sandbox: what the decoders were hardened with, in the last run that decoded under a scope.
 # used: the proleptic ordinal of the day on which it was last of use, for `prune`.
 _MIGRATIONS = (
     """
-    CREATE TABLE scopes (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE);
+    CREATE TABLE scopes (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, sandbox TEXT);
     CREATE TABLE outcomes (
         sha256 BLOB NOT NULL, scope INTEGER NOT NULL, used INTEGER NOT NULL,
         is_error INTEGER NOT NULL, payload BLOB NOT NULL,
@@ -123,6 +124,21 @@ class ScoreStore:
             return found[scopes.scores], found[scopes.errors]
 
         return self._database.write(work)
+
+    def sandbox(self, scope: int) -> tuple[str, ...] | None:
+        """What decoders under this scope were last hardened with, None where none ever ran."""
+        query = "SELECT sandbox FROM scopes WHERE id = ?"
+        row = self._database.read(lambda connection: connection.execute(query, (scope,)).fetchone())
+        return None if not row or row[0] is None else tuple(filter(None, row[0].split(",")))
+
+    def set_sandbox(self, scope: int, active: Sequence[str]) -> None:
+        """Say what they are hardened with from now on."""
+        values = (",".join(active), scope)
+        self._database.write(
+            lambda connection: connection.execute(
+                "UPDATE scopes SET sandbox = ? WHERE id = ?", values
+            )
+        )
 
     def by_path(
         self, paths: Sequence[bytes], ids: tuple[int, int], scopes: Scopes
@@ -311,6 +327,17 @@ class RunScores:
             self._failed(error)
             return None
         return found if found and self._wanted(found) else None
+
+    def sandbox(self, active: Sequence[str] | None = None) -> tuple[str, ...] | None:
+        """What the decoders of these scores are hardened with, or were; `active` is kept."""
+        if self._ids is not None:
+            try:
+                if active is not None:
+                    self._store.set_sandbox(self._ids[0], active)
+                return self._store.sandbox(self._ids[0])
+            except UnavailableError as error:
+                self._failed(error)
+        return None if active is None else tuple(active)
 
     def add(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -254,8 +255,6 @@ def test_two_who_look_at_once_do_not_take_each_other_for_the_run(tmp_path: Path)
     descriptor = hold(tmp_path, "run")
     os.close(descriptor)  # as the kernel does when the process ends
     first = os.open(lock_path(tmp_path, "run"), os.O_RDONLY)
-    import fcntl
-
     fcntl.flock(first, fcntl.LOCK_SH | fcntl.LOCK_NB)
     assert not is_alive(tmp_path, "run")
     os.close(first)
@@ -385,9 +384,7 @@ def test_a_state_folder_that_cannot_be_is_said_at_once(tmp_path: Path) -> None:
         Ledger(tmp_path / "file")
 
 
-def test_without_a_lock_there_is_no_record(
-    ledger: Ledger, tmp_path: Path, caplog: Caplog
-) -> None:
+def test_without_a_lock_there_is_no_record(ledger: Ledger, tmp_path: Path, caplog: Caplog) -> None:
     (tmp_path / "running").write_bytes(b"in the way")
     with caplog.at_level(logging.WARNING):
         run = begin(ledger)

@@ -1,0 +1,604 @@
+"""Results files of this tool, read back: audit facts, and rows with typed values or as a table."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from moderate.errors import InputError, UsageError
+from moderate.results.open import SUFFIXES
+from moderate.results.parquet_writer import arrow_schema
+from moderate.results.remote import is_remote, shown_target
+from moderate.results.schema import COLUMNS, in_order
+from moderate.results.text_writers import _FORMULA_STARTS, metadata_path
+from moderate.text import one_line, printable
+from moderate.types import CATEGORIES, Decision, Status
+
+CHUNK_ROWS = 8192
+"""Rows held as Python objects at once."""
+
+MAX_LINE_BYTES = 64 << 20
+MAX_FACTS_BYTES = 16 << 20
+
+_OWN = {field.name: field.type for field in arrow_schema()}
+_REQUIRED = ("path", "status", "decision")
+_ALLOWED = {"status": tuple(s.value for s in Status), "decision": tuple(d.value for d in Decision)}
+_SCORES = frozenset(category.value for category in CATEGORIES)
+_NOT_FACTS = ("ARROW:schema", "pandas")  # what libraries keep in a Parquet file's metadata
+_REFUSED = (pa.ArrowException, ValueError, TypeError, OverflowError)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results file whose rows are read, anew each time, when they are asked for.
+
+    facts are the audit facts, empty where the file beside a CSV or JSONL file is gone. carried are
+    the columns that the rows carry from a manifest. Reading raises InputError, naming line or row,
+    for what no run of this tool wrote: a row cut short, a score outside 0..1, another decision.
+    """
+
+    path: str
+    facts: Mapping[str, str]
+    carried: tuple[str, ...]
+    _file: _File
+
+    @cached_property
+    def sha256(self) -> str:
+        """The digest of the rows' file as it is now. Raises InputError."""
+        try:
+            with open(self.path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise _unreadable(self.path, error) from None
+
+    @cached_property
+    def mismatch(self) -> bool:
+        """Whether the file is not the one that the facts beside it describe, by its digest."""
+        recorded = self.facts.get("sha256")
+        return recorded is not None and recorded != self.sha256
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns of a row, in order."""
+        return tuple(in_order([column.name for column in COLUMNS], self.carried))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each row as column name to value, in bounded memory.
+
+        None stands for null, scores are floats that hold a float32, path_bytes are bytes. A column
+        of ours that the file lacks, for its age, is null. Carried values are as the format has
+        them: text in CSV, which has no empty text apart from null.
+        """
+        for chunk in self._file.chunks():
+            yield from self._chunk_rows(chunk, range(chunk.count))
+
+    def find(
+        self, paths: Collection[str] = (), sha256: str | None = None, number: int | None = None
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The rows of these paths, whose sha256 starts so, or of this number, with their numbers.
+
+        Numbers count from 1. Rows that do not match cost little: only path and sha256 are read.
+        """
+        for chunk in self._file.chunks():
+            if number is not None:
+                found = [number - chunk.first] if 0 <= number - chunk.first < chunk.count else []
+            else:
+                texts, digests = chunk.arrays(["path", "sha256"])
+                matches = pc.is_in(texts, pa.array(list(paths), pa.string()))
+                if sha256:
+                    by_digest = pc.starts_with(digests, sha256)
+                    matches = pc.or_(matches, pc.fill_null(by_digest, False))
+                found = pc.indices_nonzero(matches).to_pylist()
+            if found:
+                rows = self._chunk_rows(chunk, found)
+                yield from zip((chunk.first + index for index in found), rows, strict=True)
+            if number is not None and number < chunk.first + chunk.count:
+                return
+
+    def column(self, name: str) -> Iterator[pa.Array]:
+        """One of our own columns, piece by piece."""
+        for chunk in self._file.chunks():
+            yield chunk.arrays([name])[0]
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows, or these columns of them, with the types of the schema, in memory.
+
+        Carried columns have the types that a Parquet file gives them, are strings in CSV, and in
+        JSONL whatever holds all values, else strings of JSON. Raises InputError.
+        """
+        names = list(self.columns if columns is None else columns)
+        if unknown := [name for name in names if name not in self.columns]:
+            raise InputError(f"{_shown(self.path)} has no column {one_line(unknown[0], 60)!r}")
+        own = [name for name in names if name in _OWN]
+        parts: dict[str, list[Any]] = {name: [] for name in names}
+        for chunk in self._file.chunks():
+            for name, array in zip(own, chunk.arrays(own), strict=True):
+                parts[name].append(array)
+            for name in names:
+                if name not in _OWN:
+                    parts[name].append(chunk.carried(name))
+        made = {
+            name: pa.chunked_array(pieces, _OWN[name])
+            if name in _OWN
+            else self._file.carried_column(name, pieces)
+            for name, pieces in parts.items()
+        }
+        return pa.table(made)
+
+    def _chunk_rows(self, chunk: _Chunk, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
+        own = [column.name for column in COLUMNS]
+        names = self.columns
+        arrays = chunk.arrays(own)
+        carried = [chunk.carried(name) for name in self.carried]
+        for start in range(0, len(indices), CHUNK_ROWS):
+            some = indices[start : start + CHUNK_ROWS]
+            ours = [_taken(array, some).to_pylist() for array in arrays]
+            theirs = [_python_values(_taken(values, some)) for values in carried]
+            for cells in zip(*in_order(ours, theirs), strict=True):
+                yield dict(zip(names, cells, strict=True))
+
+
+def read_results(path: str) -> Results:
+    """Open a .csv, .parquet or .jsonl file that a scan wrote, and read its audit facts.
+
+    Raises UsageError for another suffix, InputError for what cannot be read or is no results file.
+    """
+    if is_remote(path):
+        raise UsageError(f"{shown_target(path)}: results are read from local files; fetch it first")
+    suffix = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
+    if suffix is None:
+        raise UsageError(
+            f"{_shown(path)} is no results file: the suffix is one of {', '.join(SUFFIXES)}"
+        )
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"cannot read {_shown(path)}: not a regular file")
+    facts = {} if suffix == ".parquet" else _facts_beside(path)
+    # JSON Lines without a line are what a run over nothing wrote; nothing else is ever empty.
+    if not found.st_size and not (suffix == ".jsonl" and facts):
+        raise InputError(f"{_shown(path)} is empty: it is no results file")
+    kinds: dict[str, type[_File]] = {".csv": _Csv, ".jsonl": _Jsonl, ".parquet": _Parquet}
+    file = kinds[suffix](path)
+    if file.names or found.st_size:
+        _check_columns(path, file.names)
+    carried = tuple(name for name in file.names if name not in _OWN)
+    return Results(path, facts or file.facts(), carried, file)
+
+
+def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A results file as an Arrow table; see `Results.table`. Raises UsageError and InputError."""
+    return read_results(path).table(columns)
+
+
+class _Chunk(ABC):
+    """Some rows one after another; `first` is the number of the first, from 1."""
+
+    def __init__(self, first: int, count: int) -> None:
+        self.first = first
+        self.count = count
+
+    @abstractmethod
+    def arrays(self, names: Sequence[str]) -> list[Any]:
+        """These of our columns as Arrow arrays of the schema's types, and checked."""
+
+    @abstractmethod
+    def carried(self, name: str) -> Any:
+        """A carried column's values: a list, or an Arrow array."""
+
+
+class _File(ABC):
+    """A results file of one format. names are the columns that it has, in its order."""
+
+    names: tuple[str, ...]
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def facts(self) -> dict[str, str]:
+        """The audit facts that the file itself holds."""
+        return {}
+
+    @abstractmethod
+    def chunks(self) -> Iterator[_Chunk]:
+        """All rows, from the first."""
+
+    def carried_column(self, name: str, pieces: Sequence[Any]) -> Any:
+        """What the chunks gave for a carried column as one Arrow column."""
+        return pa.array([value for piece in pieces for value in piece], pa.string())
+
+
+# Text -------------------------------------------------------------------------------------------
+
+
+class _TextChunk(_Chunk):
+    def __init__(self, file: _Text, first: int, lines: list[int], raw: dict[str, Any]) -> None:
+        super().__init__(first, len(lines))
+        self._file, self._lines, self._raw = file, lines, raw
+
+    def arrays(self, names: Sequence[str]) -> list[Any]:
+        return [self._array(name) for name in names]
+
+    def carried(self, name: str) -> Any:
+        return self._file.carried_values(self._raw[name])
+
+    def _array(self, name: str) -> Any:
+        if name not in self._raw:
+            return pa.nulls(self.count, _OWN[name])
+        values, convert = self._raw[name], self._file.array
+        try:
+            array = convert(values, _OWN[name])
+        except _REFUSED:
+            for line, value in zip(self._lines, values, strict=True):
+                try:
+                    convert([value], _OWN[name])
+                except _REFUSED:
+                    shown = one_line(str(value), 40)
+                    raise self._file.bad(line, f"{name}: {shown!r} is no {_kind(name)}") from None
+            raise
+        if (wrong := _first_wrong(name, array)) is not None:
+            raise self._file.bad(self._lines[wrong], _wrong(name, array[wrong].as_py()))
+        return array
+
+
+class _Text(_File):
+    """A format of lines."""
+
+    @staticmethod
+    @abstractmethod
+    def array(values: Sequence[Any], kind: Any) -> Any:
+        """Raw values as an Arrow array; raises one of _REFUSED."""
+
+    @staticmethod
+    @abstractmethod
+    def carried_values(values: Sequence[Any]) -> list[Any]:
+        """Raw values as rows have them."""
+
+    def bad(self, line: int, reason: str) -> InputError:
+        """What to raise for a line that no run wrote."""
+        return InputError(f"line {line} of {_shown(self.path)}: {reason}")
+
+    def lines(self) -> Iterator[str]:
+        """All lines with their ends."""
+        try:
+            with open(self.path, "rb") as file:
+                number = 0
+                while line := file.readline(MAX_LINE_BYTES):
+                    number += 1
+                    if len(line) == MAX_LINE_BYTES:
+                        raise self.bad(number, f"over {MAX_LINE_BYTES >> 20} MB long")
+                    try:
+                        text = line.decode()
+                    except UnicodeDecodeError as error:
+                        raise self.bad(number, f"not UTF-8 at byte {error.start + 1}") from None
+                    yield text if number > 1 else text.removeprefix("\ufeff")
+        except OSError as error:
+            raise _unreadable(self.path, error) from None
+
+
+class _Csv(_Text):
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        header = next(self._records(), (1, []))[1]
+        self.names = tuple(_unguarded(cell) for cell in header)
+
+    def chunks(self) -> Iterator[_Chunk]:
+        records = self._records()
+        next(records, None)
+        first, lines, rows = 1, [], []
+        for line, cells in records:
+            if len(cells) != len(self.names):
+                raise self.bad(line, f"{len(cells)} cells where {len(self.names)} are expected")
+            lines.append(line)
+            rows.append(cells)
+            if len(rows) >= CHUNK_ROWS:
+                yield self._chunk(first, lines, rows)
+                first, lines, rows = first + len(rows), [], []
+        if rows:
+            yield self._chunk(first, lines, rows)
+
+    def _chunk(self, first: int, lines: list[int], rows: list[list[str]]) -> _Chunk:
+        columns = zip(*rows, strict=True)
+        return _TextChunk(self, first, lines, dict(zip(self.names, columns, strict=True)))
+
+    def _records(self) -> Iterator[tuple[int, list[str]]]:
+        """Every record with the number of its last line."""
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
+        reader = csv.reader(self.lines(), strict=True)
+        try:
+            for cells in reader:
+                yield reader.line_num, cells
+        except csv.Error as error:
+            raise self.bad(reader.line_num, f"not CSV: {one_line(str(error))}") from None
+
+    @staticmethod
+    def array(values: Sequence[Any], kind: Any) -> Any:
+        if kind == pa.string():
+            return pa.array([_unguarded(cell) or None for cell in values], kind)
+        if kind == pa.binary():
+            decoded = [base64.b64decode(cell, validate=True) if cell else None for cell in values]
+            return pa.array(decoded, kind)
+        return pa.array([cell or None for cell in values], pa.string()).cast(kind)
+
+    @staticmethod
+    def carried_values(values: Sequence[Any]) -> list[Any]:
+        return [_unguarded(cell) or None for cell in values]
+
+
+class _Jsonl(_Text):
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.names = tuple(next((self._object(1, line) for line in self.lines()), ()))
+
+    def chunks(self) -> Iterator[_Chunk]:
+        names = set(self.names)
+        first, rows = 1, []
+        for number, line in enumerate(self.lines(), 1):
+            row = self._object(number, line)
+            if row.keys() != names:
+                other = one_line(sorted(row.keys() ^ names)[0], 60)
+                raise self.bad(number, f"not the columns of the first line: {other!r} differs")
+            rows.append(row)
+            if len(rows) >= CHUNK_ROWS:
+                yield self._chunk(first, rows)
+                first, rows = first + len(rows), []
+        if rows:
+            yield self._chunk(first, rows)
+
+    def _chunk(self, first: int, rows: list[dict[str, Any]]) -> _Chunk:
+        columns = {name: [row[name] for row in rows] for name in self.names}
+        return _TextChunk(self, first, list(range(first, first + len(rows))), columns)
+
+    def _object(self, number: int, line: str) -> dict[str, Any]:
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise self.bad(number, f"not JSON: {error.msg} at column {error.colno}") from None
+        except (ValueError, RecursionError) as error:
+            raise self.bad(number, f"not JSON that can be read: {one_line(str(error))}") from None
+        if not isinstance(value, dict):
+            raise self.bad(number, "no JSON object")
+        return value
+
+    @staticmethod
+    def array(values: Sequence[Any], kind: Any) -> Any:
+        if kind == pa.binary():
+            return pa.array(
+                [None if v is None else base64.b64decode(v, validate=True) for v in values], kind
+            )
+        try:
+            return pa.array(values, kind)
+        except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold
+            return pa.array([None if v is None else _clean(v) for v in values], kind)
+
+    @staticmethod
+    def carried_values(values: Sequence[Any]) -> list[Any]:
+        return list(values)
+
+    def carried_column(self, name: str, pieces: Sequence[Any]) -> Any:
+        """See `_File`. Not Arrow's own guess alone: it makes text of what is bytes, and fails."""
+        values = [value for piece in pieces for value in piece]
+        try:
+            return pa.array(values)
+        except _REFUSED:
+            return pa.array(
+                [
+                    None
+                    if value is None
+                    else _clean(value if isinstance(value, str) else json.dumps(value))
+                    for value in values
+                ],
+                pa.string(),
+            )
+
+
+def _unguarded(cell: str) -> str:
+    """A CSV cell without the `'` that the writer put before what would run as a formula."""
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA_STARTS) else cell
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _facts_beside(path: str) -> dict[str, str]:
+    beside = metadata_path(path)
+    try:
+        with open(beside, "rb") as file:
+            data = file.read(MAX_FACTS_BYTES + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise _unreadable(beside, error) from None
+    try:
+        facts = json.loads(data) if len(data) <= MAX_FACTS_BYTES else None
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise InputError(f"{_shown(beside)} holds no audit facts: it is not a JSON object")
+    return {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()
+    }
+
+
+# Parquet ----------------------------------------------------------------------------------------
+
+
+class _ParquetChunk(_Chunk):
+    """A row group, whose columns are read when they are asked for."""
+
+    def __init__(self, file: _Parquet, group: int, first: int, count: int) -> None:
+        super().__init__(first, count)
+        self._file, self._group = file, group
+
+    def arrays(self, names: Sequence[str]) -> list[Any]:
+        there = [name for name in names if name in self._file.names]
+        read = self._file.read(self._group, there)
+        found = {name: self._typed(name, read.column(name)) for name in there}
+        return [
+            found[name] if name in found else pa.nulls(self.count, _OWN[name]) for name in names
+        ]
+
+    def carried(self, name: str) -> Any:
+        return _whole(self._file.read(self._group, [name]).column(name))
+
+    def _typed(self, name: str, column: Any) -> Any:
+        try:
+            array = _whole(column.cast(_OWN[name]))
+        except _REFUSED:
+            raise InputError(
+                f"{_shown(self._file.path)}: column {name} is {one_line(str(column.type), 60)}, "
+                f"not {_kind(name)}"
+            ) from None
+        if (wrong := _first_wrong(name, array)) is not None:
+            raise InputError(
+                f"row {self.first + wrong} of {_shown(self._file.path)}: "
+                f"{_wrong(name, array[wrong].as_py())}"
+            )
+        return array
+
+
+class _Parquet(_File):
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._opened = self._guarded(
+            lambda: pq.ParquetFile(pa.OSFile(os.fsencode(path)), page_checksum_verification=True)
+        )
+        self.names = self._guarded(lambda: tuple(self._opened.schema_arrow.names))
+
+    def facts(self) -> dict[str, str]:
+        # What was added at the end stands in the file's metadata alone, and wins.
+        metadata = {
+            **(self._opened.schema_arrow.metadata or {}),
+            **(self._opened.metadata.metadata or {}),
+        }
+        facts = {
+            key.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
+            for key, value in metadata.items()
+        }
+        return {key: value for key, value in facts.items() if key not in _NOT_FACTS}
+
+    def chunks(self) -> Iterator[_Chunk]:
+        first = 1
+        for group in range(self._opened.metadata.num_row_groups):
+            count = self._opened.metadata.row_group(group).num_rows
+            yield _ParquetChunk(self, group, first, count)
+            first += count
+
+    def read(self, group: int, names: Sequence[str]) -> Any:
+        """Columns of a row group as an Arrow table. Raises InputError."""
+        table = self._guarded(
+            lambda: self._opened.read_row_group(group, columns=list(names), use_threads=False)
+        )
+        if names and table.num_rows != self._opened.metadata.row_group(group).num_rows:
+            raise InputError(f"{_shown(self.path)} is damaged: row group {group} lacks rows")
+        return table
+
+    def carried_column(self, name: str, pieces: Sequence[Any]) -> Any:
+        """See `_File`."""
+        return pa.chunked_array(pieces, self._opened.schema_arrow.field(name).type)
+
+    def _guarded(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise _unreadable(self.path, error) from None
+            reason = one_line(str(error))
+            raise InputError(f"{_shown(self.path)} is not readable Parquet: {reason}") from None
+
+
+# What all have in common -------------------------------------------------------------------------
+
+
+def _check_columns(path: str, names: Sequence[str]) -> None:
+    if missing := [name for name in _REQUIRED if name not in names]:
+        raise InputError(
+            f"{_shown(path)} is no results file of this tool: it has no column {missing[0]}"
+        )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
+
+
+def _first_wrong(name: str, array: Any) -> int | None:
+    """The index of the first value that a column of ours cannot have."""
+    if name in _ALLOWED:
+        good = pc.is_in(array, pa.array(_ALLOWED[name], pa.string()))
+    elif name == "path":
+        good = array.is_valid()
+    elif name in _SCORES:  # NaN is neither above nor below anything
+        inside = pc.and_(pc.greater_equal(array, 0.0), pc.less_equal(array, 1.0))
+        good = pc.fill_null(inside, True)
+    else:
+        return None
+    index: int = pc.index(good, False).as_py()
+    return None if index < 0 else index
+
+
+def _wrong(name: str, value: Any) -> str:
+    if value is None:
+        return f"{name} is missing"
+    if name in _SCORES:
+        return f"{name}: {value} is no score from 0 to 1"
+    return f"{name}: {one_line(str(value), 40)!r} is none of {', '.join(_ALLOWED[name])}"
+
+
+def _kind(name: str) -> str:
+    kinds = {"float": "number", "int64": "whole number", "bool": "true or false"}
+    return kinds.get(str(_OWN[name]), "base64" if _OWN[name] == pa.binary() else "text")
+
+
+def _whole(column: Any) -> Any:
+    """A chunked array as one array."""
+    made = column.combine_chunks()
+    return pa.concat_arrays(made.chunks) if isinstance(made, pa.ChunkedArray) else made
+
+
+def _taken(values: Any, indices: Sequence[int]) -> Any:
+    if isinstance(indices, range):
+        return values[indices.start : indices.stop]
+    if isinstance(values, list):
+        return [values[index] for index in indices]
+    return values.take(pa.array(indices, pa.int64()))
+
+
+def _python_values(values: Any) -> list[Any]:
+    """Carried values in Python; an Arrow scalar where Python has nothing equal to it."""
+    if isinstance(values, list):
+        return values
+    try:
+        return list(values.to_pylist())
+    except (ValueError, OverflowError, pa.ArrowException):
+        return [_python_value(scalar) for scalar in values]
+
+
+def _python_value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, pa.ArrowException):
+        return scalar
+
+
+def _shown(path: str) -> str:
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
+
+
+def _unreadable(path: str, error: OSError | ValueError) -> InputError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return InputError(f"cannot read {_shown(path)}: {reason}")

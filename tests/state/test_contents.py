@@ -1,0 +1,69 @@
+"""Each content of a run belongs to the first that has it, whatever came in first."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+from moderate.state.contents import Claim, Contents
+from moderate.state.records import Outcome
+from moderate.types import CATEGORIES, ImageFacts
+
+A, B, C = (hashlib.sha256(name).digest() for name in (b"a", b"b", b"c"))
+
+
+def test_the_first_owns_it() -> None:
+    contents = Contents()
+    assert contents.claim(A, 0, b"./one") == Claim(owner=True, first=None, reused=False)
+    assert contents.claim(A, 1, b"./two") == Claim(owner=False, first=b"./one", reused=False)
+    assert contents.claim(B, 2, b"./three", reused=True) == Claim(True, None, True)
+    assert contents.claim(B, 3, b"./four") == Claim(False, b"./three", True)
+    assert not contents.out_of_order
+
+
+def test_what_stands_first_is_first_even_if_it_comes_late() -> None:
+    contents = Contents()
+    assert contents.claim(A, 9, b"nine").owner
+    late = contents.claim(A, 4, b"four")
+    assert (late.owner, late.first) == (False, None)
+    assert contents.out_of_order
+    assert contents.claim(A, 6, b"six").first == b"four"
+    assert contents.first(A, 9) == b"four"
+    assert contents.first(A, 4) is None
+    assert contents.first(B, 4) is None
+
+
+def test_many_at_once() -> None:
+    contents = Contents()
+    assert contents.claim_all([(A, 0, b"a"), (B, 1, b"b")]) is None
+    claims = contents.claim_all([(C, 2, b"c"), (A, 3, b"again"), (C, 4, b"c again")])
+    assert claims == [Claim(True, None, True), Claim(False, b"a", True), Claim(False, b"c", True)]
+
+
+def test_outcomes_are_there_once_they_are_settled() -> None:
+    contents = Contents()
+    contents.claim(A, 0, b"a")
+    assert contents.outcome(A) is None
+    outcome = Outcome(ImageFacts(sha256=A.hex()), dict.fromkeys(CATEGORIES, 0.5))
+    contents.settle(A, outcome)
+    assert contents.outcome(A) == outcome
+    assert contents.outcome(B) is None
+
+
+def test_threads_agree_on_one_owner() -> None:
+    contents = Contents()
+    keys = [hashlib.sha256(str(number).encode()).digest() for number in range(500)]
+    owned: list[bytes] = []
+
+    def claim(base: int) -> None:
+        for index, key in enumerate(keys):
+            if contents.claim(key, base + index, b"%d" % base).owner:
+                owned.append(key)
+
+    threads = [threading.Thread(target=claim, args=(base,)) for base in (0, 1000, 2000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(owned) == sorted(keys)
+    assert all(contents.first(key, 5000) == b"0" for key in keys)
