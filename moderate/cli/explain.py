@@ -1,10 +1,22 @@
-"""`moderate explain`: why one image got the decision it has."""
+"""`moderate explain`: why an image got the decision that it has."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from moderate.cli.state import State, is_there, readable_errors, state_folder
+from moderate.errors import StateError
+from moderate.text import printable
+
+if TYPE_CHECKING:
+    from moderate.report.explain import Kept
+    from moderate.state.ledger import Ledger, RunRecord
 
 
 def explain(
@@ -14,7 +26,53 @@ def explain(
     ],
     image: Annotated[
         str,
-        typer.Argument(metavar="ID", help="A path, 8 or more digits of its sha256, or row:N."),
+        typer.Argument(
+            metavar="ID",
+            help="A path as in the results, 8 or more digits of its sha256, or row:N.",
+        ),
     ],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    state: State = None,
 ) -> None:
     """Print an image's scores, what the policy made of them, and what judged it, when and where."""
+    from moderate.report import explain as report
+    from moderate.results.read import read_results
+
+    read = read_results(results)
+    explained = report.explain(read, image, _kept(state_folder(state), read.facts))
+    if as_json:
+        typer.echo(json.dumps(explained, indent=2))
+    else:
+        report.show(explained, sys.stdout)
+
+
+def _kept(folder: Path, facts: Mapping[str, str]) -> Kept:
+    """What the ledger in `folder` has of the run that wrote a file; never raises for want of it."""
+    from moderate.report.explain import Kept
+    from moderate.state.ledger import FILE, Ledger
+
+    where = printable(str(folder))
+    run, policy = facts.get("run_id"), facts.get("policy_sha256")
+    try:
+        if not is_there(folder / FILE):
+            return Kept(missing=f"no runs are recorded in {where}")
+        with readable_errors():
+            ledger = Ledger(folder)
+            try:
+                kept = ledger.policy(policy) if policy else None
+                text = kept[1] if kept else None
+                record = _find(ledger, run) if run else None
+            finally:
+                ledger.close()
+    except StateError as error:
+        return Kept(missing=str(error))
+    missing = None if record else f"the run has no record in {where}"
+    return Kept(record, text, missing)
+
+
+def _find(ledger: Ledger, run: str) -> RunRecord | None:
+    try:
+        record = ledger.find(run)
+    except StateError:
+        return None
+    return record if record.id == run else None

@@ -202,7 +202,7 @@ def _record_line(record: logging.LogRecord) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as strict JSON has it: no NaN, no half surrogates, what it has no type for as text."""
+    """A value as strict JSON has it: no NaN, no half surrogate, what it has no type for as text."""
     if isinstance(value, dict):
         return {_plain(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

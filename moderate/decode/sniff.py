@@ -93,6 +93,10 @@ _OTHER_SUFFIXES = frozenset(
     ).split()
 )
 
+_CLAIMS = {suffix.encode(): suffix for suffix in _OTHER_SUFFIXES} | {
+    suffix.encode(): kind for suffix, kind in _SUFFIX_FORMATS.items()
+}
+
 _NETPBM = re.compile(rb"P([1-6]\s+(#|\d)|7\s+(#|WIDTH)|[fF]\s+\d)")
 _IFF_IMAGES = frozenset({b"ILBM", b"PBM ", b"ACBM", b"DEEP", b"RGB8", b"RGBN", b"ANIM"})
 _ICONS = {b"\x00\x00\x01\x00": "ico", b"\x00\x00\x02\x00": "cur"}
@@ -146,10 +150,12 @@ def claimed_format(name: bytes) -> str | None:
 
     Another image or video format is given as its suffix.
     """
-    suffix = os.path.splitext(name)[1][1:].lower().decode("ascii", "replace")
-    if suffix in _SUFFIX_FORMATS:
-        return _SUFFIX_FORMATS[suffix]
-    return suffix if suffix in _OTHER_SUFFIXES else None
+    stem, _, suffix = name.rpartition(b".")
+    claimed = _CLAIMS.get(suffix.lower())
+    # A name's leading dots do not start a suffix; a walk asks too often to split every name well.
+    if claimed and stem[-1:] in {b"", b".", b"/"} and not os.path.splitext(name)[1]:
+        return None
+    return claimed
 
 
 def refusal(head: bytes, name: bytes) -> tuple[str, str] | None:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from typing import IO, Any
 
 from rich.table import Table
@@ -16,7 +17,7 @@ from moderate.state.ledger import RunRecord
 from moderate.text import printable
 from moderate.types import Decision
 
-SHORT_ID = 12
+SHORT_ID = 8
 """Digits of an id that tell runs apart."""
 
 _COLOURS = {"completed": "green", "failed": "red", "died": "red", "interrupted": "yellow"}
@@ -57,6 +58,9 @@ def show_list(records: Sequence[RunRecord], more: bool, stream: IO[str]) -> None
             duration(_seconds(record)),
             *(printable(str(number)) for number in numbers),
         )
+    # A number is never cut: with a hundred million images, a line is wider than the terminal.
+    unbounded = out.options.update(max_width=1_000)
+    out.width = max(out.width, out.measure(table, options=unbounded).maximum)
     out.print(table)
     if more:
         out.print(Text("older runs are not shown; add --limit N"))
@@ -75,10 +79,12 @@ def show_run(record: RunRecord, stream: IO[str]) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Two units at most: `4.2s`, `5m03s`, `3h12m`, `2d07h`."""
+    """Two units at most, in six characters: `4.2s`, `5m03s`, `3h12m`, `2d07h`, `100d`."""
     if seconds < 59.95:
         return f"{seconds:.1f}s"
     whole = round(seconds)
+    if whole >= 100 * 86_400:
+        return f"{whole // 86_400}d"
     for size, unit, part, below in ((86_400, "d", 3600, "h"), (3600, "h", 60, "m")):
         if whole >= size:
             return f"{whole // size}{unit}{whole % size // part:02d}{below}"
@@ -119,9 +125,9 @@ def _lines(record: RunRecord) -> Iterator[tuple[str, str]]:
         if name in facts:
             yield name, facts[name]
         if digest := facts.get(f"{name}_sha256"):
-            yield "", f"sha256 {digest}"
-    yield from _several("inputs", record.inputs)
-    yield from _several("outputs", _outputs(record))
+            yield "sha256", digest
+    yield from zip(chain(["inputs"], repeat("")), record.inputs, strict=False)
+    yield from _outputs(record)
     # The same sum as under the summary, as far as it goes.
     yield (
         "images",
@@ -133,21 +139,15 @@ def _lines(record: RunRecord) -> Iterator[tuple[str, str]]:
             yield label, ", ".join(of_kind)
 
 
-def _outputs(record: RunRecord) -> Iterator[str]:
+def _outputs(record: RunRecord) -> Iterator[tuple[str, str]]:
     """What was asked for, and the digest of what was written."""
+    label = "outputs"
     for target in dict.fromkeys((*record.targets, *record.outputs)):
-        if digest := record.outputs.get(target):
-            yield target
-            yield f"sha256 {digest}"
-        elif record.ended:
-            yield f"{target} (not written)"
-        else:
-            yield f"{target} (not yet written)"
-
-
-def _several(label: str, values: Sequence[str] | Iterator[str]) -> Iterator[tuple[str, str]]:
-    for value in values:
-        yield label, value
+        digest = record.outputs.get(target)
+        missing = "" if digest else " (not written)" if record.ended else " (not yet written)"
+        yield label, f"{target}{missing}"
+        if digest:
+            yield "sha256", digest
         label = ""
 
 

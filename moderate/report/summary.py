@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from moderate.policy.decide import asked
 from moderate.policy.model import Policy
 from moderate.text import path_text
-from moderate.types import CATEGORIES, Category, Decision, Origin, Row, Skipped, Status
+from moderate.types import CATEGORIES, Decision, Origin, Row, Skipped
 
 SCHEMA_VERSION = 1
 EXAMPLES_KEPT = 5
@@ -80,12 +81,12 @@ class Summary:
     def count(self, row: Row) -> None:
         """Take one row into the counts."""
         self.rows += 1
-        self.decisions[row.decision.value] += 1
+        self.decisions[row.decision] += 1
         if row.facts.sha256:
-            self.origins[row.origin.value] += 1
+            self.origins[row.origin] += 1
         for warning in row.facts.warnings:
             self.warnings[warning.value] += 1
-        if row.status is Status.ERROR and row.error:
+        if row.error:
             self.errors += 1
             code = row.error.code.value
             self.error_codes[code] += 1
@@ -93,12 +94,8 @@ class Summary:
             if len(examples) < EXAMPLES_KEPT:
                 examples.append(path_text(row.ref.display))
             return
-        for category in CATEGORIES:
-            self.bands[category.value][self._band(row, category)] += 1
-
-    def _band(self, row: Row, category: Category) -> str:
-        score = row.scores[category]
-        return "unscored" if score is None else self.policy.categories[category].decision(score)
+        for counts, band in zip(self.bands.values(), asked(self.policy, row.scores), strict=True):
+            counts[band] += 1
 
     def count_skipped(self, skipped: Skipped) -> None:
         """Take one file that got no row into the counts."""

@@ -38,6 +38,7 @@ _REQUIRED = ("path", "status", "decision")
 _ALLOWED = {"status": tuple(s.value for s in Status), "decision": tuple(d.value for d in Decision)}
 _SCORES = frozenset(category.value for category in CATEGORIES)
 _NOT_FACTS = ("ARROW:schema", "pandas")  # what libraries keep in a Parquet file's metadata
+_TAKEN_AMISS = {"int64": float, "float": bool}  # Arrow would cut 3.5 to 3, and take true for 1
 _REFUSED = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 
@@ -381,6 +382,8 @@ class _Jsonl(_Text):
             return pa.array(
                 [None if v is None else base64.b64decode(v, validate=True) for v in values], kind
             )
+        if _TAKEN_AMISS.get(str(kind)) in set(map(type, values)):
+            raise TypeError
         try:
             return pa.array(values, kind)
         except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold

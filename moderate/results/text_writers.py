@@ -11,21 +11,15 @@ import math
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from json.encoder import encode_basestring
-from typing import Any, BinaryIO
+from operator import add
+from typing import Any, BinaryIO, ClassVar
 
 from moderate.errors import OutputError, ReaderGoneError
 from moderate.results.atomic import AtomicFile, output_error
 from moderate.results.interface import ResultWriter
-from moderate.results.schema import (
-    COLUMNS,
-    ColumnType,
-    carried_values,
-    in_order,
-    shortest,
-    values,
-)
+from moderate.results.schema import COLUMNS, carried_values, in_order, shortest, values
 from moderate.sources.interface import Column
 from moderate.types import Row
 
@@ -34,13 +28,16 @@ from moderate.types import Row
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "＝", "＋", "－", "＠")
 _UNSAFE = frozenset(_FORMULA_STARTS)
 
-
 Plain = str | bool | int | float | list[Any] | dict[str, Any] | None
 """What JSON has a type for."""
 
 
 class _TextWriter(ResultWriter):
     """Lines to `target`; None stands for standard output."""
+
+    null: ClassVar[str]
+    texts: ClassVar[Mapping[str, Callable[[Any], str]]]
+    """What makes text of a cell, by the type of its column, or `carried`."""
 
     def __init__(self, target: str | None) -> None:
         self._target = target
@@ -49,7 +46,7 @@ class _TextWriter(ResultWriter):
         self._stream: BinaryIO = self._atomic.file if self._atomic else sys.stdout.buffer
         self._audit: dict[str, str] = {}
         self._carried: list[str] = []
-        self._formats: list[Callable[[Any], str]] = []
+        self._texts: list[Callable[[Any], str]] = []
 
     def _open_beside(self) -> AtomicFile | None:
         """The file of the audit facts, held from the start: no surprise after hours of work."""
@@ -66,28 +63,24 @@ class _TextWriter(ResultWriter):
         """What comes before the first row; `names` are those of all columns."""
 
     @abstractmethod
-    def format(self, column: ColumnType | None) -> Callable[[Any], str]:
-        """What makes text of the cells of a column that are not null; None: a carried column."""
-
-    @abstractmethod
-    def line(self, cells: list[str | None]) -> str:
+    def line(self, cells: list[str]) -> str:
         """One row of cells made text, with its line end."""
 
     def start(self, audit: dict[str, str], carried: Sequence[Column] = ()) -> None:
         """See `ResultWriter`."""
         self._audit = audit
         self._carried = [column.name for column in carried]
-        own = [self.format(column.type) for column in COLUMNS]
-        self._formats = in_order(own, [self.format(None) for _ in carried])
+        own = [self.texts[column.type] for column in COLUMNS]
+        self._texts = in_order(own, [self.texts["carried"] for _ in carried])
         self._put(self.header(in_order([column.name for column in COLUMNS], self._carried)))
 
     def write(self, row: Row) -> None:
         """See `ResultWriter`."""
-        cells = values(row)
+        cells, null = values(row), self.null
         if self._carried:
             cells = in_order(cells, carried_values(row, self._carried))
-        formatted = zip(self._formats, cells, strict=True)
-        self._put(self.line([None if cell is None else text(cell) for text, cell in formatted]))
+        pairs = zip(self._texts, cells, strict=True)
+        self._put(self.line([null if cell is None else text(cell) for text, cell in pairs]))
 
     def commit(self, facts: dict[str, str]) -> dict[str, str]:
         """See `ResultWriter`. A text file has no place for metadata: it stands beside it."""
@@ -119,49 +112,6 @@ class _TextWriter(ResultWriter):
             raise ReaderGoneError("standard output was closed by its reader") from error
         except OSError as error:
             raise output_error(self._target or "standard output", error) from error
-
-
-class CsvWriter(_TextWriter):
-    """RFC 4180 with `\\n` line ends; null is an empty cell, no cell starts a formula."""
-
-    def header(self, names: list[str]) -> str:
-        """See `_TextWriter`."""
-        return self.line([_no_formula(name) for name in names])
-
-    def format(self, column: ColumnType | None) -> Callable[[Any], str]:
-        """See `_TextWriter`."""
-        return _CSV_TEXT[column] if column else _carried_csv
-
-    def line(self, cells: list[str | None]) -> str:
-        """See `_TextWriter`."""
-        texts = [cell or "" for cell in cells]
-        line = ",".join(texts)
-        if '"' in line or "\n" in line or "\r" in line or line.count(",") >= len(texts):
-            return _quoted(texts)
-        return line + "\n"
-
-
-class JsonlWriter(_TextWriter):
-    """One JSON object a line, keys in column order."""
-
-    def header(self, names: list[str]) -> str:
-        """See `_TextWriter`. The names stand in every row."""
-        self._keys = [f"{_json(name)}: " for name in names]
-        return ""
-
-    def format(self, column: ColumnType | None) -> Callable[[Any], str]:
-        """See `_TextWriter`."""
-        return _JSON_TEXT[column] if column else _carried_json
-
-    def line(self, cells: list[str | None]) -> str:
-        """See `_TextWriter`."""
-        pairs = zip(self._keys, cells, strict=True)
-        return "{" + ", ".join([key + (cell or "null") for key, cell in pairs]) + "}\n"
-
-
-def metadata_path(target: str) -> str:
-    """Where the audit facts of a CSV or JSONL file stand."""
-    return target + ".meta.json"
 
 
 def _quoted(cells: list[str]) -> str:
@@ -200,22 +150,6 @@ def _carried_csv(value: Any) -> str:
     return str(plain) if isinstance(plain, (int, float)) else _json(plain)
 
 
-_CSV_TEXT: dict[ColumnType, Callable[[Any], str]] = {
-    "string": _no_formula,
-    "binary": lambda value: _no_formula(_base64(value)),
-    "bool": _boolean,
-    "int64": str,
-    "float32": shortest,
-}
-_JSON_TEXT: dict[ColumnType, Callable[[Any], str]] = {
-    "string": encode_basestring,
-    "binary": lambda value: _json(_base64(value)),
-    "bool": _boolean,
-    "int64": str,
-    "float32": shortest,
-}
-
-
 def _carried(value: Any) -> Plain:
     """A carried value in JSON's types: numbers as they are, what JSON has no type for as text."""
     if value is None or isinstance(value, (bool, int, str)):
@@ -235,6 +169,59 @@ def _carried(value: Any) -> Plain:
 
         return str(value.cast(pa.string()))
     return str(value)
+
+
+class CsvWriter(_TextWriter):
+    """RFC 4180 with `\\n` line ends; null is an empty cell, no cell starts a formula."""
+
+    null = ""
+    texts = {
+        "string": _no_formula,
+        "binary": lambda value: _no_formula(_base64(value)),
+        "bool": _boolean,
+        "int64": str,
+        "float32": shortest,
+        "carried": _carried_csv,
+    }
+
+    def header(self, names: list[str]) -> str:
+        """See `_TextWriter`."""
+        return self.line([_no_formula(name) for name in names])
+
+    def line(self, cells: list[str]) -> str:
+        """See `_TextWriter`."""
+        line = ",".join(cells)
+        if '"' in line or "\n" in line or "\r" in line or line.count(",") >= len(cells):
+            return _quoted(cells)
+        return line + "\n"
+
+
+class JsonlWriter(_TextWriter):
+    """One JSON object a line, keys in column order."""
+
+    null = "null"
+    texts = {
+        "string": encode_basestring,
+        "binary": lambda value: _json(_base64(value)),
+        "bool": _boolean,
+        "int64": str,
+        "float32": shortest,
+        "carried": _carried_json,
+    }
+
+    def header(self, names: list[str]) -> str:
+        """See `_TextWriter`. The names stand in every row."""
+        self._keys = [f"{_json(name)}: " for name in names]
+        return ""
+
+    def line(self, cells: list[str]) -> str:
+        """See `_TextWriter`."""
+        return "{" + ", ".join(map(add, self._keys, cells)) + "}\n"
+
+
+def metadata_path(target: str) -> str:
+    """Where the audit facts of a CSV or JSONL file stand."""
+    return target + ".meta.json"
 
 
 def stdout_is_closed() -> None:

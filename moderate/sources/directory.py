@@ -6,6 +6,7 @@ import fnmatch
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, sniff
 from moderate.fetch.local import FetchError, os_error, read_head
@@ -25,7 +26,7 @@ class WalkOptions:
 
     def leaves_out(self, relative: bytes, *, folder: bool) -> bool:
         """Whether --include or --exclude leave this path (below the input) out."""
-        if _matches_any(relative, self.exclude):
+        if self.exclude and _matches_any(relative, self.exclude):
             return True
         return bool(self.include) and not folder and not _matches_any(relative, self.include)
 
@@ -110,7 +111,7 @@ class DirectorySource(Source):
                     return
                 visited.add((status.st_dev, status.st_ino))
             with os.scandir(folder.path) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
+                entries = sorted(listing, key=attrgetter("name"))
         except OSError as error:
             yield ImageRef(folder.path, error=os_error(error, "open the folder"))
             return
@@ -122,14 +123,14 @@ class DirectorySource(Source):
     def _entry(
         self, entry: os.DirEntry[bytes], parent: _Folder
     ) -> ImageRef | Skipped | _Folder | None:
-        options = self.options
-        relative = os.path.join(parent.relative, entry.name)
+        options, name = self.options, entry.name
+        relative = parent.relative + b"/" + name if parent.relative else name
         named = self.pattern is not None and self.pattern.matches(relative)
         if not (parent.inside or named or (self.pattern and self.pattern.may_hold(relative))):
             return None
         follow = options.follow_symlinks or named  # a match counts as named by the user
         asked_for = named and self.pattern is not None and self.pattern.asks_for_hidden
-        if entry.name.startswith(b".") and not (options.hidden or asked_for):
+        if name.startswith(b".") and not (options.hidden or asked_for):
             return Skipped(entry.path, SkipReason.HIDDEN)
         is_link = entry.is_symlink()
         if is_link and not follow:
@@ -148,7 +149,7 @@ class DirectorySource(Source):
             return None
         warnings = (Warn.SYMLINK_OUTSIDE,) if outside else ()
         ref = ImageRef(entry.path, warnings, follow_symlinks=follow)
-        if named or options.all_files or claimed_format(entry.name):
+        if named or options.all_files or claimed_format(name):
             return ref
         return _look(ref) if is_file else Skipped(entry.path, SkipReason.NOT_REGULAR)
 

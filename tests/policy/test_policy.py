@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moderate.errors import PolicyError
-from moderate.policy.decide import decide, views
+from moderate.policy.decide import asked, decide, least_score, views
 from moderate.policy.load import PRESETS, load_policy, parse_policy
-from moderate.policy.model import Policy
+from moderate.policy.model import Bands, Level, Policy, Thresholds, reaches
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
@@ -22,6 +22,7 @@ from moderate.types import (
     ErrorCode,
     ImageError,
     Scores,
+    Views,
     Warn,
 )
 
@@ -154,6 +155,121 @@ def test_scores_at_a_threshold_decide_alike_before_and_after_storing() -> None:
         found, reasons = decide(permissive, scores(nudity=value), (), None)
         assert found is Decision.BLOCK
         assert reasons == ("nudity 0.95 >= block 0.95",)
+
+
+NUMBERS = st.floats(0, 1) | st.floats(0, 1, width=32) | st.integers(0, 100).map(lambda n: n / 100)
+CONDITIONS = st.dictionaries(st.sampled_from(CATEGORIES), NUMBERS, max_size=3)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    """Any policy, also such as nobody would write."""
+    pairs = {name: sorted((draw(NUMBERS), draw(NUMBERS))) for name in CATEGORIES}
+    conditions = draw(st.lists(st.tuples(CONDITIONS, CONDITIONS).filter(any), max_size=3))
+    levels = [Level(value="none", description="d")] if conditions else []
+    for number, (some, every) in enumerate(conditions):
+        levels.append(Level(value=f"l{number}", description="d", any=some, all=every))
+    mid, high = sorted((draw(NUMBERS), draw(NUMBERS)))
+    decisions = st.sampled_from([Decision.REVIEW, Decision.BLOCK])
+    return Policy(
+        name="any",
+        on_error=draw(decisions),
+        on_unscored=draw(st.sampled_from(["ignore", "review"])),
+        on_warning=draw(st.dictionaries(st.sampled_from(Warn), decisions)),
+        categories={name: Thresholds(review=low, block=up) for name, (low, up) in pairs.items()},
+        rating=tuple(levels),
+        bands=Bands(
+            categories=draw(st.lists(st.sampled_from(CATEGORIES), min_size=1).map(tuple)),
+            nsfw_above=draw(NUMBERS),
+            risk_mid_from=mid,
+            risk_high_above=high,
+        ),
+    )
+
+
+def near(policy: Policy) -> st.SearchStrategy[float | None]:
+    """Scores, many of them at a threshold or a float32 beside it."""
+    limits = [limit for each in policy.categories.values() for limit in (each.review, each.block)]
+    for level in policy.rating:
+        limits += [*level.any.values(), *level.all.values()]
+    single = [np.float32(limit) for limit in limits]
+    beside = [np.nextafter(limit, np.float32(side)) for limit in single for side in (-1, 2)]
+    known = [*limits, *map(float, single), *(min(1.0, max(0.0, float(each))) for each in beside)]
+    return st.none() | st.sampled_from(known) | NUMBERS
+
+
+@given(st.data())
+def test_decisions_and_views_are_those_of_the_plain_definition(data: st.DataObject) -> None:
+    policy = data.draw(policies())
+    some = data.draw(st.fixed_dictionaries(dict.fromkeys(CATEGORIES, near(policy))))
+    warnings = data.draw(st.lists(st.sampled_from(Warn), unique=True, max_size=3))
+    bands = {name: plain_band(policy.categories[name], score) for name, score in some.items()}
+    assert asked(policy, some) == list(bands.values())
+
+    wanted = [Decision(band) for band in bands.values() if band not in ("approve", "unscored")]
+    wanted += [policy.on_warning[warning] for warning in warnings if warning in policy.on_warning]
+    if "unscored" in bands.values() and policy.on_unscored == "review":
+        wanted.append(Decision.REVIEW)
+    nothing = set(bands.values()) == {"unscored"}
+    mildest = Decision.REVIEW if nothing else Decision.APPROVE
+    found, reasons = decide(policy, some, warnings, None)
+    assert found is max([*wanted, mildest], key=lambda decision: decision.severity)
+    assert len(reasons) == max(1, wanted.count(found))
+    for reason in reasons:
+        name, _, told = reason.partition(" ")
+        if name in bands and told != "not scored: on_unscored review":
+            assert f" {'review' if found is Decision.APPROVE else found} " in told
+            assert bands[Category(name)] == found
+
+    scored = {name: score for name, score in some.items() if score is not None}
+    reached = [level.value for level in policy.rating if plain_reached(level, scored)]
+    seen = views(policy, some)
+    assert seen.rating == (reached[-1] if reached and scored else None)
+    counted = [scored[name] for name in policy.bands.categories if name in scored]
+    if not counted:
+        assert seen == Views(rating=seen.rating)
+        return
+    assert seen.nsfw_score == max(counted)
+    assert seen.safe_score == 1.0 - max(counted)
+    assert seen.is_nsfw is (max(counted) > policy.bands.nsfw_above)
+    assert seen.label == ("nsfw" if seen.is_nsfw else "safe")
+    assert seen.confidence == (seen.nsfw_score if seen.is_nsfw else seen.safe_score)
+    low = max(counted) < policy.bands.risk_mid_from
+    high = max(counted) > policy.bands.risk_high_above
+    assert seen.risk == ("low" if low else "high" if high else "mid")
+
+
+def plain_band(limits: Thresholds, score: float | None) -> str:
+    if score is None:
+        return "unscored"
+    if reaches(score, limits.block):
+        return "block"
+    return "review" if reaches(score, limits.review) else "approve"
+
+
+def plain_reached(level: Level, scored: dict[Category, float]) -> bool:
+    def high(condition: dict[Category, float]) -> list[bool]:
+        return [name in scored and reaches(scored[name], low) for name, low in condition.items()]
+
+    return (not level.any or any(high(level.any))) and all(high(level.all))
+
+
+@given(NUMBERS, NUMBERS, st.sampled_from([-1, 0, 1]))
+def test_the_least_score_tells_exactly_what_reaches_a_limit(
+    score: float, limit: float, side: int
+) -> None:
+    least = least_score(limit)
+    for each in (score, limit, least, float(np.nextafter(least, least + side))):
+        assert (each >= least) == reaches(each, limit)
+
+
+def test_two_policies_in_turn_do_not_mix() -> None:
+    given_scores = scores(nudity=0.7)
+    for _ in range(2):
+        assert decision(BALANCED, given_scores) is Decision.REVIEW
+        assert decision(STRICT, given_scores) is Decision.BLOCK
+    changed = BALANCED.model_copy(update={"categories": STRICT.categories})
+    assert decision(changed, given_scores) is Decision.BLOCK
 
 
 GOOD = load_policy("balanced").text

@@ -6,9 +6,11 @@ import fcntl
 import json
 import logging
 import os
+import random
 import sqlite3
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from ledgers import begin, other_run
 
 from moderate.errors import StateError
 from moderate.report.summary import utc
+from moderate.state import liveness
 from moderate.state.database import UnavailableError
 from moderate.state.ledger import DIED, FILE, Ledger, RunStatus
 from moderate.state.liveness import hold, is_alive, lock_path, release, remove_left_behind
@@ -222,6 +225,20 @@ def test_a_run_that_ends_is_not_taken_for_dead(ledger: Ledger, tmp_path: Path) -
     assert ended.message == "stopped by SIGINT"
 
 
+def test_a_run_that_ends_while_somebody_looks(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(Ledger(tmp_path))
+
+    def ends_meanwhile(folder: Path, run_id: str) -> bool:
+        run.end(RunStatus.COMPLETED)
+        return is_alive(folder, run_id)
+
+    monkeypatch.setattr(liveness, "is_alive", ends_meanwhile)
+    found = ledger.find(run.id)
+    assert (found.status, found.died) == (RunStatus.COMPLETED, False)
+
+
 def test_a_process_that_forgets_to_say_so_has_died(ledger: Ledger, tmp_path: Path) -> None:
     with other_run(tmp_path) as run:
         run.leave()
@@ -322,6 +339,48 @@ def test_many_processes_write_at_once(tmp_path: Path) -> None:
         assert (record.status, record.counts) == (RunStatus.COMPLETED, {"rows": 10})
         assert not record.died
     assert locks(tmp_path) == []
+
+
+_ONE_AFTER_ANOTHER = """
+import sys
+from pathlib import Path
+from ledgers import begin
+from moderate.state.ledger import Ledger, RunStatus
+ledger = Ledger(Path(sys.argv[1]))
+while True:
+    run = begin(ledger)
+    print(run.id, flush=True)
+    run.update(counts={"rows": 1})
+    run.end(RunStatus.COMPLETED)
+"""
+
+
+def test_killed_at_any_point(ledger: Ledger, tmp_path: Path) -> None:
+    chance = random.Random(1)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    begun = 0
+    for _ in range(12):
+        child = subprocess.Popen(
+            [sys.executable, "-c", _ONE_AFTER_ANOTHER, str(tmp_path)],
+            env=environment,
+            stdout=subprocess.PIPE,
+        )
+        assert child.stdout
+        assert child.stdout.readline()
+        time.sleep(chance.uniform(0, 0.02))
+        child.kill()
+        begun += 1 + len(child.communicate()[0].splitlines())
+        records = ledger.runs()
+        # One may have been written down before its id was told.
+        assert begun <= len(records) <= begun + 1
+        begun = len(records)
+        assert {record.status for record in records} <= {RunStatus.COMPLETED, RunStatus.FAILED}
+        assert all(record.died == (record.status is RunStatus.FAILED) for record in records)
+    assert any(record.died for record in ledger.runs())
+    ledger.prune("2020")
+    assert locks(tmp_path) == []
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 # A state that breaks -----------------------------------------------------------------------------

@@ -1,0 +1,393 @@
+"""Why one image got its decision: the row, the thresholds it was held against, what judged it."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO, Any
+
+from pydantic import ValidationError
+from rich.table import Table
+from rich.text import Text
+
+from moderate.errors import PolicyError, UsageError
+from moderate.policy.decide import decide
+from moderate.policy.load import parse_policy
+from moderate.policy.model import Policy
+from moderate.report.terminal import console
+from moderate.results.read import Results
+from moderate.results.schema import shortest
+from moderate.results.text_writers import metadata_path
+from moderate.state.ledger import RunRecord
+from moderate.text import path_text, printable
+from moderate.types import CATEGORIES, ErrorCode, ImageError, Status, Warn
+
+MOST_IMAGES = 10
+"""Cards shown of one answer."""
+
+MOST_COMPARED = 100_000
+"""Paths that a mistyped one is compared with."""
+
+NOT_RECORDED = "not recorded"
+
+_DIGEST = re.compile(r"[0-9a-fA-F]{8,64}")
+_ROW = re.compile(r"row:([0-9]{1,18})")
+_COLOURS = {"approve": "green", "review": "yellow", "block": "red"}
+_OWN_FACTS = ("version", "torch", "timm", "device", "precision", "backend", "jpeg_decode")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the ledger has of a file's run: its record, its policy as TOML, or why it has none."""
+
+    record: RunRecord | None = None
+    policy: str | None = None
+    missing: str | None = None
+
+
+def explain(results: Results, wanted: str, kept: Kept) -> dict[str, Any]:
+    """All that is known of the images that `wanted` names, as JSON values.
+
+    wanted is a path as in the results, 8 or more digits of a sha256, or row:N. Raises UsageError,
+    with similar paths, where there is none; InputError where the results cannot be read.
+    """
+    policy, source, notes = _policy(results.facts, kept)
+    notes += _notes(results, kept)
+    found = _find(results, wanted)
+    images = [_image(number, row, results, policy) for number, row in islice(found, MOST_IMAGES)]
+    if not images:
+        raise UsageError(_none(results, wanted))
+    facts = results.facts
+    return {
+        "schema": 1,
+        "results": results.path,
+        "id": wanted,
+        "matches": len(images) + sum(1 for _ in found),
+        "images": images,
+        "policy": {
+            "name": facts.get("policy"),
+            "sha256": facts.get("policy_sha256"),
+            "thresholds_from": source,
+            "on_error": policy and policy.on_error.value,
+            "on_unscored": policy and policy.on_unscored,
+        },
+        "weights": {
+            "name": facts.get("weights"),
+            "sha256": facts.get("weights_sha256"),
+            "models": [model for model in facts.get("weights_models", "").split("; ") if model],
+            "purpose": facts.get("purpose"),
+        },
+        "run": {
+            "id": facts.get("run_id"),
+            **{name: facts.get(name) for name in _OWN_FACTS},
+            "started": facts.get("started"),
+            "ended": facts.get("ended"),
+        },
+        "ledger": kept.record and _ledger(kept.record),
+        "notes": notes,
+    }
+
+
+def show(explained: Mapping[str, Any], stream: IO[str]) -> None:
+    """Print what `explain` gave: legible at 80 columns; names and digests are never cut short."""
+    out = console(stream)
+    for image in explained["images"]:
+        out.print(_grid(_head(image)))
+        out.print(_scores(image))
+        out.print(_grid(_facts(image)))
+        out.print()
+    more = explained["matches"] - len(explained["images"])
+    if more:
+        out.print(Text(f"and {more:,} more of {explained['matches']:,} rows that match\n"))
+    out.print(_grid(_judged_by(explained)))
+    for note in explained["notes"]:
+        out.print(_grid([("note", note)], "yellow"))
+
+
+# What is known ----------------------------------------------------------------------------------
+
+
+def _find(results: Results, wanted: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    if numbered := _ROW.fullmatch(wanted):
+        return results.find(number=int(numbered[1]))
+    sha256 = wanted.lower() if _DIGEST.fullmatch(wanted) else None
+    return results.find(_spellings(wanted), sha256)
+
+
+def _spellings(wanted: str) -> list[str]:
+    """A path as given, and with the `./` that results put before one that is not absolute."""
+    text = path_text(os.fsencode(wanted))
+    return [text, f"./{text}"]
+
+
+def _none(results: Results, wanted: str) -> str:
+    where = printable(results.path)
+    if _ROW.fullmatch(wanted):
+        return f"{where} has no row {wanted.partition(':')[2]}"
+    paths = (path for array in results.column("path") for path in array.to_pylist())
+    compared = list(islice(paths, MOST_COMPARED))
+    close = difflib.get_close_matches(_spellings(wanted)[-1], compared, n=3, cutoff=0.6)
+    hint = f"; close: {', '.join(map(printable, close))}" if close else ""
+    name = printable(path_text(os.fsencode(wanted)))
+    return f"no row of {where} is of {name}, by path or by sha256 (8 digits or more){hint}"
+
+
+def _policy(facts: Mapping[str, str], kept: Kept) -> tuple[Policy | None, str | None, list[str]]:
+    """The policy that decided, where it was found, and what is odd about that."""
+    notes: list[str] = []
+    ours: Policy | None = None
+    if text := facts.get("policy_json"):
+        try:
+            ours = Policy.model_validate_json(text)
+        except ValidationError:
+            notes.append("the policy in the audit facts is none that this version can read")
+    theirs: Policy | None = None
+    if kept.policy is not None:
+        try:
+            loaded = parse_policy(kept.policy, "in the ledger")
+            theirs = loaded.policy if loaded.sha256 == facts.get("policy_sha256") else None
+        except PolicyError as error:
+            notes.append(str(error))
+    if ours and theirs and ours != theirs:
+        notes.append("the policy in the audit facts is not the one of that digest in the ledger")
+    if ours:
+        return ours, "results", notes
+    return theirs, "ledger" if theirs else None, notes
+
+
+def _notes(results: Results, kept: Kept) -> list[str]:
+    notes = []
+    if not results.facts:
+        notes.append(f"no audit facts: {metadata_path(results.path)} is missing")
+    if results.mismatch:
+        notes.append(
+            f"{results.path} was changed, or is of another run: its digest is not the one in "
+            f"{metadata_path(results.path)}"
+        )
+    else:
+        outputs = kept.record.outputs if kept.record else {}
+        if outputs and results.sha256 not in outputs.values():
+            notes.append(f"{results.path} is not as its run wrote it, by the ledger's digests")
+    if kept.missing:
+        notes.append(kept.missing)
+    if results.facts.get("purpose") == "demo":
+        notes.append(
+            f"{results.facts.get('weights')} is a demonstration: it knows drawn test cards only "
+            "and is no moderation model"
+        )
+    return notes
+
+
+def _image(
+    number: int, row: Mapping[str, Any], results: Results, policy: Policy | None
+) -> dict[str, Any]:
+    exact = row["path_bytes"]
+    scores = {category: row[category.value] for category in CATEGORIES}
+    return {
+        "row": number,
+        "path": row["path"],
+        "path_bytes": None if exact is None else base64.b64encode(exact).decode("ascii"),
+        "decision": row["decision"],
+        "reasons": _parts(row["reasons"]),
+        "follows": _follows(row, policy),
+        "scores": [
+            {
+                "category": category.value,
+                "score": None if score is None else float(shortest(score)),
+                "review": policy and policy.categories[category].review,
+                "block": policy and policy.categories[category].block,
+                "band": policy.categories[category].decision(score).value
+                if policy and score is not None
+                else None,
+            }
+            for category, score in scores.items()
+        ],
+        "rating": row["rating"],
+        "status": row["status"],
+        "error_code": row["error_code"],
+        "error_message": row["error_message"],
+        "warnings": _parts(row["warnings"]),
+        **{
+            name: row[name]
+            for name in ("format", "width", "height", "frames", "bytes", "sha256", "duplicate_of")
+        },
+        "carried": {name: _json_value(row[name]) for name in results.carried},
+    }
+
+
+def _follows(row: Mapping[str, Any], policy: Policy | None) -> bool | None:
+    """Whether the policy decides so from what the row holds; None where that cannot be told."""
+    if policy is None:
+        return None
+    try:
+        warnings = [Warn(name) for name in _parts(row["warnings"])]
+        error = None
+        if row["status"] == Status.ERROR:
+            error = ImageError(ErrorCode(row["error_code"]), row["error_message"] or "")
+    except ValueError:  # a name of another version
+        return None
+    scores = {category: row[category.value] for category in CATEGORIES}
+    decision, _ = decide(policy, scores, warnings, error)
+    return bool(decision == row["decision"])
+
+
+def _parts(joined: str | None) -> list[str]:
+    return joined.split("; ") if joined else []
+
+
+def _json_value(value: Any) -> Any:
+    """A carried value as JSON has it: what it has no type for as text."""
+    if isinstance(value, dict):
+        return {str(key): _json_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_value(item) for item in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else str(value)
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def _ledger(record: RunRecord) -> dict[str, Any]:
+    return {
+        "status": record.status.value,
+        "message": record.message,
+        "host": record.host,
+        "user": record.user,
+        "pid": record.pid,
+        "command": list(record.command),
+        "started": record.started,
+        "ended": record.ended,
+    }
+
+
+# How it is shown ---------------------------------------------------------------------------------
+
+
+def _head(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield image["decision"], image["path"]
+    yield from _labelled("why", image["reasons"])
+    if image["follows"] is False:
+        yield "PROBLEM", "the policy decides otherwise from these scores: the row was changed"
+
+
+def _scores(image: Mapping[str, Any]) -> Table:
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, name in enumerate(("scores", "category", "score", "review from", "block from")):
+        justify = "left" if index < 2 else "right"
+        shown.add_column(Text(name, style="dim"), justify=justify, no_wrap=True, min_width=8)  # type: ignore[arg-type]
+    shown.add_column(Text("band", style="dim"), no_wrap=True)
+    for score in image["scores"]:
+        unscored = score["score"] is None
+        band = "" if unscored else score["band"] or NOT_RECORDED
+        shown.add_row(
+            "",
+            score["category"],
+            "not scored" if unscored else str(score["score"]),
+            *(
+                NOT_RECORDED if score[at] is None else f"{score[at]:g}"
+                for at in ("review", "block")
+            ),
+            Text(band, style=_COLOURS.get(band, "")),
+        )
+    return shown
+
+
+def _facts(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if image["rating"]:
+        yield "rating", image["rating"]
+    yield "status", image["status"]
+    if image["error_code"]:
+        yield "error", f"{image['error_code']}: {image['error_message'] or ''}"
+    for label, name in _labelled("warnings", image["warnings"]):
+        known = name in set(Warn)
+        yield label, f"{name}: {Warn(name).meaning}" if known else name
+    size = [image["format"] or "format unknown"]
+    if image["width"] is not None and image["height"] is not None:
+        size.append(f"{image['width']} x {image['height']}")
+    if (image["frames"] or 1) > 1:
+        size.append(f"{image['frames']} frames")
+    if image["bytes"] is not None:
+        size.append(f"{image['bytes']:,} bytes")
+    yield "file", ", ".join(size)
+    if image["sha256"]:
+        yield "sha256", image["sha256"]
+    if image["duplicate_of"]:
+        yield "same as", image["duplicate_of"]
+    if image["path_bytes"]:
+        yield "name", f"not UTF-8; its bytes in base64: {image['path_bytes']}"
+    yield "row", f"{image['row']:,}"
+    for name, value in image["carried"].items():
+        yield "carried", f"{name} = {'null' if value is None else value}"
+
+
+def _judged_by(explained: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    policy, weights, run = explained["policy"], explained["weights"], explained["run"]
+    yield "policy", policy["name"] or NOT_RECORDED
+    if policy["sha256"]:
+        yield "sha256", policy["sha256"]
+    yield "", f"thresholds: {_SOURCES[policy['thresholds_from']]}"
+    yield "weights", (weights["name"] or NOT_RECORDED) + _purpose(weights["purpose"])
+    if weights["sha256"]:
+        yield "sha256", weights["sha256"]
+    yield from (("", model) for model in weights["models"])
+    versions = [("moderate", run["version"]), ("torch", run["torch"]), ("timm", run["timm"])]
+    yield (
+        "versions",
+        ", ".join(f"{name} {known}" for name, known in versions if known) or NOT_RECORDED,
+    )
+    device = [run[name] for name in ("device", "precision", "backend") if run[name]]
+    yield "device", ", ".join(device) or NOT_RECORDED
+    if run["jpeg_decode"]:
+        yield "decoding", f"JPEG {run['jpeg_decode']}"
+    yield "run", run["id"] or NOT_RECORDED
+    if run["started"]:
+        yield "", f"{run['started']} to {run['ended'] or 'an end that is not recorded'}"
+    yield from _by_ledger(explained["ledger"])
+    yield "results", explained["results"]
+
+
+_SOURCES = {
+    "results": "from the audit facts of the results",
+    "ledger": "from the ledger",
+    None: NOT_RECORDED,
+}
+
+
+def _purpose(purpose: str | None) -> str:
+    return f" (purpose: {purpose})" if purpose else ""
+
+
+def _by_ledger(record: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if record is None:
+        return
+    yield "", f"{record['status']}: {record['message']}" if record["message"] else record["status"]
+    who = f"{record['user']}@" if record["user"] else ""
+    yield "by", f"{who}{record['host']}, process {record['pid']}"
+    yield "command", shlex.join(record["command"])
+
+
+def _labelled(label: str, values: list[str]) -> Iterator[tuple[str, str]]:
+    for value in values:
+        yield label, value
+        label = ""
+
+
+def _grid(lines: Iterator[tuple[str, str]] | list[tuple[str, str]], style: str = "") -> Table:
+    """Labels and values, folded where they are too long."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, min_width=8)
+    grid.add_column(overflow="fold", style=style)
+    for label, value in lines:
+        colour = _COLOURS.get(label, "red" if label == "PROBLEM" else "")
+        grid.add_row(
+            Text(label.upper() if label in _COLOURS else label, style=colour or "dim"),
+            Text(printable(value)),
+        )
+    return grid

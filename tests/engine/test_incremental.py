@@ -1,0 +1,393 @@
+"""What was scored once is not scored again, and the rows are the same to the last bit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundles import make_bundle
+from http_servers import Farm, Request, Server, answer, plain
+from pictures import encode, scene
+from videos import make_video
+
+from moderate.cli.main import Stopped, run
+from moderate.decode.pool import DecoderPool
+from moderate.fetch import fetcher
+from moderate.results.text_writers import metadata_path
+
+Captured = pytest.CaptureFixture[str]
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ten pictures, one of them broken, one no picture; older than any clock's tick."""
+    made = tmp_path / "in"
+    made.mkdir()
+    for number in range(10):
+        (made / f"{number}.png").write_bytes(encode(scene((90, 60), seed=number), "PNG"))
+    (made / "5.png").write_bytes((made / "5.png").read_bytes()[:-40])
+    (made / "7.png").write_bytes(b"<html>no picture</html>")
+    time.sleep(0.1)
+    return made
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The names of images that a decoder was given."""
+    names: list[bytes] = []
+    give = DecoderPool._give
+
+    def counted(self: DecoderPool[Any], decoder: Any, task: Any) -> None:
+        names.append(task.entry.item.ref.path)
+        give(self, decoder, task)
+
+    monkeypatch.setattr(DecoderPool, "_give", counted)
+    return names
+
+
+def scan(*arguments: str | Path, bundle: Path, out: str = "rows", code: int = 0) -> Rows:
+    asked = ["scan", *map(str, arguments), "--weights", str(bundle), "--device", "cpu", "-q"]
+    target, summary = Path(f"{out}.jsonl").resolve(), Path(f"{out}.json").resolve()
+    assert run([*asked, "--out", str(target), "--summary", str(summary)]) == code
+    return [json.loads(line) for line in target.read_text().splitlines()] if code == 0 else []
+
+
+def origins(out: str = "rows") -> tuple[int, int, int, int]:
+    counts = json.loads(Path(f"{out}.json").read_text())["origins"]
+    return counts["new"], counts["changed"], counts["reused"], counts["duplicate"]
+
+
+def test_an_unchanged_file_is_not_even_read(
+    folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = scan(folder, bundle=bundle)
+    assert origins() == (10, 0, 0, 0)
+    audit = json.loads(Path(metadata_path("rows.jsonl")).read_text())
+
+    def never(*_: object, **__: object) -> bytes:
+        raise AssertionError("a file was read")
+
+    monkeypatch.setattr(fetcher, "read_file", never)
+    monkeypatch.setattr(DecoderPool, "_start_missing", never)
+    assert scan(folder, bundle=bundle) == first
+    assert origins() == (0, 0, 10, 0)
+    again = json.loads(Path(metadata_path("rows.jsonl")).read_text())
+    for facts in (audit, again):
+        for key in ("run_id", "started", "ended"):
+            facts.pop(key)
+    assert again == audit
+
+
+def test_a_run_over_known_images_imports_neither_torch_nor_pillow(
+    folder: Path, bundle: Path
+) -> None:
+    scan(folder, bundle=bundle)
+    code = (
+        "import sys; from moderate.cli.main import run; code = run(sys.argv[1:]);"
+        "print(code, 'torch' in sys.modules, 'openvino' in sys.modules)"
+    )
+    arguments = ["scan", str(folder), "--weights", str(bundle), "--device", "cpu", "-q"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "0 False False\n"
+
+
+def test_only_what_is_new_or_changed_is_decoded(
+    folder: Path, bundle: Path, decoded: list[bytes]
+) -> None:
+    scan(folder, bundle=bundle)
+    decoded.clear()
+    (folder / "new.png").write_bytes(encode(scene((90, 60), seed=77), "PNG"))
+    (folder / "2.png").write_bytes(encode(scene((90, 60), seed=78), "PNG"))  # changed
+    (folder / "3.png").touch()
+    (folder / "4.png").rename(folder / "renamed.png")
+    (folder / "6.png").unlink()
+    (folder / "8.png").write_bytes((folder / "9.png").read_bytes())  # changed, to what is known
+    time.sleep(0.1)
+    rows = scan(folder, bundle=bundle)
+    assert sorted(decoded) == [os.fsencode(folder / name) for name in ("2.png", "new.png")]
+    assert origins() == (1, 2, 7, 0)
+    assert rows == scan(folder, "--no-state", bundle=bundle, out="fresh")
+    decoded.clear()
+    assert rows == scan(folder, bundle=bundle)
+    assert origins() == (0, 0, 10, 0)
+    assert not decoded
+
+
+def test_a_change_that_keeps_size_and_mtime_is_noticed(tmp_path: Path, bundle: Path) -> None:
+    """As an archive can make it, which sets any mtime it likes."""
+    file = tmp_path / "a.bmp"
+    file.write_bytes(encode(scene((64, 64), seed=1), "BMP"))
+    os.utime(file, ns=(10**18, 10**18))
+    time.sleep(0.1)
+    first = scan(file, bundle=bundle)
+    file.write_bytes(encode(scene((64, 64), seed=2), "BMP"))
+    os.utime(file, ns=(10**18, 10**18))
+    assert file.stat().st_size == first[0]["bytes"]
+    second = scan(file, bundle=bundle)
+    assert origins() == (0, 1, 0, 0)
+    assert second[0]["sha256"] != first[0]["sha256"]
+    assert second[0]["nudity"] != first[0]["nudity"]
+
+
+def test_a_file_as_young_as_the_clocks_tick_is_read_again(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moderate.engine.reading._FINE_TICK", 3600 * 10**9)
+    monkeypatch.setattr("moderate.engine.reading._COARSE_TICK", 3600 * 10**9)
+    (tmp_path / "a.png").write_bytes(encode(scene((64, 64)), "PNG"))
+    reads = []
+    read_file = fetcher.read_file
+
+    def counted(path: bytes, *arguments: Any, **options: Any) -> bytes:
+        reads.append(path)
+        return read_file(path, *arguments, **options)
+
+    monkeypatch.setattr(fetcher, "read_file", counted)
+    for _ in range(3):
+        scan(tmp_path / "a.png", bundle=bundle)
+    assert len(reads) == 3
+    assert origins() == (0, 0, 1, 0)
+
+
+def test_copies_are_decoded_once_and_have_a_row_each(
+    folder: Path, bundle: Path, decoded: list[bytes]
+) -> None:
+    shutil.copy(folder / "1.png", folder / "1copy.png")
+    shutil.copy(folder / "1.png", folder / "sub.jpg")  # with a warning of its own
+    shutil.copy(folder / "5.png", folder / "5copy.png")
+    shutil.copy(folder / "7.png", folder / "7copy.png")
+    time.sleep(0.1)
+    rows = {Path(row["path"]).name: row for row in scan(folder, bundle=bundle)}
+    assert len(rows) == 14
+    assert len(decoded) == 9
+    assert origins() == (10, 0, 0, 4)
+    copies = {
+        name: Path(row["duplicate_of"]).name for name, row in rows.items() if row["duplicate_of"]
+    }
+    assert copies == {"1copy.png": "1.png", "sub.jpg": "1.png", "5copy.png": "5.png",
+                      "7copy.png": "7.png"}  # fmt: skip
+    for copy, original in copies.items():
+        for key in (
+            "status",
+            "decision",
+            "nudity",
+            "sha256",
+            "error_code",
+            "error_message",
+            "width",
+        ):
+            assert rows[copy][key] == rows[original][key], (copy, key)
+    assert "extension_mismatch" in rows["sub.jpg"]["warnings"]
+    decoded.clear()
+    again = {Path(row["path"]).name: row for row in scan(folder, bundle=bundle)}
+    assert again == rows
+    assert origins() == (0, 0, 14, 0)
+    without = {
+        Path(row["path"]).name: row for row in scan(folder, "--no-state", bundle=bundle, out="n")
+    }
+    assert without == rows
+    assert len(decoded) == 9
+
+
+def test_a_copy_that_comes_in_first_is_still_the_copy(
+    tmp_path: Path, bundle: Path, decoded: list[bytes]
+) -> None:
+    """URLs arrive in any order; rows and what they are copies of stay those of the input."""
+    picture, other = (encode(scene((90, 60), seed=seed), "PNG") for seed in (1, 2))
+    waiting = 0.6
+
+    async def slowly(request: Request) -> bool:
+        await asyncio.sleep(waiting)
+        await request.send(answer(picture))
+        return True
+
+    farm = Farm()
+    try:
+        behaviours = {"/slow": slowly, "/other": plain(answer(other)), "*": plain(answer(picture))}
+        server = farm.start(Server(behaviours))
+        names = ["/slow", "/other", *(f"/{number}" for number in range(20))]
+        Path("urls.txt").write_text("".join(f"{server.url(name)}\n" for name in names))
+        arguments = ["urls.txt", "--allow-host", "127.0.0.1", "--batch-size", "3"]
+        rows = scan(*arguments, bundle=bundle)
+        assert [row["path"] for row in rows] == [server.url(name) for name in names]
+        assert [row["duplicate_of"] for row in rows] == [None, None, *[server.url("/slow")] * 20]
+        assert len({row["nudity"] for row in rows}) == 2
+        assert len(decoded) == 2
+        waiting = 0.0
+        assert scan(*arguments, bundle=bundle) == rows
+    finally:
+        farm.close()
+    assert origins() == (0, 0, 22, 0)
+    assert len(decoded) == 2
+
+
+def test_members_of_archives_and_data_urls_share_scores_with_files(
+    folder: Path, bundle: Path, decoded: list[bytes]
+) -> None:
+    rows = scan(folder, bundle=bundle)
+    decoded.clear()
+    with tarfile.open("all.tar", "w") as tar:
+        tar.add(folder, "in")
+    packed = scan("all.tar", bundle=bundle)
+    assert origins() == (0, 0, 10, 0)
+    assert not decoded
+    assert [row["nudity"] for row in packed] == [row["nudity"] for row in rows]
+
+
+def test_frames_of_videos_are_scored_once(
+    tmp_path: Path, bundle: Path, decoded: list[bytes]
+) -> None:
+    pictures = (scene((64, 48), seed=number // 10) for number in range(40))
+    make_video(tmp_path / "clip.mp4", pictures)
+    rows = scan("clip.mp4", "--video-every", "1", bundle=bundle)
+    assert len(decoded) == 4
+    decoded.clear()
+    assert scan("clip.mp4", "--video-every", "1", bundle=bundle) == rows
+    assert not decoded
+
+
+def test_rescore_and_retry_errors(folder: Path, bundle: Path, decoded: list[bytes]) -> None:
+    rows = scan(folder, bundle=bundle)
+    decoded.clear()
+    assert scan(folder, "--retry-errors", bundle=bundle) == rows
+    assert decoded == [os.fsencode(folder / "5.png")]
+    assert origins() == (2, 0, 8, 0)
+    decoded.clear()
+    assert scan(folder, "--rescore", bundle=bundle) == rows
+    assert len(decoded) == 9
+    assert origins() == (10, 0, 0, 0)
+
+
+def test_another_policy_needs_no_image_other_weights_need_all(
+    folder: Path, bundle: Path, tmp_path: Path, decoded: list[bytes]
+) -> None:
+    rows = scan(folder, bundle=bundle)
+    decoded.clear()
+    strict = scan(folder, "--policy", "strict", bundle=bundle)
+    assert not decoded
+    assert [row["nudity"] for row in strict] == [row["nudity"] for row in rows]
+    assert strict[5]["decision"] == "block"
+    assert rows[5]["decision"] == "review"
+    other = make_bundle(tmp_path / "other", seed=5)
+    changed = scan(folder, bundle=other)
+    assert len(decoded) >= 8
+    assert changed[0]["nudity"] != rows[0]["nudity"]
+    assert scan(folder, bundle=bundle) == rows
+
+
+def test_limits_are_kept_by_what_is_known_too(folder: Path, bundle: Path) -> None:
+    rows = scan(folder, bundle=bundle)
+    for limit, code in (("--max-megapixels=0.005", "too_many_pixels"),
+                        ("--max-file-size=100", "file_too_large")):  # fmt: skip
+        limited = scan(folder, limit, bundle=bundle)
+        assert sum(row["error_code"] == code for row in limited) >= 8
+        assert limited == scan(folder, limit, "--no-state", bundle=bundle, out="fresh")
+    assert scan(folder, bundle=bundle) == rows
+
+
+def test_a_reason_that_depends_on_the_name_is_not_that_of_another_name(
+    tmp_path: Path, bundle: Path
+) -> None:
+    data = b"some text that is no picture"
+    codes = {}
+    for name in ("a.jpg", "b.xbm", "c.jpg", "d.xbm"):
+        (tmp_path / name).write_bytes(data)
+        (row,) = scan(tmp_path / name, bundle=bundle)
+        codes[name] = (row["error_code"], row["error_message"])
+    assert codes["a.jpg"] == codes["c.jpg"] == ("not_an_image", "the bytes are text, not an image")
+    assert codes["b.xbm"] == codes["d.xbm"]
+    assert codes["b.xbm"][0] == "unsupported_format"
+
+
+def test_errors_of_the_moment_are_tried_again(folder: Path, bundle: Path) -> None:
+    (folder / "0.png").write_bytes(encode(scene((3000, 3000)), "PNG"))
+    time.sleep(0.1)
+    rows = scan(folder, "--decode-timeout", "0.05", bundle=bundle)
+    assert rows[0]["error_code"] == "decode_timeout"
+    assert scan(folder, bundle=bundle)[0]["status"] == "ok"
+    assert origins() == (1, 0, 9, 0)
+
+
+def test_a_damaged_state_is_put_aside_and_the_run_goes_on(
+    folder: Path, bundle: Path, capsys: Captured
+) -> None:
+    rows = scan(folder, "--state", "state", bundle=bundle)
+    for file in Path("state").glob("*.sqlite3"):
+        file.write_bytes(os.urandom(file.stat().st_size))
+    assert scan(folder, "--state", "state", bundle=bundle) == rows
+    assert capsys.readouterr().err.count("is damaged; it was put aside") == 2
+    assert origins() == (10, 0, 0, 0)
+    assert len(list(Path("state").glob("*.corrupt-*"))) == 2
+    assert scan(folder, "--state", "state", bundle=bundle) == rows
+    assert origins() == (0, 0, 10, 0)
+
+
+def test_scores_changed_behind_our_back_are_not_believed(folder: Path, bundle: Path) -> None:
+    rows = scan(folder, "--state", "state", bundle=bundle)
+    with sqlite3.connect("state/scores.sqlite3") as connection:
+        connection.execute("UPDATE outcomes SET payload = zeroblob(length(payload))")
+    connection.close()
+    assert scan(folder, "--state", "state", bundle=bundle) == rows
+    assert origins() == (10, 0, 0, 0)
+
+
+def test_a_state_folder_that_cannot_be_used(
+    folder: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("file").write_text("")
+    scan(folder, "--state", "file/state", bundle=bundle, code=2)
+    assert capsys.readouterr().err.startswith("moderate: error: --state: ")
+    assert not Path("rows.jsonl").exists()
+    monkeypatch.setenv("XDG_STATE_HOME", str(Path("file").resolve()))
+    scan(folder, bundle=bundle)  # nobody asked for it: the run is worth more
+    assert "going on without" in capsys.readouterr().err
+    scan(folder, "--no-state", bundle=bundle)
+    assert capsys.readouterr().err == ""
+
+
+def test_without_state_nothing_is_left(
+    folder: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    scan(folder, "--no-state", bundle=bundle)
+    assert not (tmp_path / "home").exists()
+    scan(folder, "--state", "a", "--no-state", bundle=bundle, code=2)
+
+
+def test_what_broke_off_is_not_finished_with_other_weights(
+    folder: Path, bundle: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise Stopped(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("moderate.report.summary.Summary.count", stopped)
+        scan(folder, bundle=bundle, code=130)
+    other = make_bundle(tmp_path / "other", seed=5)
+    scan(folder, bundle=other, code=2)
+    said = capsys.readouterr().err
+    assert "which broke off at" in said
+    assert "add --rescore to begin again" in said
+    assert not Path("rows.jsonl").exists()
+    scan(folder, bundle=other, out="elsewhere")
+    scan(folder, "--rescore", bundle=other)
+    scan(folder, bundle=bundle)  # what was completed may be done again with any
