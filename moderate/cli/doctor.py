@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from moderate.cli import exit_codes
+from moderate.cli.state import State, state_folder
 
 
 def doctor(
@@ -15,13 +16,14 @@ def doctor(
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
     precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16|fp16")] = "auto",
+    state: State = None,
 ) -> int:
     """Print versions, codecs, device, disk and self-tests; exit code 2 when something is wrong."""
     from moderate.report.doctor import examine
     from moderate.text import printable
 
     problems = 0
-    for finding in examine(weights, device, precision):
+    for finding in examine(weights, device, precision, state_folder(state)):
         problems += finding.problem
         mark = "PROBLEM " if finding.problem else ""
         typer.echo(f"{finding.label:<11} {mark}{printable(finding.value)}")

@@ -293,6 +293,7 @@ def scan(
     from moderate.sources.subset import parse_shard
     from moderate.state.database import default_folder
 
+    state = state or None  # an empty variable is no folder
     if state is not None and no_state:
         raise UsageError("--state and --no-state contradict each other; give one of them")
     if lock_wait is not None and lock is None:

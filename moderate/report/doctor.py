@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from moderate.classify.bundle import installed_bundles, user_weights
 from moderate.classify.device import place
@@ -16,6 +17,7 @@ from moderate.classify.verify import verify_bundle
 from moderate.decode.probe import Probed, probe
 from moderate.decode.sandbox import Protection, landlock_abi, missing
 from moderate.errors import ModerateError
+from moderate.state.database import default_folder
 from moderate.version import __version__
 
 # libheif before 1.20 has an endless loop on some files.
@@ -33,9 +35,15 @@ class Finding:
 
 
 def examine(
-    weights: str | None = None, device: str = "auto", precision: str = "auto"
+    weights: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    state: Path | None = None,
 ) -> Iterator[Finding]:
-    """Versions, codecs, device, disk, and the self-test of `weights` (or of all that is here)."""
+    """Versions, codecs, device, disk, and the self-test of `weights` (or of all that is here).
+
+    state is the folder of scores and runs, where it is not the default one.
+    """
     yield Finding("moderate", f"{__version__}, Python {platform.python_version()} {sys.platform}")
     packages = ("torch", "timm", "numpy", "pillow", "pillow-heif", "safetensors", "pyarrow")
     yield Finding("packages", ", ".join(f"{name} {version(name)}" for name in packages))
@@ -49,7 +57,7 @@ def examine(
         yield Finding("device", str(error), problem=True)
         return
     yield Finding("cores", str(len(os.sched_getaffinity(0))))
-    yield from _disk()
+    yield from _disk(state or default_folder())
     names = [weights] if weights else sorted(set(installed_bundles()))
     for name in names:
         try:
@@ -108,14 +116,16 @@ def sandbox_finding(probed: Probed) -> Finding:
     return Finding("sandbox", value, problem=bool(faults))
 
 
-def _disk() -> Iterator[Finding]:
-    folder = user_weights()
+def _disk(state: Path) -> Iterator[Finding]:
+    yield _folder("weights in", user_weights())
+    yield _folder("state in", state)
+
+
+def _folder(label: str, folder: Path) -> Finding:
     there = folder
     while not there.exists():
         there = there.parent
     free = shutil.disk_usage(there).free
     writable = there.is_dir() and os.access(there, os.W_OK)
-    state = f"{free / 1e9:.1f} GB free" + ("" if writable else ", not writable")
-    yield Finding(
-        "weights in", f"{folder} ({state})", problem=free < MIN_FREE_BYTES or not writable
-    )
+    said = f"{folder} ({free / 1e9:.1f} GB free" + ("" if writable else ", not writable") + ")"
+    return Finding(label, said, problem=free < MIN_FREE_BYTES or not writable)

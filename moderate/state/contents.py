@@ -6,11 +6,13 @@ file beyond: memory does not grow with the number of images.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from moderate.errors import RunError
 from moderate.state.records import Outcome, pack_outcome, unpack_outcome
 
 _SCHEMA = """CREATE TABLE contents (
@@ -34,7 +36,10 @@ class Claim:
 
 
 class Contents:
-    """The contents of one run, by their SHA-256 (32 bytes). Threads may share it."""
+    """The contents of one run, by their SHA-256 (32 bytes). Threads may share it.
+
+    Raises RunError where there is no room for the temporary file.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -48,12 +53,12 @@ class Contents:
 
     def close(self) -> None:
         """Forget everything."""
-        with self._lock:
+        with self._locked():
             self._connection.close()
 
     def claim(self, sha256: bytes, position: int, path: bytes, *, reused: bool = False) -> Claim:
         """Say that the row at `position`, called `path`, has this content."""
-        with self._lock:
+        with self._locked():
             if self._insert([(sha256, position, path, reused)]):
                 return Claim(True, None, reused)
             return self._other(sha256, position, path)
@@ -63,21 +68,21 @@ class Contents:
 
         Positions rise.
         """
-        with self._lock:
+        with self._locked():
             if self._insert([(*row, True) for row in rows]) == len(rows):
                 return None
             return [self._other(*row) for row in rows]
 
     def first(self, sha256: bytes, position: int) -> bytes | None:
         """The path of the first row with this content, None where that is the row itself."""
-        with self._lock:
+        with self._locked():
             found = self._get(sha256)
         return found[1] if found and found[0] < position else None
 
     def settle(self, sha256: bytes, outcome: Outcome) -> None:
         """Say what the content gave."""
         packed = pack_outcome(sha256, b"", outcome)
-        with self._lock:
+        with self._locked():
             self._connection.execute(
                 "UPDATE contents SET outcome = ? WHERE sha256 = ?", (packed, sha256)
             )
@@ -85,9 +90,20 @@ class Contents:
     def outcome(self, sha256: bytes) -> Outcome | None:
         """What the content gave, None where that is not known yet."""
         query = "SELECT outcome FROM contents WHERE sha256 = ?"
-        with self._lock:
+        with self._locked():
             row = self._connection.execute(query, (sha256,)).fetchone()
         return unpack_outcome(sha256, b"", row[0]) if row and row[0] else None
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except sqlite3.OperationalError as error:
+                raise RunError(
+                    f"cannot keep track of copies in a temporary file ({error}); is there room in "
+                    "TMPDIR?"
+                ) from error
 
     def _insert(self, rows: Sequence[tuple[bytes, int, bytes, bool]]) -> int:
         before = self._connection.total_changes

@@ -203,13 +203,13 @@ def test_decisions_and_views_are_those_of_the_plain_definition(data: st.DataObje
     policy = data.draw(policies())
     some = data.draw(st.fixed_dictionaries(dict.fromkeys(CATEGORIES, near(policy))))
     warnings = data.draw(st.lists(st.sampled_from(Warn), unique=True, max_size=3))
-    bands = {name: plain_band(policy.categories[name], score) for name, score in some.items()}
+    bands = {name: plain_band(policy.categories[name], some[name]) for name in CATEGORIES}
     assert asked(policy, some) == list(bands.values())
 
     wanted = [Decision(band) for band in bands.values() if band not in ("approve", "unscored")]
     wanted += [policy.on_warning[warning] for warning in warnings if warning in policy.on_warning]
-    if "unscored" in bands.values() and policy.on_unscored == "review":
-        wanted.append(Decision.REVIEW)
+    if policy.on_unscored == "review":
+        wanted += [Decision.REVIEW for band in bands.values() if band == "unscored"]
     nothing = set(bands.values()) == {"unscored"}
     mildest = Decision.REVIEW if nothing else Decision.APPROVE
     found, reasons = decide(policy, some, warnings, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from moderate.errors import OutputError, UsageError
 from moderate.results.open import check_targets, open_writers
-from moderate.results.schema import COLUMNS, record
+from moderate.results.schema import COLUMNS
 from moderate.results.text_writers import CsvWriter
 from moderate.types import (
     CATEGORIES,
@@ -200,9 +201,12 @@ FORMULAS = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "\0x", "＝1", "＋1"
 
 @given(st.sampled_from(FORMULAS) | st.text(max_size=30))
 def test_no_cell_starts_a_formula_and_every_cell_reads_back(text: str) -> None:
-    writer = CsvWriter.__new__(CsvWriter)
-    line = writer.line(record(error_row(text)))
-    cells = next(csv.reader(io.StringIO(line, newline="")))
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())) as stdout:
+        writer = CsvWriter(None)
+        writer.start(AUDIT)
+        writer.write(error_row(text))
+    lines = stdout.buffer.getvalue().decode()
+    _, cells = csv.reader(io.StringIO(lines, newline=""))
     assert len(cells) == len(COLUMNS)
     for cell in cells:
         assert not cell.startswith(tuple("=+-@\t\r\n\0＝＋－＠"))
