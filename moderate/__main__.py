@@ -1,5 +1,5 @@
 """`python -m moderate`: the same as the console script."""
 
-from moderate.cli.main import main
+from moderate.cli.entry import main
 
 main()

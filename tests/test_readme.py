@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from moderate.results.schema import COLUMNS
-from moderate.types import ErrorCode, Warn
+from moderate.types import ErrorCode, Origin, Warn
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -19,6 +19,7 @@ def expected_lines() -> list[str]:
     rows = [f"| `{column.name}` | {column.type} | {column.meaning} |" for column in COLUMNS]
     rows += [f"| `{warning}` | {warning.meaning} |" for warning in Warn]
     rows += [f"| `{code}` | {code.meaning} |" for code in ErrorCode]
+    rows += [f"| `{origin}` | {origin.meaning} |" for origin in Origin]
     return rows
 
 

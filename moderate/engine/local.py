@@ -206,16 +206,14 @@ class LocalEngine(Engine):
         """See `Engine`."""
         early: dict[int, list[_Result]] = {}
         turn = position = 0
-        videos = VideoRows(self._job.policy)
+        videos = VideoRows(self._job.policy) if self._job.video else None
         for number, results in self._scored():
             early[number] = results
-            while turn in early and self._settled(early[turn]):
-                for result in early.pop(turn):
-                    item = self._in_its_place(result, position)
-                    position += 1
-                    row = item if isinstance(item, Skipped) else videos.take(item)
-                    if row is not None:
-                        yield row
+            while turn in early and (settled := self._settled(early[turn])) is not None:
+                del early[turn]
+                self._put_in_place(settled, position)
+                position += len(settled)
+                yield from videos.take_all(settled) if videos else _rows_of(settled)
                 turn += 1
         if early:
             raise RunError("rows are missing at the end: their copies were never settled")
@@ -285,30 +283,35 @@ class LocalEngine(Engine):
         facts = _merge(item.facts, decoded)
         return self._row(item.ref, facts, result, item.origin, item.duplicate_of)
 
-    def _settled(self, results: list[_Result]) -> bool:
-        """Give copies their rows; whether that was possible for all of them."""
-        for index, result in enumerate(results):
-            if isinstance(result, Copy):
-                assert self._contents is not None
-                outcome = self._contents.outcome(result.sha256)
-                if outcome is None:  # what it is a copy of came in first, but stands later
-                    return False
-                facts = _merge(result.facts, outcome.facts)
-                results[index] = self._row(
-                    result.ref, facts, outcome.result, result.origin, result.duplicate_of
-                )
-        return True
-
-    def _in_its_place(self, result: _Result, position: int) -> _Settled:
-        """A row with the first row of its content as it is known now that all before it are in."""
-        assert not isinstance(result, Copy)
-        out_of_order = self._contents is not None and self._contents.out_of_order
-        if out_of_order and isinstance(result, Row) and result.facts.sha256:
+    def _settled(self, results: list[_Result]) -> list[_Settled] | None:
+        """The results with rows for copies; None while one of them has to wait."""
+        settled: list[_Settled] = []
+        for result in results:
+            if not isinstance(result, Copy):
+                settled.append(result)
+                continue
             assert self._contents is not None
-            first = self._contents.first(bytes.fromhex(result.facts.sha256), position)
-            if first != result.duplicate_of:
-                return replace(result, duplicate_of=first)
-        return result
+            outcome = self._contents.outcome(result.sha256)
+            if outcome is None:  # what it is a copy of came in first, but stands later
+                return None
+            facts = _merge(result.facts, outcome.facts)
+            copied = (outcome.result, result.origin, result.duplicate_of)
+            settled.append(self._row(result.ref, facts, *copied))
+        return settled
+
+    def _put_in_place(self, results: list[_Settled], position: int) -> None:
+        """Name the first row of each content as it is known now that all before are in.
+
+        position is that of the first result.
+        """
+        if self._contents is None or not self._contents.out_of_order:
+            return
+        for index, result in enumerate(results):
+            if isinstance(result, Row) and result.facts.sha256:
+                digest = bytes.fromhex(result.facts.sha256)
+                first = self._contents.first(digest, position + index)
+                if first != result.duplicate_of:
+                    results[index] = replace(result, duplicate_of=first)
 
     def _row(
         self,
@@ -324,6 +327,10 @@ class LocalEngine(Engine):
         decision, reasons = decide(policy, scores, facts.warnings, error)
         derived = views(policy, scores)
         return Row(ref, facts, scores, decision, reasons, derived, error, duplicate_of, origin)
+
+
+def _rows_of(settled: list[_Settled]) -> Iterator[Row | Skipped]:
+    return (item for item in settled if isinstance(item, Row | Skipped))
 
 
 def make_sampler(job: Job) -> VideoSampler | None:

@@ -165,19 +165,26 @@ class Reader:
         """
         self._begun.wait()
         rows = 0
+        most = _BLOCK if self._scores else 1
         for group in self._groups():
             for found, local in zip(group, self._look_up(group), strict=True):
                 if isinstance(found, Skipped):
-                    yield from self._pass_over(found)
-                    continue
-                if self._sampler and self._sampler.closed:
-                    return
-                yield from self._image(found, local)
-                rows += 1
-                if rows == self._job.max_rows:
+                    self._block.append(found)
+                else:
+                    if self._sampler and self._sampler.closed:
+                        return
+                    if known := self._known(found, local):
+                        self._block.append(known)
+                    else:
+                        yield from self._flush()
+                        yield from self._unknown(found, local)
+                    rows += 1
+                    if rows == self._job.max_rows:
+                        yield from self._flush()
+                        self._on_limit()
+                        return
+                if len(self._block) >= most:
                     yield from self._flush()
-                    self._on_limit()
-                    return
             if len(group) < MOST_KEYS:
                 yield from self._flush()
         yield from self._flush()
@@ -221,17 +228,22 @@ class Reader:
                 local.known = known.get(local.path)
         return locals_
 
-    def _image(self, ref: ImageRef, local: _Local | None) -> Images:
-        """The items of one image or video."""
+    def _known(self, ref: ImageRef, local: _Local | None) -> Known | None:
+        """A file that is as it was when its outcome was found out."""
         known = local.known if local else None
-        if local and known and known.outcome and known.stat == local.stat:
-            outcome = known.outcome
-            if self._may_use(outcome, ref):
-                facts = _facts(_named(ref, outcome.facts), outcome.facts)
-                used = (local.path, known.sha256) if known.stale else None
-                yield from self._know(Known(ref, facts, outcome, known.sha256, used=used))
-                return
-        yield from self._flush()
+        if local is None or known is None or known.outcome is None or known.stat != local.stat:
+            return None
+        outcome = known.outcome
+        if not self._may_use(outcome, ref):
+            return None
+        facts = outcome.facts
+        if warnings := _named(ref, facts):
+            facts = _facts(warnings, facts)
+        used = (local.path, known.sha256) if known.stale else None
+        return Known(ref, facts, outcome, known.sha256, used=used)
+
+    def _unknown(self, ref: ImageRef, local: _Local | None) -> Images:
+        """The items of one image or video."""
         parts = self._video(ref)
         if parts is None:
             item, data = self._fetch(ref, local)
@@ -240,16 +252,6 @@ class Reader:
             for part in parts:
                 item, data = self._part(part)
                 yield self._counted(item), data
-
-    def _know(self, known: Known) -> Images:
-        self._block.append(known)
-        if len(self._block) >= _BLOCK:
-            yield from self._flush()
-
-    def _pass_over(self, skipped: Skipped) -> Images:
-        self._block.append(skipped)
-        if self._scores is None or len(self._block) >= _BLOCK:
-            yield from self._flush()
 
     def _flush(self) -> Images:
         """The known images that have gathered, as one item."""

@@ -203,6 +203,7 @@ def run(
                     check_resumable(state, run_id, planned.bundle, options.out)
                 recorder.save_policy(planned.policy)
                 summary = _run(planned, run_id, started, state, recorder, on_item)
+            recorder.end(None)
         except BaseException as error:
             recorder.end(error)
             how = recorder.how_to_go_on()
@@ -211,7 +212,6 @@ def run(
             if how and not isinstance(error, Exception):
                 error.add_note(how)
             raise
-        recorder.end(None)
     return summary
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, refusal, sniff
@@ -29,6 +29,7 @@ from moderate.types import (
     ImageRef,
     Inline,
     Row,
+    Skipped,
     Warn,
 )
 
@@ -156,6 +157,15 @@ class VideoRows:
     policy: Policy
     _frames: list[Row] | None = None
     _best: dict[Category, tuple[float, str]] = field(default_factory=dict)
+
+    def take_all(
+        self, items: Iterable[Row | Skipped | VideoBegin | VideoEnd]
+    ) -> Iterator[Row | Skipped]:
+        """What to put out for items, in order; see `take`."""
+        for item in items:
+            row = item if isinstance(item, Skipped) else self.take(item)
+            if row is not None:
+                yield row
 
     def take(self, item: Row | VideoBegin | VideoEnd) -> Row | None:
         """The row to put out for an item: itself, none, or that of the video that ends."""

@@ -61,14 +61,6 @@ class Level(Table):
     any: dict[Category, Score] = {}
     all: dict[Category, Score] = {}
 
-    def reached_by(self, scores: dict[Category, float]) -> bool:
-        """Whether the condition holds; `scores` are those of the categories that were scored."""
-
-        def high(condition: dict[Category, Score]) -> list[bool]:
-            return [reaches(scores.get(name, -1.0), least) for name, least in condition.items()]
-
-        return (not self.any or any(high(self.any))) and all(high(self.all))
-
 
 class Bands(Table):
     """Cuts of the derived columns: which categories make nsfw_score, and where it turns."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import hashlib
 import json
@@ -11,7 +12,9 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
+from operator import add
 from typing import Any
 
 import pyarrow as pa
@@ -30,7 +33,7 @@ from moderate.types import CATEGORIES, Decision, Status
 CHUNK_ROWS = 8192
 """Rows held as Python objects at once."""
 
-MAX_LINE_BYTES = 64 << 20
+MAX_LINE_CHARACTERS = 64 << 20
 MAX_FACTS_BYTES = 16 << 20
 
 _OWN = {field.name: field.type for field in arrow_schema()}
@@ -228,32 +231,41 @@ class _File(ABC):
 
 
 class _TextChunk(_Chunk):
-    def __init__(self, file: _Text, first: int, lines: list[int], raw: dict[str, Any]) -> None:
-        super().__init__(first, len(lines))
-        self._file, self._lines, self._raw = file, lines, raw
+    """Rows as parsed: `raw` gives a column's cells, `line` the line of the row of an index."""
+
+    def __init__(
+        self,
+        file: _Text,
+        first: int,
+        count: int,
+        raw: Callable[[str], Sequence[Any]],
+        line: Callable[[int], int],
+    ) -> None:
+        super().__init__(first, count)
+        self._file, self._raw, self._line = file, raw, line
 
     def arrays(self, names: Sequence[str]) -> list[Any]:
         return [self._array(name) for name in names]
 
     def carried(self, name: str) -> Any:
-        return self._file.carried_values(self._raw[name])
+        return self._file.carried_values(self._raw(name))
 
     def _array(self, name: str) -> Any:
-        if name not in self._raw:
+        if name not in self._file.names:
             return pa.nulls(self.count, _OWN[name])
-        values, convert = self._raw[name], self._file.array
+        values, convert = self._raw(name), self._file.array
         try:
             array = convert(values, _OWN[name])
         except _REFUSED:
-            for line, value in zip(self._lines, values, strict=True):
+            for index, value in enumerate(values):
                 try:
                     convert([value], _OWN[name])
                 except _REFUSED:
-                    shown = one_line(str(value), 40)
-                    raise self._file.bad(line, f"{name}: {shown!r} is no {_kind(name)}") from None
+                    reason = f"{name}: {one_line(str(value), 40)!r} is no {_kind(name)}"
+                    raise self._file.bad(self._line(index), reason) from None
             raise
         if (wrong := _first_wrong(name, array)) is not None:
-            raise self._file.bad(self._lines[wrong], _wrong(name, array[wrong].as_py()))
+            raise self._file.bad(self._line(wrong), _wrong(name, array[wrong].as_py()))
         return array
 
 
@@ -274,56 +286,57 @@ class _Text(_File):
         """What to raise for a line that no run wrote."""
         return InputError(f"line {line} of {_shown(self.path)}: {reason}")
 
-    def lines(self) -> Iterator[str]:
-        """All lines with their ends."""
+    @contextlib.contextmanager
+    def lines(self) -> Iterator[Iterator[str]]:
+        """All lines with their ends; one that is too long comes in parts, which fit nowhere."""
         try:
-            with open(self.path, "rb") as file:
-                number = 0
-                while line := file.readline(MAX_LINE_BYTES):
-                    number += 1
-                    if len(line) == MAX_LINE_BYTES:
-                        raise self.bad(number, f"over {MAX_LINE_BYTES >> 20} MB long")
-                    try:
-                        text = line.decode()
-                    except UnicodeDecodeError as error:
-                        raise self.bad(number, f"not UTF-8 at byte {error.start + 1}") from None
-                    yield text if number > 1 else text.removeprefix("\ufeff")
+            with open(self.path, encoding="utf-8-sig", newline="\n") as file:
+                yield iter(partial(file.readline, MAX_LINE_CHARACTERS), "")
+        except UnicodeDecodeError as error:
+            raise self._not_utf8() or self.bad(1, str(error)) from None
         except OSError as error:
             raise _unreadable(self.path, error) from None
+
+    def _not_utf8(self) -> InputError | None:
+        with open(self.path, "rb") as file:
+            for number, line in enumerate(
+                iter(partial(file.readline, MAX_LINE_CHARACTERS), b""), 1
+            ):
+                try:
+                    line.decode()
+                except UnicodeDecodeError as error:
+                    return self.bad(number, f"not UTF-8 at byte {error.start + 1}")
+        return None
 
 
 class _Csv(_Text):
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        header = next(self._records(), (1, []))[1]
-        self.names = tuple(_unguarded(cell) for cell in header)
+        # A process has one limit for all its readers.
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_CHARACTERS))
+        with self.lines() as lines:
+            header = self._some(csv.reader(lines, strict=True), 1)
+        self.names = tuple(_unguarded(cell) for cell in (header[0] if header else ()))
 
     def chunks(self) -> Iterator[_Chunk]:
-        records = self._records()
-        next(records, None)
-        first, lines, rows = 1, [], []
-        for line, cells in records:
-            if len(cells) != len(self.names):
-                raise self.bad(line, f"{len(cells)} cells where {len(self.names)} are expected")
-            lines.append(line)
-            rows.append(cells)
-            if len(rows) >= CHUNK_ROWS:
-                yield self._chunk(first, lines, rows)
-                first, lines, rows = first + len(rows), [], []
-        if rows:
-            yield self._chunk(first, lines, rows)
+        with self.lines() as lines:
+            reader = csv.reader(lines, strict=True)
+            self._some(reader, 1)
+            first, before = 1, reader.line_num
+            while rows := self._some(reader, CHUNK_ROWS):
+                line = partial(_line_of, rows, before)
+                if set(map(len, rows)) != {len(self.names)}:
+                    counts = list(map(len, rows))
+                    index = next(i for i, n in enumerate(counts) if n != len(self.names))
+                    expected = f"{counts[index]} cells where {len(self.names)} are expected"
+                    raise self.bad(line(index), expected)
+                columns = dict(zip(self.names, zip(*rows, strict=True), strict=True))
+                yield _TextChunk(self, first, len(rows), columns.__getitem__, line)
+                first, before = first + len(rows), reader.line_num
 
-    def _chunk(self, first: int, lines: list[int], rows: list[list[str]]) -> _Chunk:
-        columns = zip(*rows, strict=True)
-        return _TextChunk(self, first, lines, dict(zip(self.names, columns, strict=True)))
-
-    def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """Every record with the number of its last line."""
-        csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
-        reader = csv.reader(self.lines(), strict=True)
+    def _some(self, reader: Any, count: int) -> list[list[str]]:
         try:
-            for cells in reader:
-                yield reader.line_num, cells
+            return list(islice(reader, count))
         except csv.Error as error:
             raise self.bad(reader.line_num, f"not CSV: {one_line(str(error))}") from None
 
@@ -344,26 +357,23 @@ class _Csv(_Text):
 class _Jsonl(_Text):
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self.names = tuple(next((self._object(1, line) for line in self.lines()), ()))
+        with self.lines() as lines:
+            self.names = tuple(next((self._object(1, line) for line in lines), ()))
 
     def chunks(self) -> Iterator[_Chunk]:
         names = set(self.names)
-        first, rows = 1, []
-        for number, line in enumerate(self.lines(), 1):
-            row = self._object(number, line)
-            if row.keys() != names:
-                other = one_line(sorted(row.keys() ^ names)[0], 60)
-                raise self.bad(number, f"not the columns of the first line: {other!r} differs")
-            rows.append(row)
-            if len(rows) >= CHUNK_ROWS:
-                yield self._chunk(first, rows)
-                first, rows = first + len(rows), []
-        if rows:
-            yield self._chunk(first, rows)
-
-    def _chunk(self, first: int, rows: list[dict[str, Any]]) -> _Chunk:
-        columns = {name: [row[name] for row in rows] for name in self.names}
-        return _TextChunk(self, first, list(range(first, first + len(rows))), columns)
+        first = 1
+        with self.lines() as lines:
+            while some := list(islice(lines, CHUNK_ROWS)):
+                rows = [self._object(number, line) for number, line in enumerate(some, first)]
+                for number, row in enumerate(rows, first):
+                    if row.keys() != names:
+                        other = one_line(sorted(row.keys() ^ names)[0], 60)
+                        reason = f"not the columns of the first line: {other!r} differs"
+                        raise self.bad(number, reason)
+                column = partial(_column_of, rows)
+                yield _TextChunk(self, first, len(rows), column, partial(add, first))
+                first += len(rows)
 
     def _object(self, number: int, line: str) -> dict[str, Any]:
         try:
@@ -408,6 +418,16 @@ class _Jsonl(_Text):
                 ],
                 pa.string(),
             )
+
+
+def _line_of(rows: Sequence[Sequence[str]], before: int, index: int) -> int:
+    """The last line of a CSV row, where `before` is the one before the first row."""
+    within = sum(cell.count("\n") for row in rows[: index + 1] for cell in row)
+    return before + index + 1 + within
+
+
+def _column_of(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    return [row[name] for row in rows]
 
 
 def _unguarded(cell: str) -> str:

@@ -13,6 +13,7 @@ from zlib import crc32
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
+    Category,
     ErrorCode,
     ImageError,
     ImageFacts,
@@ -77,24 +78,26 @@ def unpack_outcome(sha256: bytes, scope: bytes, payload: bytes) -> Outcome | Non
     checksum, *values = _OUTCOME.unpack_from(payload)
     if checksum != crc32(payload[4:], crc32(sha256 + scope)):
         return None
-    *scores, size, width, height, frames = values
-    text = payload[_OUTCOME.size :].decode("utf-8", "surrogatepass").split(_SEPARATOR, 4)
-    warnings = text[1]
+    size, width, height, frames = values[5:]
+    kind, _, rest = payload[_OUTCOME.size :].decode("utf-8", "surrogatepass").partition(_SEPARATOR)
+    warnings, is_error, error = rest.partition(_SEPARATOR)
     facts = ImageFacts(
         None if width < 0 else width,
         None if height < 0 else height,
-        text[0] or None,
+        kind or None,
         None if frames < 0 else frames,
         None if size < 0 else size,
         sha256.hex(),
         tuple(_WARNINGS[name] for name in warnings.split(",")) if warnings else (),
     )
-    if len(text) > 2:
-        return Outcome(facts, ImageError(ErrorCode(text[3]), text[4]), text[2])
-    return Outcome(
-        facts,
-        {c: None if s != s else s for c, s in zip(CATEGORIES, scores, strict=True)},
-    )
+    if is_error:
+        claim, code, message = error.split(_SEPARATOR, 2)
+        return Outcome(facts, ImageError(ErrorCode(code), message), claim)
+    scores: dict[Category, float | None] = dict(zip(CATEGORIES, values, strict=False))
+    for category, score in scores.items():
+        if score != score:  # NaN
+            scores[category] = None
+    return Outcome(facts, scores)
 
 
 def pack_stat(path: bytes, sha256: bytes, stat: FileStat) -> bytes:

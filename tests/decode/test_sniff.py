@@ -109,6 +109,8 @@ def test_claims() -> None:
     assert claimed_format(b"a.tif") == "tif"
     assert claimed_format(b"a.css") is None
     assert claimed_format(b"jpg") is None
+    assert claimed_format(b".jpg") is None
+    assert claimed_format(b"a/..jpg") is None
     assert claimed_format(b"a.\xff\xfe") is None
 
 

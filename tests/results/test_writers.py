@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from moderate.errors import OutputError, UsageError
 from moderate.results.open import check_targets, open_writers
 from moderate.results.schema import COLUMNS
-from moderate.results.text_writers import CsvWriter
+from moderate.results.text_writers import CsvWriter, JsonlWriter
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
@@ -230,6 +230,21 @@ def test_nothing_appears_before_commit_or_without_it(tmp_path: Path) -> None:
         raise RuntimeError
     assert os.listdir(tmp_path) == ["out.csv"]
     assert (tmp_path / "out.csv").read_text() == "the previous run"
+
+
+@pytest.mark.parametrize("writer_type", [CsvWriter, JsonlWriter])
+def test_standard_output_sees_each_row_as_it_comes(
+    writer_type: type[CsvWriter] | type[JsonlWriter],
+) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "w") as stdout:
+        with contextlib.redirect_stdout(stdout):
+            writer = writer_type(None)
+        writer.start(AUDIT)
+        for number in range(3):
+            writer.write(row(b"%d.jpg" % number))
+            assert b"./%d.jpg" % number in os.read(reader.fileno(), 1 << 16)
+        assert writer.commit({"ended": "now"}) == {}
 
 
 def test_many_rows_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
