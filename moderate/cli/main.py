@@ -135,13 +135,14 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     code = run(sys.argv[1:])
-    if code in (exit_codes.INTERRUPTED, exit_codes.TERMINATED):
-        # Not sys.exit, which waits for threads: one may wait for a lock that the signal left taken.
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)  # all is done: there is nothing left to stop
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    # Not sys.exit, which waits for threads: one may wait for a lock that a signal left taken, and
+    # a signal on the way out would have the last word on the exit code.
+    os._exit(code)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperOption
 
 from moderate.cli import exit_codes
+from moderate.cli.messages import say, say_error, speak_json, speaks_json
 from moderate.errors import UsageError
 from moderate.fetch.options import HttpOptions
 from moderate.types import Limits
+
+if TYPE_CHECKING:
+    from moderate.report.summary import Summary
 
 _DEFAULT = Limits()
 _HTTP = HttpOptions()
@@ -62,6 +67,8 @@ def _load_config(ctx: typer.Context, named: str | None) -> str | None:
         if known[name] and not isinstance(value, list):
             settings[name] = [value]
     ctx.default_map = {**(ctx.default_map or {}), **settings}
+    if settings.get("log_json"):
+        speak_json()
     return named
 
 
@@ -263,7 +270,12 @@ def scan(
         Literal["auto", "bar", "plain", "none"],
         _option(help="On stderr; auto: a bar on a terminal."),
     ] = "auto",
-    quiet: Annotated[bool, _option("--quiet", "-q", help="Print errors only.")] = False,
+    quiet: Annotated[
+        bool, _option("--quiet", "-q", help="Print errors and warnings only.")
+    ] = False,
+    log_json: Annotated[
+        bool, _option("--log-json", help="Messages as one JSON object a line; no bar, no table.")
+    ] = False,
     debug: Annotated[bool, _option("--debug", help="Tracebacks and details.")] = False,
     config: Annotated[
         str | None,
@@ -286,13 +298,13 @@ def scan(
     from moderate.engine.record import StateOptions
     from moderate.engine.scan import ScanOptions, plan, run
     from moderate.report.progress import progress_on
-    from moderate.report.terminal import show
-    from moderate.results.open import to_stdout
     from moderate.sources.directory import WalkOptions
     from moderate.sources.resolve import InputOptions
     from moderate.sources.subset import parse_shard
     from moderate.state.database import default_folder
 
+    if log_json:
+        speak_json()
     state = state or None  # an empty variable is no folder
     if state is not None and no_state:
         raise UsageError("--state and --no-state contradict each other; give one of them")
@@ -361,22 +373,41 @@ def scan(
     )
     card = planned.bundle.card
     if card.purpose == "demo" and not quiet:
-        typer.echo(f"moderate: {card.name} is a demonstration, not a moderation model", err=True)
+        name = card.name
+        say("info", "demonstration", f"{name} is a demonstration, not a moderation model")
+    if speaks_json() and not quiet:
+        say("info", "run_started", "the run begins", weights=card.name, policy=policy)
     tune_allocator()
-    mode = "none" if quiet else progress
+    mode = "none" if quiet else "json" if speaks_json() else progress
     countable = None if planned.job.video else planned.job.sources
     with progress_on(sys.stderr, mode, countable, limit) as on_item:
-        result = run(planned, on_item)
+        result = run(planned, on_item, _waiting if not quiet else lambda line: None)
     if not quiet:
-        rows_on_stdout = any(to_stdout(target) for target in out or ())
-        show(result, sys.stderr if rows_on_stdout else sys.stdout)
-        if not out:
-            typer.echo("rows     not written; add --out results.csv to keep them", err=True)
+        _tell(result, out or ())
     code = exit_codes.of_scan(result, fail_on, max_error_rate)
     if code == exit_codes.ERROR:
-        typer.echo(
-            f"moderate: error: {result.errors} of {result.rows} rows are errors "
+        say_error(
+            "max_error_rate",
+            f"{result.errors} of {result.rows} rows are errors "
             f"({result.error_rate:.1%}), over --max-error-rate {max_error_rate:.1%}",
-            err=True,
         )
     return code
+
+
+def _waiting(line: str) -> None:
+    say("info", "waiting", line)
+
+
+def _tell(result: Summary, out: Sequence[str]) -> None:
+    """What came of the run: the summary, on stderr where the rows take stdout."""
+    from moderate.report.summary import as_json
+    from moderate.report.tables import headline
+    from moderate.report.terminal import show
+    from moderate.results.open import to_stdout
+
+    if speaks_json():
+        say("info", "run_finished", headline(result), summary=as_json(result), outputs=list(out))
+        return
+    show(result, sys.stderr if any(map(to_stdout, out)) else sys.stdout)
+    if not out:
+        typer.echo("rows     not written; add --out results.csv to keep them", err=True)

@@ -166,11 +166,11 @@ def test_cuda_asked_for_and_missing_is_an_error(
     assert not Path("x.csv").exists()
 
 
-def test_debug_shows_the_traceback(images: Path) -> None:
-    from moderate.errors import WeightsError
-
-    with pytest.raises(WeightsError):
-        scan(images, "--debug")
+def test_debug_shows_the_traceback(images: Path, capsys: Captured) -> None:
+    assert scan(images, "--debug") == 2
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in err
+    assert err.splitlines()[-1].startswith("moderate: error: no weights chosen")
 
 
 # Streams -----------------------------------------------------------------------------------------
