@@ -1,4 +1,4 @@
-"""The command in a process of its own, and a corpus of pictures for it: to be killed and resumed."""
+"""The command in a process of its own, and pictures for it: to be killed and resumed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -121,10 +122,12 @@ class Place:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
 
-    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        with self.start(command) as process:
-            said, complained = process.communicate(timeout=120)
+    def run(
+        self, command: Sequence[str], given: str | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; `given` is its standard input."""
+        with self.start(command, stdin=subprocess.PIPE, **options) as process:
+            said, complained = process.communicate(given, timeout=120)
         return subprocess.CompletedProcess(command, process.returncode, said, complained)
 
     def runs(self, *arguments: str) -> Any:
@@ -266,3 +269,37 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         assert time.monotonic() < until, "it never was so"
         time.sleep(0.02)
     return result
+
+
+class Disk:
+    """A small file system of its own at `folder`, in memory, with `room` bytes free."""
+
+    def __init__(self, folder: Path, room: int) -> None:
+        self._folder = folder
+        folder.mkdir()
+        size = room + 4096  # the folder itself
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)],
+            check=True,
+            capture_output=True,
+        )
+
+    def make_room(self) -> None:
+        """More than anybody needs."""
+        subprocess.run(
+            ["mount", "-o", "remount,size=64m", str(self._folder)], check=True, capture_output=True
+        )
+
+    def remove(self) -> None:
+        """And all that is on it."""
+        subprocess.run(["umount", str(self._folder)], check=True, capture_output=True)
+
+
+def can_mount() -> bool:
+    """Whether this user may make a `Disk`."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            Disk(Path(folder) / "disk", 4096).remove()
+        except (OSError, subprocess.CalledProcessError):
+            return False
+    return True

@@ -23,7 +23,7 @@ from moderate.cli.scan import scan
 from moderate.cli.state import app as state_app
 from moderate.cli.testcards import testcards
 from moderate.cli.weights import app as weights_app
-from moderate.errors import ModerateError, ReaderGoneError
+from moderate.errors import ModerateError, ReaderGoneError, Stopped, reraise_stop
 
 app = typer.Typer(
     name="moderate",
@@ -44,14 +44,7 @@ app.command()(doctor)
 app.command()(explain)
 
 
-_STOP_AGAIN = 5.0  # seconds
-
-
-class Stopped(BaseException):
-    """SIGINT or SIGTERM arrived; a BaseException, so that no handler for errors takes it for one.
-
-    Its argument is the signal's number.
-    """
+_STOP_AGAIN = 2.0  # seconds
 
 
 def _show_version(wanted: bool) -> None:
@@ -101,7 +94,11 @@ def _wanted(option: str, arguments: list[str]) -> bool:
 
 def _run(arguments: list[str], debug: bool) -> int:
     try:
-        code: Any = app(arguments or ["--help"], prog_name="moderate", standalone_mode=False)
+        try:
+            code: Any = app(arguments or ["--help"], prog_name="moderate", standalone_mode=False)
+        except Exception as error:
+            reraise_stop(error)
+            raise
     except typer.TyperException as error:
         say_error("error", error.format_message() or "see moderate --help")
         return exit_codes.ERROR

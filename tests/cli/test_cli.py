@@ -19,6 +19,7 @@ from pictures import encode, scene
 
 from moderate.cli.exit_codes import of_scan
 from moderate.cli.main import run
+from moderate.errors import Stopped
 from moderate.report.summary import Summary
 
 Captured = pytest.CaptureFixture[str]
@@ -456,3 +457,19 @@ def test_without_a_command_there_is_help(arguments: list[str], capsys: Captured)
     out, err = capsys.readouterr()
     assert code == (2 if arguments else 0)
     assert "Usage" in out if not arguments else len(err.splitlines()) == 1
+
+
+def test_a_signal_that_an_import_turned_into_an_error_is_still_a_signal(
+    images: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the initialisation of an extension module does."""
+
+    def failing(*_: object, **__: object) -> None:
+        try:
+            raise Stopped(signal.SIGTERM)
+        except Stopped as stopped:
+            raise ImportError("initialization failed") from stopped
+
+    monkeypatch.setattr("moderate.engine.local.LocalEngine._load", failing)
+    assert scan(images, "--weights", bundle) == 143
+    assert "stopped by SIGTERM" in capsys.readouterr().err

@@ -6,23 +6,24 @@ import contextlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
-from bundles import make_bundle
 from scans import (
     COMMAND,
+    Disk,
     Place,
     Written,
     assert_same,
+    can_mount,
     catches,
     make_corpus,
     orphans,
@@ -49,6 +50,7 @@ class Undisturbed:
     inputs: list[str]
     weights: str
     written: Written
+    state: Path
     seconds: float
 
     def place(self, folder: Path, *options: str) -> Place:
@@ -71,7 +73,8 @@ def undisturbed(folder: Path, weights: Path, count: int) -> Undisturbed:
     began = time.monotonic()
     done = place.run(place.scan())
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    return Undisturbed(corpus, inputs, str(weights), Written.by(place), time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return Undisturbed(corpus, inputs, str(weights), Written.by(place), place.state, seconds)
 
 
 @pytest.fixture(scope="module")
@@ -123,17 +126,42 @@ def check_targets(place: Place, expected: Written, old: dict[str, bytes]) -> Non
                 assert json.loads(target.read_text())["rows"] == expected.counts["rows"]
 
 
+@dataclass(frozen=True)
+class Moment:
+    """So many seconds after the state has grown by so many bytes."""
+
+    seconds: float
+    nbytes: int = 0
+
+    @classmethod
+    def any_of(cls, seconds: float, chance: random.Random) -> Moment:
+        """One in a run that takes so many seconds; mostly where the work is, which is short."""
+        if chance.random() < 0.35:
+            return cls(chance.uniform(0.0, seconds))
+        return cls(chance.uniform(0.0, 0.1), chance.randrange(600_000))
+
+    def wait(self, process: subprocess.Popen[str], state: Path) -> None:
+        """Until it is there, or the process has ended."""
+        log = state / "scores.sqlite3-wal"
+        while self.nbytes and process.poll() is None:
+            with contextlib.suppress(FileNotFoundError):
+                if log.stat().st_size >= self.nbytes:
+                    break
+            time.sleep(0.002)
+        time.sleep(self.seconds)
+
+
 def kill_once(
-    place: Place, reference: Undisturbed, delay: float, number: signal.Signals, tally: Tally
+    place: Place, reference: Undisturbed, moment: Moment, number: signal.Signals, tally: Tally
 ) -> bool:
-    """Start the run, hit it after `delay` seconds and check what is left; whether it got through.
+    """Start the run, hit it at that moment and check what is left; whether it got through.
 
     Whoever is hit before Python has called any of our code can do nothing about it.
     """
     known = scored(place)
     old = {file.name: file.read_bytes() for file in place.out.iterdir() if file.suffix != ".part"}
     process = place.start(place.scan())
-    time.sleep(delay)
+    moment.wait(process, place.state)
     prepared = catches(process.pid, signal.SIGTERM)
     began = time.monotonic()
     process.send_signal(number)
@@ -143,7 +171,7 @@ def kill_once(
     while orphans() and time.monotonic() < gone:
         time.sleep(0.02)
     assert not orphans(), "decoders outlive the run"
-    about = f"{number.name} after {delay:.2f} s: {code} in {waited:.2f} s, {complained!r}"
+    about = f"{number.name} at {moment}: {code} in {waited:.2f} s, {complained!r}"
 
     if code == 0:
         tally.fates["completed"] += 1
@@ -155,8 +183,7 @@ def kill_once(
     assert known <= kept <= reference.contents, about
     assert said == "", about
     if number is not signal.SIGKILL and not prepared:
-        assert delay < 1.0, about
-        tally.unprepared.append(delay)
+        tally.unprepared.append(moment.seconds)
         tally.fates[f"{number.name} before our code: {code}"] += 1
         return False
     assert code == CODES[number], about
@@ -170,9 +197,7 @@ def kill_once(
     assert waited < PATIENCE, about
     assert "Traceback" not in complained, about
     assert complained.count("\n") == 1, about
-    assert complained.startswith("moderate: error: stopped by ") and number.name in complained, (
-        about
-    )
+    assert complained.startswith(f"moderate: error: stopped by {number.name}"), about
     if GOES_ON in complained:
         count = int(complained.split("; ")[1].split()[0].replace(",", ""))
         check_first_are_kept(reference, kept, count)
@@ -213,12 +238,10 @@ def kill_until_done(
     kills = 0
     wanted = chance.choice([1, 1, 2, 2, 3, MOST_KILLS])
     while kills < wanted:
-        # Half of the time at any moment, else after Python has come up, where the work is.
-        earliest = chance.choice([0.0, 0.35])
-        delay = reference.seconds * chance.uniform(earliest, 1.0)
         number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+        moment = Moment.any_of(reference.seconds, chance)
         kills += 1
-        if kill_once(place, reference, delay, number, tally):
+        if kill_once(place, reference, moment, number, tally):
             break
     known = scored(place)
     done = place.run(place.scan())
@@ -264,3 +287,405 @@ def test_runs_that_are_killed_all_the_time(large: Undisturbed, tmp_path: Path, s
     assert sum(map(bool, tally.kept)) > 5
     assert {number.name for number in CODES} <= tally.fates.keys()
     assert tally.fates["said how to go on"] > 3
+
+
+# A full disk
+
+
+@pytest.fixture
+def make_disk(tmp_path: Path) -> Iterator[Callable[[int], Disk]]:
+    """Makes a small disk at `tmp_path / "disk"`, which goes with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(room: int) -> Disk:
+            disk = Disk(tmp_path / "disk", room)
+            stack.callback(disk.remove)
+            return disk
+
+        yield make
+
+
+def check_refusal(done: subprocess.CompletedProcess[str], *, warnings: int = 0) -> str:
+    """One clear line, after at most so many warnings; returns it."""
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    *warned, line = done.stderr.splitlines()
+    assert line.startswith("moderate: error: "), done.stderr
+    assert len(warned) <= warnings, done.stderr
+    assert not any("error" in warning.split(": ")[1] for warning in warned), done.stderr
+    return line
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def check_it_completes(place: Place, reference: Undisturbed) -> dict[str, int]:
+    """The same command, quietly; returns where its scores came from."""
+    done = place.run(place.scan())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert_same(place, reference.written)
+    assert place.left_behind() == []
+    origins: dict[str, int] = json.loads(place.summary.read_text())["origins"]
+    return origins
+
+
+class TestFullDisk:
+    """Of a file system that is really full, where this user can make one."""
+
+    @pytest.mark.parametrize("room", [0, 16 * 1024])
+    def test_under_the_targets(
+        self, small: Undisturbed, tmp_path: Path, make_disk: Callable[[int], Disk], room: int
+    ) -> None:
+        place = small.place(tmp_path / "run")
+        disk = make_disk(room + 3 * 4096)
+        place.out.rmdir()
+        place.out.symlink_to(tmp_path / "disk")
+        for target in place.targets:
+            target.write_text(OLD)
+        before = contents_of(place.out)
+        line = check_refusal(place.run(place.scan()))
+        assert "No space left on device" in line
+        assert str(place.out) in line
+        assert contents_of(place.out) == before
+        kept = scored(place)
+        assert bool(kept) == (GOES_ON in line)
+        disk.make_room()
+        assert check_it_completes(place, small)["new"] == len(small.contents) - len(kept)
+
+    def test_under_the_state(
+        self, small: Undisturbed, tmp_path: Path, make_disk: Callable[[int], Disk]
+    ) -> None:
+        """The run is worth more than what could be remembered of it."""
+        place = small.place(tmp_path / "run")
+        disk = make_disk(100 * 1024)
+        place.state.symlink_to(tmp_path / "disk")
+        done = place.run(place.scan())
+        assert (done.returncode, done.stdout) == (0, ""), done
+        assert 1 <= len(done.stderr.splitlines()) <= 2, done.stderr
+        assert "the run goes on" in done.stderr
+        assert "full" in done.stderr
+        assert_same(place, small.written)
+        disk.make_room()
+        check_it_completes(place, small)
+        assert check_it_completes(place, small)["new"] == 0
+
+    def test_under_the_state_that_nobody_named(
+        self, small: Undisturbed, tmp_path: Path, make_disk: Callable[[int], Disk]
+    ) -> None:
+        place = small.place(tmp_path / "run")
+        disk = make_disk(0)
+        (place.folder / "home").symlink_to(tmp_path / "disk")
+        command = [part for part in place.scan() if part not in ("--state", str(place.state))]
+        done = place.run(command)
+        assert (done.returncode, done.stdout) == (0, ""), done
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "going on without" in done.stderr
+        assert_same(place, small.written)
+        disk.make_room()
+        for _ in range(2):
+            done = place.run(command)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+            assert_same(place, small.written)
+        assert json.loads(place.summary.read_text())["origins"]["new"] == 0
+
+    @pytest.mark.parametrize("room", [0, 100 * 1024])
+    def test_under_both(
+        self, small: Undisturbed, tmp_path: Path, make_disk: Callable[[int], Disk], room: int
+    ) -> None:
+        disk = make_disk(room + 3 * 4096 + 2 * 4096)
+        place = small.place(tmp_path / "run")
+        for name, real in (("out", place.out), ("state", place.state)):
+            (tmp_path / "disk" / name).mkdir()
+            if real.exists():
+                real.rmdir()
+            real.symlink_to(tmp_path / "disk" / name)
+        for target in place.targets:
+            target.write_text(OLD)
+        before = contents_of(place.out)
+        line = check_refusal(place.run(place.scan()), warnings=2)
+        assert "No space left on device" in line or "full" in line
+        assert contents_of(place.out) == before
+        disk.make_room()
+        check_it_completes(place, small)
+        assert check_it_completes(place, small)["new"] == 0
+
+
+if not can_mount():
+    del TestFullDisk  # what follows needs no rights
+
+
+def test_files_that_cannot_grow(large: Undisturbed, tmp_path: Path) -> None:
+    """Neither targets nor state: a limit of the system stands in for a disk that gets full."""
+    most = 128 * 1024
+    options = ("--batch-size", "1", "--workers", "2", "--max-file-size", "100KB")
+    place = large.place(tmp_path / "run", *options)
+    for target in place.targets:
+        target.write_text(OLD)
+    before = contents_of(place.out)
+    done = place.run(
+        place.scan(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    )
+    line = check_refusal(done, warnings=2)
+    assert "File too large" in line
+    assert contents_of(place.out) == before
+    fresh = large.place(tmp_path / "fresh", *options)
+    assert fresh.run(fresh.scan("--rescore")).returncode == 0
+    done = place.run(place.scan())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert_same(place, Written.by(fresh))
+    assert place.left_behind() == []
+
+
+# Damage
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "header": lambda data: b"\xff" * 100 + data[100:],
+    "middle": lambda data: (
+        data[: len(data) // 4]
+        + b"\xa5" * (len(data) // 2)
+        + data[len(data) // 4 + len(data) // 2 :]
+    ),
+    "half": lambda data: data[: len(data) // 2],
+    "nothing": lambda data: b"",
+    "random": lambda data: random.Random(0).randbytes(len(data)),
+}
+FILES = ("scores.sqlite3", "runs.sqlite3")
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    "files", [FILES, *(pytest.param((file,), marks=pytest.mark.slow) for file in FILES)]
+)
+def test_a_damaged_state(
+    small: Undisturbed, tmp_path: Path, files: tuple[str, ...], damage: str
+) -> None:
+    place = small.place(tmp_path / "run")
+    shutil.copytree(small.state, place.state)
+    damaged = {}
+    for name in files:
+        file = place.state / name
+        damaged[name] = DAMAGE[damage](file.read_bytes())
+        file.write_bytes(damaged[name])
+    done = place.run(place.scan())
+    assert (done.returncode, done.stdout) == (0, ""), done
+    assert_same(place, small.written)
+    assert place.left_behind() == []
+    aside = {file.name.partition(".corrupt-")[0]: file for file in place.state.glob("*.corrupt-*")}
+    if damage == "nothing":  # SQLite takes it for a file that was just made
+        assert (aside, done.stderr) == ({}, "")
+    else:
+        assert aside.keys() == damaged.keys()
+        assert {name: file.read_bytes() for name, file in aside.items()} == damaged
+        said = done.stderr.splitlines()
+        assert len(said) == len(files)
+        for name, file in aside.items():
+            where = place.state / name
+            assert any(f"{where} is damaged" in line and file.name in line for line in said)
+    new = len(small.contents) if "scores.sqlite3" in files else 0
+    assert json.loads(place.summary.read_text())["origins"]["new"] == new
+    assert check_it_completes(place, small)["new"] == 0
+    assert len(place.runs("list")) == (2 if "runs.sqlite3" in files else 3)
+
+
+# Several at once
+
+
+@contextlib.contextmanager
+def stopped(place: Place, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """A run that stands still while it writes its targets, until it gets SIGCONT."""
+    process = place.start(place.scan("--decode-timeout", "300", *more))
+    try:
+        wait_for(lambda: list(place.out.glob(".rows.*.part")))
+        process.send_signal(signal.SIGSTOP)
+        assert process.poll() is None, "it was over before it could be stopped"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    said, complained = process.communicate(timeout=120)
+    assert said == ""
+    return process.returncode, complained
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_runs_that_share_a_state(small: Undisturbed, tmp_path: Path, count: int) -> None:
+    places = [small.place(tmp_path / f"{number}") for number in range(count)]
+    for place in places[1:]:
+        place.state = places[0].state
+    processes = [place.start(place.scan()) for place in places]
+    assert [finish(process) for process in processes] == [(0, "")] * count
+    for place in places:
+        assert_same(place, small.written)
+        assert place.left_behind() == []
+    assert scored(places[0]) == small.contents
+    listed = places[0].runs("list")
+    assert [run["status"] for run in listed] == ["completed"] * count
+    assert check_it_completes(places[0], small)["new"] == 0
+
+
+def test_runs_that_want_the_same_targets(small: Undisturbed, tmp_path: Path) -> None:
+    place = small.place(tmp_path / "run")
+    for target in place.targets:
+        target.write_text(OLD)
+    with stopped(place) as first:
+        before = {name: place.out.joinpath(name).stat() for name in os.listdir(place.out)}
+        others = [place.start(place.scan()) for _ in range(3)]
+        for other in others:
+            code, complained = finish(other)
+            assert code == 2
+            assert complained.count("\n") == 1
+            assert "another run is writing it" in complained
+        after = {name: place.out.joinpath(name).stat() for name in os.listdir(place.out)}
+        assert {n: (s.st_ino, s.st_size, s.st_mtime_ns) for n, s in after.items()} == {
+            n: (s.st_ino, s.st_size, s.st_mtime_ns) for n, s in before.items()
+        }
+        first.send_signal(signal.SIGCONT)
+        assert finish(first) == (0, "")
+    assert_same(place, small.written)
+    assert place.left_behind() == []
+    statuses = Counter(run["status"] for run in place.runs("list"))
+    assert statuses == {"completed": 1, "failed": 3}
+
+
+def test_runs_that_race_for_the_same_targets(small: Undisturbed, tmp_path: Path) -> None:
+    place = small.place(tmp_path / "run")
+    ends = [finish(process) for process in [place.start(place.scan()) for _ in range(4)]]
+    assert any(code == 0 for code, _ in ends)
+    for code, complained in ends:
+        assert code in (0, 2)
+        assert complained.count("\n") == (code == 2)
+        assert ("another run" in complained) == (code == 2)
+    assert_same(place, small.written)
+    assert place.left_behind() == []
+
+
+def test_one_run_at_a_time(small: Undisturbed, tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    holder = small.place(tmp_path / "holder")
+    other = small.place(tmp_path / "other")
+    patient = small.place(tmp_path / "patient")
+    killed = small.place(tmp_path / "killed")
+    for place in (other, patient):
+        place.state = holder.state
+    with stopped(holder, "--lock", str(lock)) as first:
+        line = check_refusal(other.run(other.scan("--lock", str(lock))))
+        assert f"--lock {lock}: another run (process {first.pid} on " in line
+        assert line.endswith("holds it; nothing was done")
+        impatient = other.run(other.scan("--lock", str(lock), "--lock-wait", "0.3"))
+        assert "still holds it after 0.3 s" in check_refusal(impatient)
+        assert os.listdir(other.out) == []
+        waiting = patient.start(patient.scan("--lock", str(lock), "--lock-wait", "100"))
+        wait_for(lambda: "queued" in [run["status"] for run in holder.runs("list")])
+        assert waiting.poll() is None
+        assert os.listdir(patient.out) == []
+        first.send_signal(signal.SIGCONT)
+        assert finish(first) == (0, "")
+        assert finish(waiting) == (0, "")
+    for place in (holder, patient):
+        assert_same(place, small.written)
+    with stopped(killed, "--lock", str(lock)) as first:
+        first.kill()
+    done = killed.run(killed.scan("--lock", str(lock)))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# What becomes of runs
+
+
+@contextlib.contextmanager
+def fed(place: Place) -> Iterator[tuple[subprocess.Popen[str], Callable[[], str]]]:
+    """A run that gets its names one by one: it and what sends it ten more; returns those."""
+    files = sorted(f for f in place.cwd.rglob("*.*") if f.suffix in {".jpg", ".png", ".bmp"})
+    names = iter([str(file.relative_to(place.cwd)) for file in files])
+    process = place.start(place.scan(), stdin=subprocess.PIPE)
+
+    def send() -> str:
+        assert process.stdin
+        sent = "".join(f"{next(names)}\n" for _ in range(10))
+        process.stdin.write(sent)
+        process.stdin.flush()
+        return sent
+
+    try:
+        yield process, send
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def images(place: Place) -> int:
+    (run,) = place.runs("list")
+    return int(run["counts"].get("rows", 0))
+
+
+def test_a_run_in_the_ledger_while_it_lives_and_when_it_was_killed(
+    large: Undisturbed, tmp_path: Path
+) -> None:
+    place = Place(tmp_path / "run", large.corpus, ["-"], large.weights)
+    ask = [*COMMAND, "runs"]
+    state = ["--state", str(place.state)]
+    with fed(place) as (process, send):
+        send()
+        first = wait_for(lambda: images(place))
+        send()
+        wait_for(lambda: images(place) > first)
+        (alive,) = place.runs("list")
+        assert alive["status"] == "running"
+        assert (alive["died"], alive["ended"], alive["pid"]) == (False, None, process.pid)
+        assert "running" in place.run([*ask, "list", *state]).stdout
+        assert "last heard of" in place.run([*ask, "show", "last", *state]).stdout
+        process.kill()
+        process.wait()
+        (dead,) = place.runs("list")
+        assert dead["status"] == "failed"
+        assert dead["died"]
+        assert dead["ended"] == dead["updated"]
+        assert dead["outputs"] == {}
+        assert place.runs("show", dead["id"][:8]) == dead
+        listed = place.run([*ask, "list", *state]).stdout
+        assert "died" in listed
+        assert "running" not in listed
+        assert "the process died without a word" in place.run([*ask, "show", "last", *state]).stdout
+
+
+def test_what_was_killed_is_not_finished_with_other_weights(
+    large: Undisturbed, tmp_path: Path
+) -> None:
+    place = Place(tmp_path / "run", large.corpus, ["-"], large.weights)
+    place.targets[0].write_text(OLD)
+    with fed(place) as (process, send):
+        names = send()
+        wait_for(lambda: images(place))
+        process.kill()
+    kept = scored(place)
+    assert kept
+    other = Place(tmp_path / "other", large.corpus, ["-"], "testcard")
+    other.out, other.state = place.out, place.state
+    before = contents_of(place.out)
+    line = check_refusal(other.run(other.scan(), names))
+    assert "which broke off at" in line
+    assert line.endswith("add --rescore to begin again")
+    assert contents_of(place.out) == before
+    assert scored(place) == kept
+    done = place.run(place.scan(), names)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(Written.by(place).rows) == 10
+    origins = json.loads(place.summary.read_text())["origins"]
+    assert len(kept) + origins["new"] == len({row["sha256"] for row in Written.by(place).rows})
+    assert place.left_behind() == []
+
+
+def test_quiet_is_quiet(small: Undisturbed, tmp_path: Path) -> None:
+    """Cron sends mail for every character."""
+    place = small.place(tmp_path / "run")
+    command = [part for part in place.scan() if part not in ("--state", str(place.state))]
+    for _ in range(2):
+        done = place.run(command)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert json.loads(place.summary.read_text())["origins"]["new"] == 0
+    assert (place.folder / "home" / "moderate" / "scores.sqlite3").exists()

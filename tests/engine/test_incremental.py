@@ -21,8 +21,9 @@ from http_servers import Farm, Request, Server, answer, plain
 from pictures import encode, scene
 from videos import make_video
 
-from moderate.cli.main import Stopped, run
+from moderate.cli.main import run
 from moderate.decode.pool import DecoderPool
+from moderate.errors import Stopped
 from moderate.fetch import fetcher
 from moderate.results.text_writers import metadata_path
 
