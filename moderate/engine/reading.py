@@ -215,18 +215,16 @@ class Reader:
         if self._scores is None:
             return [None] * len(group)
         now = time.time_ns()
-        locals_ = [
-            _Local(path_digest(found.path, self._folder), status, now)
-            if isinstance(found, ImageRef) and _is_local(found) and (status := _stat(found))
-            else None
-            for found in group
-        ]
-        paths = [local.path for local in locals_ if local]
-        known = self._scores.by_path(paths) if paths else {}
-        for local in locals_:
-            if local:
-                local.known = known.get(local.path)
-        return locals_
+        looked_up: list[_Local | None] = []
+        for found in group:
+            status = _stat(found) if isinstance(found, ImageRef) and _is_local(found) else None
+            path = path_digest(found.path, self._folder) if status else b""
+            looked_up.append(_Local(path, status, now) if status else None)
+        found_now = [local for local in looked_up if local]
+        known = self._scores.by_path([local.path for local in found_now]) if found_now else {}
+        for local in found_now:
+            local.known = known.get(local.path)
+        return looked_up
 
     def _known(self, ref: ImageRef, local: _Local | None) -> Known | None:
         """A file that is as it was when its outcome was found out."""

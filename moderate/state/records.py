@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 from zlib import crc32
 
 from moderate.types import (
@@ -27,8 +29,7 @@ _SEPARATOR = "\x1f"  # in no code, format or suffix; the message comes last and 
 _WARNINGS = {warning.value: warning for warning in Warn}
 
 
-@dataclass(frozen=True, slots=True)
-class FileStat:
+class FileStat(NamedTuple):
     """What says that a file is unchanged: bytes, and the times of change in ns since 1970.
 
     mtime alone can be set by anybody, an archive's author for one; ctime only by the system.
@@ -75,29 +76,34 @@ def unpack_outcome(sha256: bytes, scope: bytes, payload: bytes) -> Outcome | Non
     """The outcome that was packed for this content and scope; None where a bit is not as it was."""
     if len(payload) < _OUTCOME.size:
         return None
-    checksum, *values = _OUTCOME.unpack_from(payload)
+    checksum, a, b, c, d, e, size, width, height, frames = _OUTCOME.unpack_from(payload)
     if checksum != crc32(payload[4:], crc32(sha256 + scope)):
         return None
-    size, width, height, frames = values[5:]
-    kind, _, rest = payload[_OUTCOME.size :].decode("utf-8", "surrogatepass").partition(_SEPARATOR)
-    warnings, is_error, error = rest.partition(_SEPARATOR)
+    kind, warnings, error = _unpack_text(payload[_OUTCOME.size :])
     facts = ImageFacts(
         None if width < 0 else width,
         None if height < 0 else height,
-        kind or None,
+        kind,
         None if frames < 0 else frames,
         None if size < 0 else size,
         sha256.hex(),
-        tuple(_WARNINGS[name] for name in warnings.split(",")) if warnings else (),
+        warnings,
     )
-    if is_error:
-        claim, code, message = error.split(_SEPARATOR, 2)
+    if error:
+        claim, code, message = error
         return Outcome(facts, ImageError(ErrorCode(code), message), claim)
-    scores: dict[Category, float | None] = dict(zip(CATEGORIES, values, strict=False))
-    for category, score in scores.items():
-        if score != score:  # NaN
-            scores[category] = None
+    scores: dict[Category, float | None] = dict(zip(CATEGORIES, (a, b, c, d, e), strict=True))
+    if math.isnan(a + b + c + d + e):
+        scores = {name: None if score != score else score for name, score in scores.items()}
     return Outcome(facts, scores)
+
+
+@lru_cache(maxsize=64)  # most say the same
+def _unpack_text(data: bytes) -> tuple[str | None, tuple[Warn, ...], tuple[str, str, str] | None]:
+    """Format, warnings, and of an error the claim, code and message."""
+    kind, warnings, *error = data.decode("utf-8", "surrogatepass").split(_SEPARATOR, 4)
+    named = tuple(_WARNINGS[name] for name in warnings.split(",")) if warnings else ()
+    return kind or None, named, (error[0], error[1], error[2]) if error else None
 
 
 def pack_stat(path: bytes, sha256: bytes, stat: FileStat) -> bytes:

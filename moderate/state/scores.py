@@ -9,7 +9,7 @@ import datetime
 import logging
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -310,12 +310,11 @@ class RunScores:
         except UnavailableError as error:
             self._failed(error)
             return {}
-        return {
-            path: file
-            if file.outcome is None or self._wanted(file.outcome)
-            else KnownFile(file.stat, file.sha256, None, file.stale)
-            for path, file in known.items()
-        }
+        if self._rescore or self._retry_errors:
+            for path, file in known.items():
+                if file.outcome and not self._wanted(file.outcome):
+                    known[path] = replace(file, outcome=None)
+        return known
 
     def by_content(self, digest: bytes) -> Outcome | None:
         """What this content gave, unless it is to be had anew."""

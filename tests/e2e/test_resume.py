@@ -355,21 +355,21 @@ class TestFullDisk:
         assert check_it_completes(place, small)["new"] == len(small.contents) - len(kept)
 
     def test_under_the_state(
-        self, small: Undisturbed, tmp_path: Path, make_disk: Callable[[int], Disk]
+        self, large: Undisturbed, tmp_path: Path, make_disk: Callable[[int], Disk]
     ) -> None:
         """The run is worth more than what could be remembered of it."""
-        place = small.place(tmp_path / "run")
-        disk = make_disk(100 * 1024)
+        place = large.place(tmp_path / "run")
+        disk = make_disk(300 * 1024)
         place.state.symlink_to(tmp_path / "disk")
         done = place.run(place.scan())
         assert (done.returncode, done.stdout) == (0, ""), done
         assert 1 <= len(done.stderr.splitlines()) <= 2, done.stderr
         assert "the run goes on" in done.stderr
         assert "full" in done.stderr
-        assert_same(place, small.written)
+        assert_same(place, large.written)
         disk.make_room()
-        check_it_completes(place, small)
-        assert check_it_completes(place, small)["new"] == 0
+        check_it_completes(place, large)
+        assert check_it_completes(place, large)["new"] == 0
 
     def test_under_the_state_that_nobody_named(
         self, small: Undisturbed, tmp_path: Path, make_disk: Callable[[int], Disk]
@@ -619,8 +619,7 @@ def fed(place: Place) -> Iterator[tuple[subprocess.Popen[str], Callable[[], str]
 
 
 def images(place: Place) -> int:
-    (run,) = place.runs("list")
-    return int(run["counts"].get("rows", 0))
+    return sum(run["counts"].get("rows", 0) for run in place.runs("list"))
 
 
 def test_a_run_in_the_ledger_while_it_lives_and_when_it_was_killed(
