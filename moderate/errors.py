@@ -43,25 +43,3 @@ class RunError(ModerateError):
 
 class StateError(ModerateError):
     """The state folder, or a run's record in it, that cannot be used as asked."""
-
-
-class Stopped(BaseException):
-    """SIGINT or SIGTERM arrived; a BaseException, so that no handler for errors takes it for one.
-
-    Its argument is the signal's number.
-    """
-
-
-def reraise_stop(error: BaseException) -> None:
-    """Raise the signal's exception that `error` was made of, if it was; else return.
-
-    Where a signal arrives while an extension module is being initialised, Python's own import, or
-    the module's code, makes an ordinary error of it.
-    """
-    cause: BaseException | None = error
-    seen: set[int] = set()
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        if isinstance(cause, Stopped | KeyboardInterrupt):
-            raise cause
-        cause = cause.__cause__ or cause.__context__

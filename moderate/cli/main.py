@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from moderate import stopping
 from moderate.cli import exit_codes
 from moderate.cli.bench import bench
 from moderate.cli.doctor import doctor
@@ -23,7 +24,8 @@ from moderate.cli.scan import scan
 from moderate.cli.state import app as state_app
 from moderate.cli.testcards import testcards
 from moderate.cli.weights import app as weights_app
-from moderate.errors import ModerateError, ReaderGoneError, Stopped, reraise_stop
+from moderate.errors import ModerateError, ReaderGoneError
+from moderate.stopping import Stopped
 
 app = typer.Typer(
     name="moderate",
@@ -44,7 +46,7 @@ app.command()(doctor)
 app.command()(explain)
 
 
-_STOP_AGAIN = 2.0  # seconds
+_STOP_AGAIN = 1.0  # seconds
 
 
 def _show_version(wanted: bool) -> None:
@@ -96,8 +98,8 @@ def _run(arguments: list[str], debug: bool) -> int:
     try:
         try:
             code: Any = app(arguments or ["--help"], prog_name="moderate", standalone_mode=False)
-        except Exception as error:
-            reraise_stop(error)
+        except Exception:
+            stopping.check()
             raise
     except typer.TyperException as error:
         say_error("error", error.format_message() or "see moderate --help")
@@ -147,4 +149,5 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     # never comes: the signal comes again until the command has ended.
     signal.signal(signal.SIGALRM, lambda *_: _stop(number, None))
     signal.setitimer(signal.ITIMER_REAL, _STOP_AGAIN)
+    stopping.note(number)
     raise Stopped(number)

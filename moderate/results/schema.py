@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -112,7 +111,6 @@ def carried_values(row: Row, columns: Sequence[Any]) -> Sequence[Any]:
     return row.ref.carried or (None,) * len(columns)
 
 
-@lru_cache(maxsize=64)  # a row holds its highest score up to three times
 def shortest(value: float) -> str:
     """A float32 value as the shortest text that reads back to the same, as Python writes floats."""
     text = str(np.float32(value))

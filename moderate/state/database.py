@@ -251,4 +251,13 @@ def _is_broken(error: sqlite3.DatabaseError) -> bool:
 
 def _unavailable(path: Path, error: sqlite3.DatabaseError) -> UnavailableError:
     kind = BusyError if _code(error) & 0xFF in _BUSY else UnavailableError
-    return kind(f"{printable(str(path))}: {error}")
+    said = "the disk is full" if _is_full(path) else str(error)
+    return kind(f"{printable(str(path))}: {said}")
+
+
+def _is_full(path: Path) -> bool:
+    """SQLite calls it an I/O error, too."""
+    try:
+        return os.statvfs(path.parent).f_bavail == 0
+    except OSError:
+        return False

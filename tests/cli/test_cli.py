@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from pictures import encode, scene
 
+from moderate import stopping
 from moderate.cli.exit_codes import of_scan
 from moderate.cli.main import run
-from moderate.errors import Stopped
 from moderate.report.summary import Summary
 
 Captured = pytest.CaptureFixture[str]
@@ -464,11 +464,11 @@ def test_a_signal_that_an_import_turned_into_an_error_is_still_a_signal(
 ) -> None:
     """As the initialisation of an extension module does."""
 
+    monkeypatch.setattr(stopping, "_noted", None)
+
     def failing(*_: object, **__: object) -> None:
-        try:
-            raise Stopped(signal.SIGTERM)
-        except Stopped as stopped:
-            raise ImportError("initialization failed") from stopped
+        stopping.note(signal.SIGTERM)
+        raise ImportError("initialization failed")
 
     monkeypatch.setattr("moderate.engine.local.LocalEngine._load", failing)
     assert scan(images, "--weights", bundle) == 143

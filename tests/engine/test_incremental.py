@@ -23,7 +23,7 @@ from videos import make_video
 
 from moderate.cli.main import run
 from moderate.decode.pool import DecoderPool
-from moderate.errors import Stopped
+from moderate.stopping import Stopped
 from moderate.fetch import fetcher
 from moderate.results.text_writers import metadata_path
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moderate import stopping
 from moderate.classify.backends import ir_cache
 from moderate.classify.backends.interface import Backend, Logits, PendingLogits
 from moderate.classify.backends.ir_cache import Graph
@@ -27,7 +28,7 @@ from moderate.classify.files import check_unchanged
 from moderate.classify.labels import activate
 from moderate.cores import available_cores
 from moderate.decode.resize import Pixels
-from moderate.errors import DeviceError, reraise_stop
+from moderate.errors import DeviceError
 from moderate.text import one_line
 from moderate.version import __version__
 
@@ -193,7 +194,7 @@ def _import_openvino() -> Any:
         with _no_telemetry():
             import openvino
     except (ImportError, OSError) as error:
-        reraise_stop(error)
+        stopping.check()
         raise DeviceError(
             f"OpenVINO is installed but does not load ({one_line(str(error), 160)}); "
             "use --backend torch"

@@ -1,0 +1,80 @@
+"""`moderate sample`: picks scored images for people to label."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from moderate.cli.messages import say
+from moderate.types import Category
+
+
+def sample(
+    results: Annotated[
+        str,
+        typer.Argument(metavar="RESULTS", help="Rows of a scan: .csv, .parquet or .jsonl."),
+    ],
+    by: Annotated[
+        Literal["uncertainty", "random", "band"],
+        typer.Option(
+            help="uncertainty: nearest to the policy's thresholds, spread over the categories; "
+            "random: each with the same chance, which is what prevalence and tune need; "
+            "band: N of each decision, or with --category of each band of it."
+        ),
+    ],
+    count: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many; with --by band, of each band.")
+    ] = 100,
+    seed: Annotated[int, typer.Option(metavar="N", help="Another seed, other images.")] = 0,
+    category: Annotated[
+        Category | None, typer.Option(metavar="CATEGORY", help="Look at this category alone.")
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Whose thresholds; else those of the run."),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE.csv", help="Else standard output.")
+    ] = None,
+) -> None:
+    """Write a CSV of images to label: fill in 1 or 0 per category, and leave empty what is unknown.
+
+    Images that are errors, copies of others, or not scored are left out.
+    """
+    from moderate.errors import UsageError
+    from moderate.evaluate.policies import policy_of
+    from moderate.evaluate.sample import as_csv
+    from moderate.evaluate.sample import sample as choose
+    from moderate.results.atomic import write_atomic
+    from moderate.results.open import check_place
+    from moderate.results.read import read_results
+    from moderate.text import printable
+
+    if out is not None:
+        if not out.lower().endswith(".csv"):
+            raise UsageError(f"--out {printable(out)}: labels are a .csv file")
+        check_place(out)
+    read = read_results(results)
+    taken = choose(read, policy_of(read, policy), by=by, count=count, seed=seed, category=category)
+    if out is None:
+        sys.stdout.write(as_csv(taken))
+        sys.stdout.flush()
+    else:
+        write_atomic(out, as_csv(taken).encode("utf-8", "backslashreplace"))
+    left = f"{taken.errors} errors, {taken.duplicates} copies, {taken.unscored} not scored"
+    say(
+        "info",
+        "sampled",
+        f"{len(taken.chosen)} of {taken.eligible} images to label; left out: {left}",
+        chosen=len(taken.chosen),
+        eligible=taken.eligible,
+    )
+    if by == "random":
+        say("info", "use", "a uniform sample: prevalence and bounds from it hold for all images")
+    else:
+        how = (
+            "chosen for being undecided" if by == "uncertainty" else "the same number of each band"
+        )
+        say("info", "use", f"{how}: prevalence and bounds from it would not hold for all images")
