@@ -6,7 +6,11 @@ library's callback, it comes out as an ordinary error, or not at all.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 _noted: int | None = None
+_too_late = False
 
 
 class Stopped(BaseException):
@@ -16,13 +20,37 @@ class Stopped(BaseException):
     """
 
 
-def note(number: int) -> None:
-    """A signal has arrived."""
+def note(number: int) -> bool:
+    """A signal has arrived; whether it is the first, and not too late to stop anything."""
     global _noted
+    if _too_late or _noted is not None:
+        return False
     _noted = number
+    return True
 
 
 def check() -> None:
     """Raises Stopped where a signal has arrived: for handlers of errors it may have turned into."""
     if _noted is not None:
         raise Stopped(_noted)
+
+
+@contextmanager
+def finishing() -> Iterator[None]:
+    """Signals come too late from here on, unless this fails: what was asked for is being put down.
+
+    For what ends within moments, so that it is done as a whole or not at all.
+    """
+    global _too_late
+    _too_late = True
+    try:
+        yield
+    except BaseException:
+        _too_late = False
+        raise
+
+
+def begin() -> None:
+    """Nothing has arrived yet."""
+    global _noted, _too_late
+    _noted, _too_late = None, False

@@ -81,6 +81,7 @@ class Place:
     inputs: Sequence[str]
     weights: str
     options: Sequence[str] = ()
+    cache: Path | None = None
     out: Path = field(init=False)
     state: Path = field(init=False)
     temporary: Path = field(init=False)
@@ -112,8 +113,9 @@ class Place:
 
     def environment(self) -> dict[str, str]:
         """That of the tests without settings for the command, and with temporary files apart."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("MODERATE_")}
-        return {**kept, "TMPDIR": str(self.temporary), "XDG_STATE_HOME": str(self.folder / "home")}
+        made = {k: v for k, v in os.environ.items() if not k.startswith("MODERATE_")}
+        made |= {"TMPDIR": str(self.temporary), "XDG_STATE_HOME": str(self.folder / "home")}
+        return made | ({"XDG_CACHE_HOME": str(self.cache)} if self.cache else {})
 
     def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
         """Start a command; its outputs are pipes."""
@@ -197,11 +199,17 @@ def read_parquet(target: Path) -> tuple[pa.Table, int, dict[str, str]]:
 def assert_same(place: Place, expected: Written) -> None:
     """The same bytes, facts and table as those of an undisturbed run."""
     written = Written.by(place)
-    assert written.facts == expected.facts
-    assert written.files == expected.files
-    assert written.table.equals(expected.table)
-    assert written.groups == expected.groups
-    assert written.counts == expected.counts
+    for name, facts in expected.facts.items():
+        theirs = written.facts[name]
+        differ = {key for key in facts.keys() | theirs.keys() if facts.get(key) != theirs.get(key)}
+        assert not differ, f"{name}: other facts: {differ}"
+    for name, data in expected.files.items():
+        lines = zip(written.files[name].splitlines(), data.splitlines(), strict=False)
+        other = next(((ours, theirs) for ours, theirs in lines if ours != theirs), "")
+        assert written.files[name] == data, f"{name}: other rows, the first: {other}"
+    assert written.table.equals(expected.table), "another table"
+    assert written.groups == expected.groups, "other row groups"
+    assert written.counts == expected.counts, f"other counts: {written.counts}"
 
 
 def read_kept(database: Path, query: str) -> list[tuple[Any, ...]]:
@@ -291,8 +299,8 @@ class Disk:
         )
 
     def remove(self) -> None:
-        """And all that is on it."""
-        subprocess.run(["umount", str(self._folder)], check=True, capture_output=True)
+        """With all that is on it, even if a process has not let go of it yet."""
+        subprocess.run(["umount", "--lazy", str(self._folder)], check=True, capture_output=True)
 
 
 def can_mount() -> bool:

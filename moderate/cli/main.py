@@ -15,14 +15,20 @@ import typer
 from moderate import stopping
 from moderate.cli import exit_codes
 from moderate.cli.bench import bench
+from moderate.cli.decide import decide
+from moderate.cli.diff import diff
 from moderate.cli.doctor import doctor
+from moderate.cli.eval import evaluate
 from moderate.cli.explain import explain
 from moderate.cli.messages import say_error, speaking
 from moderate.cli.policy import app as policy_app
+from moderate.cli.report import report
 from moderate.cli.runs import app as runs_app
+from moderate.cli.sample import sample
 from moderate.cli.scan import scan
 from moderate.cli.state import app as state_app
 from moderate.cli.testcards import testcards
+from moderate.cli.tune import tune
 from moderate.cli.weights import app as weights_app
 from moderate.errors import ModerateError, ReaderGoneError
 from moderate.stopping import Stopped
@@ -44,6 +50,12 @@ app.command()(testcards)
 app.command()(bench)
 app.command()(doctor)
 app.command()(explain)
+app.command()(decide)
+app.command()(diff)
+app.command(name="eval")(evaluate)
+app.command()(report)
+app.command()(sample)
+app.command()(tune)
 
 
 _STOP_AGAIN = 1.0  # seconds
@@ -83,6 +95,7 @@ def _root(
 def run(arguments: list[str]) -> int:
     """Run one command; every error becomes one line on stderr and an exit code."""
     debug = _wanted("debug", arguments)
+    stopping.begin()
     with speaking(as_json=_wanted("log-json", arguments), debug=debug):
         return _run(arguments, debug)
 
@@ -117,13 +130,18 @@ def _run(arguments: list[str], debug: bool) -> int:
         number = signal.Signals(stopped.args[0])
         kept = "; ".join(getattr(stopped, "__notes__", ())) or "no result file was written"
         say_error("stopped", f"stopped by {number.name}; {kept}", signal=number.name)
-        return exit_codes.INTERRUPTED if number is signal.SIGINT else exit_codes.TERMINATED
+        return _code_of(stopped)
     except Exception as error:  # noqa: BLE001 - the last place to tell of it
         fault = f"a fault in moderate itself: {type(error).__name__}: {error}"
         advice = "report this" if debug else "run again with --debug and report what it prints"
         say_error("fault", f"{fault}; {advice}", error if debug else None)
         return exit_codes.ERROR
     return code if isinstance(code, int) else exit_codes.DONE
+
+
+def _code_of(stopped: Stopped) -> int:
+    is_interrupt = stopped.args[0] == signal.SIGINT
+    return exit_codes.INTERRUPTED if is_interrupt else exit_codes.TERMINATED
 
 
 def main() -> None:
@@ -133,7 +151,10 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    code = run(sys.argv[1:])
+    try:
+        code = run(sys.argv[1:])
+    except Stopped as stopped:  # again, while the first was being told of
+        code = _code_of(stopped)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)  # all is done: there is nothing left to stop
     for stream in (sys.stdout, sys.stderr):
@@ -145,9 +166,14 @@ def main() -> None:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
+    # A second signal is not to cut short what tidies up after the first.
+    if stopping.note(number):
+        _stop_again(number)
+
+
+def _stop_again(number: int) -> None:
     # Python drops what is raised inside a finaliser, and tidying up may wait for something that
     # never comes: the signal comes again until the command has ended.
-    signal.signal(signal.SIGALRM, lambda *_: _stop(number, None))
+    signal.signal(signal.SIGALRM, lambda *_: _stop_again(number))
     signal.setitimer(signal.ITIMER_REAL, _STOP_AGAIN)
-    stopping.note(number)
     raise Stopped(number)

@@ -20,7 +20,7 @@ from moderate.results.remote import is_remote, shown_target
 from moderate.state.database import UnavailableError
 from moderate.state.ledger import ActiveRun, Ledger, RunRecord, RunStatus
 from moderate.state.scores import ScoreStore
-from moderate.text import one_line
+from moderate.text import one_line, printable
 from moderate.version import __version__
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,8 @@ class Recorder:
         """What there is to say after a run that broke off; None where nothing was kept."""
         if self._active is None or self.summary is None or not self.summary.rows:
             return None
-        return (
+        written = ", ".join(map(printable, self.outputs))
+        return (f"written already: {written}; " if written else "") + (
             f"{self.summary.scored:,} images are scored and kept: run the same command again to "
             "go on from there"
         )
