@@ -17,7 +17,7 @@ from typing import Any
 from corpora import CORPORA, make
 from limits import bundle_specs, decode_limit, files_of, forward_limit, shared_bound
 from networks import random_bundle
-from processes import run, scan_command
+from processes import check_scan, run, scan_command
 from reporting import machine, print_table, write_json
 
 TARGET = 0.85
@@ -80,8 +80,7 @@ def _measure(
     decode = decode_limit(files, bundle_specs(bundle))
     forward = forward_limit(bundle, len(files), batch=batch, **how)
     done = run(scan_command(folder, bundle, *flags, batch=batch))
-    if done.returncode != 0 or len(done.rows) != len(files):
-        raise SystemExit(f"moderate scan gave {len(done.rows)} rows:\n{done.said[-2000:]}")
+    check_scan(done, len(files))
     rate = done.steady_rate(batch) or done.rate()
     bound = shared_bound(decode, forward)
     return {

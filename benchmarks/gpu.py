@@ -18,7 +18,7 @@ from corpora import make
 from limits import bundle_specs, decode_limit, files_of, forward_limit
 from memory import many
 from networks import random_bundle
-from processes import run, scan_command
+from processes import check_scan, run, scan_command
 from reporting import machine, print_table, write_json
 
 MODELS = ("vit_tiny_patch16_384", "eva02_base_patch14_448")
@@ -98,8 +98,7 @@ def measure(
         )
         flags = ("--device", device, "--precision", precision)
         done = run(scan_command(folder, bundle, *flags, batch=batch))
-        if done.returncode != 0 or len(done.rows) != len(files):
-            raise SystemExit(f"moderate scan gave {len(done.rows)} rows:\n{done.said[-2000:]}")
+        check_scan(done, len(files))
         whole.append(done.steady_rate(batch) or done.rate())
         started.append(done.rate())
         rows = len(done.rows)
@@ -139,13 +138,15 @@ def main() -> None:
         "results": [],
         "gpu_decoding": {},
     }
-    with tempfile.TemporaryDirectory() as temporary:
+    if options.cache:
+        options.cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.cache) as temporary:
         cache = options.cache or Path(temporary)
-        cache.mkdir(parents=True, exist_ok=True)
         for corpus, count in (("small", options.count), ("phone", options.photos)):
             if not count:
                 continue
-            folder = many(cache, make(cache, corpus, min(ORIGINALS, count)), count)
+            originals = make(cache, corpus, min(ORIGINALS, count))
+            folder = many(Path(temporary), originals, count)
             for model in options.models:
                 bundle = random_bundle(cache / model, model)
                 one = measure(

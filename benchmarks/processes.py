@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ class Run:
 
     pss_peak is the highest sum over the process tree of proportional set sizes, which counts
     shared memory once; rss_peak counts it once per process. None where /proc does not tell.
+    largest_process is the peak resident set of the process that had the largest one.
     """
 
     returncode: int
@@ -32,6 +34,7 @@ class Run:
     pss_peak: int | None
     rss_peak: int | None
     processes: int
+    largest_process: int
     said: str
 
     def rate(self) -> float:
@@ -94,6 +97,7 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
         peak.pss or None,
         peak.rss or None,
         peak.processes,
+        usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         b"".join(said).decode(errors="replace"),
     )
 
@@ -101,14 +105,26 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
 def scan_command(
     folder: Path, bundle: Path | str, *options: str, batch: int = 32
 ) -> tuple[str, ...]:
-    """`moderate scan` over a folder with rows on standard output."""
+    """`moderate scan` over a folder with rows on standard output, each image decoded and scored."""
     return (
         *MODERATE,
         str(folder),
-        *("--weights", str(bundle), "--out", "-", "--quiet"),
+        *("--weights", str(bundle), "--no-state", "--out", "-", "--quiet"),
         *("--batch-size", str(batch), "--max-file-size", "64MB"),
         *options,
     )
+
+
+def check_scan(done: Run, count: int) -> None:
+    """End the benchmark unless a scan has `count` rows, none of which is a copy's: those cost less.
+
+    done is of a command of `scan_command`.
+    """
+    if done.returncode != 0 or len(done.rows) != count:
+        raise SystemExit(f"moderate scan gave {len(done.rows)} rows:\n{done.said[-2000:]}")
+    copies = sum(bool(row["duplicate_of"]) for row in csv.DictReader((done.header, *done.rows)))
+    if copies:
+        raise SystemExit(f"{copies} of {count} images are copies, which moderate scan scores once")
 
 
 def _watch(root: int, peak: _Peak) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 from corpora import make
 from networks import random_bundle
-from processes import run, scan_command
+from processes import check_scan, run, scan_command
 from reporting import machine, print_table, write_json
 
 
@@ -72,8 +72,7 @@ def main() -> None:
                 begun = time.perf_counter()
                 done = run(scan_command(file, bundle, "--allow-host", "127.0.0.1"))
                 rates[name].append(len(names) / (time.perf_counter() - begun))
-                if len(done.rows) != len(names):
-                    raise SystemExit(f"{name}: {len(done.rows)} rows of {len(names)}")
+                check_scan(done, len(names))
         server.kill()
     medians = {name: statistics.median(values) for name, values in rates.items()}
     result: dict[str, Any] = {
@@ -86,7 +85,8 @@ def main() -> None:
     rows = [[name, f"{value:.1f}"] for name, value in medians.items()]
     rows.append(["share", f"{result['share']:.0%} (target 90 %)"])
     print_table(f"{len(names)} images, {options.latency:g} s a request", ["from", "images/s"], rows)
-    write_json(options.json, result)
+    if options.json:
+        write_json(options.json, result)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from moderate.policy.load import LoadedPolicy
+
+MOST_EXPIRED = 20
+"""Expired entries that `check` names."""
 
 app = typer.Typer(help="List, show and check policies.", rich_markup_mode=None)
 
@@ -38,3 +45,35 @@ def check(policy: _Policy) -> None:
     typer.echo(
         f"{printable(policy)}: valid ({printable(loaded.policy.name)}, sha256 {loaded.sha256[:12]})"
     )
+    for line in _context(loaded):
+        typer.echo(line)
+
+
+def _context(loaded: LoadedPolicy) -> Iterator[str]:
+    """What stands beside the thresholds: overrides in their order, lists, and what has expired."""
+    from datetime import UTC, datetime
+
+    policy, lists = loaded.policy, loaded.lists
+    if policy.override:
+        yield f"overrides: {len(policy.override):,}; the first that matches a row applies"
+    for number, override in enumerate(policy.override, 1):
+        named = f" ({override.name})" if override.name else ""
+        what = override.policy or "values of its own"
+        yield f"  {number}. {override.when}{named}: {what}"
+    if lists.cleared:
+        today = datetime.now(UTC).date()
+        expired = [(e.expires, sha, e.reason) for sha, e in lists.cleared.items()
+                   if e.is_expired(today)]  # fmt: skip
+        yield f"ignore list: {_entries(len(lists.cleared))}, {len(expired):,} expired"
+        for expires, sha256, reason in sorted(expired)[:MOST_EXPIRED]:
+            yield f"  expired {expires}: {sha256} {reason}"
+        if len(expired) > MOST_EXPIRED:
+            yield f"  and {len(expired) - MOST_EXPIRED:,} more"
+    if lists.blocked:
+        both = len(lists.cleared.keys() & lists.blocked.keys())
+        also = f", {both:,} of them on the ignore list too, where it has no effect" if both else ""
+        yield f"block list: {_entries(len(lists.blocked))}{also}"
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count:,} entries"

@@ -94,7 +94,7 @@ def scan(
         str,
         _option(
             metavar="NAME|FILE",
-            help="balanced, strict, permissive, or a TOML file.",
+            help="balanced, strict, permissive, children, or a TOML file.",
         ),
     ] = "balanced",
     out: Annotated[

@@ -12,7 +12,7 @@ from moderate.classify.device import Placement
 from moderate.decode.resize import PixelSpec
 from moderate.decode.video import VideoOptions
 from moderate.fetch.options import HttpOptions
-from moderate.policy.model import Policy
+from moderate.policy.judge import Judge
 from moderate.sources.interface import Column, Source
 from moderate.types import Limits, Row, Skipped
 
@@ -28,7 +28,7 @@ class Job:
 
     sources: Sequence[Source]
     bundle: Bundle
-    policy: Policy
+    judge: Judge
     limits: Limits = field(default_factory=Limits)
     device: str = "auto"
     precision: str = "auto"
@@ -47,17 +47,22 @@ class Job:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The columns that rows carry: those of all sources, the first to name one before."""
-        found: dict[str, Column] = {}
-        for source in self.sources:
-            for column in source.columns:
-                found.setdefault(column.name, column)
-        return tuple(found.values())
+        """The columns that rows carry."""
+        return carried_columns(self.sources)
 
     @property
     def specs(self) -> tuple[PixelSpec, ...]:
         """How the models want their pixels, and how exactly this job does."""
         return tuple(replace(s, exact=s.exact or self.exact_decode) for s in self.bundle.specs)
+
+
+def carried_columns(sources: Sequence[Source]) -> tuple[Column, ...]:
+    """Those of all sources, the first to name one before."""
+    found: dict[str, Column] = {}
+    for source in sources:
+        for column in source.columns:
+            found.setdefault(column.name, column)
+    return tuple(found.values())
 
 
 class Engine(ABC):

@@ -20,7 +20,6 @@ from moderate.engine.scopes import scopes
 from moderate.engine.videos import VideoBegin, VideoEnd, VideoRows
 from moderate.errors import RunError
 from moderate.fetch.fetcher import Fetcher
-from moderate.policy.decide import decide, views
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
 from moderate.state.scores import RunScores, ScoreStore
@@ -206,7 +205,7 @@ class LocalEngine(Engine):
         """See `Engine`."""
         early: dict[int, list[_Result]] = {}
         turn = position = 0
-        videos = VideoRows(self._job.policy) if self._job.video else None
+        videos = VideoRows(self._job.judge) if self._job.video else None
         for number, results in self._scored():
             early[number] = results
             while turn in early and (settled := self._settled(early[turn])) is not None:
@@ -321,11 +320,9 @@ class LocalEngine(Engine):
         origin: Origin,
         duplicate_of: bytes | None,
     ) -> Row:
-        policy = self._job.policy
         error = result if isinstance(result, ImageError) else None
         scores: Scores = UNSCORED if isinstance(result, ImageError) else result
-        decision, reasons = decide(policy, scores, facts.warnings, error)
-        derived = views(policy, scores)
+        decision, reasons, derived = self._job.judge.row(ref, facts, scores, error)
         return Row(ref, facts, scores, decision, reasons, derived, error, duplicate_of, origin)
 
 

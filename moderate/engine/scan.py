@@ -13,12 +13,13 @@ from importlib.metadata import version
 from typing import Self
 from uuid import uuid4
 
+from moderate import stopping
 from moderate.classify.bundle import Bundle, load_bundle
 from moderate.cores import available_cores
 from moderate.decode.sandbox import MIN_MEMORY_BYTES
 from moderate.decode.sniff import HEAD_BYTES, sniff
 from moderate.decode.video import LEAST_EVERY, VideoOptions, require_pyav
-from moderate.engine.interface import Engine, Job
+from moderate.engine.interface import Engine, Job, carried_columns
 from moderate.engine.local import LocalEngine
 from moderate.engine.record import (
     Recorder,
@@ -32,6 +33,7 @@ from moderate.errors import InputError, OutputError, ReaderGoneError, UsageError
 from moderate.fetch.address import make_guard
 from moderate.fetch.local import FetchError, read_head
 from moderate.fetch.options import HttpOptions
+from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.report.files import check_summary_targets, open_summaries
 from moderate.report.summary import Audit, Summary, audit_facts, utc
@@ -124,7 +126,7 @@ def plan(options: ScanOptions) -> Plan:
     job = Job(
         sources=sources,
         bundle=bundle,
-        policy=policy.policy,
+        judge=Judge.of(policy, columns=[column.name for column in carried_columns(sources)]),
         limits=options.limits,
         device=options.device,
         precision=options.precision,
@@ -203,14 +205,13 @@ def run(
                     check_resumable(state, run_id, planned.bundle, options.out)
                 recorder.save_policy(planned.policy)
                 summary = _run(planned, run_id, started, state, recorder, on_item)
-            recorder.end(None)
         except BaseException as error:
-            recorder.end(error)
             how = recorder.how_to_go_on()
-            if how and isinstance(error, OutputError) and not isinstance(error, ReaderGoneError):
-                raise OutputError(f"{error}; {how}") from error
             if how and not isinstance(error, Exception):
                 error.add_note(how)
+            recorder.end(error)
+            if how and isinstance(error, OutputError) and not isinstance(error, ReaderGoneError):
+                raise OutputError(f"{error}; {how}") from error
             raise
     return summary
 
@@ -232,7 +233,7 @@ def _run(
         LocalEngine(planned.job, state.scores if state else None) as engine,
     ):
         audit = _audit(planned, engine, run_id, started)
-        summary = Summary(audit, planned.policy.policy)
+        summary = Summary(audit, planned.policy.policy, planned.job.judge)
         summary.hourly_cost = options.hourly_cost
         recorder.counting(summary)
         known = {k: v for k, v in audit_facts(audit).items() if k not in _KNOWN_LATE}
@@ -258,11 +259,15 @@ def _run(
         named = not any(source.may_be_empty for source in planned.job.sources)
         if named and summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:
             raise InputError(_nothing_found(summary))
-        for writer in writers:
-            facts = {**audit_facts(summary.audit), "ended": utc(summary.ended)}
-            recorder.outputs.update(writer.commit(facts))
-        for file in summaries:
-            recorder.outputs.update(file.commit(summary))
+        facts = {**audit_facts(summary.audit), "ended": utc(summary.ended)}
+        # An upload may hang, and must not be waited for against the user's will.
+        local = not any(map(is_remote, [*options.out, *options.summary]))
+        with stopping.finishing() if local else contextlib.nullcontext():
+            for writer in writers:
+                recorder.outputs.update(writer.commit(facts))
+            for file in summaries:
+                recorder.outputs.update(file.commit(summary))
+            recorder.end(None)
     return summary
 
 

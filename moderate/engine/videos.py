@@ -16,8 +16,7 @@ from moderate.decode.video import (
     video_kind,
 )
 from moderate.fetch.local import FetchError, OpenFile, open_regular, os_error
-from moderate.policy.decide import decide, views
-from moderate.policy.model import Policy
+from moderate.policy.judge import Judge, at_time
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
@@ -154,7 +153,7 @@ def not_local(head: bytes, name: bytes) -> str | None:
 class VideoRows:
     """Follows the rows of a run in their order, and gives each video its own."""
 
-    policy: Policy
+    judge: Judge
     _frames: list[Row] | None = None
     _best: dict[Category, tuple[float, str]] = field(default_factory=dict)
 
@@ -174,23 +173,23 @@ class VideoRows:
             return None
         if isinstance(item, VideoEnd):
             frames, self._frames = self._frames or [], None
-            return video_row(self.policy, item, frames)
+            return video_row(self.judge, item, frames)
         if self._frames is not None:
             self._frames.append(item)
         return item
 
 
-def video_row(policy: Policy, end: VideoEnd, frames: list[Row]) -> Row:
+def video_row(judge: Judge, end: VideoEnd, frames: list[Row]) -> Row:
     """One row for a video: the maximum of each category, the worst decision, and at which times.
 
     The decision is the worst of the policy's on the maxima and of the frames' own, among which
-    those that failed have on_error.
+    those that failed have on_error; or that of the list which the file is on.
     """
     good = [row for row in frames if row.error is None]
     if not good:
         error = end.error or _none_scored(frames)
-        decision, reasons = decide(policy, UNSCORED, end.facts.warnings, error)
-        return Row(end.ref, end.facts, UNSCORED, decision, reasons, views(policy, UNSCORED), error)
+        decision, reasons, derived = judge.row(end.ref, end.facts, UNSCORED, error)
+        return Row(end.ref, end.facts, UNSCORED, decision, reasons, derived, error)
     facts = end.facts
     if len(good) < len(frames) and Warn.VIDEO_INCOMPLETE not in facts.warnings:
         facts = replace(facts, warnings=(*facts.warnings, Warn.VIDEO_INCOMPLETE))
@@ -202,20 +201,23 @@ def video_row(policy: Policy, end: VideoEnd, frames: list[Row]) -> Row:
         if found:
             score, row = max(found, key=lambda pair: pair[0])
             scores[category], times[category.value] = score, _time_of(row)
-    decision, reasons = decide(policy, scores, facts.warnings, None)
-    told = [_placed(reason, times) for reason in reasons]
+    judged = judge.judge(judge.subject(end.ref, facts), scores, facts.warnings, None)
+    decision = judged.decision
+    if judged.listed:
+        return Row(end.ref, facts, scores, decision, judged.reasons, judged.views)
+    told = [_placed(reason, times) for reason in judged.reasons]
     worst = max((row.decision for row in frames), key=lambda one: one.severity)
     if worst.severity > decision.severity:
         decision, told = worst, []
     if decision is not Decision.APPROVE:
         told += _of_frames(decision, frames)
-    return Row(end.ref, facts, scores, decision, tuple(told), views(policy, scores))
+    return Row(end.ref, facts, scores, decision, tuple(told), judged.views)
 
 
 def _of_frames(decision: Decision, frames: list[Row]) -> list[str]:
     """Reasons of frames' own that the maxima do not show: errors and warnings."""
     own = [
-        f"{reason} at {_time_of(row)}"
+        at_time(reason, _time_of(row))
         for row in frames
         if row.decision is decision
         for reason in row.reasons
@@ -227,7 +229,7 @@ def _of_frames(decision: Decision, frames: list[Row]) -> list[str]:
 
 def _placed(reason: str, times: dict[str, str]) -> str:
     at = times.get(reason.split(" ", 1)[0])
-    return f"{reason} at {at}" if at else reason
+    return at_time(reason, at) if at else reason
 
 
 def _none_scored(frames: list[Row]) -> ImageError:

@@ -53,14 +53,21 @@ class _Rules:
 
 
 _latest: _Rules | None = None
+_kept: dict[int, _Rules] = {}
+_MOST_KEPT = 256
 
 
 def _rules(policy: Policy) -> _Rules:
-    """Kept for the policy asked for last; not in the policy, whose copies would take it along."""
+    """Kept by the policy's identity; not in the policy, whose copies would take it along."""
     global _latest
     rules = _latest
     if rules is None or rules.policy is not policy:
-        rules = _latest = _Rules.of(policy)
+        rules = _kept.get(id(policy))
+        if rules is None:  # one that is kept holds its policy, so no other has that identity
+            if len(_kept) >= _MOST_KEPT:
+                _kept.clear()
+            rules = _kept[id(policy)] = _Rules.of(policy)
+        _latest = rules
     return rules
 
 

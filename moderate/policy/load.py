@@ -5,52 +5,107 @@ from __future__ import annotations
 import hashlib
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 
 from pydantic import ValidationError
 
 from moderate.errors import PolicyError
-from moderate.policy.model import Policy
+from moderate.policy.lists import Lists, beside, read_lists
+from moderate.policy.model import NOT_NESTED, Override, Policy
 from moderate.text import printable
 from moderate.validation import first_problem
 
-PRESETS = ("balanced", "strict", "permissive")
+PRESETS = ("balanced", "strict", "permissive", "children")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPolicy:
-    """A policy, the text it was read from, and that text's digest for the audit trail."""
+    """A policy, the text it was read from, and their digest for the audit trail.
+
+    The digest is that of the text, or, where it names other policies and lists, of the text and
+    theirs. In `policy` those policies are filled in; the entries of all lists are in `lists`.
+    """
 
     policy: Policy
     text: str
     sha256: str
+    lists: Lists = field(default_factory=Lists)
 
 
 def load_policy(name_or_file: str) -> LoadedPolicy:
     """A preset by name, or the policy in a TOML file. Raises PolicyError."""
-    if name_or_file in PRESETS:
-        text = files("moderate.policy").joinpath(f"presets/{name_or_file}.toml").read_text("utf-8")
-        return parse_policy(text, name_or_file)
     where = printable(name_or_file)
-    if not os.path.exists(name_or_file):
-        raise PolicyError(
-            f"no policy {where!r}: name a TOML file or one of the presets {', '.join(PRESETS)}"
-        )
-    try:
-        with open(name_or_file, encoding="utf-8") as file:
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"policy {where}: cannot be read ({error})") from error
-    return parse_policy(text, where)
+    loaded = parse_policy(_text(name_or_file, where), where)
+    if not loaded.policy.in_context:
+        return loaded
+    policy, lists, digests = resolve(loaded.policy, os.path.dirname(name_or_file) or ".", where)
+    sha256 = hashlib.sha256("\0".join([loaded.text, *digests]).encode()).hexdigest()
+    return replace(loaded, policy=policy, lists=lists, sha256=sha256 if digests else loaded.sha256)
 
 
 def parse_policy(text: str, where: str) -> LoadedPolicy:
-    """The policy that a TOML text holds; `where` names it in errors. Raises PolicyError."""
+    """The policy that a TOML text holds; `where` names it in errors. Raises PolicyError.
+
+    No other file is read: what the policy names is not filled in.
+    """
     try:
         policy = Policy.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"policy {where}: not valid TOML: {error}") from error
     except ValidationError as error:
         raise PolicyError(f"policy {where}: {first_problem(error)}") from error
+    filled = [f"override.{n}.rules" for n, each in enumerate(policy.override) if each.rules]
+    if filled or policy.list_files:
+        raise PolicyError(f"policy {where}: {(*filled, 'list_files')[0]}: unknown key")
     return LoadedPolicy(policy, text, hashlib.sha256(text.encode()).hexdigest())
+
+
+def resolve(policy: Policy, base: str | None, where: str) -> tuple[Policy, Lists, list[str]]:
+    """The policy with what it names filled in, its lists, and a digest for each file or preset.
+
+    base is the folder that names of files start from; `where` names the policy in errors. Raises
+    PolicyError.
+    """
+    digests = []
+    overrides = []
+    for number, override in enumerate(policy.override):
+        try:
+            filled, sha256 = _filled(override, base)
+        except PolicyError as error:
+            raise PolicyError(f"policy {where}: override.{number}.policy: {error}") from None
+        overrides.append(filled)
+        digests += [sha256] if sha256 else []
+    try:
+        lists, list_files = read_lists(policy, base)
+    except PolicyError as error:
+        raise PolicyError(f"policy {where}: {error}") from None
+    digests += [file.sha256 for file in list_files.values()]
+    update = {"override": tuple(overrides), "list_files": list_files}
+    return policy.model_copy(update=update), lists, digests
+
+
+def _filled(override: Override, base: str | None) -> tuple[Override, str | None]:
+    """The override with the policy that it names, and that one's digest."""
+    if override.policy is None or override.rules is not None:
+        return override, None
+    name = override.policy if override.policy in PRESETS else beside(override.policy, base)
+    where = printable(override.policy)
+    loaded = parse_policy(_text(name, where), where)
+    if loaded.policy.in_context:
+        raise PolicyError(f"{where} {NOT_NESTED}")
+    return override.model_copy(update={"rules": loaded.policy}), loaded.sha256
+
+
+def _text(name_or_file: str, where: str) -> str:
+    if name_or_file in PRESETS:
+        return files("moderate.policy").joinpath(f"presets/{name_or_file}.toml").read_text("utf-8")
+    if not os.path.exists(name_or_file):
+        raise PolicyError(
+            f"no policy {where!r}: name a TOML file or one of the presets {', '.join(PRESETS)}"
+        )
+    try:
+        with open(name_or_file, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError(f"policy {where}: cannot be read ({error})") from error

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import struct
-from typing import Annotated, Literal, Self
+from collections.abc import Sequence
+from datetime import date
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
+from moderate.policy.when import parse_when
 from moderate.text import printable
 from moderate.types import CATEGORIES, Category, Decision, Warn
-from moderate.validation import Table
+from moderate.validation import Table, first_problem
+
+MOST_LISTED = 1000
+"""Entries of a list in a policy itself; a file takes more."""
 
 Score = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False, strict=True)]
 NotApprove = Literal[Decision.REVIEW, Decision.BLOCK]
@@ -32,6 +39,30 @@ def _showable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_showable)]
+
+
+def sha256_digits(text: str) -> str:
+    """A SHA-256 in lower case. Raises ValueError for what is none."""
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise ValueError("a SHA-256 has 64 hexadecimal digits")
+    return text.lower()
+
+
+def _when(text: str) -> str:
+    parse_when(text)
+    return text
+
+
+def _no_number(value: Any) -> Any:
+    """Pydantic would take a number for seconds since 1970."""
+    if isinstance(value, (int, float)):
+        raise ValueError("a date is written as 2027-01-31")
+    return value
+
+
+Sha256 = Annotated[str, AfterValidator(sha256_digits)]
+Why = Annotated[Text, Field(min_length=1, max_length=200)]
+FileName = Annotated[Text, Field(min_length=1, max_length=4096)]
 
 
 class Thresholds(Table):
@@ -77,8 +108,104 @@ class Bands(Table):
         return self
 
 
+class PartialThresholds(Table):
+    """Thresholds of one category that an override changes; None: as in the policy."""
+
+    review: Score | None = None
+    block: Score | None = None
+
+
+class PartialBands(Table):
+    """Cuts that an override changes; None: as in the policy."""
+
+    categories: Annotated[tuple[Category, ...], Field(min_length=1)] | None = None
+    nsfw_above: Score | None = None
+    risk_mid_from: Score | None = None
+    risk_high_above: Score | None = None
+
+
+class Override(Table):
+    """Rows that are held to another policy: a preset's or file's, or this one with other values.
+
+    `rules` is what `policy` names; it is filled in when the policy is loaded.
+    """
+
+    when: Annotated[Text, Field(min_length=1, max_length=1000), AfterValidator(_when)]
+    name: Annotated[Text, Field(max_length=80)] = ""
+    policy: FileName | None = None
+    rules: Policy | None = None
+    on_error: NotApprove | None = None
+    on_unscored: Literal["ignore", "review"] | None = None
+    on_warning: dict[Warn, NotApprove] = {}
+    categories: dict[Category, PartialThresholds] = {}
+    rating: Annotated[tuple[Level, ...], Field(max_length=7)] = ()
+    bands: PartialBands | None = None
+
+    @property
+    def label(self) -> str:
+        """What reasons call it: its name, or its condition."""
+        return self.name or self.when
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        own = (self.on_error, self.on_unscored, self.bands)
+        has_own = own != (None,) * 3 or self.on_warning or self.categories or self.rating
+        if self.policy and has_own:
+            raise ValueError("has a policy and values of its own; give it one of the two")
+        if not (self.policy or has_own):
+            raise ValueError("changes nothing: give it a policy, or values of its own")
+        return self
+
+    def applied(self, policy: Policy) -> Policy:
+        """The policy of the rows it is for. Raises ValidationError where its values do not fit."""
+        if self.policy is not None:
+            assert self.rules is not None, "load_policy fills it in"
+            return self.rules
+        changed = dict(policy) | _NOTHING_IN_CONTEXT
+        changed["categories"] = {
+            name: limits.model_dump() | self.categories[name].model_dump(exclude_none=True)
+            if name in self.categories
+            else limits
+            for name, limits in policy.categories.items()
+        }
+        changed["on_warning"] = policy.on_warning | self.on_warning
+        changed["on_error"] = self.on_error or policy.on_error
+        changed["on_unscored"] = self.on_unscored or policy.on_unscored
+        changed["rating"] = self.rating or policy.rating
+        if self.bands:
+            changed["bands"] = dict(policy.bands) | self.bands.model_dump(exclude_none=True)
+        return Policy.model_validate(changed)
+
+
+class Cleared(Table):
+    """A picture that a person cleared, up to the day before `expires`."""
+
+    sha256: Sha256
+    reason: Why
+    expires: Annotated[date, BeforeValidator(_no_number)]
+    by: Annotated[Text, Field(max_length=80)] | None = None
+
+
+class Blocked(Table):
+    """A picture that is blocked whatever its scores."""
+
+    sha256: Sha256
+    reason: Why
+
+
+class ListFile(Table):
+    """What was in a list's file when the policy was loaded: its digest and number of entries."""
+
+    sha256: Sha256
+    entries: int
+
+
 class Policy(Table):
-    """Thresholds for the five categories and what to do where a score alone does not decide."""
+    """Thresholds for the five categories and what to do where a score alone does not decide.
+
+    `list_files` says what was in ignore_file and block_file; it is filled in when the policy is
+    loaded.
+    """
 
     name: Annotated[Text, Field(min_length=1, max_length=80)]
     description: Annotated[Text, Field(max_length=500)] = ""
@@ -88,6 +215,18 @@ class Policy(Table):
     categories: dict[Category, Thresholds]
     rating: Annotated[tuple[Level, ...], Field(max_length=7)] = ()
     bands: Bands = Bands()
+    override: tuple[Override, ...] = ()
+    ignore: Annotated[tuple[Cleared, ...], Field(max_length=MOST_LISTED)] = ()
+    block: Annotated[tuple[Blocked, ...], Field(max_length=MOST_LISTED)] = ()
+    ignore_file: FileName | None = None
+    block_file: FileName | None = None
+    list_files: dict[Literal["ignore_file", "block_file"], ListFile] = {}
+
+    @property
+    def in_context(self) -> bool:
+        """Whether a row's decision depends on more than its scores, warnings and error."""
+        lists = self.ignore or self.block or self.ignore_file or self.block_file
+        return bool(self.override or lists)
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -106,3 +245,43 @@ class Policy(Table):
         if len({level.value for level in self.rating}) != len(self.rating):
             raise ValueError("rating: two levels have the same value")
         return self
+
+    @model_validator(mode="after")
+    def _context_holds_together(self) -> Self:
+        for name, entries in (("ignore", self.ignore), ("block", self.block)):
+            known: dict[str, Cleared | Blocked] = {}
+            for entry in entries:
+                if known.setdefault(entry.sha256, entry) != entry:
+                    raise ValueError(f"{name}: entries for {entry.sha256} contradict each other")
+        _no_two("when", [override.when for override in self.override])
+        _no_two("name", [override.label for override in self.override])
+        for number, override in enumerate(self.override):
+            if override.policy is None:
+                try:
+                    override.applied(self)
+                except ValidationError as error:
+                    raise ValueError(f"override.{number}.{first_problem(error)}") from None
+            elif override.rules and override.rules.in_context:
+                raise ValueError(f"override.{number}.policy: {NOT_NESTED}")
+        return self
+
+
+NOT_NESTED = "has overrides or lists of its own, which only the policy that is named may have"
+_NOTHING_IN_CONTEXT: dict[str, Any] = {
+    "override": (),
+    "ignore": (),
+    "block": (),
+    "ignore_file": None,
+    "block_file": None,
+    "list_files": {},
+}
+
+
+def _no_two(key: str, values: Sequence[str]) -> None:
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise ValueError(f"override.{number}.{key}: {value!r} is that of an earlier override")
+
+
+Override.model_rebuild()
+Policy.model_rebuild()

@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from itertools import islice
 from typing import IO, Any
 
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moderate.errors import PolicyError, UsageError
-from moderate.policy.decide import decide
+from moderate.policy.judge import BLOCK_LIST, CLEARED, Judge, Subject
 from moderate.policy.load import parse_policy
 from moderate.policy.model import Policy
 from moderate.report.terminal import console
@@ -60,7 +61,8 @@ def explain(results: Results, wanted: str, kept: Kept) -> dict[str, Any]:
     policy, source, notes = _policy(results.facts, kept)
     notes += _notes(results, kept)
     found = _find(results, wanted)
-    images = [_image(number, row, results, policy) for number, row in islice(found, MOST_IMAGES)]
+    judging = _judge(policy, results.facts, notes)
+    images = [_image(number, row, results, judging) for number, row in islice(found, MOST_IMAGES)]
     if not images:
         raise UsageError(_none(results, wanted))
     facts = results.facts
@@ -161,6 +163,25 @@ def _policy(facts: Mapping[str, str], kept: Kept) -> tuple[Policy | None, str | 
     return theirs, "ledger" if theirs else None, notes
 
 
+def _judge(
+    policy: Policy | None, facts: Mapping[str, str], notes: list[str]
+) -> tuple[Judge, bool] | None:
+    """What decided, on the day of the run, and whether it had lists whose entries are not kept."""
+    if policy is None:
+        return None
+    try:
+        day = date.fromisoformat(facts.get("started", "")[:10])
+    except ValueError:
+        day = None
+    gone: dict[str, Any] = {"ignore_file": None, "block_file": None, "list_files": {}}
+    try:
+        judge = Judge(policy.model_copy(update=gone), today=day)
+    except PolicyError as error:
+        notes.append(str(error))
+        return None
+    return judge, bool(policy.list_files)
+
+
 def _notes(results: Results, kept: Kept) -> list[str]:
     notes = []
     if not results.facts:
@@ -185,9 +206,13 @@ def _notes(results: Results, kept: Kept) -> list[str]:
 
 
 def _image(
-    number: int, row: Mapping[str, Any], results: Results, policy: Policy | None
+    number: int, row: Mapping[str, Any], results: Results, judging: tuple[Judge, bool] | None
 ) -> dict[str, Any]:
     exact = row["path_bytes"]
+    carried = {name: row[name] for name in results.carried}
+    path = row["path"].encode("utf-8", "backslashreplace") if exact is None else exact
+    subject = Subject(path, carried, row["sha256"])
+    policy = judging and judging[0].policy_for(subject)
     scores = {category: row[category.value] for category in CATEGORIES}
     return {
         "row": number,
@@ -195,7 +220,7 @@ def _image(
         "path_bytes": None if exact is None else base64.b64encode(exact).decode("ascii"),
         "decision": row["decision"],
         "reasons": _parts(row["reasons"]),
-        "follows": _follows(row, policy),
+        "follows": _follows(row, subject, judging),
         "scores": [
             {
                 "category": category.value,
@@ -217,14 +242,17 @@ def _image(
             name: row[name]
             for name in ("format", "width", "height", "frames", "bytes", "sha256", "duplicate_of")
         },
-        "carried": {name: _json_value(row[name]) for name in results.carried},
+        "carried": {name: _json_value(value) for name, value in carried.items()},
     }
 
 
-def _follows(row: Mapping[str, Any], policy: Policy | None) -> bool | None:
+def _follows(
+    row: Mapping[str, Any], subject: Subject, judging: tuple[Judge, bool] | None
+) -> bool | None:
     """Whether the policy decides so from what the row holds; None where that cannot be told."""
-    if policy is None:
+    if judging is None:
         return None
+    judge, lists_missing = judging
     try:
         warnings = [Warn(name) for name in _parts(row["warnings"])]
         error = None
@@ -233,8 +261,10 @@ def _follows(row: Mapping[str, Any], policy: Policy | None) -> bool | None:
     except ValueError:  # a name of another version
         return None
     scores = {category: row[category.value] for category in CATEGORIES}
-    decision, _ = decide(policy, scores, warnings, error)
-    return bool(decision == row["decision"])
+    if judge.judge(subject, scores, warnings, error).decision == row["decision"]:
+        return True
+    by_list = (row["reasons"] or "").startswith((BLOCK_LIST, CLEARED))
+    return None if by_list and lists_missing else False
 
 
 def _parts(joined: str | None) -> list[str]:

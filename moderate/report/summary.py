@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from moderate.policy.decide import asked
+from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
 from moderate.text import path_text
 from moderate.types import CATEGORIES, Decision, Origin, Row, Skipped
@@ -55,11 +56,13 @@ class Summary:
     seconds is wall clock from start to last row; startup_seconds the part of it in which torch was
     imported and the weights loaded. origins counts rows whose file was read, now or earlier.
     batch_limit is how many images a forward pass was cut down to for want of memory, limit the
-    --limit that cut the input; None where none did.
+    --limit that cut the input; None where none did. judge is what decides where the policy has
+    overrides or lists: categories are counted by each row's own thresholds.
     """
 
     audit: Audit
     policy: Policy
+    judge: Judge | None = None
     hourly_cost: float | None = None
     limit: int | None = None
     ended: datetime = datetime.min
@@ -94,7 +97,8 @@ class Summary:
             if len(examples) < EXAMPLES_KEPT:
                 examples.append(path_text(row.ref.display))
             return
-        for counts, band in zip(self.bands.values(), asked(self.policy, row.scores), strict=True):
+        policy = self.judge.policy_of(row.ref, row.facts) if self.judge else self.policy
+        for counts, band in zip(self.bands.values(), asked(policy, row.scores), strict=True):
             counts[band] += 1
 
     def count_skipped(self, skipped: Skipped) -> None:
@@ -160,7 +164,7 @@ class Summary:
                 f"Not scored by these weights: {', '.join(self.unscored_categories)}; "
                 f"policy {self.policy.name} {what}."
             )
-        return notes
+        return notes + (self.judge.notes() if self.judge else [])
 
 
 def sandbox_text(active: tuple[str, ...] | None) -> str:

@@ -163,6 +163,21 @@ def test_memory(tmp_path: Path, cache: Path) -> None:
         assert min(one["rss_peak_bytes"], one["pss_peak_bytes"]) > 10_000_000
 
 
+def test_copies_are_not_measured(tmp_path: Path, cache: Path) -> None:
+    """Only one of them would be decoded."""
+    done = bench("corpora", str(tmp_path), "--corpus", "small", "--count", "3")
+    assert done.returncode == 0, done.stderr
+    first, second, _ = sorted((tmp_path / "small-3").iterdir())
+    second.write_bytes(first.read_bytes())
+    done = bench(
+        "bound",
+        *("--cache", str(tmp_path), "--count", "3", "--repeat", "1", "--corpora", "small"),
+        *("--models", MODEL, "--backend", "torch"),
+    )
+    assert done.returncode == 1
+    assert "1 of 3 images are copies" in done.stderr
+
+
 def test_bound(tmp_path: Path, cache: Path) -> None:
     out = tmp_path / "out.json"
     done = bench(

@@ -351,7 +351,7 @@ def test_a_wrong_config_is_one_clear_line(
 def test_policy_commands(tmp_path: Path, capsys: Captured) -> None:
     assert run(["policy", "list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
-        "balanced", "strict", "permissive",
+        "balanced", "strict", "permissive", "children",
     ]  # fmt: skip
     assert run(["policy", "show", "strict"]) == 0
     Path("mine.toml").write_text(capsys.readouterr().out)

@@ -1,0 +1,58 @@
+"""`moderate decide`: decisions again, by another policy, from stored scores."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from moderate.cli import exit_codes
+from moderate.cli.messages import say
+
+
+def decide(
+    results: Annotated[
+        str,
+        typer.Argument(metavar="RESULTS", help="Rows of a scan: .csv, .parquet or .jsonl."),
+    ],
+    policy: Annotated[
+        str,
+        typer.Option(metavar="NAME|FILE", help="A preset or a TOML file: the policy to decide by."),
+    ],
+    out: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Rows to .csv, .parquet or .jsonl; - for CSV on stdout. May be repeated.",
+        ),
+    ] = None,
+    summary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Summary to .json or .md. May be repeated."),
+    ] = None,
+    fail_on: Annotated[
+        Literal["never", "review", "block"],
+        typer.Option(help="Exit with 1 when a decision is at or above this."),
+    ] = "never",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")
+    ] = False,
+) -> int:
+    """Decide on the rows of a results file by another policy; no image and no weights are needed.
+
+    Scores, carried columns and everything else stay as they are. Nothing is written over RESULTS.
+    """
+    from moderate.engine.redecide import DecideOptions, redecide
+    from moderate.report.decide import show
+    from moderate.results.open import to_stdout
+
+    options = DecideOptions(results, policy, tuple(out or ()), tuple(summary or ()))
+    made = redecide(options)
+    for note in made.notes:
+        say("warning", "source", note)
+    if not quiet:
+        show(made, sys.stderr if any(map(to_stdout, options.out)) else sys.stdout)
+        if not out:
+            typer.echo("rows     not written; add --out results.csv to keep them", err=True)
+    return exit_codes.of_scan(made.summary, fail_on, max_error_rate=1.0)

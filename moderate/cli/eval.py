@@ -1,0 +1,165 @@
+"""`moderate eval`: how good stored scores and decisions are, by labels."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from moderate.cli import exit_codes
+from moderate.cli.messages import say
+from moderate.types import Category
+
+_GATE = "Exit 1 when missed."
+
+
+def evaluate(
+    results: Annotated[
+        str,
+        typer.Argument(metavar="RESULTS", help="Rows of a scan: .csv, .parquet or .jsonl."),
+    ],
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="Labels as .csv, .parquet or .jsonl: a column path or sha256, and columns named "
+            "like categories (1, 0, empty: unknown), or decision.",
+        ),
+    ],
+    id_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of the labels that names the image: a path, a sha256, or what a column "
+            "of that name in the results holds.",
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="Whose thresholds and decisions; else those of the run."
+        ),
+    ] = None,
+    slices: Annotated[
+        list[str] | None,
+        typer.Option("--slice", metavar="COLUMN", help="Also for each value of a column."),
+    ] = None,
+    bootstrap: Annotated[
+        int,
+        typer.Option(min=0, max=100_000, metavar="N", help="Resamples for intervals; 0: none."),
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the resamples.")] = 0,
+    worst: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Mistakes of each kind to name per category.")
+    ] = 10,
+    out: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Write a report: .json, .md or .html; repeatable."),
+    ] = None,
+    min_recall: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CATEGORY=X", help=f"Least recall at review. {_GATE}"),
+    ] = None,
+    min_precision: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CATEGORY=X", help=f"Least precision at review. {_GATE}"),
+    ] = None,
+    max_false_block: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="X", help=f"Highest share of negatives blocked. {_GATE}"
+        ),
+    ] = None,
+    max_missed: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="X", help=f"Highest share of positives approved. {_GATE}"
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only missed gates and errors.")
+    ] = False,
+) -> None:
+    """Hold scores and decisions against labels: metrics with intervals, worst mistakes, gates."""
+    from moderate.evaluate.evaluation import Wanted
+    from moderate.evaluate.evaluation import evaluate as hold
+    from moderate.evaluate.labels import read_labels
+    from moderate.report.evaluation import formats, show
+    from moderate.results.atomic import write_atomic
+    from moderate.results.read import read_results
+
+    wanted = Wanted(
+        _limits("--min-recall", min_recall),
+        _limits("--min-precision", min_precision),
+        max_false_block,
+        max_missed,
+    )
+    targets = out or []
+    _check(targets)
+    found = hold(
+        read_results(results),
+        read_labels(labels, id_column),
+        wanted,
+        policy=policy,
+        slices=slices or (),
+        resamples=bootstrap,
+        seed=seed,
+        worst=worst,
+    )
+    for target in targets:
+        text = formats()[os.path.splitext(target)[1].lower()](found)
+        write_atomic(target, text.encode("utf-8", "backslashreplace"))
+    if not quiet:
+        show(found, sys.stdout)
+        sys.stdout.flush()
+    for gate in found.gates:
+        if not gate.passed:
+            say("error", "gate", gate.line, gate=gate.name, wanted=gate.wanted)
+    if not found.passed:
+        raise typer.Exit(exit_codes.FOUND)
+
+
+def _limits(option: str, given: Sequence[str] | None) -> dict[Category, float]:
+    """Limits by category from CATEGORY=X. Raises UsageError."""
+    from moderate.errors import UsageError
+    from moderate.text import one_line
+
+    limits: dict[Category, float] = {}
+    for text in given or ():
+        name, _, number = text.partition("=")
+        try:
+            category, limit = Category(name.strip()), float(number)
+            if not 0 <= limit <= 1:
+                raise ValueError
+        except ValueError:
+            raise UsageError(
+                f"{option} {one_line(text, 60)}: write CATEGORY=X, as nudity=0.95, X from 0 to 1; "
+                f"categories are {', '.join(Category)}"
+            ) from None
+        if category in limits:
+            raise UsageError(f"{option}: {category} is given twice")
+        limits[category] = limit
+    return limits
+
+
+def _check(targets: Sequence[str]) -> None:
+    """Refuse, before any work, what could not be written. Raises UsageError and OutputError."""
+    from moderate.errors import UsageError
+    from moderate.report.evaluation import formats
+    from moderate.results.open import check_place
+    from moderate.results.remote import is_remote, shown_target
+    from moderate.text import printable
+
+    known = formats()
+    for target in targets:
+        if is_remote(target):
+            raise UsageError(f"--out {shown_target(target)}: reports are written to local files")
+        if os.path.splitext(target)[1].lower() not in known:
+            raise UsageError(
+                f"--out {printable(target)}: the suffix decides the format; use one of "
+                f"{', '.join(known)}"
+            )
+        check_place(target)

@@ -1,0 +1,150 @@
+"""`moderate tune`: thresholds and a calibration out of labels, with evidence."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from moderate.cli.messages import say
+from moderate.errors import InputError, UsageError
+from moderate.types import Category
+
+if TYPE_CHECKING:
+    from moderate.evaluate.calibrate import Calibrated
+
+
+def tune(
+    results: Annotated[
+        str,
+        typer.Argument(metavar="RESULTS", help="Rows of a scan: .csv, .parquet or .jsonl."),
+    ],
+    labels: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="As eval reads them, of images chosen at random."),
+    ],
+    target_recall: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="Positives that are at least reviewed; else 0.95."),
+    ] = None,
+    max_false_block: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="Negatives that are blocked, at most; else as in --policy."),
+    ] = None,
+    max_review_share: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="Refuse what sends more of all images to review."),
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option(metavar="C", help="That all bounds hold together.")
+    ] = 0.95,
+    holdout: Annotated[
+        float, typer.Option(metavar="R", help="Share of labels that only check the proposal.")
+    ] = 0.3,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the split.")] = 0,
+    category: Annotated[
+        list[Category] | None,
+        typer.Option(metavar="CATEGORY", help="Tune this one alone. May be repeated."),
+    ] = None,
+    policy: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="What the new policy is based on.")
+    ] = "balanced",
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE.toml", help="Where to write the new policy.")
+    ] = None,
+    calibrate: Annotated[
+        Literal["temperature", "isotonic"] | None,
+        typer.Option(help="Fit a calibration and write it into a copy of the bundle."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|DIR", help="With --calibrate: the bundle of the results."),
+    ] = None,
+    bundle_out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="With --calibrate: where the copy goes.")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The labels' column of ids.")
+    ] = None,
+    assume_random: Annotated[
+        bool, typer.Option("--assume-random", help="Take labels of a chosen sample as they are.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Propose thresholds that meet an aim, with bounds that hold on images not seen yet.
+
+    With --calibrate, thresholds are those of the calibrated scores, for the copy of the bundle.
+    """
+    from moderate.classify.bundle import load_bundle
+    from moderate.evaluate import evidence as files
+    from moderate.evaluate.calibrate import fit, write_copy
+    from moderate.evaluate.tune import Aim
+    from moderate.evaluate.tune import tune as choose
+    from moderate.policy.load import load_policy
+    from moderate.report import tuning as report
+    from moderate.results.atomic import write_atomic
+    from moderate.results.open import check_place
+    from moderate.results.read import read_results
+    from moderate.text import printable
+
+    aim = Aim(
+        0.95 if target_recall is None else target_recall,
+        max_false_block,
+        max_review_share,
+        confidence,
+        holdout,
+        seed,
+    )
+    aim.check()
+    if calibrate is None and (weights is not None or bundle_out is not None):
+        raise UsageError("--weights and --bundle-out go with --calibrate")
+    if calibrate is not None and (weights is None or bundle_out is None):
+        raise UsageError("--calibrate needs --weights, the bundle, and --bundle-out, its copy")
+    if out is not None:
+        if not out.lower().endswith(".toml"):
+            raise UsageError(f"--out {printable(out)}: a policy is a .toml file")
+        check_place(out)
+    base = load_policy(policy)
+    evidence = files.gather(
+        read_results(results),
+        labels,
+        categories=category or (),
+        seed=seed,
+        id_column=id_column,
+        assume_random=assume_random,
+    )
+    calibrated: list[Calibrated] = []
+    bundle = None
+    if weights is not None and calibrate is not None:
+        bundle = load_bundle(weights)
+        calibrated = fit(evidence, bundle, calibrate, holdout)
+        if not as_json:
+            report.show_calibrated(calibrated, sys.stdout)
+        evidence = files.calibrated(evidence, calibrated)
+    tuning = None
+    asked = (target_recall, max_false_block, max_review_share, out)
+    if bundle is None or any(value is not None for value in asked):
+        tuning = choose(evidence.labelled, evidence.scores, base.policy, aim)
+    problem = tuning.problem if tuning else None
+    if bundle is not None and bundle_out is not None and problem is None:
+        kept = {each.category: each.calibration for each in calibrated if each.calibration}
+        copy = write_copy(bundle, kept, bundle_out)
+        evidence = replace(evidence, weights=copy.name, weights_sha256=copy.sha256)
+    if as_json:
+        typer.echo(json.dumps(report.as_json(tuning, evidence, calibrated), indent=2))
+    elif tuning:
+        report.show(tuning, evidence, sys.stdout)
+    if problem is not None:
+        raise InputError(f"nothing is written: {problem}")
+    if tuning is None:
+        return
+    if out is None:
+        if not as_json:
+            say("info", "not_written", "the policy is not written; add --out FILE.toml to keep it")
+        return
+    text = files.policy_text(base, tuning, evidence)
+    files.check_policy(text, out)
+    write_atomic(out, text.encode())

@@ -1,0 +1,1 @@
+"""Scores held against what people say: labels, metrics, thresholds and calibration."""

@@ -1,0 +1,466 @@
+"""What people say about images, read from a file and joined to the rows of a scan.
+
+A label is about one image and one category; what is not labelled is unknown, never negative.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moderate.errors import InputError, UsageError
+from moderate.results.open import SUFFIXES
+from moderate.results.read import Results
+from moderate.text import one_line, printable
+from moderate.types import CATEGORIES, Category, Decision, Status
+
+UNKNOWN = -1
+"""Stands for no label; a positive one is 1, a negative one 0."""
+
+DECISIONS: tuple[Decision, ...] = tuple(Decision)
+"""What the numbers 0, 1 and 2 stand for where decisions are an array."""
+
+_POSITIVE = ("1", "1.0", "true", "yes", "positive")
+_NEGATIVE = ("0", "0.0", "false", "no", "negative")
+_NO_LABEL = ("", "null", "unknown", "?", "none", "nan", "na", "n/a")
+_TRUTH = (
+    dict.fromkeys(_POSITIVE, 1) | dict.fromkeys(_NEGATIVE, 0) | dict.fromkeys(_NO_LABEL, UNKNOWN)
+)
+_EXPECTED = {decision.value: number for number, decision in enumerate(DECISIONS)} | dict.fromkeys(
+    _NO_LABEL, UNKNOWN
+)
+_ID_COLUMNS = ("path", "sha256")
+_OF_A_SAMPLE = ("chosen_by", "chosen_for", "inclusion_probability")
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+_HERE = r"^(\./+)+"
+_SHOWN = 3  # ids that an error names
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of images, each image once, in the order of the file.
+
+    ids (n) are values of the results' column `by`, paths without a leading `./`. values gives
+    for every category an int8 array (n) of 1 positive, 0 negative, -1 unknown; expected (int8, n)
+    is an index of DECISIONS, or -1. labelled are the categories that the file is about, ignored
+    the columns that say nothing here, repeated how many lines were about an image named before.
+    blank are images of the file that no label is known of; they are not among the n. chosen_by is
+    how `moderate sample` chose the images, where the file says so.
+    """
+
+    path: str
+    by: str
+    ids: tuple[str, ...]
+    values: Mapping[Category, NDArray[np.int8]]
+    expected: NDArray[np.int8]
+    labelled: tuple[Category, ...]
+    ignored: tuple[str, ...] = ()
+    repeated: int = 0
+    blank: int = 0
+    chosen_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The rows of results that have a label, in their order: arrays of n, one value a row.
+
+    rows: index in the results, from 0. labels: int8 per category as in `Labels`. scores: float32
+    per category, NaN where not scored. expected and decisions: int8, index of DECISIONS (expected
+    may be -1). errors: the row has an error, and so no scores. copies: an earlier one of these rows
+    is of the same bytes. columns: what `join` was asked to bring along, an Arrow table.
+    unmatched: labels without a row. unlabelled: rows without a label.
+    """
+
+    rows: NDArray[np.int64]
+    paths: tuple[str, ...]
+    labels: Mapping[Category, NDArray[np.int8]]
+    scores: Mapping[Category, NDArray[np.float32]]
+    expected: NDArray[np.int8]
+    decisions: NDArray[np.int8]
+    errors: NDArray[np.bool_]
+    copies: NDArray[np.bool_]
+    columns: Any
+    unmatched: int
+    unlabelled: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class _Read(NamedTuple):
+    """A file as columns; `where` names the line or row of an index."""
+
+    columns: dict[str, Sequence[Any]]
+    where: Callable[[int], str]
+
+
+def read_labels(path: str, id_column: str | None = None) -> Labels:
+    """Labels in a .csv, .parquet or .jsonl file.
+
+    Images are named by a column `path` or `sha256`, or by `id_column`. Labels stand in columns
+    named like the categories and in `decision`, or, one a line, in `category` and `label`. Raises
+    UsageError for another suffix, and InputError, naming line and value, for what is no label, for
+    labels that contradict each other, and for a file without labels.
+    """
+    shown = _shown(path)
+    read = _read(path)
+    names = _names(shown, read.columns)
+    named = id_column if id_column in read.columns else names.get(_normal(id_column or ""))
+    if id_column is None:
+        named = next((names[name] for name in _ID_COLUMNS if name in names), None)
+    if named is None:
+        wanted = f"column {one_line(id_column, 60)!r}" if id_column else "column path or sha256"
+        hint = "" if id_column else "; name the column of ids (--id-column)"
+        raise InputError(f"{shown} has no {wanted} but {_listed(read.columns)}{hint}")
+    if not read.columns[named]:
+        raise InputError(f"{shown} has no labels: there are no lines after the column names")
+    by, ids = _ids(shown, read, named)
+    found = _found(shown, read, names, named)
+    unique: dict[str, int] = {}
+    codes = np.array([unique.setdefault(each, len(unique)) for each in ids], np.int64)
+    texts = tuple(unique)
+    merge = _Merge(shown, read.where, texts, codes)
+    values = {
+        category: merge.merged(category.value, found.values[category])
+        if category in found.values
+        else np.full(len(texts), UNKNOWN, np.int8)
+        for category in CATEGORIES
+    }
+    expected = np.full(len(texts), UNKNOWN, np.int8)
+    if found.expected is not None:
+        expected = merge.merged("decision", found.expected)
+    known = np.stack([*values.values(), expected]).max(axis=0) != UNKNOWN
+    if not known.any():
+        raise InputError(f"{shown} labels nothing: every value is unknown")
+    return Labels(
+        path=path,
+        by=by,
+        ids=tuple(compress(texts, known)),
+        values={category: array[known] for category, array in values.items()},
+        expected=expected[known],
+        labelled=tuple(name for name in CATEGORIES if (values[name] != UNKNOWN).any()),
+        ignored=found.ignored,
+        repeated=len(codes) - len(texts),
+        blank=len(texts) - int(known.sum()),
+        chosen_by=tuple(
+            sorted({_text(value) for value in read.columns.get("chosen_by", ())} - {""})
+        ),
+    )
+
+
+def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joined:
+    """The labelled rows of `results`; `columns` of theirs are brought along.
+
+    An image that has several rows gives each of them its label. Raises InputError where no label
+    is of any row, naming one of each, and for what `Results.table` refuses.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    own = ["path", "sha256", "status", "decision", *CATEGORIES]
+    extra = [name for name in dict.fromkeys(columns) if name not in own]
+    by = labels.by
+    if by not in own:
+        by = by if by in results.carried else "path"
+        extra += [by] if by not in [*own, *extra] else []
+    table = results.table([*own, *extra])
+    if not table.num_rows:
+        raise InputError(f"{_shown(results.path)} has no rows")
+    theirs = _row_ids(table[by], by)
+    found = pc.index_in(theirs, pa.array(labels.ids, pa.string())).combine_chunks()
+    found = found.to_numpy(zero_copy_only=False).astype(np.float64)
+    rows = np.flatnonzero(~np.isnan(found)).astype(np.int64)
+    if not len(rows):
+        one = next((text for text in theirs.to_pylist() if text), "none at all")
+        raise InputError(
+            f"no label of {_shown(labels.path)} is of a row of {_shown(results.path)}: the labels "
+            f"have {by} {one_line(labels.ids[0], 80)!r}, the rows {one_line(one, 80)!r}"
+        )
+    which = found[rows].astype(np.int64)
+    table = table.take(pa.array(rows))
+    digests = table["sha256"].to_pylist()
+    numbers = {decision.value: number for number, decision in enumerate(DECISIONS)}
+    return Joined(
+        rows=rows,
+        paths=tuple(table["path"].to_pylist()),
+        labels={name: values[which] for name, values in labels.values.items()},
+        scores={name: table[name].to_numpy().astype(np.float32) for name in CATEGORIES},
+        expected=labels.expected[which],
+        decisions=np.array([numbers[text] for text in table["decision"].to_pylist()], np.int8),
+        errors=np.array([text != Status.OK for text in table["status"].to_pylist()], np.bool_),
+        copies=_copies(digests),
+        columns=table.select(list(dict.fromkeys(columns))),
+        unmatched=len(labels.ids) - len(np.unique(which)),
+        unlabelled=len(theirs) - len(rows),
+    )
+
+
+def _row_ids(column: Any, by: str) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        texts = column.cast(pa.string())
+    except pa.ArrowException:
+        raise InputError(f"column {one_line(by, 60)!r} of the results holds no ids") from None
+    return texts if by == "sha256" else pc.replace_substring_regex(texts, _HERE, "")
+
+
+def _copies(digests: Sequence[str | None]) -> NDArray[np.bool_]:
+    seen: set[str] = set()
+    copies = np.zeros(len(digests), np.bool_)
+    for index, digest in enumerate(digests):
+        if digest is not None:
+            copies[index] = digest in seen
+            seen.add(digest)
+    return copies
+
+
+class _Found(NamedTuple):
+    """Labels line by line, before lines about one image are put together."""
+
+    values: dict[Category, NDArray[np.int8]]
+    expected: NDArray[np.int8] | None
+    ignored: tuple[str, ...]
+
+
+def _found(shown: str, read: _Read, names: Mapping[str, str], named: str) -> _Found:
+    used = {named}
+    values: dict[Category, NDArray[np.int8]] = {}
+    for category in CATEGORIES:
+        if category in names:
+            column = names[category]
+            values[category] = _numbers(shown, read, column, _TRUTH, "1, 0 or empty")
+            used.add(column)
+    if {"category", "label"} <= names.keys() and not values:
+        values = _long(shown, read, names["category"], names["label"])
+        used |= {names["category"], names["label"]}
+    expected = None
+    if "decision" in names:
+        column = names["decision"]
+        expected = _numbers(shown, read, column, _EXPECTED, "approve, review, block or empty")
+        used.add(column)
+    if not values and expected is None:
+        wanted = ", ".join(CATEGORIES)
+        raise InputError(
+            f"{shown} has no column of labels ({wanted}, decision; or category and label) but "
+            f"{_listed(read.columns)}"
+        )
+    used |= {*_ID_COLUMNS, *_OF_A_SAMPLE}
+    ignored = tuple(name for name in read.columns if name not in used)
+    return _Found(values, expected, ignored)
+
+
+def _long(shown: str, read: _Read, category: str, label: str) -> dict[Category, NDArray[np.int8]]:
+    by_name = {name.value: number for number, name in enumerate(CATEGORIES)}
+    which = _numbers(shown, read, category, by_name, f"one of {', '.join(CATEGORIES)}")
+    truth = _numbers(shown, read, label, _TRUTH, "1, 0 or empty")
+    return {
+        name: np.where(which == number, truth, UNKNOWN).astype(np.int8)
+        for number, name in enumerate(CATEGORIES)
+        if (which == number).any()
+    }
+
+
+def _numbers(
+    shown: str, read: _Read, column: str, meanings: Mapping[str, int], wanted: str
+) -> NDArray[np.int8]:
+    """What a column's values stand for. Raises InputError for the first that stands for nothing."""
+    known: dict[Any, int | None] = {}
+    made = np.empty(len(read.columns[column]), np.int8)
+    for index, value in enumerate(read.columns[column]):
+        try:
+            number = known[value]
+        except KeyError:
+            number = known[value] = meanings.get(_text(value))
+        except TypeError:  # a list
+            number = None
+        if number is None:
+            text = one_line(str(value), 40)
+            reason = f"{one_line(column, 60)}: {text!r} is no label; write {wanted}"
+            raise InputError(f"{read.where(index)} of {shown}: {reason}")
+        made[index] = number
+    return made
+
+
+def _ids(shown: str, read: _Read, column: str) -> tuple[str, list[str]]:
+    """The results' column that they are of, and the ids."""
+    ids = []
+    for index, value in enumerate(read.columns[column]):
+        text = value.strip() if isinstance(value, str) else value
+        if isinstance(text, bool | float | bytes | list | dict) or text is None or text == "":
+            what = "is empty" if text is None or text == "" else "is no text"
+            raise InputError(f"{read.where(index)} of {shown}: {one_line(column, 60)} {what}")
+        ids.append(str(text).encode("utf-8", "backslashreplace").decode())  # as results have it
+    digest = _normal(column) == "sha256"
+    if digest:
+        wrong = next((i for i, text in enumerate(ids) if not _DIGEST.fullmatch(text)), None)
+        if wrong is not None:
+            reason = f"sha256: {one_line(ids[wrong], 40)!r} is not 64 hexadecimal digits"
+            raise InputError(f"{read.where(wrong)} of {shown}: {reason}")
+    elif _normal(column) != "path":
+        digest = all(map(_DIGEST.fullmatch, ids))
+    if digest:
+        return "sha256", [text.lower() for text in ids]
+    here = re.compile(_HERE)
+    by = "path" if _normal(column) == "path" else column
+    return by, [here.sub("", text) for text in ids]
+
+
+class _Merge(NamedTuple):
+    """Lines put together by the image that they are about: `codes` gives each line's."""
+
+    shown: str
+    where: Callable[[int], str]
+    ids: Sequence[str]
+    codes: NDArray[np.int64]
+
+    def merged(self, what: str, values: NDArray[np.int8]) -> NDArray[np.int8]:
+        """One value an image. Raises InputError where two known ones differ."""
+        known = np.flatnonzero(values != UNKNOWN)
+        made = np.full(len(self.ids), UNKNOWN, np.int8)
+        made[self.codes[known]] = values[known]
+        differing = known[made[self.codes[known]] != values[known]]
+        if not len(differing):
+            return made
+        images = list(dict.fromkeys(self.codes[differing].tolist()))
+        listed = ", ".join(repr(one_line(self.ids[code], 80)) for code in images[:_SHOWN])
+        more = f" and {len(images) - _SHOWN} more" if len(images) > _SHOWN else ""
+        first = known[self.codes[known] == images[0]]
+        other = first[values[first] != values[first[0]]][0]
+        lines = f"{self.where(int(first[0]))} and {self.where(int(other))}"
+        raise InputError(
+            f"{self.shown} contradicts itself about {what} of {listed}{more}: see {lines}"
+        )
+
+
+def _names(shown: str, columns: Mapping[str, Any]) -> dict[str, str]:
+    """Columns by their names in lower case, with `_` between words."""
+    names: dict[str, str] = {}
+    for column in columns:
+        if names.setdefault(_normal(column), column) != column:
+            one, two = one_line(names[_normal(column)], 60), one_line(column, 60)
+            raise InputError(f"{shown} has two columns for the same: {one!r} and {two!r}")
+    return names
+
+
+def _normal(column: str) -> str:
+    return re.sub(r"[\s-]+", "_", column.strip().lower())
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip().lower()
+
+
+def _listed(columns: Collection[str]) -> str:
+    return ", ".join(repr(one_line(name, 40)) for name in list(columns)[:12])
+
+
+# Files ------------------------------------------------------------------------------------------
+
+
+def _read(path: str) -> _Read:
+    suffix = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
+    if suffix is None:
+        raise UsageError(
+            f"{_shown(path)} is no file of labels: the suffix is one of {', '.join(SUFFIXES)}"
+        )
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    try:
+        if not os.path.isfile(path):
+            os.stat(path)
+            raise InputError(f"cannot read {_shown(path)}: not a regular file")
+        if not os.path.getsize(path):
+            raise InputError(f"{_shown(path)} is empty: it has no labels")
+        return readers[suffix](path)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{_shown(path)} is not UTF-8 ({error.reason})") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"cannot read {_shown(path)}: {one_line(reason)}") from None
+
+
+def _read_csv(path: str) -> _Read:
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader, [])
+            for row in reader:
+                if not row:  # an empty line, as editors leave at the end
+                    continue
+                if len(row) != len(header):
+                    cells = f"{len(row)} cells where {len(header)} are expected"
+                    raise InputError(f"line {reader.line_num} of {_shown(path)}: {cells}")
+                rows.append(row)
+                lines.append(reader.line_num)
+        except csv.Error as error:
+            where = f"line {reader.line_num} of {_shown(path)}"
+            raise InputError(f"{where}: not CSV: {one_line(str(error))}") from None
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
+    cells_of: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(header)
+    return _Read(dict(zip(header, cells_of, strict=True)), lambda index: f"line {lines[index]}")
+
+
+def _read_jsonl(path: str) -> _Read:
+    lines: list[int] = []
+    rows: list[dict[str, Any]] = []
+    for number, value in _objects(path):
+        rows.append(value)
+        lines.append(number)
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns: dict[str, Sequence[Any]] = {name: [row.get(name) for row in rows] for name in names}
+    if not columns:
+        raise InputError(f"{_shown(path)} is empty: it has no labels")
+    return _Read(columns, lambda index: f"line {lines[index]}")
+
+
+def _objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            where = f"line {number} of {_shown(path)}"
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+                raise InputError(f"{where}: not JSON: {one_line(reason)}") from None
+            if not isinstance(value, dict):
+                raise InputError(f"{where}: no JSON object")
+            yield number, value
+
+
+def _read_parquet(path: str) -> _Read:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pa.OSFile(os.fsencode(path)) as source:
+            table = pq.ParquetFile(source, page_checksum_verification=True).read()
+        names = table.column_names
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
+        wanted = [name for name in names if not pa.types.is_nested(table.schema.field(name).type)]
+        columns: dict[str, Sequence[Any]] = {name: table[name].to_pylist() for name in wanted}
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        reason = one_line(str(error))
+        raise InputError(f"{_shown(path)} is not readable Parquet: {reason}") from None
+    return _Read(columns, lambda index: f"row {index + 1}")
+
+
+def _shown(path: str) -> str:
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))

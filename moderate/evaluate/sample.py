@@ -1,0 +1,202 @@
+"""Which scored images to label: the undecided ones, a random sample, or so many of each band."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moderate.errors import InputError
+from moderate.policy.model import Policy
+from moderate.results.read import Results
+from moderate.text import printable
+from moderate.types import CATEGORIES, Category, Decision, Status
+
+By = Literal["uncertainty", "random", "band"]
+
+HEADER = (
+    *("path", "sha256", *(category.value for category in CATEGORIES)),
+    *("chosen_by", "chosen_for", "inclusion_probability"),
+)
+"""Columns of a template: the five in the middle are for whoever labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One image to label. reason says for which category or band it was taken.
+
+    probability is how likely this image was to be taken, None where it was no matter of chance.
+    """
+
+    path: str
+    sha256: str | None
+    reason: str
+    probability: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The images to label, in the order to label them, and how many were there to choose from.
+
+    errors, duplicates and unscored are rows that were left out.
+    """
+
+    by: By
+    chosen: tuple[Chosen, ...]
+    eligible: int
+    errors: int
+    duplicates: int
+    unscored: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows to choose from, as Arrow columns; `scores` is rows x categories, NaN: not scored.
+
+    decisions are numbers: of Decision, mildest first. order is random, but an image's own.
+    """
+
+    paths: Any
+    digests: Any
+    decisions: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    order: NDArray[np.uint64]
+
+    def chosen(self, row: int, reason: str, probability: float | None) -> Chosen:
+        """What is told of a row."""
+        path, digest = self.paths[row].as_py(), self.digests[row].as_py()
+        return Chosen(path, digest, reason, probability)
+
+
+def sample(
+    results: Results,
+    policy: Policy,
+    *,
+    by: By,
+    count: int,
+    seed: int = 0,
+    category: Category | None = None,
+) -> Sample:
+    """Choose `count` images (with band: of each band), by these categories or this one.
+
+    The same for the same seed, however the rows are ordered. Raises InputError where there is
+    nothing to choose from.
+    """
+    rows, left_out = _eligible(results, seed, category)
+    considered = CATEGORIES if category is None else (category,)
+    if by == "random":
+        chosen = _random(rows, np.arange(len(rows.order)), count, "all")
+    elif by == "band":
+        chosen = _by_band(rows, policy, count, category)
+    else:
+        chosen = _uncertain(rows, policy, count, considered)
+    return Sample(by, tuple(chosen), len(rows.order), *left_out)
+
+
+def as_csv(taken: Sample) -> str:
+    """A template: a row an image, with empty columns for the labels (1, 0, or empty: unknown)."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(HEADER)
+    for one in taken.chosen:
+        probability = "" if one.probability is None else repr(one.probability)
+        unknown = [""] * len(CATEGORIES)
+        writer.writerow([one.path, one.sha256, *unknown, taken.by, one.reason, probability])
+    return buffer.getvalue()
+
+
+def order_of(identity: str, seed: int) -> int:
+    """A number that is random for a seed but always the same for an image: 64 bits."""
+    digest = hashlib.blake2b(f"{seed} {identity}".encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "big")
+
+
+def _eligible(
+    results: Results, seed: int, category: Category | None
+) -> tuple[_Rows, tuple[int, int, int]]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = ["path", "sha256", "status", "decision", "duplicate_of", *CATEGORIES]
+    table = results.table(names).combine_chunks()
+    if not table.num_rows:
+        raise InputError(f"{printable(results.path)} has no rows to choose from")
+    scores = np.stack(
+        [table[name].to_numpy().astype(np.float32, copy=False) for name in CATEGORIES], axis=1
+    )
+    counted = scores if category is None else scores[:, [CATEGORIES.index(category)]]
+    scored = ~np.isnan(counted).all(axis=1)
+    fine = pc.equal(table["status"], Status.OK.value).to_numpy()
+    first = pc.is_null(table["duplicate_of"]).to_numpy()
+    rows = np.flatnonzero(fine & scored & first)
+    identities = pc.coalesce(table["sha256"], table["path"]).take(pa.array(rows)).to_pylist()
+    if len(set(identities)) < len(identities):
+        # Copies of other runs, in a file put together of several: the least path stays.
+        paths = table["path"].take(pa.array(rows)).to_pylist()
+        least: dict[str, int] = {}
+        for index, identity in enumerate(identities):
+            if paths[index] <= paths[least.setdefault(identity, index)]:
+                least[identity] = index
+        kept = sorted(least.values())
+        rows, identities = rows[kept], [identities[index] for index in kept]
+    if not len(rows):
+        where = f" for {category}" if category else ""
+        raise InputError(f"{printable(results.path)} has no image that was scored{where}")
+    taken = table.select(["path", "sha256", "decision"]).take(pa.array(rows)).combine_chunks()
+    decisions = pc.index_in(taken["decision"], pa.array([d.value for d in Decision])).to_numpy()
+    order = np.fromiter((order_of(text, seed) for text in identities), np.uint64, len(rows))
+    errors, unscored = int((~fine).sum()), int((fine & ~scored).sum())
+    duplicates = table.num_rows - errors - unscored - len(rows)
+    chosen_from = _Rows(taken["path"], taken["sha256"], decisions, scores[rows], order)
+    return chosen_from, (errors, duplicates, unscored)
+
+
+def _random(rows: _Rows, among: NDArray[np.int64], count: int, reason: str) -> list[Chosen]:
+    taken = among[np.argsort(rows.order[among], kind="stable")[:count]].tolist()
+    probability = len(taken) / max(len(among), 1)
+    return [rows.chosen(row, reason, probability) for row in taken]
+
+
+def _by_band(rows: _Rows, policy: Policy, count: int, category: Category | None) -> list[Chosen]:
+    bands = rows.decisions
+    if category is not None:
+        limits = policy.categories[category]
+        scores = rows.scores[:, CATEGORIES.index(category)]
+        review, block = np.float32(limits.review), np.float32(limits.block)
+        bands = (scores >= review).astype(np.int64) + (scores >= block)
+    prefix = f"{category} " if category else ""
+    chosen: list[Chosen] = []
+    for number, decision in enumerate(Decision):
+        among = np.flatnonzero(bands == number)
+        chosen += _random(rows, among, count, f"{prefix}{decision.value}")
+    return chosen
+
+
+def _uncertain(
+    rows: _Rows, policy: Policy, count: int, categories: Sequence[Category]
+) -> list[Chosen]:
+    """In turn, each category's image that is nearest to one of its thresholds."""
+    queues = []
+    for category in categories:
+        limits = policy.categories[category]
+        scores = rows.scores[:, CATEGORIES.index(category)].astype(np.float64)
+        distance = np.minimum(abs(scores - limits.review), abs(scores - limits.block))
+        ranked = np.lexsort((rows.order, distance))[: int((~np.isnan(distance)).sum())]
+        # Others take at most so many of them away.
+        queues.append((category, iter(ranked[: count * len(categories)].tolist())))
+    taken: dict[int, Category] = {}
+    while queues and len(taken) < count:
+        for queue in list(queues):
+            category, ranked_rows = queue
+            row = next((row for row in ranked_rows if row not in taken), None)
+            if row is None:
+                queues.remove(queue)
+            elif len(taken) < count:
+                taken[row] = category
+    return [rows.chosen(row, category.value, None) for row, category in taken.items()]

@@ -1,0 +1,149 @@
+"""Pictures that are cleared or blocked by their SHA-256, from a policy and the files it names."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from functools import lru_cache
+from typing import Literal, NamedTuple, TypeVar
+
+from moderate.errors import PolicyError
+from moderate.policy.model import ListFile, Policy, sha256_digits
+from moderate.text import one_line, printable
+
+_Entry = TypeVar("_Entry")
+_Key = Literal["ignore_file", "block_file"]
+_MOST_REASON = 200  # characters
+
+
+class Clearance(NamedTuple):
+    """Why a picture is cleared, and from which day on it no longer is."""
+
+    reason: str
+    expires: date
+
+    def is_expired(self, today: date) -> bool:
+        """Whether it is without effect on this day."""
+        return today >= self.expires
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Entries by SHA-256 in lower case: clearances, also expired ones, and reasons for a block."""
+
+    cleared: Mapping[str, Clearance] = field(default_factory=dict)
+    blocked: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_lists(policy: Policy, base: str | None) -> tuple[Lists, dict[_Key, ListFile]]:
+    """The lists of a policy with those of its files, and what those files were.
+
+    base is the folder that the files' names start from. Raises PolicyError without the policy's
+    name: for what cannot be read, is no entry, or contradicts another one.
+    """
+    files: dict[_Key, ListFile] = {}
+    cleared = {entry.sha256: Clearance(entry.reason, entry.expires) for entry in policy.ignore}
+    blocked = {entry.sha256: entry.reason for entry in policy.block}
+    if policy.ignore_file:
+        data = _read("ignore_file", policy.ignore_file, base)
+        found = _entries("ignore_file", policy.ignore_file, data, ("expires",), _clearance)
+        files["ignore_file"] = _take(cleared, found, data)
+    if policy.block_file:
+        data = _read("block_file", policy.block_file, base)
+        found_blocked = _entries("block_file", policy.block_file, data, (), _reason)
+        files["block_file"] = _take(blocked, found_blocked, data)
+    for key, was in policy.list_files.items():
+        if files.get(key) != was:
+            raise PolicyError(f"{key} changed since the policy was loaded")
+    return Lists(cleared, blocked), files
+
+
+def beside(name: str, base: str | None) -> str:
+    """The path of a file that a policy names. Raises PolicyError where it could be any."""
+    if base is None and not os.path.isabs(name):
+        raise PolicyError(
+            f"{printable(name)!r} is relative to the policy's file, which is not known"
+        )
+    return os.path.join(base or "", name)
+
+
+def _read(key: str, name: str, base: str | None) -> bytes:
+    try:
+        path = beside(name, base)
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, PolicyError) as error:
+        raise PolicyError(f"{key} cannot be read: {error}") from None
+
+
+def _entries(
+    key: str,
+    name: str,
+    data: bytes,
+    more: tuple[str, ...],
+    entry: Callable[[Mapping[str, str]], _Entry],
+) -> Iterator[tuple[str, str, _Entry]]:
+    """Place, SHA-256 and entry of each record of a CSV file that has the columns asked for."""
+    where = f"{key} {printable(name)}"
+    wanted = ("sha256", "reason", *more)
+    try:
+        records = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        header = [cell.strip().lower() for cell in next(records, [])]
+        if missing := [column for column in wanted if header.count(column) != 1]:
+            raise PolicyError(
+                f"{where}: the first line must name the columns {', '.join(wanted)} once each; "
+                f"see {', '.join(missing)}"
+            )
+        places = [(column, header.index(column)) for column in wanted]
+        for record in records:
+            if not record:
+                continue
+            place = f"{where}, line {records.line_num}"
+            if len(record) != len(header):
+                raise PolicyError(
+                    f"{place}: {len(record)} cells where the header has {len(header)}"
+                )
+            cells = {column: record[index].strip() for column, index in places}
+            try:
+                yield place, sha256_digits(cells["sha256"]), entry(cells)
+            except ValueError as error:
+                raise PolicyError(f"{place}: {error}") from None
+    except UnicodeDecodeError:
+        raise PolicyError(f"{where}: not UTF-8") from None
+    except csv.Error as error:
+        raise PolicyError(f"{where}, line {records.line_num}: {one_line(str(error))}") from None
+
+
+def _take(
+    entries: dict[str, _Entry], found: Iterator[tuple[str, str, _Entry]], data: bytes
+) -> ListFile:
+    count = 0
+    for place, digest, entry in found:
+        count += 1
+        if entries.setdefault(digest, entry) != entry:
+            raise PolicyError(f"{place}: contradicts another entry for {digest}")
+    return ListFile(sha256=hashlib.sha256(data).hexdigest(), entries=count)
+
+
+def _reason(cells: Mapping[str, str]) -> str:
+    reason = one_line(cells["reason"], _MOST_REASON)
+    if not reason:
+        raise ValueError("there is no reason")
+    return reason
+
+
+def _clearance(cells: Mapping[str, str]) -> Clearance:
+    return Clearance(_reason(cells), _day(cells["expires"]))
+
+
+@lru_cache(maxsize=1024)
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"expires: a date is 2027-01-31, not {one_line(text, 40)!r}") from None

@@ -1,0 +1,129 @@
+"""Which rows an override is for: a glob on their path, or the value of a carried column."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from moderate.sources.directory import GlobPattern
+
+_COLUMN = re.compile(r"(\S.*?)\s+(!?=)(?:\s+(\S.*?))?\s*", re.DOTALL)
+_WILD = re.compile(rb"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class PathCondition:
+    """A glob by the rules of --include, on the whole path or on what is below any folder of it.
+
+    Without a slash it is held against the name. One that starts with `/`, `./` or `SCHEME://` is
+    held against the whole path from its start; URLs count without query. What holds for an archive
+    or a video holds for its members and frames.
+    """
+
+    glob: GlobPattern
+    start: bytes | None
+    literal: bytes
+
+    def holds(self, path: bytes, columns: Mapping[str, Any]) -> bool:
+        """Whether the row of this display path is meant."""
+        if self.literal not in path:
+            return False
+        if self.start is not None and _start(path) != self.start:
+            return False
+        named = self.start is None and len(self.glob.segments) == 1
+        for candidate in _candidates(path):
+            parts = [part for part in candidate.split(b"/") if part not in (b"", b".")]
+            if named:
+                if parts and fnmatchcase(parts[-1], self.glob.segments[0]):
+                    return True
+            elif self.glob.matches(b"/".join(parts)):
+                return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnCondition:
+    """`column = text` or `column != text`. Null, and no such column, are as empty text."""
+
+    column: str
+    value: str
+    equal: bool
+
+    def holds(self, path: bytes, columns: Mapping[str, Any]) -> bool:
+        """Whether the row that carries these values is meant."""
+        return (_text(columns.get(self.column)) == self.value) == self.equal
+
+
+Condition = PathCondition | ColumnCondition
+
+
+def parse_when(text: str) -> Condition:
+    """What the text of an override's `when` means. Raises ValueError, saying what to write."""
+    if found := _COLUMN.fullmatch(text):
+        column, sign, value = found[1], found[2], found[3] or ""
+        if column in _own_columns():
+            raise ValueError(f"{column} is a column of the results, none that an input carries")
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            raise ValueError(f"write the value without quotes: {column} {sign} {value[1:-1]}")
+        return ColumnCondition(column, value, sign == "=")
+    if "/" not in text and "=" in text.replace("[=]", ""):
+        raise ValueError(
+            f"{text!r} is neither a condition on a column, which has spaces around its sign "
+            "('column = value', 'column != value'), nor a glob ('[=]' stands for '=' in a name)"
+        )
+    pattern = os.fsencode(text)
+    if pattern.endswith(b"/"):
+        raise ValueError(f"a folder's files are {text + '**'!r}")
+    start = _start(pattern)
+    segments = [part for part in pattern.split(b"/") if part not in (b"", b".")]
+    if not segments:
+        raise ValueError("an empty glob matches nothing; '**' matches everything")
+    literal = max((part for part in segments if not _WILD.search(part)), key=len, default=b"")
+    if start is None and len(segments) > 1:
+        segments.insert(0, b"**")
+    once = [part for part, last in zip(segments, [b"", *segments], strict=False)
+            if not part == last == b"**"]  # fmt: skip
+    return PathCondition(GlobPattern(tuple(once)), start, literal)
+
+
+def _own_columns() -> set[str]:
+    from moderate.results.schema import COLUMNS
+
+    return {column.name for column in COLUMNS}
+
+
+def _start(path: bytes) -> bytes | None:
+    """How a path that is given from its start begins: `/`, `./`, `SCHEME:`; None for others."""
+    if path.startswith((b"/", b"./")):
+        return path[: path.index(b"/") + 1]
+    scheme, colon, _ = path.partition(b"://")
+    return scheme + b":" if colon else None
+
+
+def _candidates(path: bytes) -> Iterator[bytes]:
+    """The path, and those of what it is in: `dump.zip` of `dump.zip!/a.jpg`."""
+    if not path.startswith((b"/", b"./")) and b"://" in path:
+        path = re.split(rb"[?#]", path, maxsplit=1)[0]
+    yield path
+    at = path.find(b"!/")
+    while at >= 0:
+        yield path[:at]
+        at = path.find(b"!/", at + 2)
+
+
+def _text(value: Any) -> str:
+    """A carried value as results in CSV have it, so that all formats decide alike."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    from moderate.results.text_writers import _boolean, _carried, _json
+
+    plain = _carried(value)
+    if isinstance(plain, bool):
+        return _boolean(plain)
+    return str(plain) if isinstance(plain, (str, int, float)) else _json(plain)

@@ -1,0 +1,412 @@
+"""An evaluation as titled tables, for the terminal and Markdown, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any
+
+from rich.text import Text
+
+from moderate.evaluate.evaluation import (
+    DEFINITIONS,
+    Evaluation,
+    OfCategory,
+    OfDecisions,
+    OfSlice,
+)
+from moderate.evaluate.metrics import CONFIDENCE, Confusion, Estimate, Measured
+from moderate.report.plain import markdown, print_tables
+from moderate.report.tables import Table, share
+from moderate.report.terminal import console
+from moderate.results.schema import shortest
+from moderate.text import one_line, printable
+from moderate.types import Decision
+
+SCHEMA = 1
+"""Of the JSON; a change that breaks a reader raises it."""
+
+_DECISIONS = tuple(decision.value for decision in Decision)
+_LABELLED = ("positive in some", "negative in all")
+_VALUE_WIDTH = 24  # of a slice's value in a table
+
+
+def show(evaluation: Evaluation, stream: IO[str]) -> None:
+    """Print the whole evaluation, legible at 80 columns."""
+    out = console(stream)
+    out.print(Text(headline(evaluation), style="bold"))
+    out.print()
+    print_tables(list(tables(evaluation)), stream)
+    for table in worst(evaluation):
+        out.print(Text(table.title, style="bold"))
+        for path, score, decision in table.rows:  # whole names, to be copied
+            out.print(Text(f"{score:<11} {decision:<8} {path}"), soft_wrap=True)
+        out.print()
+    for line in undefined(evaluation):
+        out.print(Text(f"undefined  {line}"))
+    for note in evaluation.notes:
+        out.print(Text(f"note       {note}", style="yellow"))
+    for gate in evaluation.gates:
+        style, word = ("green", "gate held") if gate.passed else ("red", "MISSED")
+        out.print(Text(f"{word:<10} {gate.line}", style=style))
+
+
+def to_markdown(evaluation: Evaluation) -> str:
+    """The evaluation as Markdown, with its definitions."""
+    shown = [*gates(evaluation), *tables(evaluation), *worst(evaluation)]
+    return markdown("moderate: evaluation", headline(evaluation), shown, closing(evaluation))
+
+
+def to_json(evaluation: Evaluation) -> str:
+    """The evaluation as JSON text."""
+    return json.dumps(as_json(evaluation), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def formats() -> dict[str, Callable[[Evaluation], str]]:
+    """What writes a report, by the suffix of the file."""
+    from moderate.report.evaluation_html import to_html
+
+    return {".json": to_json, ".md": to_markdown, ".html": to_html}
+
+
+def headline(evaluation: Evaluation) -> str:
+    """How many images, by which policy, and how it went."""
+    of = evaluation.decisions
+    made = f"{evaluation.images:,} labelled images, policy {printable(evaluation.policy)}"
+    (missed, *_), (_, _, blocked) = of.by_label
+    made += f": {missed:,} missed, {blocked:,} blocked falsely"
+    if evaluation.gates:
+        held = sum(gate.passed for gate in evaluation.gates)
+        made += f"; {held} of {len(evaluation.gates)} gates held"
+    return made
+
+
+def facts(evaluation: Evaluation) -> Iterator[str]:
+    """What was held against what."""
+    yield f"results: {printable(evaluation.results)}"
+    if evaluation.run_id:
+        yield f"run: {printable(evaluation.run_id)}"
+    if evaluation.weights:
+        yield f"weights: {printable(evaluation.weights)}"
+    yield f"labels: {printable(evaluation.labels)}"
+    again = " (decisions taken again by it)" if evaluation.decided_again else ""
+    yield f"policy: {printable(evaluation.policy)}{again}"
+    if evaluation.resamples:
+        yield f"intervals: 95 %, {evaluation.resamples:,} resamples, seed {evaluation.seed}"
+
+
+def tables(evaluation: Evaluation) -> Iterator[Table]:
+    """Every part that has something to say, in reading order."""
+    yield _decisions(evaluation.decisions)
+    if evaluation.decisions.by_expected:
+        yield _expected(evaluation.decisions)
+    there = [each for each in evaluation.categories if each.n or each.unscored]
+    if there:
+        yield Table(
+            "Labels",
+            ("category", "images", "positive", "share", "no score", "review", "block"),
+            tuple(
+                (
+                    each.category.value,
+                    *(str(each.n), str(each.positives), share(each.positives, each.n)),
+                    *(str(each.unscored), f"{each.review:g}", f"{each.block:g}"),
+                )
+                for each in there
+            ),
+        )
+    scored = [each for each in evaluation.categories if each.n]
+    if not scored:
+        return
+    points: list[tuple[str, dict[str, Callable[[Measured], Estimate]]]] = [
+        (
+            "At the review threshold",
+            {
+                "precision": lambda m: m.precision,
+                "recall": lambda m: m.recall,
+                "F1": lambda m: m.f1,
+            },
+        ),
+        (
+            "At the block threshold",
+            {
+                "precision": lambda m: m.block_precision,
+                "recall": lambda m: m.block_recall,
+                "F1": lambda m: m.block_f1,
+            },
+        ),
+        (
+            "At all thresholds",
+            {
+                "PR-AUC": lambda m: m.average_precision,
+                "ROC-AUC": lambda m: m.roc_auc,
+                "ECE": lambda m: m.ece,
+            },
+        ),
+    ]
+    interval = " (95 % interval)" if evaluation.resamples else ""
+    for title, columns in points:
+        yield Table(
+            title + interval,
+            ("category", *columns),
+            tuple(
+                (each.category.value, *(_cell(get(each.measured)) for get in columns.values()))
+                for each in scored
+            ),
+        )
+    yield _counts(scored)
+    for column in dict.fromkeys(each.column for each in evaluation.slices):
+        yield from _slices(column, [each for each in evaluation.slices if each.column == column])
+
+
+def gates(evaluation: Evaluation) -> Iterator[Table]:
+    """The gates, where there are any."""
+    if evaluation.gates:
+        yield Table(
+            "Gates",
+            ("gate", "result"),
+            tuple((gate.line, "held" if gate.passed else "missed") for gate in evaluation.gates),
+        )
+
+
+def worst(evaluation: Evaluation) -> Iterator[Table]:
+    """The mistakes that are named, a table for each kind and category."""
+    for each in evaluation.categories:
+        for title, mistakes in (
+            ("positives that score lowest, not flagged", each.misses),
+            ("negatives that score highest, flagged", each.false_alarms),
+        ):
+            if mistakes:
+                yield Table(
+                    f"{each.category}: {title}",
+                    ("image", "score", "decision"),
+                    tuple((printable(m.path), shortest(m.score), m.decision) for m in mistakes),
+                )
+
+
+def closing(evaluation: Evaluation) -> list[str]:
+    """What a report ends with: what was held against what, what is to be known, definitions."""
+    without = (f"undefined: {line}" for line in undefined(evaluation))
+    notes = (f"note: {note}" for note in evaluation.notes)
+    return [*facts(evaluation), *without, *notes, *DEFINITIONS]
+
+
+def undefined(evaluation: Evaluation) -> Iterator[str]:
+    """Which metrics have no value, and why."""
+    unlabelled = [each.category.value for each in evaluation.categories if not each.n]
+    if unlabelled:
+        yield f"no labelled image has a score: {', '.join(unlabelled)}"
+    for each in evaluation.categories:
+        reasons: dict[str, list[str]] = {}
+        for name, estimate in _named(each.measured).items():
+            if each.n and estimate.reason:
+                reasons.setdefault(estimate.reason, []).append(name)
+        for reason, names in reasons.items():
+            yield f"{each.category}: {reason} ({', '.join(names)})"
+    decisions = evaluation.decisions
+    for name, estimate in (("missed", decisions.missed), ("false block", decisions.false_block)):
+        if estimate.reason:
+            yield f"{name}: {estimate.reason}"
+
+
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    """The evaluation as what JSON can hold; estimates are value, and interval or reason."""
+    return {
+        "schema": SCHEMA,
+        "results": evaluation.results,
+        "labels": evaluation.labels,
+        "policy": evaluation.policy,
+        "decided_again": evaluation.decided_again,
+        "run_id": evaluation.run_id,
+        "weights": evaluation.weights,
+        "images": evaluation.images,
+        "errors": evaluation.errors,
+        "without_score": evaluation.unscored,
+        "unmatched_labels": evaluation.unmatched,
+        "unlabelled_rows": evaluation.unlabelled,
+        "confidence": CONFIDENCE,
+        "resamples": evaluation.resamples,
+        "seed": evaluation.seed,
+        "passed": evaluation.passed,
+        "gates": [
+            {
+                "name": gate.name,
+                "wanted": gate.wanted,
+                "passed": gate.passed,
+                "found": _estimate(gate.found),
+                "line": gate.line,
+            }
+            for gate in evaluation.gates
+        ],
+        "decisions": _decisions_json(evaluation.decisions),
+        "categories": {each.category.value: _category(each) for each in evaluation.categories},
+        "slices": [_slice(each) for each in evaluation.slices],
+        "notes": list(evaluation.notes),
+        "definitions": list(DEFINITIONS),
+    }
+
+
+def _decisions(of: OfDecisions) -> Table:
+    rows = []
+    for name, counts, errors in zip(_LABELLED, of.by_label, of.errors_by_label, strict=True):
+        rows.append((name, str(sum(counts)), *map(str, counts)))
+        if any(errors):
+            rows.append(("  errors among them", str(sum(errors)), *map(str, errors)))
+    rates = (("missed", of.missed), ("false block", of.false_block))
+    said = ", ".join(f"{name} {_percent(each)}" for name, each in rates)
+    return Table(f"Decisions: {said}", ("labelled", "images", *_DECISIONS), tuple(rows))
+
+
+def _expected(of: OfDecisions) -> Table:
+    rows = tuple(
+        (name, str(sum(counts)), *map(str, counts))
+        for name, counts in zip(_DECISIONS, of.by_expected, strict=True)
+    )
+    return Table("Decisions by the one expected", ("expected", "images", *_DECISIONS), rows)
+
+
+def _counts(scored: Sequence[OfCategory]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for each in scored:
+        for kind, counts in (
+            ("review", each.measured.at_review),
+            ("block", each.measured.at_block),
+        ):
+            rows.append((each.category.value, kind, *map(str, counts)))
+    header = ("category", "threshold", "true pos.", "false pos.", "false neg.", "true neg.")
+    return Table("Images that reach a threshold, or do not", header, tuple(rows))
+
+
+def _slices(column: str, slices: Sequence[OfSlice]) -> Iterator[Table]:
+    shown = one_line(column, _VALUE_WIDTH)
+    yield Table(
+        f"By {shown}",
+        (shown, "images", "missed", "false block"),
+        tuple(
+            (
+                _value(each),
+                str(each.images),
+                _percent(each.decisions.missed),
+                _percent(each.decisions.false_block),
+            )
+            for each in slices
+        ),
+    )
+    yield Table(
+        f"By {shown} and category (at review)",
+        (shown, "category", "images", "pos.", "prec.", "recall", "PR-AUC"),
+        tuple(
+            (
+                *(_value(each), category.value, str(n), str(positives)),
+                *map(_short, (made.precision, made.recall, made.average_precision)),
+            )
+            for each in slices
+            for category, n, positives, made in each.categories
+        ),
+    )
+
+
+def _value(of: OfSlice) -> str:
+    return "(none)" if of.value is None else one_line(of.value, _VALUE_WIDTH)
+
+
+def _short(estimate: Estimate) -> str:
+    return "-" if estimate.value is None else f"{estimate.value:.3f}"
+
+
+def _cell(estimate: Estimate) -> str:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return _short(estimate) + " " * 12  # as wide as the interval that others have
+    return f"{estimate.value:.3f} {estimate.low:.3f}-{estimate.high:.3f}"
+
+
+def _percent(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "-"
+    made = f"{100 * estimate.value:.1f} %"
+    if estimate.low is None or estimate.high is None:
+        return made
+    return f"{made} ({100 * estimate.low:.1f}-{100 * estimate.high:.1f})"
+
+
+def _named(measured: Measured) -> dict[str, Estimate]:
+    return {
+        "precision": measured.precision,
+        "recall": measured.recall,
+        "F1": measured.f1,
+        "block precision": measured.block_precision,
+        "block recall": measured.block_recall,
+        "block F1": measured.block_f1,
+        "PR-AUC": measured.average_precision,
+        "ROC-AUC": measured.roc_auc,
+        "ECE": measured.ece,
+    }
+
+
+def _estimate(of: Estimate) -> dict[str, Any]:
+    if of.value is None:
+        return {"value": None, "reason": of.reason}
+    return {"value": of.value, "low": of.low, "high": of.high, "method": of.method}
+
+
+def _at(counts: Confusion, precision: Estimate, recall: Estimate, f1: Estimate) -> dict[str, Any]:
+    return {
+        **counts._asdict(),
+        "precision": _estimate(precision),
+        "recall": _estimate(recall),
+        "f1": _estimate(f1),
+    }
+
+
+def _measured(of: Measured) -> dict[str, Any]:
+    return {
+        "at_review": _at(of.at_review, of.precision, of.recall, of.f1),
+        "at_block": _at(of.at_block, of.block_precision, of.block_recall, of.block_f1),
+        "pr_auc": _estimate(of.average_precision),
+        "roc_auc": _estimate(of.roc_auc),
+        "ece": _estimate(of.ece),
+    }
+
+
+def _category(of: OfCategory) -> dict[str, Any]:
+    return {
+        "images": of.n,
+        "positives": of.positives,
+        "prevalence": of.prevalence.value,
+        "without_score": of.unscored,
+        "review": of.review,
+        "block": of.block,
+        "overridden": of.overridden,
+        **_measured(of.measured),
+        "reliability": [each._asdict() for each in of.bins],
+        "curve": [each._asdict() for each in of.points],
+        "misses": [each._asdict() for each in of.misses],
+        "false_alarms": [each._asdict() for each in of.false_alarms],
+    }
+
+
+def _decisions_json(of: OfDecisions) -> dict[str, Any]:
+    def counts(each: Sequence[int]) -> dict[str, int]:
+        return dict(zip(_DECISIONS, each, strict=True))
+
+    return {
+        "positive": counts(of.by_label[0]),
+        "negative": counts(of.by_label[1]),
+        "errors_positive": counts(of.errors_by_label[0]),
+        "errors_negative": counts(of.errors_by_label[1]),
+        "expected": dict(zip(_DECISIONS, map(counts, of.by_expected), strict=False)),
+        "missed": _estimate(of.missed),
+        "false_block": _estimate(of.false_block),
+    }
+
+
+def _slice(of: OfSlice) -> dict[str, Any]:
+    return {
+        "column": of.column,
+        "value": of.value,
+        "images": of.images,
+        "decisions": _decisions_json(of.decisions),
+        "categories": {
+            category.value: {"images": n, "positives": positives, **_measured(made)}
+            for category, n, positives, made in of.categories
+        },
+    }

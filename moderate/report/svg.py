@@ -1,0 +1,101 @@
+"""Small plots of the unit square as SVG: two axes from 0 to 1, lines, bars and marked points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+_SIDE, _LEFT, _TOP, _BELOW, _RIGHT = 220, 46, 26, 40, 14  # px: the square, and room around it
+
+Place = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """From x `low` to `high`, from 0 up to `height`; `says` is shown where a pointer rests."""
+
+    low: float
+    high: float
+    height: float
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A point with a name beside it."""
+
+    at: Place
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A plot; all coordinates are from 0 to 1. diagonal draws the line x = y for comparison."""
+
+    title: str
+    x: str
+    y: str
+    line: Sequence[Place] = ()
+    bars: Sequence[Bar] = ()
+    points: Sequence[Place] = ()
+    marks: Sequence[Mark] = ()
+    diagonal: bool = False
+
+
+def svg(plot: Plot) -> str:
+    """The plot as an `<svg>` element, whose colours are those of the page's classes."""
+    width, height = _LEFT + _SIDE + _RIGHT, _TOP + _SIDE + _BELOW
+    parts = [
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'aria-label="{escape(plot.title)}">',
+        f'<text class="title" x="{_LEFT}" y="15">{escape(plot.title)}</text>',
+    ]
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x, y = _place((tick, tick))
+        parts.append(f'<path class="grid" d="M{x} {_TOP}V{_TOP + _SIDE}M{_LEFT} {y}h{_SIDE}"/>')
+        parts.append(f'<text class="tick" x="{x}" y="{_TOP + _SIDE + 14}">{tick:g}</text>')
+        parts.append(f'<text class="tick side" x="{_LEFT - 5}" y="{y + 4:g}">{tick:g}</text>')
+    parts += [_bar(bar) for bar in plot.bars]
+    if plot.diagonal:
+        parts.append(f'<path class="diagonal" d="M{_pair((0, 0))}L{_pair((1, 1))}"/>')
+    if plot.line:
+        parts.append(f'<polyline class="line" points="{" ".join(map(_pair, plot.line))}"/>')
+    for at in plot.points:
+        x, y = _place(at)
+        parts.append(f'<circle class="point" cx="{x}" cy="{y}" r="3"/>')
+    for mark in plot.marks:
+        x, y = _place(mark.at)
+        to_the_left = mark.at[0] > 0.75
+        where = f'x="{x - 7 if to_the_left else x + 7:g}" y="{y + (14 if y < _TOP + 20 else -6):g}"'
+        kind = "mark end" if to_the_left else "mark"
+        parts.append(f'<circle class="mark" cx="{x}" cy="{y}" r="4.5"/>')
+        parts.append(f'<text class="{kind}" {where}>{escape(mark.name)}</text>')
+    middle = _TOP + _SIDE / 2
+    parts += [
+        f'<text class="axis" x="{_LEFT + _SIDE / 2:g}" y="{height - 8}">{escape(plot.x)}</text>',
+        f'<text class="axis" transform="translate(12 {middle:g}) rotate(-90)">{escape(plot.y)}'
+        "</text>",
+        "</svg>",
+    ]
+    return "\n".join(parts)
+
+
+def _bar(bar: Bar) -> str:
+    left, top = _place((bar.low, bar.height))
+    right, bottom = _place((bar.high, 0.0))
+    size = f'width="{max(right - left - 1, 0):g}" height="{max(bottom - top, 1):g}"'
+    return (
+        f'<rect class="bar" x="{left + 0.5:g}" y="{min(top, bottom - 1):g}" {size}>'
+        f"<title>{escape(bar.says)}</title></rect>"
+    )
+
+
+def _place(at: Place) -> Place:
+    """A place in the unit square in pixels, y downwards."""
+    return round(_LEFT + at[0] * _SIDE, 2), round(_TOP + (1 - at[1]) * _SIDE, 2)
+
+
+def _pair(at: Place) -> str:
+    x, y = _place(at)
+    return f"{x:g},{y:g}"
