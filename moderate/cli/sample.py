@@ -43,7 +43,7 @@ def sample(
 
     Images that are errors, copies of others, or not scored are left out.
     """
-    from moderate.errors import UsageError
+    from moderate.errors import ReaderGoneError, UsageError
     from moderate.evaluate.policies import policy_of
     from moderate.evaluate.sample import as_csv
     from moderate.evaluate.sample import sample as choose
@@ -59,8 +59,11 @@ def sample(
     read = read_results(results)
     taken = choose(read, policy_of(read, policy), by=by, count=count, seed=seed, category=category)
     if out is None:
-        sys.stdout.write(as_csv(taken))
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(as_csv(taken))
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise ReaderGoneError("standard output was closed by its reader") from error
     else:
         write_atomic(out, as_csv(taken).encode("utf-8", "backslashreplace"))
     left = f"{taken.errors} errors, {taken.duplicates} copies, {taken.unscored} not scored"

@@ -32,6 +32,7 @@ from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.report.files import check_summary_targets
 from moderate.report.summary import EXAMPLES_KEPT, Audit, Summary, utc
 from moderate.results.columnar import ColumnsWriter
+from moderate.results.fast_csv import Unusual, whole_parts
 from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
 from moderate.results.read import Results, _Chunk, _python_values, read_results
 from moderate.results.remote import is_remote, shown_target, target_name
@@ -123,16 +124,39 @@ def pieces(
     lacks is null.
     """
     wanted = results.carried if carried is None else carried
-    for chunk in results._file.chunks():
-        own = dict(zip(names, chunk.arrays(names), strict=True))
-        theirs = {name: chunk.carried(name) for name in wanted}
-        for start in range(0, chunk.count, MOST_ROWS):
-            part = slice(start, min(start + MOST_ROWS, chunk.count))
+    first = 1
+    for own, theirs in _parts(results, names, wanted):
+        count = len(own[names[0]])
+        for start in range(0, count, MOST_ROWS):
+            part = slice(start, min(start + MOST_ROWS, count))
             yield Piece(
-                chunk.first + start,
+                first + start,
                 {name: array[part] for name, array in own.items()},
                 {name: cells[part] for name, cells in theirs.items()},
             )
+        first += count
+
+
+def _parts(
+    results: Results, names: Sequence[str], carried: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The columns in parts as they are read."""
+    done = 0
+    if results.path.lower().endswith(".csv"):
+        try:
+            for part in whole_parts(results, names, carried):
+                yield part
+                done += len(part[0][names[0]])
+            return
+        except Unusual:
+            pass
+    for chunk in results._file.chunks():
+        start = done + 1 - chunk.first
+        if start < chunk.count:
+            rest = slice(max(start, 0), None)
+            own = zip(names, chunk.arrays(names), strict=True)
+            theirs = {name: chunk.carried(name)[rest] for name in carried}
+            yield {name: array[rest] for name, array in own}, theirs
 
 
 class Redecider:

@@ -144,7 +144,7 @@ class OfSlice:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Gates: the least recall and precision by category, the highest share of false blocks, ..."""
+    """Gates: least recall and precision by category, highest shares of false blocks and misses."""
 
     min_recall: Mapping[Category, float]
     min_precision: Mapping[Category, float]
@@ -235,7 +235,6 @@ def evaluate(
         if left_out:
             shown = one_line(column, 60)
             notes.append(f"{shown}: {left_out:,} more values, of fewer images, have no slice")
-    scores = np.stack([joined.scores[category] for category in CATEGORIES])
     return Evaluation(
         results=results.path,
         labels=labels.path,
@@ -245,7 +244,7 @@ def evaluate(
         weights=results.facts.get("weights"),
         images=len(joined),
         errors=int(joined.errors.sum()),
-        unscored=int(np.isnan(scores).all(axis=0).sum()),
+        unscored=int(_without_score(joined).sum()),
         unmatched=joined.unmatched,
         unlabelled=joined.unlabelled,
         resamples=resamples,
@@ -256,6 +255,11 @@ def evaluate(
         gates=tuple(_gates(wanted, categories, decisions)),
         notes=tuple(notes),
     )
+
+
+def _without_score(joined: Joined) -> NDArray[np.bool_]:
+    made: NDArray[np.bool_] = np.isnan(list(joined.scores.values())).all(axis=0)
+    return made
 
 
 def _judge(results: Results, named: str | None) -> tuple[Policy, Judge]:
@@ -511,21 +515,21 @@ def _notes(results: Results, labels: Labels, joined: Joined, judged: _Judged) ->
     if results.facts and results.mismatch:
         notes.append("the results are not the file that the facts beside them describe")
     if joined.unmatched:
-        notes.append(f"{joined.unmatched:,} labels are of no row of the results")
+        notes.append(f"labels that are of no row of the results: {joined.unmatched:,}")
     if joined.unlabelled:
-        notes.append(f"{joined.unlabelled:,} rows of the results have no label")
+        notes.append(f"rows of the results without a label: {joined.unlabelled:,}")
     if labels.blank:
-        notes.append(f"{labels.blank:,} images in the file of labels have none")
+        notes.append(f"images in the file of labels of which none is known: {labels.blank:,}")
     if labels.repeated:
-        notes.append(f"{labels.repeated:,} lines were about an image named before, and agree")
+        notes.append(f"lines about an image named before, which agree: {labels.repeated:,}")
     if labels.ignored:
         listed = ", ".join(one_line(name, 40) for name in labels.ignored[:8])
         notes.append(f"columns that are no labels: {listed}")
     if joined.copies.any():
         count = int(joined.copies.sum())
         notes.append(
-            f"{count:,} labelled images are copies of others and count each: intervals are too "
-            "narrow for it"
+            f"labelled images that are copies of others: {count:,}; each counts, and intervals "
+            "are too narrow for it"
         )
     if set(labels.chosen_by) - {"random"}:
         how = ", ".join(one_line(name, 40) for name in labels.chosen_by[:4])
@@ -535,12 +539,13 @@ def _notes(results: Results, labels: Labels, joined: Joined, judged: _Judged) ->
         )
     if judged.overridden.any():
         count = int(judged.overridden.sum())
-        notes.append(f"{count:,} labelled images are held to other thresholds by overrides")
-    if (errors := int(joined.errors.sum())) or np.isnan(list(joined.scores.values())).all(0).any():
-        approved = int((judged.decisions[joined.errors] == 0).sum())
-        unscored = int(np.isnan(list(joined.scores.values())).all(axis=0).sum())
+        notes.append(f"labelled images that overrides hold to other thresholds: {count:,}")
+    without = _without_score(joined)
+    if unscored := int(without.sum()):
+        errors = int(joined.errors.sum())
+        approved = int((judged.decisions[without] == 0).sum())
         notes.append(
-            f"{unscored:,} labelled images have no score, {errors:,} of them are errors "
-            f"({approved:,} approved): they count by their decision alone"
+            f"labelled images without a score: {unscored:,}, of them errors: {errors:,}, approved: "
+            f"{approved:,}; they count by their decision alone"
         )
     return notes

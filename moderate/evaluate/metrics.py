@@ -29,7 +29,7 @@ LEAST_DEFINED = 0.95
 
 _CELLS = 4_000_000  # of a matrix of resamples x images held at once
 
-NO_IMAGES = "no labelled image has a score"
+NO_IMAGES = "no image has both a label and a score"
 NO_POSITIVES = "no positives among the labels"
 NO_NEGATIVES = "no negatives among the labels"
 NOTHING_FLAGGED = "no image reaches the threshold"

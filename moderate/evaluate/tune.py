@@ -193,7 +193,7 @@ def block_threshold(negatives: Floats, limit: float, alpha: float) -> np.float32
 def needed(rate: float, alpha: float, holdout: float) -> int:
     """How many labels the claim of a rate takes at least, the holdout's among them."""
     train = bounds.least_tries(rate, alpha)
-    total = train
+    total = max(train, int((train - 1) / (1 - holdout)))
     while total - held_out(total, holdout) < train:
         total += 1
     return total
@@ -281,7 +281,7 @@ def _check_enough(labelled: Mapping[Category, Labelled], aim: Aim, alpha: float)
             if there < least:
                 lacking.append(f"{category}: {there} {kind} labels where {least} are needed")
     if lacking:
-        claim = f"recall {aim.target_recall:g}"
+        claim = f"recall {aim.target_recall:.10g}"
         if aim.max_false_block is not None:
             claim += f" and false blocks {aim.max_false_block:g}"
         raise InputError(

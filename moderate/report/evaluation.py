@@ -40,7 +40,7 @@ def show(evaluation: Evaluation, stream: IO[str]) -> None:
     for table in worst(evaluation):
         out.print(Text(table.title, style="bold"))
         for path, score, decision in table.rows:  # whole names, to be copied
-            out.print(Text(f"{score:<11} {decision:<8} {path}"), soft_wrap=True)
+            out.print(Text(f"{score:<13} {decision:<8} {path}"), soft_wrap=True)
         out.print()
     for line in undefined(evaluation):
         out.print(Text(f"undefined  {line}"))
@@ -194,7 +194,7 @@ def undefined(evaluation: Evaluation) -> Iterator[str]:
     """Which metrics have no value, and why."""
     unlabelled = [each.category.value for each in evaluation.categories if not each.n]
     if unlabelled:
-        yield f"no labelled image has a score: {', '.join(unlabelled)}"
+        yield f"no image has both a label and a score: {', '.join(unlabelled)}"
     for each in evaluation.categories:
         reasons: dict[str, list[str]] = {}
         for name, estimate in _named(each.measured).items():

@@ -46,7 +46,7 @@ SUFFIXES = ("csv", "parquet", "jsonl")
 DECIDED = {"decision", "reasons", "label", "nsfw_score", "safe_score", "confidence", "risk",
            "is_nsfw", "rating"}  # fmt: skip
 OF_A_RUN = ("run_id", "started", "ended", "sha256", "decided", "decided_from", "decided_version")
-ODD = b"caf\xe9, \"x\".jpg"
+ODD = b'caf\xe9, "x".jpg'
 LIMITS = """
 [categories]
 nudity = { review = 0.2, block = 0.4 }
@@ -134,7 +134,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Iterator[Pa
                 stem = f"{Path(policy).stem}{number}"
                 outs = [f"--out={stem}.{suffix}" for suffix in SUFFIXES]
                 arguments = ["scan", *given, "--weights", str(bundle), "--policy", policy, "-q"]
-                assert run([*arguments, *outs, "--state", "state"]) == 0
+                more = ["--summary", f"{stem}.json", "--state", "state"]
+                assert run([*arguments, *outs, *more]) == 0
         yield folder
     finally:
         os.chdir(here)
@@ -159,12 +160,12 @@ def test_the_same_bytes_as_a_scan_by_that_policy(
     assert np.diag(made.changes).sum() < made.summary.rows  # else it would prove nothing
     if source == "parquet":
         assert pq.read_table(out).equals(pq.read_table(expected))
-        assert pq.read_schema(out).remove_metadata().equals(
-            pq.read_schema(expected).remove_metadata()
+        assert (
+            pq.read_schema(out).remove_metadata().equals(pq.read_schema(expected).remove_metadata())
         )
     else:
         assert Path(out).read_bytes() == Path(expected).read_bytes()
-    assert facts_of(out).items() >= facts_of(expected).items() - {("sandbox", "x")}
+    assert facts_of(out).items() >= facts_of(expected).items()
 
 
 @pytest.mark.parametrize("source", SUFFIXES)
@@ -214,12 +215,10 @@ def test_audit_facts(place: Path, tmp_path: Path, suffix: str) -> None:
 
 
 def test_counts_are_those_of_a_scan(place: Path, tmp_path: Path) -> None:
-    summary = tmp_path / "s.json"
-    assert run(["scan", "images", "--video-every=1", "--weights", weights_of("plain0.csv"),
-                "--policy", "mine.toml", "-q", "--summary", str(summary), "--no-state"]) == 0  # fmt: skip
-    expected = json.loads(summary.read_text())
+    expected = json.loads(Path("mine0.json").read_text())
     decided = tmp_path / "d.json"
-    redecide(DecideOptions("plain0.parquet", "mine.toml", [], [str(decided), str(tmp_path / "d.md")]))
+    summaries = [str(decided), str(tmp_path / "d.md")]
+    redecide(DecideOptions("plain0.parquet", "mine.toml", [], summaries))
     made = json.loads(decided.read_text())
     for key in ("rows", "scored", "errors", "decisions", "categories", "error_codes", "warnings",
                 "error_examples"):  # fmt: skip
@@ -228,21 +227,6 @@ def test_counts_are_those_of_a_scan(place: Path, tmp_path: Path) -> None:
     assert sum(map(sum, counts)) == made["rows"]
     assert made["changed"] == sum(map(sum, counts)) - sum(counts[n][n] for n in range(3)) > 0
     assert "decisions changed" in (tmp_path / "d.md").read_text()
-
-
-def weights_of(path: str) -> str:
-    """The bundle's folder: the runs of this module had no other."""
-    commands = Path("state").glob("*.sqlite3")
-    import sqlite3
-
-    for database in commands:
-        with sqlite3.connect(database) as connection:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
-            if "runs" in tables:
-                (text,) = connection.execute("SELECT command FROM runs LIMIT 1").fetchone()
-                words = json.loads(text) if text.startswith("[") else text.split()
-                return str(words[words.index("--weights") + 1])
-    raise AssertionError(path)
 
 
 def made_row(number: int, path: bytes, carried: tuple[Any, ...] = ()) -> Row:
@@ -281,7 +265,7 @@ def test_no_rows(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_from_before_some_columns(tmp_path: Path, suffix: str) -> None:
-    """As older versions wrote it, without duplicate_of, and one that holds little more than scores."""
+    """As older versions wrote it, without duplicate_of, and one of little but scores."""
     source = tmp_path / "in.parquet"
     write([str(source)], [made_row(n, b"./%d" % n) for n in range(30)])
     table = pq.read_table(source)
@@ -345,8 +329,10 @@ def test_carried_values_of_json_keep_what_they_are(tmp_path: Path) -> None:
     write([str(source)], rows, (Column("odd", pa.string()), Column("n", pa.int64())))
     outs = [str(tmp_path / f"out.{suffix}") for suffix in SUFFIXES]
     redecide(DecideOptions(str(source), "balanced", outs))
-    before, after = ([json.loads(line) for line in Path(path).read_text().splitlines()]
-                     for path in (source, outs[2]))  # fmt: skip
+    before, after = (
+        [json.loads(line) for line in Path(path).read_bytes().split(b"\n")[:-1]]
+        for path in (source, outs[2])
+    )
     assert [row["odd"] for row in before] == [row["odd"] for row in after] == values
     table = pq.read_table(outs[1])
     assert table["n"].to_pylist() == list(range(len(values)))
@@ -384,7 +370,7 @@ def test_targets_that_are_inputs_are_refused(tmp_path: Path) -> None:
     other = str(tmp_path / "o.csv")
     with pytest.raises(UsageError, match="would be written twice"):
         redecide(DecideOptions(source, "strict", [other, other]))
-    with pytest.raises(UsageError, match="meta.json is an input"):
+    with pytest.raises(UsageError, match=r"meta\.json is an input"):
         redecide(DecideOptions(source, "strict", [], [f"{source}.meta.json"]))
     with pytest.raises(OutputError, match="there is no folder"):
         redecide(DecideOptions(source, "strict", [str(tmp_path / "none" / "o.csv")]))
@@ -435,5 +421,3 @@ def test_today_decides_what_is_cleared(tmp_path: Path) -> None:
         (row,) = read_results(out).rows()
         assert row["decision"] == decision
         assert row["reasons"].startswith("cleared until 2999-01-01: seen") == (decision != "block")
-
-

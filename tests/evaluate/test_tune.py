@@ -113,7 +113,10 @@ def test_too_few_labels_are_refused_with_the_number_needed() -> None:
         tune({}, {NUDITY: data.scores}, BASE, Aim())
 
 
-@pytest.mark.parametrize(("rate", "alpha", "holdout"), [(0.05, 0.05, 0.3), (0.01, 0.005, 0.5)])
+@pytest.mark.parametrize(
+    ("rate", "alpha", "holdout"),
+    [(0.05, 0.05, 0.3), (0.01, 0.005, 0.5), (0.3, 0.2, 0.0), (1e-5, 0.01, 0.99)],
+)
 def test_the_number_needed_is_the_least_that_is_enough(
     rate: float, alpha: float, holdout: float
 ) -> None:

@@ -1,0 +1,112 @@
+"""`moderate decide`: what it prints, where, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moderate.cli.main import run
+from moderate.results.read import read_results
+
+Captured = pytest.CaptureFixture[str]
+HEAD = "path,status,decision,nudity,violence,error_code\n"
+ROWS = "./a,ok,approve,0.1,0.1,\n./b,ok,review,0.5,,\n./\x1b[31m,error,review,,,truncated\n"
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "rows.csv"
+    file.write_text(HEAD + ROWS)
+    return file
+
+
+def test_the_summary_on_stdout(source: Path, capsys: Captured) -> None:
+    assert run(["decide", "rows.csv", "--policy", "permissive", "--out", "new.csv"]) == 0
+    said = capsys.readouterr()
+    assert "2 scored + 1 errors + 0 skipped = 3 found; 1 decisions changed (33.3 %)" in said.out
+    assert "Decisions: before (rows) and now (columns)" in said.out
+    assert "policy: permissive" in said.out
+    assert "\x1b" not in said.out + said.err
+    assert "has no audit facts" in said.err  # as long as there is no file beside it
+    rows = list(read_results("new.csv").rows())
+    assert [row["decision"] for row in rows] == ["approve", "approve", "review"]
+    assert rows[1]["reasons"] == "nudity 0.50 < review 0.60"
+
+
+def test_rows_on_stdout(source: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert run(["decide", "rows.csv", "--policy", "strict", "--out", "-"]) == 0
+    said = capfdbinary.readouterr()
+    rows = list(csv.DictReader(said.out.decode().splitlines()))
+    assert [row["decision"] for row in rows] == ["review", "review", "block"]
+    assert b"Decisions" in said.err
+    assert run(["decide", "rows.csv", "--policy", "strict", "--out", "-.jsonl", "--quiet"]) == 0
+    said = capfdbinary.readouterr()
+    assert json.loads(said.out.splitlines()[0])["path"] == "./a"
+    assert b"Decisions" not in said.err
+
+
+def test_without_out_nothing_is_written(source: Path, capsys: Captured) -> None:
+    assert run(["decide", "rows.csv", "--policy", "strict"]) == 0
+    assert "rows     not written" in capsys.readouterr().err
+    assert [path.name for path in source.parent.iterdir()] == ["rows.csv"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "fail_on", "code"),
+    [
+        ("permissive", "never", 0),
+        ("permissive", "block", 0),
+        ("permissive", "review", 1),
+        ("strict", "block", 1),
+    ],
+)
+def test_fail_on(source: Path, policy: str, fail_on: str, code: int) -> None:
+    assert run(["decide", "rows.csv", "--policy", policy, "--fail-on", fail_on, "-q"]) == code
+
+
+def test_errors_are_one_line(source: Path, capsys: Captured) -> None:
+    for arguments, line in (
+        (["rows.csv", "--policy", "strict", "--out", "rows.csv"], "rows.csv is an input"),
+        (["rows.csv", "--policy", "nothing"], "no policy 'nothing'"),
+        (["none.csv", "--policy", "strict"], "cannot read none.csv"),
+        (["rows.csv", "--policy", "strict", "--out", "x.txt"], "the suffix decides the format"),
+        (["rows.csv", "--policy", "strict", "--summary", "x.txt"], "the suffix decides the format"),
+        (["rows.csv"], "Missing option '--policy'"),
+    ):
+        assert run(["decide", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert line in said
+        assert said.count("\n") == 1
+    assert source.read_text() == HEAD + ROWS
+
+
+def test_a_reader_that_goes_away_is_no_traceback(source: Path) -> None:
+    source.write_text(HEAD + "./a,ok,approve,0.1,0.1,\n" * 20_000)
+    command = [sys.executable, "-m", "moderate", "decide", "rows.csv", "--policy", "strict"]
+    with subprocess.Popen(
+        [*command, "--out", "-", "-q"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 2
+    assert b"Traceback" not in said
+
+
+def test_it_needs_neither_torch_nor_weights(source: Path) -> None:
+    code = (
+        "import sys; from moderate.cli.main import run; "
+        "assert run(['decide', 'rows.csv', '--policy', 'strict', '-q', '--out', 'x.csv']) == 0; "
+        "assert run(['diff', 'rows.csv', 'x.csv', '--out', 'x.md']) == 0; "
+        "print('torch' in sys.modules, 'timm' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

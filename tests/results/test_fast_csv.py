@@ -1,0 +1,104 @@
+"""The fast way to read CSV gives what the careful one gives, or leaves it to that one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moderate.engine.redecide import OWN, pieces
+from moderate.errors import InputError
+from moderate.results.fast_csv import _BLOCK_BYTES, Unusual, whole_parts
+from moderate.results.open import open_writers
+from moderate.results.read import read_results
+from moderate.sources.interface import Column
+from moderate.types import CATEGORIES, Decision, ImageFacts, ImageRef, Row, Views, Warn
+
+HOSTILE = [
+    "=1+1", "'quoted'", "'=x", "''", "'", 'q"q', "a,b", "a\r\nb", "\rx", "\nx", "＝1", "", "null",
+    "NaN", "ü \u202e \u2028 \x85", "\x00", "x" * 100_000, " x ", "\t", '"', '""', "true",
+]  # fmt: skip
+
+
+def write(path: Path, texts: list[str]) -> None:
+    with open_writers([str(path)]) as writers:
+        for writer in writers:
+            writer.start({}, (Column("carried", pa.string()), Column("=odd, 'name'", pa.string())))
+            for number, text in enumerate(texts):
+                scores: dict[Any, float | None] = {
+                    category: None if number % 7 == place else float(np.float32(0.1 * place))
+                    for place, category in enumerate(CATEGORIES)
+                }
+                exact = b"caf\xe9 " + text.encode() if number % 5 == 0 else text.encode()
+                facts = ImageFacts(3, 2, "png", 1, 2**40, None, (Warn.SMALL_IMAGE,))
+                views = Views("safe", 1e-7, 1.0, 0.25, "low", number % 2 == 0, None)
+                ref = ImageRef(exact, carried=(text, text[::-1]))
+                row = Row(ref, facts, scores, Decision.APPROVE, (text,), views)
+                writer.write(row)
+            writer.commit({})
+
+
+def both(path: Path) -> tuple[Any, Any]:
+    """What the fast and the careful way give."""
+    results = read_results(str(path))
+    fast = [{**own, **carried} for own, carried in whole_parts(results, OWN, results.carried)]
+    return pa.concat_tables(map(pa.table, fast)).select(results.columns), results.table()
+
+
+def test_every_column_is_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    write(file, HOSTILE * 150)  # several blocks
+    assert file.stat().st_size > 2 * _BLOCK_BYTES
+    fast, careful = both(file)
+    assert fast.equals(careful)
+    assert fast.num_rows == 150 * len(HOSTILE)
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=12), min_size=1, max_size=20))
+def test_of_any_text(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    file = tmp_path_factory.mktemp("any") / "rows.csv"
+    write(file, texts)
+    fast, careful = both(file)
+    assert fast.equals(careful)
+
+
+def test_a_row_larger_than_a_block_is_read_with_care(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    texts = ["a"] * 200_000 + ["y" * (_BLOCK_BYTES + 1)] + ["b"] * 10_000
+    write(file, texts)
+    results = read_results(str(file))
+    read = 0
+    with pytest.raises(Unusual):
+        for own, _ in whole_parts(results, ["path"], []):
+            read += len(own["path"])
+    assert 0 < read < 200_000
+    found = list(pieces(results, ["path"], ["carried"]))
+    assert [text for piece in found for text in map(str, piece.carried["carried"])] == texts
+    firsts = [piece.first for piece in found]
+    assert firsts[0] == 1
+    assert firsts[1:] == (np.cumsum([len(piece) for piece in found])[:-1] + 1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("./a,ok,approve,0.5\n\n./b,ok,approve,0.5\n", "line 3 of .*: 0 cells where 4"),
+        ("./a,ok,approve,0.5\n./b,ok,approve\n", "line 3 of .*: 3 cells where 4"),
+        ("./a,ok,approve,0.5\n./b,ok,approve,2\n", "line 3 of .*: nudity: 2.0 is no score"),
+        ("./a,ok,approve,0.5\n./b,ok,approve,x\n", "line 3 of .*: nudity: 'x' is no number"),
+        ("./a,ok,approve,0.5\n,ok,approve,1\n", "line 3 of .*: path is missing"),
+        ('./a,ok,approve,0.5\n"./b,ok,approve,1\n', "line 3 of .*: not CSV"),
+        ("./a,ok,approve,0.5\r./b,ok,approve,1\n", "line .* of .*: not CSV"),
+    ],
+)
+def test_mistakes_are_told_by_line(tmp_path: Path, lines: str, reason: str) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b"path,status,decision,nudity\n" + lines.encode())
+    with pytest.raises(InputError, match=reason):
+        list(pieces(read_results(str(file))))
