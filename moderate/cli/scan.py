@@ -408,6 +408,8 @@ def _tell(result: Summary, out: Sequence[str]) -> None:
     if speaks_json():
         say("info", "run_finished", headline(result), summary=as_json(result), outputs=list(out))
         return
-    show(result, sys.stderr if any(map(to_stdout, out)) else sys.stdout)
-    if not out:
+    stream = sys.stderr if any(map(to_stdout, out)) else sys.stdout
+    if stream is not None:
+        show(result, stream)
+    if not out and sys.stderr is not None:
         typer.echo("rows     not written; add --out results.csv to keep them", err=True)

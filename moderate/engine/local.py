@@ -22,7 +22,7 @@ from moderate.errors import RunError
 from moderate.fetch.fetcher import Fetcher
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
-from moderate.state.scores import RunScores, ScoreStore
+from moderate.state.scores import RunScores, ScopeFacts, ScoreStore
 from moderate.types import (
     UNSCORED,
     ErrorCode,
@@ -74,6 +74,7 @@ class LocalEngine(Engine):
         self._pool: DecoderPool[Item]
         self._batches: Iterator[Batch[Item]] = iter(())
         self._classifier: Classifier | None = None
+        self._planned: Placement
         self._placement: Placement
         self._protections: tuple[str, ...] | None = None
         self._limited = False
@@ -112,15 +113,17 @@ class LocalEngine(Engine):
             self._batches = self._pool.run(reader.images(), on_work=self._get_ready, weigh=weigh)
             if self._store is None:
                 reader.begin(None)
-            self._placement = place(job.device, job.precision, job.backend)
+            self._planned = self._placement = place(job.device, job.precision, job.backend)
             if self._store:
                 self._scores = RunScores(
                     self._store,
-                    scopes(job, self._placement),
+                    scopes(job, self._planned),
                     rescore=job.rescore,
                     retry_errors=job.retry_errors,
                 )
-                self._protections = self._scores.sandbox()
+                if made := self._scores.facts():
+                    self._protections = made.sandbox
+                    self._placement = replace(self._placement, backend=made.backend)
                 reader.begin(self._scores)
             if self._at_once:
                 self._get_ready()
@@ -135,7 +138,7 @@ class LocalEngine(Engine):
             self._load()
             self._protections = self._pool.protections()
             if self._scores:
-                self._scores.sandbox(self._protections)
+                self._scores.facts(ScopeFacts(self._protections, self._placement.backend))
             self._startup_seconds += time.monotonic() - begun
 
     def _load(self) -> None:
@@ -143,16 +146,20 @@ class LocalEngine(Engine):
 
         job = self._job
         self._classifier = self._stack.enter_context(
-            Classifier(job.bundle, self._placement, batch_size=job.batch_size, compile=job.compile)
+            Classifier(job.bundle, self._planned, batch_size=job.batch_size, compile=job.compile)
         )
         self._placement = self._classifier.placement  # the backend may not suit the model
         self._classifier.pin(self._pool.buffers)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, broken_off: object = None, *_: object) -> None:
         """See `Engine`. What was scored is kept, however the run ends."""
-        if self._scores:
-            self._scores.commit()
-        self._stack.close()
+        try:
+            if self._scores and broken_off is None:
+                self._scores.finish()
+            elif self._scores:
+                self._scores.commit()
+        finally:
+            self._stack.close()
 
     @property
     def placement(self) -> Placement:

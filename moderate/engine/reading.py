@@ -14,7 +14,7 @@ from hashlib import sha256
 
 from moderate.decode.pool import Coming
 from moderate.decode.sniff import HEAD_BYTES, SUPPORTED, claimed_format, refusal, sniff
-from moderate.decode.video import VideoSampler
+from moderate.decode.video import VideoSampler, video_kind
 from moderate.engine.interface import Job
 from moderate.engine.videos import (
     VideoBegin,
@@ -281,6 +281,8 @@ class Reader:
         if (facts.bytes or 0) > limits.max_file_bytes:
             return False
         if isinstance(outcome.result, ImageError):
+            if self._sampler and video_kind(facts.format, claimed_format(ref.name)):
+                return False  # refused elsewhere perhaps, but sampled where it is a local file
             return not outcome.claim or outcome.claim == name_claim(ref)
         return (facts.width or 0) * (facts.height or 0) <= limits.max_pixels
 
@@ -372,12 +374,14 @@ class Reader:
         elif outcome:
             origin = Origin.REUSED
         file = local.record(item.ref, digest) if local else None
-        if outcome:
+        # What is refused says so itself: the reason may lie in where it came from.
+        if outcome and not item.error:
             facts = _facts(item.facts.warnings, outcome.facts, item.facts)
             used = (b"", digest)
             known = Known(item.ref, facts, outcome, digest, file, origin, claim.first, used)
             return known, None
-        if claim.owner or item.error:
+        # No copy may wait for what was reused: this run settles it no more, should the state fail.
+        if claim.owner or claim.reused or item.error:
             return replace(
                 item, sha256=digest, file=file, origin=origin, duplicate_of=claim.first
             ), None if item.error else data

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from moderate.classify.bundle import Bundle
 from moderate.errors import StateError, UsageError
+from moderate.fetch.local import keep_out_of
 from moderate.policy.load import LoadedPolicy
 from moderate.report.summary import Summary, audit_facts, counts
 from moderate.results.open import to_stdout
@@ -60,6 +61,7 @@ def open_state(options: StateOptions | None) -> Iterator[State | None]:
             scores = ScoreStore.open(options.folder)
             try:
                 state = State(scores, Ledger(options.folder))
+                keep_out_of(options.folder)
             except BaseException:
                 scores.close()
                 raise
@@ -84,8 +86,9 @@ class Recorder:
     summary is what is counted, once there is one; outputs the SHA-256 of each file written.
     """
 
-    def __init__(self, active: ActiveRun | None) -> None:
+    def __init__(self, active: ActiveRun | None, state: State | None = None) -> None:
         self._active = active
+        self._state = state
         self._due = 0.0
         self.summary: Summary | None = None
         self.outputs: dict[str, str] = {}
@@ -130,14 +133,16 @@ class Recorder:
             outputs=self.outputs,
         )
 
-    def how_to_go_on(self) -> str | None:
+    def how_to_go_on(self, *, rescore: bool) -> str | None:
         """What there is to say after a run that broke off; None where nothing was kept."""
-        if self._active is None or self.summary is None or not self.summary.rows:
+        if self._state is None or self._state.scores.given_up:
             return None
+        if self.summary is None or not self.summary.rows:
+            return None
+        command = "the same command without --rescore" if rescore else "the same command again"
         written = ", ".join(map(printable, self.outputs))
         return (f"written already: {written}; " if written else "") + (
-            f"{self.summary.scored:,} images are scored and kept: run the same command again to "
-            "go on from there"
+            f"{self.summary.scored:,} images are scored and kept: run {command} to go on from there"
         )
 
 
@@ -168,7 +173,8 @@ def begin(
             inputs=[os.path.abspath(name) if os.path.lexists(name) else name for name in inputs],
             targets=[target_key(target) for target in targets if not to_stdout(target)],
             status=RunStatus.QUEUED if queued else RunStatus.RUNNING,
-        )
+        ),
+        state,
     )
 
 

@@ -206,7 +206,7 @@ def run(
                 recorder.save_policy(planned.policy)
                 summary = _run(planned, run_id, started, state, recorder, on_item)
         except BaseException as error:
-            how = recorder.how_to_go_on()
+            how = recorder.how_to_go_on(rescore=options.rescore)
             if how and not isinstance(error, Exception):
                 error.add_note(how)
             recorder.end(error)
@@ -260,13 +260,18 @@ def _run(
         if named and summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:
             raise InputError(_nothing_found(summary))
         facts = {**audit_facts(summary.audit), "ended": utc(summary.ended)}
-        # An upload may hang, and must not be waited for against the user's will.
+        # What takes its time comes first. An upload may hang even then, and must not be waited for
+        # against the user's will.
+        for writer in writers:
+            writer.seal(facts)
+        for file in summaries:
+            file.seal(summary)
         local = not any(map(is_remote, [*options.out, *options.summary]))
         with stopping.finishing() if local else contextlib.nullcontext():
             for writer in writers:
                 recorder.outputs.update(writer.commit(facts))
             for file in summaries:
-                recorder.outputs.update(file.commit(summary))
+                recorder.outputs.update(file.commit())
             recorder.end(None)
     return summary
 

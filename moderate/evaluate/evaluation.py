@@ -258,8 +258,10 @@ def evaluate(
 
 
 def _without_score(joined: Joined) -> NDArray[np.bool_]:
-    made: NDArray[np.bool_] = np.isnan(list(joined.scores.values())).all(axis=0)
-    return made
+    without = np.ones(len(joined), np.bool_)
+    for scores in joined.scores.values():
+        without &= np.isnan(scores)
+    return without
 
 
 def _judge(results: Results, named: str | None) -> tuple[Policy, Judge]:

@@ -296,13 +296,14 @@ def _ids(shown: str, read: _Read, column: str) -> tuple[str, list[str]]:
     """The results' column that they are of, and the ids."""
     ids = []
     for index, value in enumerate(read.columns[column]):
-        text = value.strip() if isinstance(value, str) else value
-        if isinstance(text, bool | float | bytes | list | dict) or text is None or text == "":
-            what = "is empty" if text is None or text == "" else "is no text"
+        empty = value is None or (isinstance(value, str) and not value.strip())
+        if empty or isinstance(value, bool | float | bytes | list | dict):
+            what = "is empty" if empty else "is no text"
             raise InputError(f"{read.where(index)} of {shown}: {one_line(column, 60)} {what}")
-        ids.append(str(text).encode("utf-8", "backslashreplace").decode())  # as results have it
+        ids.append(str(value).encode("utf-8", "backslashreplace").decode())  # as results have it
     digest = _normal(column) == "sha256"
     if digest:
+        ids = [text.strip() for text in ids]
         wrong = next((i for i, text in enumerate(ids) if not _DIGEST.fullmatch(text)), None)
         if wrong is not None:
             reason = f"sha256: {one_line(ids[wrong], 40)!r} is not 64 hexadecimal digits"

@@ -19,6 +19,29 @@ _ERRNO_CODES = {
 }
 
 
+# Closing any descriptor of a database file drops the locks that SQLite has on it, for the whole
+# process: whoever scans the folder that the state is in must not open what is in there.
+_KEPT = (b"scores.sqlite3", b"runs.sqlite3")
+_kept_in: set[tuple[int, int]] = set()
+
+
+def keep_out_of(folder: str | os.PathLike[str]) -> None:
+    """Never open the databases in this folder as if they were images."""
+    status = os.stat(folder)
+    _kept_in.add((status.st_dev, status.st_ino))
+
+
+def is_kept(path: bytes) -> bool:
+    """Whether that is one of them."""
+    if not (_kept_in and os.path.basename(path).startswith(_KEPT)):
+        return False
+    try:
+        status = os.stat(os.path.dirname(os.path.realpath(path)))
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) in _kept_in
+
+
 class FetchError(Exception):
     """Bytes that could not be had: the error for the row, and the size where it is known."""
 
@@ -45,6 +68,9 @@ def os_error(error: OSError, doing: str = "read") -> ImageError:
 def open_regular(path: bytes, *, follow_symlinks: bool = True) -> OpenFile:
     """Open `path` without ever blocking; raises FetchError unless it is a regular file."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    if is_kept(path):
+        said = "a database of the state, which is in use"
+        raise FetchError(ImageError(ErrorCode.NOT_AN_IMAGE, said))
     try:
         # Look before opening: opening some devices has effects.
         mode = os.stat(path, follow_symlinks=follow_symlinks).st_mode

@@ -61,22 +61,31 @@ class SummaryFile:
     def __init__(self, target: str) -> None:
         self._target = target
         self._file = None if is_remote(target) else AtomicFile(target)
+        self._text = b""
 
-    def commit(self, summary: Summary) -> dict[str, str]:
-        """Write it. The SHA-256 (hex) by its absolute path or URI. Raises OutputError."""
+    def seal(self, summary: Summary) -> None:
+        """Write it all. Raises OutputError."""
         suffix = os.path.splitext(target_name(self._target))[1].lower()
-        text = FORMATS[suffix](summary).encode("utf-8", "backslashreplace")
-        if self._file is None:
-            with tempfile.NamedTemporaryFile(prefix="moderate-summary-") as file:
-                file.write(text)
-                file.flush()
-                send(file.name, self._target)
-            return {shown_target(self._target): hashlib.sha256(text).hexdigest()}
-        try:
-            self._file.file.write(text)
-        except OSError as error:
-            raise output_error(self._target, error) from error
-        return {os.path.abspath(self._target): self._file.commit()}
+        self._text = FORMATS[suffix](summary).encode("utf-8", "backslashreplace")
+        if self._file:
+            try:
+                self._file.file.write(self._text)
+            except OSError as error:
+                raise output_error(self._target, error) from error
+            self._file.seal()
+
+    def commit(self) -> dict[str, str]:
+        """Put it under its name. The SHA-256 (hex) by its absolute path or URI.
+
+        Raises OutputError.
+        """
+        if self._file:
+            return {os.path.abspath(self._target): self._file.commit()}
+        with tempfile.NamedTemporaryFile(prefix="moderate-summary-") as file:
+            file.write(self._text)
+            file.flush()
+            send(file.name, self._target)
+        return {shown_target(self._target): hashlib.sha256(self._text).hexdigest()}
 
     def discard(self) -> None:
         """Leave nothing behind. Does nothing after `commit`."""

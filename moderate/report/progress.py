@@ -34,13 +34,17 @@ OnItem = Callable[[Row | Skipped], None]
 
 @contextmanager
 def progress_on(
-    stream: IO[str], mode: str, sources: Sequence[Source] | None, max_rows: int | None
+    stream: IO[str] | None, mode: str, sources: Sequence[Source] | None, max_rows: int | None
 ) -> Iterator[OnItem]:
     """A function to call with every item of the run. mode: auto, bar, plain, json or none.
 
-    json logs an event `progress` where plain prints a line, with rows and images_per_second.
-    sources are counted to show how much is left, where there is one row for each input.
+    stream is None where a daemon has closed it. json logs an event `progress` where plain prints a
+    line, with rows and images_per_second. sources are counted to show how much is left, where there
+    is one row for each input.
     """
+    if stream is None:
+        yield lambda item: None
+        return
     if mode == "auto":
         mode = "bar" if stream.isatty() else "none"
     if mode == "bar":

@@ -17,7 +17,7 @@ _BLOCK_BYTES = 8 << 20
 _GUARDED = "^'"
 
 
-class Unusual(Exception):
+class Unusual(Exception):  # noqa: N818 - not a mistake
     """What follows has to be read with more care."""
 
 

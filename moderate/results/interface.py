@@ -27,8 +27,18 @@ class ResultWriter(ABC):
         """Add one row. Raises OutputError where it cannot be written."""
 
     @abstractmethod
+    def seal(self, facts: dict[str, str]) -> None:
+        """Finish what takes its time: the last write, and the way to the disk.
+
+        Nothing is written after it, and `commit` is then a matter of moments, unless the target is
+        remote. Raises OutputError.
+        """
+
+    @abstractmethod
     def commit(self, facts: dict[str, str]) -> dict[str, str]:
         """Finish the file with the audit facts known only now, and put it under its name.
+
+        It is sealed with the same facts first, where it is not yet.
 
         They go before those of `start`. The SHA-256 (hex) of each file written, by its absolute
         path, or by its URI without credentials; nothing for standard output. Raises OutputError.

@@ -44,6 +44,7 @@ class ParquetResultWriter(ResultWriter):
         self._writer: pq.ParquetWriter | None = None
         self._rows: list[list[Any]] = []
         self._carried: list[str] = []
+        self._sealed = False
 
     def start(self, audit: dict[str, str], carried: Sequence[Column] = ()) -> None:
         """See `ResultWriter`."""
@@ -60,8 +61,11 @@ class ParquetResultWriter(ResultWriter):
         if len(self._rows) >= ROW_GROUP_ROWS:
             self._flush()
 
-    def commit(self, facts: dict[str, str]) -> dict[str, str]:
+    def seal(self, facts: dict[str, str]) -> None:
         """See `ResultWriter`. The facts of `start` are in the schema too, all in the file's."""
+        if self._sealed:
+            return
+        self._sealed = True
         assert self._writer is not None
         try:
             self._flush()
@@ -70,6 +74,11 @@ class ParquetResultWriter(ResultWriter):
         except OSError as error:
             self.discard()
             raise output_error(self._target, error) from error
+        self._atomic.seal()
+
+    def commit(self, facts: dict[str, str]) -> dict[str, str]:
+        """See `ResultWriter`."""
+        self.seal(facts)
         return {os.path.abspath(self._target): self._atomic.commit()}
 
     def discard(self) -> None:

@@ -77,6 +77,10 @@ class UploadingWriter(ResultWriter):
         """See `ResultWriter`."""
         self._writer.write(row)
 
+    def seal(self, facts: dict[str, str]) -> None:
+        """See `ResultWriter`."""
+        self._writer.seal(facts)
+
     def commit(self, facts: dict[str, str]) -> dict[str, str]:
         """See `ResultWriter`."""
         written = self._writer.commit(facts)

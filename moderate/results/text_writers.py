@@ -46,6 +46,7 @@ class _TextWriter(ResultWriter):
         self._stream: BinaryIO = self._atomic.file if self._atomic else sys.stdout.buffer
         self._audit: dict[str, str] = {}
         self._carried: list[str] = []
+        self._sealed = False
         self._texts: list[Callable[[Any], str]] = []
 
     def _open_beside(self) -> AtomicFile | None:
@@ -82,10 +83,11 @@ class _TextWriter(ResultWriter):
         pairs = zip(self._texts, cells, strict=True)
         self._put(self.line([null if cell is None else text(cell) for text, cell in pairs]))
 
-    def commit(self, facts: dict[str, str]) -> dict[str, str]:
+    def seal(self, facts: dict[str, str]) -> None:
         """See `ResultWriter`. A text file has no place for metadata: it stands beside it."""
-        if self._atomic is None or self._beside is None:
-            return {}
+        if self._atomic is None or self._beside is None or self._sealed:
+            return
+        self._sealed = True
         audit = {**self._audit, **facts, "sha256": self._atomic.seal()}
         text = json.dumps(audit, indent=2, ensure_ascii=False) + "\n"
         try:
@@ -93,6 +95,12 @@ class _TextWriter(ResultWriter):
         except OSError as error:
             raise output_error(self._beside.target, error) from error
         self._beside.seal()
+
+    def commit(self, facts: dict[str, str]) -> dict[str, str]:
+        """See `ResultWriter`."""
+        if self._atomic is None or self._beside is None:
+            return {}
+        self.seal(facts)
         # Both are on the disk. What describes the rows first: their name says that all is there.
         written = (self._beside, self._atomic)
         return {os.path.abspath(file.target): file.commit() for file in written}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, sniff
-from moderate.fetch.local import FetchError, os_error, read_head
+from moderate.fetch.local import FetchError, is_kept, os_error, read_head
 from moderate.sources.interface import Source
 from moderate.types import ErrorCode, ImageError, ImageRef, Skipped, SkipReason, Warn
 
@@ -160,6 +160,8 @@ class DirectorySource(Source):
 
 def _look(ref: ImageRef) -> ImageRef | Skipped:
     """Judge a file whose name claims nothing by its first bytes."""
+    if is_kept(ref.path):
+        return Skipped(ref.path, SkipReason.NOT_AN_IMAGE)
     try:
         head = read_head(ref.path, HEAD_BYTES, follow_symlinks=ref.follow_symlinks)
     except FetchError as error:

@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_ATTEMPTS = 10  # to open it
 _BUSY_SECONDS = 2.0  # a wait inside SQLite cannot be interrupted by a signal
 _APPLICATION_ID = 0x4D4F4452  # "MODR": what `file` and a careful reader find in the header
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -131,7 +133,7 @@ class Database:
 
     def _open(self) -> None:
         try:
-            self._connect()
+            self._connect_patiently()
         except sqlite3.DatabaseError as error:
             self._close()
             if not _is_broken(error):
@@ -148,6 +150,18 @@ class Database:
             self._close()
             raise
 
+    def _connect_patiently(self) -> None:
+        """Two that make the file at once get in each other's way, whatever the time limit says."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._connect()
+            except sqlite3.DatabaseError as error:
+                if _code(error) & 0xFF not in _BUSY:
+                    raise
+                self._close()
+                time.sleep(0.05)
+        return self._connect()
+
     def _connect(self) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # SQLite would let the umask decide who may read it; the files beside it get the same mode.
@@ -156,7 +170,8 @@ class Database:
         self._connection = connection = sqlite3.connect(
             self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
-        connection.execute("PRAGMA journal_mode = WAL")
+        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            connection.execute("PRAGMA journal_mode = WAL")
         # Commits survive the death of the process; those of the last moments, not a power loss.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA cache_size = -16384")

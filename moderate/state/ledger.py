@@ -185,10 +185,13 @@ class Ledger:
         return found[0]
 
     def last_of(self, target: str, exclude: str | None = None) -> RunRecord | None:
-        """The newest run that was asked to write `target`, whatever became of it."""
+        """The newest run that began to work on `target`, whatever became of it.
+
+        One that was refused before is none: it has no facts.
+        """
         found = self._select(
             "SELECT runs.* FROM runs JOIN run_targets ON run = id WHERE target = ? "
-            "AND id IS NOT ? ORDER BY started DESC, runs.rowid DESC LIMIT 1",
+            "AND id IS NOT ? AND facts <> '{}' ORDER BY started DESC, runs.rowid DESC LIMIT 1",
             (_key(target), exclude),
         )
         return found[0] if found else None

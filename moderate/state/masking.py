@@ -13,6 +13,9 @@ MAX_CHARACTERS = 2_000
 _MOST_URLS = 20  # in one argument; what follows them is not kept
 _HEADER_OPTION = "--url-header"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+# Of what is no URL but was meant as one: `http:/user:password@host`, `//user:password@host`.
+_USER = re.compile(r"(/[^\s/@:]*:)[^\s/@]+@")
+_TAIL = re.compile(r"(://[^\s#]*)[\s#].*", re.DOTALL)  # a fragment, or what follows a blank
 _SCHEME_BEFORE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}\Z")
 _DATA = re.compile(r"(?<![A-Za-z0-9+.-])data:", re.IGNORECASE)
 
@@ -39,8 +42,12 @@ def mask_command(arguments: Sequence[str]) -> tuple[str, ...]:
 
 def mask_argument(argument: str) -> str:
     """One argument, printable, its URLs as rows would show them, of at most MAX_CHARACTERS."""
-    text = _masked_urls(printable(argument))
+    text = _USER.sub(r"\1***@", _masked_urls(_without_tails(printable(argument))))
     return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…"
+
+
+def _without_tails(text: str) -> str:
+    return _TAIL.sub(r"\1 …", text)
 
 
 def _masked_header(line: str) -> str:

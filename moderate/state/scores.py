@@ -6,13 +6,15 @@ Keys are digests. No image, no part of one, and no path is kept.
 from __future__ import annotations
 
 import datetime
+import json
 import logging
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from moderate.state.database import BusyError, Database, UnavailableError
 from moderate.state.records import (
@@ -27,13 +29,15 @@ from moderate.types import ImageError
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 FILE = "scores.sqlite3"
 
-# sandbox: what the decoders were hardened with, in the last run that decoded under a scope.
+# facts: what the audit has to say of scores under a scope, by the last run that made any.
 # used: the proleptic ordinal of the day on which it was last of use, for `prune`.
 _MIGRATIONS = (
     """
-    CREATE TABLE scopes (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, sandbox TEXT);
+    CREATE TABLE scopes (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, facts TEXT);
     CREATE TABLE outcomes (
         sha256 BLOB NOT NULL, scope INTEGER NOT NULL, used INTEGER NOT NULL,
         is_error INTEGER NOT NULL, payload BLOB NOT NULL,
@@ -49,6 +53,7 @@ MOST_KEYS = 256
 """Keys of one lookup."""
 
 _MOST_WAITING = 100_000  # records, while another process writes
+_PATIENCE_AT_START, _PATIENCE_AT_END = 60.0, 15.0  # seconds, for a vacuum of a large file
 _KNOWN_SIZES = (1, 16, MOST_KEYS)  # few different statements are prepared once each
 
 
@@ -58,6 +63,14 @@ class Scopes:
 
     scores: bytes
     errors: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeFacts:
+    """How scores are made: what the decoders are hardened with, and the backend of the model."""
+
+    sandbox: tuple[str, ...]
+    backend: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +115,8 @@ class ScoreStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.given_up = False
+        """Whether a run has stopped using it."""
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -125,18 +140,21 @@ class ScoreStore:
 
         return self._database.write(work)
 
-    def sandbox(self, scope: int) -> tuple[str, ...] | None:
-        """What decoders under this scope were last hardened with, None where none ever ran."""
-        query = "SELECT sandbox FROM scopes WHERE id = ?"
+    def facts(self, scope: int) -> ScopeFacts | None:
+        """How the scores under this scope were made last, None where none ever were."""
+        query = "SELECT facts FROM scopes WHERE id = ?"
         row = self._database.read(lambda connection: connection.execute(query, (scope,)).fetchone())
-        return None if not row or row[0] is None else tuple(filter(None, row[0].split(",")))
+        if not row or row[0] is None:
+            return None
+        found = json.loads(row[0])
+        return ScopeFacts(tuple(found["sandbox"]), str(found["backend"]))
 
-    def set_sandbox(self, scope: int, active: Sequence[str]) -> None:
-        """Say what they are hardened with from now on."""
-        values = (",".join(active), scope)
+    def set_facts(self, scope: int, facts: ScopeFacts) -> None:
+        """Say how they are made from now on."""
+        values = (json.dumps(asdict(facts)), scope)
         self._database.write(
             lambda connection: connection.execute(
-                "UPDATE scopes SET sandbox = ? WHERE id = ?", values
+                "UPDATE scopes SET facts = ? WHERE id = ?", values
             )
         )
 
@@ -297,16 +315,17 @@ class RunScores:
         self._files: list[FileRecord] = []
         self._used: list[tuple[bytes, bytes]] = []
         try:
-            self._ids = store.scope_ids(scopes)
+            self._ids = _patiently(lambda: store.scope_ids(scopes), _PATIENCE_AT_START)
         except UnavailableError as error:
             self._give_up(error)
 
     def by_path(self, paths: Sequence[bytes]) -> dict[bytes, KnownFile]:
         """See `ScoreStore.by_path`; outcomes that are to be had anew are left out."""
-        if self._ids is None:
+        ids = self._ids
+        if ids is None:
             return {}
         try:
-            known = self._store.by_path(paths, self._ids, self._scopes)
+            known = self._store.by_path(paths, ids, self._scopes)
         except UnavailableError as error:
             self._failed(error)
             return {}
@@ -318,25 +337,27 @@ class RunScores:
 
     def by_content(self, digest: bytes) -> Outcome | None:
         """What this content gave, unless it is to be had anew."""
-        if self._ids is None:
+        ids = self._ids
+        if ids is None:
             return None
         try:
-            found = self._store.by_content([digest], self._ids, self._scopes).get(digest)
+            found = self._store.by_content([digest], ids, self._scopes).get(digest)
         except UnavailableError as error:
             self._failed(error)
             return None
         return found if found and self._wanted(found) else None
 
-    def sandbox(self, active: Sequence[str] | None = None) -> tuple[str, ...] | None:
-        """What the decoders of these scores are hardened with, or were; `active` is kept."""
-        if self._ids is not None:
+    def facts(self, now: ScopeFacts | None = None) -> ScopeFacts | None:
+        """How these scores were made; `now` is kept as how they are from now on."""
+        ids = self._ids
+        if ids is not None:
             try:
-                if active is not None:
-                    self._store.set_sandbox(self._ids[0], active)
-                return self._store.sandbox(self._ids[0])
+                if now is not None:
+                    self._store.set_facts(ids[0], now)
+                return self._store.facts(ids[0])
             except UnavailableError as error:
                 self._failed(error)
-        return None if active is None else tuple(active)
+        return now
 
     def add(
         self,
@@ -354,18 +375,35 @@ class RunScores:
 
     def commit(self) -> None:
         """Keep what was added. What cannot be written now, because others write, waits."""
-        if not (self._outcomes or self._files or self._used):
+        try:
+            self._commit()
+        except BusyError:
+            if len(self._files) + len(self._outcomes) + len(self._used) >= _MOST_WAITING:
+                self._drop()
+
+    def finish(self) -> None:
+        """The last commit, which waits for others for some time."""
+        try:
+            _patiently(self._commit, _PATIENCE_AT_END)
+        except BusyError:
+            self._drop()
+
+    def _commit(self) -> None:
+        ids, kept = self._ids, (self._outcomes, self._files, self._used)
+        if not any(kept):
             return
-        if self._ids is not None:
-            kept = (self._outcomes, self._files, self._used)
+        if ids is not None:
             try:
-                self._store.record(*kept, self._ids, self._scopes)
+                self._store.record(*kept, ids, self._scopes)
             except BusyError:
-                if len(self._files) + len(self._outcomes) < _MOST_WAITING:
-                    return
-                log.warning("the state is kept busy by other runs; some scores were not kept")
+                raise
             except UnavailableError as error:
                 self._give_up(error)
+        self._outcomes, self._files, self._used = [], [], []
+
+    def _drop(self) -> None:
+        count = len(self._outcomes)
+        log.warning("the state is kept busy by other runs; %d scores were not kept", count)
         self._outcomes, self._files, self._used = [], [], []
 
     def _wanted(self, outcome: Outcome) -> bool:
@@ -378,12 +416,25 @@ class RunScores:
             self._give_up(error)
 
     def _give_up(self, error: UnavailableError) -> None:
-        if self._ids is not None or not self._outcomes:
+        if not self._store.given_up:
+            self._store.given_up = True
             log.warning(
                 "the state cannot be used any more (%s); the run goes on, but could not be resumed",
                 error,
             )
         self._ids = None
+
+
+def _patiently(work: Callable[[], T], seconds: float) -> T:
+    """What `work` returns; while the state is busy, it is tried again. Raises UnavailableError."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return work()
+        except BusyError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.05)
 
 
 def path_digest(path: bytes, folder: bytes) -> bytes:

@@ -69,8 +69,8 @@ def test_a_gate_decides_the_exit_code(here: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
-        "moderate: error: recall of violence is undefined (no image has both a label and a score), and "
-        "must be at least 0.1",
+        "moderate: error: recall of violence is undefined (no image has both a label and a "
+        "score), and must be at least 0.1",
         "moderate: error: precision of nudity is 0.5000, and must be at least 0.6",
     ]
     report = json.loads((here / "report.json").read_text())

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,15 @@ from videos import make_video
 
 from moderate.cli.main import run
 from moderate.decode.pool import DecoderPool
-from moderate.stopping import Stopped
+from moderate.errors import DeviceError
 from moderate.fetch import fetcher
 from moderate.results.text_writers import metadata_path
+from moderate.state.database import UnavailableError
+from moderate.state.scores import ScoreStore
+from moderate.stopping import Stopped
 
 Captured = pytest.CaptureFixture[str]
+OPENVINO = "moderate.classify.backends.openvino_backend.OpenVinoBackend"
 Rows = list[dict[str, Any]]
 
 
@@ -392,3 +399,118 @@ def test_what_broke_off_is_not_finished_with_other_weights(
     scan(folder, bundle=other, out="elsewhere")
     scan(folder, "--rescore", bundle=other)
     scan(folder, bundle=bundle)  # what was completed may be done again with any
+
+
+def test_the_state_may_lie_among_the_images(folder: Path, bundle: Path) -> None:
+    """Its files must not be opened: SQLite would lose its locks on them."""
+    state = folder / "state"
+    rows = scan(folder, "--state", state, bundle=bundle)
+    for arguments in (["--all-files"], [], ["--all-files"]):
+        again = scan(folder, *arguments, "--state", state, bundle=bundle)
+        kept = [row for row in again if "/state/" not in row["path"]]
+        assert kept == rows
+        named = [row for row in again if "sqlite3" in row["path"]]
+        assert all(row["error_code"] == "not_an_image" for row in named)
+        assert all(row["bytes"] is None for row in named), "none was read"
+
+
+def test_copies_of_what_was_reused_do_not_wait_for_a_state_that_failed(
+    folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    scan(folder / "1.png", bundle=bundle)
+    shutil.copy(folder / "1.png", folder / "9copy.png")
+    lookup = ScoreStore.by_content
+
+    def failing(self: ScoreStore, *arguments: Any) -> Any:
+        if arguments[0] == [hashlib.sha256((folder / "9.png").read_bytes()).digest()]:
+            raise UnavailableError("gone")
+        return lookup(self, *arguments)
+
+    monkeypatch.setattr(ScoreStore, "by_content", failing)
+    rows = scan(folder, bundle=bundle)
+    assert "the run goes on" in capsys.readouterr().err
+    assert len(rows) == 11
+    assert rows[-1]["nudity"] == rows[1]["nudity"]
+
+
+def test_a_video_met_in_an_archive_is_still_sampled_where_it_is_a_file(
+    tmp_path: Path, bundle: Path
+) -> None:
+    make_video(tmp_path / "clip.mp4", (scene((64, 48), seed=number // 10) for number in range(40)))
+    with tarfile.open("all.tar", "w") as tar:
+        tar.add("clip.mp4")
+    scan("clip.mp4", bundle=bundle)
+    rows = scan("all.tar", "clip.mp4", "--video-every", "1", bundle=bundle)
+    assert rows[0]["error_message"] == "videos are read from local files only"
+    assert len(rows) == 6
+    assert rows[-1]["status"] == "ok"
+    assert scan("all.tar", "clip.mp4", "--video-every", "1", bundle=bundle) == rows
+
+
+def test_a_refused_run_does_not_hide_the_one_that_broke_off(
+    folder: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise Stopped(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("moderate.report.summary.Summary.count", stopped)
+        scan(folder, bundle=bundle, code=130)
+    other = make_bundle(tmp_path / "other", seed=5)
+    for _ in range(3):
+        scan(folder, bundle=other, code=2)
+
+
+def test_a_state_that_is_busy_at_first_is_waited_for(folder: Path, bundle: Path) -> None:
+    scan(folder, "--state", "state", bundle=bundle)
+    other = sqlite3.connect("state/scores.sqlite3", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(3.0, lambda: other.execute("COMMIT")).start()
+    scan(folder, "--state", "state", bundle=bundle)
+    assert origins() == (0, 0, 10, 0)
+
+
+def test_scores_of_the_end_wait_for_a_busy_state(folder: Path, bundle: Path) -> None:
+    Path("state").mkdir()
+    scan(folder / "0.png", "--state", "state", bundle=bundle)
+    other = sqlite3.connect("state/scores.sqlite3", isolation_level=None, check_same_thread=False)
+    record = ScoreStore.record
+    held = []
+
+    def busy(self: ScoreStore, *arguments: Any) -> None:
+        if not held:
+            held.append(other.execute("BEGIN IMMEDIATE"))
+            threading.Timer(4.0, lambda: other.execute("COMMIT")).start()
+        record(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScoreStore, "record", busy)
+        scan(folder, "--state", "state", bundle=bundle)
+    assert held
+    scan(folder, "--state", "state", bundle=bundle)
+    assert origins() == (0, 0, 10, 0)
+
+
+def test_the_backend_of_reused_scores_is_the_one_that_made_them(
+    folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise DeviceError("OpenVINO cannot run it")
+
+    backends = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "moderate.classify.backends.openvino_backend.OpenVinoBackend.__init__", broken
+        )
+        scan(folder, bundle=bundle)
+        backends.append(json.loads(Path(metadata_path("rows.jsonl")).read_text())["backend"])
+    scan(folder, bundle=bundle)
+    backends.append(json.loads(Path(metadata_path("rows.jsonl")).read_text())["backend"])
+    assert backends == ["torch", "torch"]
+
+
+def test_with_standard_error_closed_the_run_is_done(folder: Path, bundle: Path) -> None:
+    command = [sys.executable, "-m", "moderate", "scan", str(folder), "--weights", str(bundle)]
+    script = f"{shlex.join([*command, '--device', 'cpu', '--out', 'rows.csv'])} 2>&-"
+    subprocess.run(["sh", "-c", script], check=True, stdout=subprocess.DEVNULL)
+    assert len(Path("rows.csv").read_text().splitlines()) == 11

@@ -257,3 +257,14 @@ def test_a_filled_in_template_says_how_it_was_chosen(tmp_path: Path) -> None:
     labels = read_labels(text(tmp_path / "l.csv", header + lines))
     assert (labels.by, labels.ignored) == ("path", ())
     assert labels.chosen_by == ("random", "uncertainty")
+
+
+def test_blanks_belong_to_a_name(tmp_path: Path) -> None:
+    rows = {"./ a.jpg ": {NUDITY: 0.5}, "./a.jpg": {NUDITY: 0.6}, "./\\udc80.jpg": {NUDITY: 0.7}}
+    results = read_results(write_results(tmp_path / "r.jsonl", rows))
+    lines = [{"path": " a.jpg ", "nudity": 1}, {"path": "\udc80.jpg", "nudity": 0}]
+    labels = read_labels(write(tmp_path / "l.jsonl", lines))
+    assert join(labels, results).rows.tolist() == [0, 2]
+    digest = f" {digest_of('./a.jpg')} "
+    labels = read_labels(text(tmp_path / "d.csv", f"sha256, nudity\n{digest}, 1\n"))
+    assert join(labels, results).rows.tolist() == [1]
