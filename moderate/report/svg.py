@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from html import escape
 
 _SIDE, _LEFT, _TOP, _BELOW, _RIGHT = 220, 46, 26, 40, 14  # px: the square, and room around it
+_RULE = 'fill="none" stroke="#98a2ac"'
+_LINE = 'fill="none" stroke="#2463b4" stroke-width="2"'
 
 Place = tuple[float, float]
 
@@ -44,33 +46,41 @@ class Plot:
 
 
 def svg(plot: Plot) -> str:
-    """The plot as an `<svg>` element, whose colours are those of the page's classes."""
+    """The plot as an `<svg>` element. The page's classes give colours for light and dark.
+
+    Attributes say the same where a viewer does not apply a page's style to what is drawn.
+    """
     width, height = _LEFT + _SIDE + _RIGHT, _TOP + _SIDE + _BELOW
     parts = [
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="{escape(plot.title)}">',
-        f'<text class="title" x="{_LEFT}" y="15">{escape(plot.title)}</text>',
+        f'aria-label="{escape(plot.title)}" font-size="11" text-anchor="middle">',
+        f'<text class="title" text-anchor="start" x="{_LEFT}" y="15">{escape(plot.title)}</text>',
     ]
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         x, y = _place((tick, tick))
-        parts.append(f'<path class="grid" d="M{x} {_TOP}V{_TOP + _SIDE}M{_LEFT} {y}h{_SIDE}"/>')
+        parts.append(
+            f'<path class="grid" {_RULE} d="M{x} {_TOP}V{_TOP + _SIDE}M{_LEFT} {y}h{_SIDE}"/>'
+        )
         parts.append(f'<text class="tick" x="{x}" y="{_TOP + _SIDE + 14}">{tick:g}</text>')
-        parts.append(f'<text class="tick side" x="{_LEFT - 5}" y="{y + 4:g}">{tick:g}</text>')
+        side = f'class="tick side" text-anchor="end" x="{_LEFT - 5}" y="{y + 4:g}"'
+        parts.append(f"<text {side}>{tick:g}</text>")
     parts += [_bar(bar) for bar in plot.bars]
     if plot.diagonal:
-        parts.append(f'<path class="diagonal" d="M{_pair((0, 0))}L{_pair((1, 1))}"/>')
+        parts.append(f'<path class="diagonal" {_RULE} d="M{_pair((0, 0))}L{_pair((1, 1))}"/>')
     if plot.line:
-        parts.append(f'<polyline class="line" points="{" ".join(map(_pair, plot.line))}"/>')
+        parts.append(f'<polyline class="line" {_LINE} points="{" ".join(map(_pair, plot.line))}"/>')
     for at in plot.points:
         x, y = _place(at)
-        parts.append(f'<circle class="point" cx="{x}" cy="{y}" r="3"/>')
+        parts.append(f'<circle class="point" fill="#2463b4" cx="{x}" cy="{y}" r="3"/>')
     for mark in plot.marks:
         x, y = _place(mark.at)
         to_the_left = mark.at[0] > 0.75
         where = f'x="{x - 7 if to_the_left else x + 7:g}" y="{y + (14 if y < _TOP + 20 else -6):g}"'
-        kind = "mark end" if to_the_left else "mark"
-        parts.append(f'<circle class="mark" cx="{x}" cy="{y}" r="4.5"/>')
-        parts.append(f'<text class="{kind}" {where}>{escape(mark.name)}</text>')
+        kind, anchor = ("mark end", "end") if to_the_left else ("mark", "start")
+        parts.append(f'<circle class="mark" fill="#b43a24" cx="{x}" cy="{y}" r="4.5"/>')
+        parts.append(
+            f'<text class="{kind}" text-anchor="{anchor}" {where}>{escape(mark.name)}</text>'
+        )
     middle = _TOP + _SIDE / 2
     parts += [
         f'<text class="axis" x="{_LEFT + _SIDE / 2:g}" y="{height - 8}">{escape(plot.x)}</text>',
@@ -86,7 +96,7 @@ def _bar(bar: Bar) -> str:
     right, bottom = _place((bar.high, 0.0))
     size = f'width="{max(right - left - 1, 0):g}" height="{max(bottom - top, 1):g}"'
     return (
-        f'<rect class="bar" x="{left + 0.5:g}" y="{min(top, bottom - 1):g}" {size}>'
+        f'<rect class="bar" fill="#a9c1e0" x="{left + 0.5:g}" y="{min(top, bottom - 1):g}" {size}>'
         f"<title>{escape(bar.says)}</title></rect>"
     )
 

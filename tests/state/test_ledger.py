@@ -100,6 +100,7 @@ def test_only_the_first_end_counts_and_nothing_after_it(ledger: Ledger) -> None:
 def test_names_that_are_no_text(ledger: Ledger) -> None:
     odd = os.fsdecode(b"/odd\xff.csv")
     run = begin(ledger, inputs=[odd, "a\x1b[31m"], targets=[odd], command=[odd])
+    run.update(facts={"weights_sha256": "00"})
     run.end(RunStatus.COMPLETED, outputs={odd: "00"})
     found = ledger.find(run.id)
     assert found.targets == (odd,)
@@ -164,6 +165,9 @@ def test_the_last_run_of_a_target(ledger: Ledger) -> None:
     first = begin(ledger, started=LONG_AGO, targets=["/a", "/b"])
     second = begin(ledger, started=LONG_AGO + timedelta(days=1), targets=["/a"])
     third = begin(ledger, targets=["/a", "/a"])
+    begin(ledger, targets=["/a"]).end(RunStatus.FAILED, "refused before it began to work")
+    for run in (first, second, third):
+        run.update(facts={"weights_sha256": "00"})
     second.end(RunStatus.FAILED, "disk full")
 
     def last(target: str, exclude: str | None = None) -> str | None:
