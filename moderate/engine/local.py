@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from moderate.classify.device import Placement, place
 from moderate.decode.image import Undecoded
@@ -219,7 +219,8 @@ class LocalEngine(Engine):
                 del early[turn]
                 self._put_in_place(settled, position)
                 position += len(settled)
-                yield from videos.take_all(settled) if videos else _rows_of(settled)
+                # Without videos there is nothing else among them.
+                yield from videos.take_all(settled) if videos else cast("list[Row]", settled)
                 turn += 1
         if early:
             raise RunError("rows are missing at the end: their copies were never settled")
@@ -331,10 +332,6 @@ class LocalEngine(Engine):
         scores: Scores = UNSCORED if isinstance(result, ImageError) else result
         decision, reasons, derived = self._job.judge.row(ref, facts, scores, error)
         return Row(ref, facts, scores, decision, reasons, derived, error, duplicate_of, origin)
-
-
-def _rows_of(settled: list[_Settled]) -> Iterator[Row | Skipped]:
-    return (item for item in settled if isinstance(item, Row | Skipped))
 
 
 def make_sampler(job: Job) -> VideoSampler | None:

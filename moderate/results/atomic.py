@@ -9,10 +9,12 @@ import hashlib
 import os
 import stat
 from io import BufferedRandom
+from typing import cast
 
 from moderate.errors import OutputError
 from moderate.text import printable
 
+_BUFFER = 1 << 20  # bytes
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 """What flock says on a file system that has no locks."""
 
@@ -42,7 +44,8 @@ class AtomicFile:
             ) from error
         except OSError as error:
             raise output_error(target, error) from error
-        self.file: BufferedRandom = os.fdopen(descriptor, "w+b")
+        # Each write to the disk hands Python's lock to another thread: rather few large ones.
+        self.file = cast("BufferedRandom", os.fdopen(descriptor, "w+b", buffering=_BUFFER))
 
     def seal(self) -> str:
         """Bring all to the disk: the last write was made. The SHA-256 (hex) of the whole.

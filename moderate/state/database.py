@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _ATTEMPTS = 10  # to open it
 _BUSY_SECONDS = 2.0  # a wait inside SQLite cannot be interrupted by a signal
+_WAL_PAGES = 16_384  # 64 MB
 _APPLICATION_ID = 0x4D4F4452  # "MODR": what `file` and a careful reader find in the header
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -174,6 +175,9 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
         # Commits survive the death of the process; those of the last moments, not a power loss.
         connection.execute("PRAGMA synchronous = NORMAL")
+        # Each checkpoint waits for the disk: rather few large ones.
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {_WAL_PAGES * 4096}")
         connection.execute("PRAGMA cache_size = -16384")
         connection.execute("PRAGMA temp_store = MEMORY")
         version = _version(connection)
