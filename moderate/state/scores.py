@@ -140,6 +140,11 @@ class ScoreStore:
 
         return self._database.write(work)
 
+    def is_empty(self) -> bool:
+        """Whether there is nothing to look up yet."""
+        query = "SELECT EXISTS (SELECT 1 FROM outcomes) OR EXISTS (SELECT 1 FROM files)"
+        return not self._database.read(lambda connection: connection.execute(query).fetchone()[0])
+
     def facts(self, scope: int) -> ScopeFacts | None:
         """How the scores under this scope were made last, None where none ever were."""
         query = "SELECT facts FROM scopes WHERE id = ?"
@@ -314,15 +319,18 @@ class RunScores:
         self._outcomes: list[tuple[bytes, Outcome]] = []
         self._files: list[FileRecord] = []
         self._used: list[tuple[bytes, bytes]] = []
+        # What this run finds out itself, `Contents` knows.
+        self._empty = False
         try:
             self._ids = _patiently(lambda: store.scope_ids(scopes), _PATIENCE_AT_START)
+            self._empty = store.is_empty()
         except UnavailableError as error:
             self._give_up(error)
 
     def by_path(self, paths: Sequence[bytes]) -> dict[bytes, KnownFile]:
         """See `ScoreStore.by_path`; outcomes that are to be had anew are left out."""
         ids = self._ids
-        if ids is None:
+        if ids is None or self._empty:
             return {}
         try:
             known = self._store.by_path(paths, ids, self._scopes)
@@ -338,7 +346,7 @@ class RunScores:
     def by_content(self, digest: bytes) -> Outcome | None:
         """What this content gave, unless it is to be had anew."""
         ids = self._ids
-        if ids is None:
+        if ids is None or self._empty:
             return None
         try:
             found = self._store.by_content([digest], ids, self._scopes).get(digest)
