@@ -157,7 +157,7 @@ class LocalEngine(Engine):
             if self._scores and broken_off is None:
                 self._scores.finish()
             elif self._scores:
-                self._scores.commit()
+                self._scores.commit(everything=True)
         finally:
             self._stack.close()
 

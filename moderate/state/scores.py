@@ -52,6 +52,7 @@ _MIGRATIONS = (
 MOST_KEYS = 256
 """Keys of one lookup."""
 
+_FILES_AT_ONCE = 1024
 _MOST_WAITING = 100_000  # records, while another process writes
 _PATIENCE_AT_START, _PATIENCE_AT_END = 60.0, 15.0  # seconds, for a vacuum of a large file
 _KNOWN_SIZES = (1, 16, MOST_KEYS)  # few different statements are prepared once each
@@ -381,10 +382,14 @@ class RunScores:
         if used:
             self._used.append(used)
 
-    def commit(self) -> None:
-        """Keep what was added. What cannot be written now, because others write, waits."""
+    def commit(self, *, everything: bool = False) -> None:
+        """Keep what was added. What cannot be written now, because others write, waits.
+
+        Outcomes are kept at once: no image is scored again. Which file had which content is worth a
+        reading only, and is written in fewer, cheaper strokes, or with `everything`.
+        """
         try:
-            self._commit()
+            self._commit(everything)
         except BusyError:
             if len(self._files) + len(self._outcomes) + len(self._used) >= _MOST_WAITING:
                 self._drop()
@@ -392,12 +397,16 @@ class RunScores:
     def finish(self) -> None:
         """The last commit, which waits for others for some time."""
         try:
-            _patiently(self._commit, _PATIENCE_AT_END)
+            _patiently(lambda: self._commit(everything=True), _PATIENCE_AT_END)
         except BusyError:
             self._drop()
 
-    def _commit(self) -> None:
-        ids, kept = self._ids, (self._outcomes, self._files, self._used)
+    def _commit(self, everything: bool) -> None:
+        waiting = len(self._files) + len(self._used)
+        files, used = (
+            (self._files, self._used) if everything or waiting >= _FILES_AT_ONCE else ([], [])
+        )
+        ids, kept = self._ids, (self._outcomes, files, used)
         if not any(kept):
             return
         if ids is not None:
@@ -407,7 +416,9 @@ class RunScores:
                 raise
             except UnavailableError as error:
                 self._give_up(error)
-        self._outcomes, self._files, self._used = [], [], []
+        self._outcomes = []
+        if files or used:
+            self._files, self._used = [], []
 
     def _drop(self) -> None:
         count = len(self._outcomes)

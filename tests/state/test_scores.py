@@ -56,7 +56,7 @@ def bound(store: ScoreStore, scopes: Scopes = SCOPES, **options: bool) -> RunSco
 def keep(scores: RunScores) -> None:
     scores.add(record("a.jpg", "a"), scored("a"))
     scores.add(record("b.jpg", "b"), failed("b"))
-    scores.commit()
+    scores.commit(everything=True)
 
 
 def test_what_is_kept_is_found_by_path_and_by_content(store: ScoreStore) -> None:
@@ -86,7 +86,7 @@ def test_other_weights_know_the_file_but_not_its_scores(store: ScoreStore) -> No
     assert known[key("a.jpg")].sha256 == digest("a")
     assert known[key("b.jpg")].outcome == failed("b")[1]  # the scope of errors is the same
     other.add(None, scored("a", 0.75))
-    other.commit()
+    other.commit(everything=True)
     assert bound(store).by_content(digest("a")) == scored("a", 0.25)[1]
     assert bound(store, OTHER).by_content(digest("a")) == scored("a", 0.75)[1]
 
@@ -107,7 +107,7 @@ def test_scores_win_over_an_error_of_another_day(store: ScoreStore) -> None:
     scores = bound(store)
     scores.add(record("a.jpg", "a"), failed("a"))
     scores.add(None, scored("a"))
-    scores.commit()
+    scores.commit(everything=True)
     later = bound(store)
     assert later.by_content(digest("a")) == scored("a")[1]
     assert later.by_path([key("a.jpg")])[key("a.jpg")].outcome == scored("a")[1]
@@ -139,7 +139,7 @@ def test_a_damaged_file_entry_is_unknown(store: ScoreStore, tmp_path: Path) -> N
 def test_nothing_readable_is_kept(store: ScoreStore, tmp_path: Path) -> None:
     scores = bound(store)
     scores.add(record("holiday/secret-name.jpg", "a"), scored("a"))
-    scores.commit()
+    scores.commit(everything=True)
     store.close()
     kept = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"secret" not in kept
@@ -150,7 +150,7 @@ def test_pruning_forgets_what_was_not_of_use(store: ScoreStore, tmp_path: Path) 
     scores = bound(store)
     for name in "abc":
         scores.add(record(f"{name}.jpg", name), scored(name))
-    scores.commit()
+    scores.commit(everything=True)
     today = datetime.datetime.now(datetime.UTC).date()
     with sqlite3.connect(tmp_path / FILE) as connection:
         connection.execute("UPDATE outcomes SET used = used - 10")
@@ -160,7 +160,7 @@ def test_pruning_forgets_what_was_not_of_use(store: ScoreStore, tmp_path: Path) 
     known = again.by_path([key("a.jpg")])[key("a.jpg")]
     assert known.stale
     again.add(None, used=(key("a.jpg"), known.sha256))
-    again.commit()
+    again.commit(everything=True)
     assert not again.by_path([key("a.jpg")])[key("a.jpg")].stale
     assert store.prune(today - datetime.timedelta(days=10)) == 0
     assert store.prune(today - datetime.timedelta(days=9)) == 2
@@ -183,7 +183,7 @@ def test_a_full_disk_ends_the_keeping_not_the_run(
     with caplog.at_level(logging.WARNING):
         for number in range(500):
             scores.add(record(f"{number}.jpg", str(number)), scored(str(number)))
-            scores.commit()
+            scores.commit(everything=True)
     assert scores.by_content(digest("499")) is None
     assert caplog.text.count("the run goes on, but could not be resumed") == 1
 
@@ -198,7 +198,7 @@ def test_what_cannot_be_written_now_waits(
     keep(scores)
     other.execute("COMMIT")
     assert bound(store).by_content(digest("a")) is None
-    scores.commit()
+    scores.commit(everything=True)
     assert bound(store).by_content(digest("a")) == scored("a")[1]
 
 
