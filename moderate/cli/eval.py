@@ -84,6 +84,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Hold scores and decisions against labels: metrics with intervals, worst mistakes, gates."""
+    from moderate.engine.redecide import check_distinct
     from moderate.evaluate.evaluation import Wanted
     from moderate.evaluate.evaluation import evaluate as hold
     from moderate.evaluate.labels import read_labels
@@ -99,6 +100,8 @@ def evaluate(
     )
     targets = out or []
     _check(targets)
+    read = [os.fspath(results), os.fspath(labels), *([policy] if policy else [])]
+    check_distinct([], targets, read)
     found = hold(
         read_results(results),
         read_labels(labels, id_column),

@@ -53,6 +53,7 @@ def report(
     state: State = None,
 ) -> int:
     """Sum up a results file, or show decisions and categories over time."""
+    from moderate.engine.redecide import check_distinct
     from moderate.report import stored
     from moderate.report import trend as over_time
     from moderate.results.open import check_place
@@ -71,6 +72,7 @@ def report(
                 f"use one of {', '.join(stored.FORMATS)}"
             )
         check_place(out)
+        check_distinct([], [out], files or [])
     if not trend:
         summary = stored.summarise(read_results((files or [])[0]))
         _give(summary, stored.FORMATS, stored.show, stored.as_json, out, as_json)

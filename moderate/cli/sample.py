@@ -43,6 +43,7 @@ def sample(
 
     Images that are errors, copies of others, or not scored are left out.
     """
+    from moderate.engine.redecide import check_distinct
     from moderate.errors import ReaderGoneError, UsageError
     from moderate.evaluate.policies import policy_of
     from moderate.evaluate.sample import as_csv
@@ -56,6 +57,7 @@ def sample(
         if not out.lower().endswith(".csv"):
             raise UsageError(f"--out {printable(out)}: labels are a .csv file")
         check_place(out)
+        check_distinct([], [out], [results, *([policy] if policy else [])])
     read = read_results(results)
     taken = choose(read, policy_of(read, policy), by=by, count=count, seed=seed, category=category)
     if out is None:

@@ -79,6 +79,7 @@ def tune(
     With --calibrate, thresholds are those of the calibrated scores, for the copy of the bundle.
     """
     from moderate.classify.bundle import load_bundle
+    from moderate.engine.redecide import check_distinct
     from moderate.evaluate import evidence as files
     from moderate.evaluate.calibrate import fit, write_copy
     from moderate.evaluate.tune import Aim
@@ -107,9 +108,11 @@ def tune(
         if not out.lower().endswith(".toml"):
             raise UsageError(f"--out {printable(out)}: a policy is a .toml file")
         check_place(out)
+        check_distinct([], [out], [results, labels, policy])
     base = load_policy(policy)
+    read = read_results(results)
     evidence = files.gather(
-        read_results(results),
+        read,
         labels,
         categories=category or (),
         seed=seed,
@@ -128,6 +131,14 @@ def tune(
     asked = (target_recall, max_false_block, max_review_share, out)
     if bundle is None or any(value is not None for value in asked):
         tuning = choose(evidence.labelled, evidence.scores, base.policy, aim)
+        if files.asks_otherwise(base.policy):
+            if calibrated and max_review_share is not None:
+                raise UsageError(
+                    "--max-review-share with --calibrate needs a policy that decides by scores "
+                    "alone: calibrate first, then scan and tune with the calibrated bundle"
+                )
+            if not calibrated:
+                tuning = files.decided(read, base, tuning, evidence)
     problem = tuning.problem if tuning else None
     if bundle is not None and bundle_out is not None and problem is None:
         kept = {each.category: each.calibration for each in calibrated if each.calibration}

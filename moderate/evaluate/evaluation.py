@@ -32,7 +32,7 @@ from moderate.policy.load import load_policy
 from moderate.policy.model import Policy
 from moderate.results.read import Results
 from moderate.text import one_line
-from moderate.types import CATEGORIES, Category, Decision, ErrorCode, ImageError, Warn
+from moderate.types import CATEGORIES, Category, Decision, ErrorCode, Warn
 
 MOST_SLICES = 50
 """Values of a column that get a slice, those of the most images."""
@@ -221,7 +221,8 @@ def evaluate(
     base, judge = _judge(results, policy)
     carried = results.carried if base.in_context else ()
     joined = join(labels, results, [*_JUDGED_BY, *carried, *slices])
-    judged = _judged(joined, base, judge, carried, again=policy is not None)
+    again = None if policy is None else _decided(joined, results, policy)
+    judged = _judged(joined, base, judge, carried, again=again)
     everything = np.arange(len(joined))
     categories = tuple(
         _of_category(judged, base, category, resamples, seed, worst) for category in CATEGORIES
@@ -276,18 +277,23 @@ def _judge(results: Results, named: str | None) -> tuple[Policy, Judge]:
 
 
 def _judged(
-    joined: Joined, base: Policy, judge: Judge, carried: Sequence[str], *, again: bool
+    joined: Joined,
+    base: Policy,
+    judge: Judge,
+    carried: Sequence[str],
+    *,
+    again: NDArray[np.int8] | None,
 ) -> _Judged:
     policies: dict[int, tuple[int, Policy]] = {}
     which = np.zeros(len(joined), np.int64)
     decisions = joined.decisions
-    if base.in_context or again:
+    if base.in_context:
         subjects = _subjects(joined, carried)
         for index, subject in enumerate(subjects):
             held_to = judge.policy_for(subject)
             which[index] = policies.setdefault(id(held_to), (len(policies), held_to))[0]
-        if again:
-            decisions = _decided(joined, judge, subjects)
+    if again is not None:
+        decisions = again
     used = [policy for _, policy in policies.values()] or [base]
 
     def reach(category: Category, kind: str) -> NDArray[np.bool_]:
@@ -317,23 +323,14 @@ def _subjects(joined: Joined, carried: Sequence[str]) -> list[Subject]:
     ]
 
 
-def _decided(joined: Joined, judge: Judge, subjects: Sequence[Subject]) -> NDArray[np.int8]:
-    scores = np.stack([joined.scores[category] for category in CATEGORIES], axis=1)
-    warnings = joined.columns["warnings"].to_pylist()
-    codes = joined.columns["error_code"].to_pylist()
-    messages = joined.columns["error_message"].to_pylist()
-    made = np.empty(len(joined), np.int8)
-    for index, subject in enumerate(subjects):
-        error = None
-        if joined.errors[index]:
-            error = ImageError(_code(codes[index]), messages[index] or "")
-        given = {
-            category: None if score != score else score
-            for category, score in zip(CATEGORIES, scores[index].tolist(), strict=True)
-        }
-        known = [Warn(text) for text in (warnings[index] or "").split("; ") if text in _WARNINGS]
-        made[index] = judge.judge(subject, given, known, error).decision.severity
-    return made
+def _decided(joined: Joined, results: Results, policy: str) -> NDArray[np.int8]:
+    """As `moderate decide` does it, over all rows: a video is judged with its frames."""
+    from moderate.engine.redecide import Redecider, pieces
+
+    redecider = Redecider(load_policy(policy), results.carried)
+    severity = [redecider.decide(piece).severity for piece in pieces(results)]
+    made = np.concatenate(severity) if severity else np.zeros(0, np.int8)
+    return made[joined.rows].astype(np.int8)
 
 
 _WARNINGS = frozenset(warning.value for warning in Warn)

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 
 import numpy as np
 import tomli_w
+from numpy.typing import NDArray
 
 from moderate.errors import InputError, UsageError
 from moderate.evaluate.calibrate import Calibrated, apply
@@ -18,6 +19,7 @@ from moderate.evaluate.labels import Labels, join, read_labels
 from moderate.evaluate.sample import order_of
 from moderate.evaluate.tune import Claim, Floats, Labelled, Tuning
 from moderate.policy.load import LoadedPolicy, parse_policy, resolve
+from moderate.policy.model import Policy
 from moderate.results.read import Results
 from moderate.results.schema import shortest
 from moderate.text import one_line, printable
@@ -65,7 +67,6 @@ def gather(
     scores = {name: table[name].to_numpy().astype(np.float32, copy=False) for name in CATEGORIES}
     scored = ~np.logical_and.reduce([np.isnan(values) for values in scores.values()])
     scores = {name: values[scored] for name, values in scores.items() if not np.isnan(values).all()}
-    single = ~joined.copies
     digests = table["sha256"].take(joined.rows).to_pylist()
     order = np.array(
         [order_of(sha or path, seed) for sha, path in zip(digests, joined.paths, strict=True)],
@@ -76,7 +77,7 @@ def gather(
         values, truth = joined.scores[category], joined.labels[category]
         if categories and category not in categories:
             continue
-        known = single & (truth >= 0)
+        known = _first_known(category, labels, joined.paths, digests, truth)
         usable = known & ~np.isnan(values)
         if usable.any():
             labelled[category] = Labelled(values[usable], truth[usable] == 1, order[usable])
@@ -104,6 +105,49 @@ def gather(
         weights=results.facts.get("weights", "unknown"),
         weights_sha256=results.facts.get("weights_sha256"),
         notes=tuple(notes),
+    )
+
+
+def _first_known(
+    category: Category,
+    labels: Labels,
+    paths: Sequence[str],
+    digests: Sequence[str | None],
+    truth: NDArray[np.int8],
+) -> NDArray[np.bool_]:
+    """For each content the first row that has a label. Raises InputError where copies disagree."""
+    rows = np.flatnonzero(truth >= 0)
+    first: dict[str, int] = {}
+    for row in rows.tolist():
+        seen = first.setdefault(digests[row] or paths[row], row)
+        if truth[seen] != truth[row]:
+            raise InputError(
+                f"{printable(labels.path)}: copies of one image have different labels for "
+                f"{category}: {one_line(paths[seen], 80)} and {one_line(paths[row], 80)}"
+            )
+    known = np.zeros(len(truth), bool)
+    known[list(first.values())] = True
+    return known
+
+
+def asks_otherwise(policy: Policy) -> bool:
+    """Whether more than the scores decides: warnings, unscored categories, overrides, lists."""
+    return bool(policy.on_warning or policy.on_unscored == "review" or policy.in_context)
+
+
+def decided(results: Results, base: LoadedPolicy, tuning: Tuning, evidence: Evidence) -> Tuning:
+    """The proposal with the shares that its policy really gives on these results."""
+    from moderate.engine.redecide import Redecider, pieces
+
+    policy = base.policy.model_copy(update={"categories": dict(tuning.thresholds)})
+    redecider = Redecider(replace(base, policy=policy), results.carried)
+    counts = np.zeros(3, np.int64)
+    for piece in pieces(results):
+        severity = redecider.decide(piece).severity[~piece.failed]
+        counts += np.bincount(severity, minlength=3)
+    images = max(int(counts.sum()), 1)
+    return replace(
+        tuning, review_share=float(counts[1] / images), block_share=float(counts[2] / images)
     )
 
 

@@ -206,3 +206,55 @@ def test_a_calibrated_copy_and_its_policy(
     assert "calibrates nudity already" in error_of(capsys, *again)
     # And so is writing over what is there.
     assert "is there already" in error_of(capsys, *arguments)
+
+
+def test_the_review_share_is_the_one_that_the_policy_gives(here: Path, capsys: Captured) -> None:
+    """Not of scores alone: what a policy sends to review for another reason counts, too."""
+    Path("all.toml").write_text(
+        load_policy("balanced").text.replace('on_unscored = "ignore"', 'on_unscored = "review"')
+    )
+    arguments = ["--category", "nudity", "--target-recall", "0.9", "--policy", "all.toml"]
+    assert tuned(*arguments, "--json") == 0
+    share = json.loads(capsys.readouterr().out)["tuning"]["review_share"]
+    assert tuned(*arguments, "--out", "p.toml") == 0
+    assert run(["decide", "r.csv", "--policy", "p.toml", "--out", "d.jsonl", "-q"]) == 0
+    rows = [json.loads(line) for line in Path("d.jsonl").read_text().splitlines()]
+    scored = [row["decision"] for row in rows if row["status"] == "ok"]
+    assert share == pytest.approx(scored.count("review") / len(scored))
+    capsys.readouterr()
+    assert tuned(*arguments, "--max-review-share", "0.5") == 2
+    assert "to review, over --max-review-share" in capsys.readouterr().err
+
+
+def test_copies_with_different_labels_are_an_error(here: Path, capsys: Captured) -> None:
+    lines = Path("l.csv").read_text().splitlines()
+    column = lines[0].split(",").index("nudity")
+    paths = {line.split(",")[0] for line in lines[1:]}
+    rows = [line.split(",") for line in Path("r.csv").read_text().splitlines()]
+    header = rows[0]
+    of, path = header.index("duplicate_of"), header.index("path")
+    copy = next(row for row in rows[1:] if row[of])
+    cells = [""] * len(lines[0].split(","))
+    original = next(line.split(",") for line in lines[1:] if line.split(",")[0] == copy[of])
+    cells[0], cells[column] = copy[path], "0" if original[column] == "1" else "1"
+    kept = [line for line in lines if line.split(",")[0] != copy[path]]
+    Path("l.csv").write_text("\n".join([*kept, ",".join(cells)]) + "\n")
+    assert paths
+    err = error_of(capsys, "tune", "r.csv", "--labels", "l.csv", "--category", "nudity")
+    assert "copies of one image have different labels for nudity" in err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sample", "r.csv", "--by", "random", "--out", "r.csv"],
+        ["tune", "r.csv", "--labels", "l.csv", "--policy", "p.toml", "--out", "p.toml"],
+        ["eval", "r.csv", "--labels", "l.csv", "--out", "r.csv.meta.json"],
+        ["report", "r.csv", "--out", "r.csv.meta.json"],
+    ],
+)
+def test_what_is_read_is_not_overwritten(here: Path, capsys: Captured, command: list[str]) -> None:
+    Path("p.toml").write_text(load_policy("strict").text)
+    before = {file: file.read_bytes() for file in here.iterdir()}
+    assert "is an input" in error_of(capsys, *command)
+    assert {file: file.read_bytes() for file in here.iterdir()} == before
