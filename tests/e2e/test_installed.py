@@ -37,7 +37,7 @@ def run(code_at: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProces
 
 def check_it_works(code_at: Path, cwd: Path) -> None:
     listed = run(code_at, cwd, "policy", "list")
-    assert len(listed.stdout.splitlines()) == 3, listed.stderr
+    assert len(listed.stdout.splitlines()) == 4, listed.stderr
     cards = run(code_at, cwd, "testcards", "cards")
     assert cards.returncode == 0, cards.stderr
     done = run(code_at, cwd, "scan", "cards", "--weights", "testcard", "--out", "out.csv", "-q")

@@ -19,20 +19,20 @@ def test_a_commit_tells_what_was_sent_by_uris_without_credentials(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with fake_credentials(), serve_s3() as server:
-        server.put("results", {})
-        uri = server.uri("results", "r/out.csv").replace("s3://", "s3://AKIAEXAMPLE:secret@")
+        server.put("told", {})
+        uri = server.uri("told", "r/out.csv").replace("s3://", "s3://AKIAEXAMPLE:secret@")
         with open_writers([uri]) as (writer,):
             writer.start({"run_id": "r"})
-            assert server.keys("results") == {}
+            assert server.keys("told") == {}
             written = writer.commit({"ended": "now"})
         sent = {
-            f"s3://results/{key}": server.client.get_object(Bucket="results", Key=key)["Body"]
-            for key in server.keys("results")
+            f"s3://told/{key}": server.client.get_object(Bucket="told", Key=key)["Body"]
+            for key in server.keys("told")
         }
         bodies = {name: body.read() for name, body in sent.items()}
-    assert set(bodies) == {"s3://results/r/out.csv", "s3://results/r/out.csv.meta.json"}
+    assert set(bodies) == {"s3://told/r/out.csv", "s3://told/r/out.csv.meta.json"}
     digests = {name: hashlib.sha256(body).hexdigest() for name, body in bodies.items()}
     assert written == digests
-    facts = json.loads(bodies["s3://results/r/out.csv.meta.json"])
-    assert facts == {"run_id": "r", "ended": "now", "sha256": digests["s3://results/r/out.csv"]}
+    facts = json.loads(bodies["s3://told/r/out.csv.meta.json"])
+    assert facts == {"run_id": "r", "ended": "now", "sha256": digests["s3://told/r/out.csv"]}
     assert os.listdir(tmp_path) == []
