@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -147,27 +146,31 @@ def test_waiting_in_vain(tmp_path: Path, wait: float) -> None:
     assert len(said) == (wait > 0)
 
 
+_WAIT = """
+import signal, sys
+from moderate.state.locks import exclusive
+
+class Stopped(BaseException):
+    pass
+
+def stop(*_):
+    raise Stopped
+
+signal.signal(signal.SIGALRM, stop)
+try:
+    with exclusive(sys.argv[1], 250, lambda _: signal.alarm(1)):
+        print("both have it")
+except Stopped:
+    print("stopped")
+"""
+
+
 def test_a_signal_ends_the_wait(tmp_path: Path) -> None:
-    class Stopped(BaseException):
-        pass
-
-    def stop(*_: object) -> None:
-        raise Stopped
-
     path = tmp_path / "lock"
-    # Not SIGALRM, by which the test runner keeps its own time.
-    before = signal.signal(signal.SIGUSR1, stop)
-    timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGUSR1))
-    try:
-        with (
-            holder(path),
-            pytest.raises(Stopped),
-            exclusive(str(path), 250, lambda _: timer.start()),
-        ):
-            pytest.fail("both have it")
-        timer.join()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    with holder(path):
+        command = [sys.executable, "-c", _WAIT, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "stopped\n"
     assert flock(path) == 0
 
 
