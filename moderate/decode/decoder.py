@@ -1,4 +1,4 @@
-"""One decoder process as its parent sees it: started, given an image, heard, ended.
+"""One decoder process as the run sees it: asked for, given images, heard, ended.
 
 Nothing here waits on a decoder's goodwill: packets are whole or absent, sockets never block, and
 what an answer says is checked before it is believed.
@@ -10,170 +10,187 @@ import contextlib
 import json
 import mmap
 import os
+import secrets
 import socket
-import subprocess
-import sys
 import time
-from dataclasses import asdict, dataclass
 from typing import Any
 
+from moderate.decode.clock import DecodingClock
+from moderate.decode.fork_server import ForkServer
 from moderate.decode.image import Undecoded
-from moderate.decode.process import environment, how_it_ended
-from moderate.decode.ring import Layout, above_standard, allocate
-from moderate.decode.worker import MAX_PACKET
+from moderate.decode.resize import Pixels, PixelSpec
+from moderate.decode.ring import Layout, allocate
+from moderate.decode.worker import MAX_PACKET, MAX_SIDE
 from moderate.errors import RunError
 from moderate.text import one_line
 from moderate.types import ErrorCode, ImageFacts, Limits, Warn
 
-_START_TIMEOUT = 60.0  # seconds a decoder may take to import its codecs on a busy machine
+START_TIMEOUT = 60.0
+"""Seconds that a decoder may take to be ready, its server's imports included."""
+
+_MAX_FRAMES = 1 << 31
 
 
-class DecoderGoneError(Exception):
-    """The process died, or said what no decoder of ours says; its message is for the row.
-
-    delivered says whether it had got its image.
-    """
-
-    def __init__(self, message: str, *, delivered: bool = True) -> None:
-        super().__init__(message)
-        self.delivered = delivered
+class WrongAnswerError(Exception):
+    """The decoder said what no decoder of ours says; its message is for the row."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where in the ring an image's pixels go."""
-
-    batch: int
-    index: int
+class ChannelClosedError(Exception):
+    """The decoder has closed its channel, which is how its end is seen first."""
 
 
 class Decoder:
-    """A process that holds at most one image. `deadline` is when its patience ends, monotonic."""
+    """A process that holds at most one image, with input and output memory of its own."""
 
-    def __init__(self, limits: Limits, layout: Layout, ring_fd: int, start: dict[str, Any]) -> None:
-        """Start the process; `start` is what it needs to know beside limits and layout.
+    def __init__(
+        self, server: ForkServer, number: int, specs: tuple[PixelSpec, ...], limits: Limits
+    ) -> None:
+        """Ask `server` for a decoder, which it knows as `number`.
 
-        Raises OSError where the system has no process, memory or descriptor left for it.
+        Raises OSError where the system has no memory or descriptor left for it.
         """
+        self.server = server
+        self.number = number
+        self.pid: int | None = None
+        """Known once the server has forked it."""
+        self.is_hardened = False
+        """Whether it has said that it is restricted and waits for images."""
+        self.channel_closed = False
+        self.deadline = time.monotonic() + START_TIMEOUT
+        """When it has to be ready; after the end of its channel, when it has to be gone."""
+        self.clock: DecodingClock | None = None
+        """That of the image it has."""
         self._limits = limits
-        self.ready = False
-        self.busy = False
-        self.deadline = time.monotonic() + _START_TIMEOUT
+        self._token = ""
+        self._length = 0
         input_bytes = max(1, limits.max_file_bytes)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        theirs = socket.socket(fileno=above_standard(theirs.detach()))
-        ours.setblocking(False)
-        self._channel = ours
-        try:
+        layout = Layout(specs, 1, 1)
+        with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as descriptors:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            descriptors.callback(theirs.close)
+            on_failure.callback(ours.close)
+            ours.setblocking(False)
             input_fd = allocate("moderate-input", input_bytes)
-        except OSError:
-            ours.close()
-            theirs.close()
-            raise
-        descriptors = (theirs.fileno(), ring_fd, input_fd)
-        try:
+            descriptors.callback(os.close, input_fd)
+            output_fd = allocate("moderate-output", layout.nbytes)
+            descriptors.callback(os.close, output_fd)
+            self._channel = ours
             self._input = mmap.mmap(input_fd, input_bytes)
-            self.process = subprocess.Popen(
-                # -P: a folder of uploads may hold a PIL.py; it must not be imported.
-                [sys.executable, "-P", "-m", "moderate.decode.worker", *map(str, descriptors)],
-                pass_fds=descriptors,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # what a library prints has no place among our rows
-                stderr=subprocess.DEVNULL,
-                env=environment(),
-                start_new_session=True,  # a Ctrl-C at the terminal is the parent's to handle
-            )
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-            os.close(input_fd)
-        told = {
-            **start,
-            "specs": [asdict(spec) for spec in layout.specs],
-            "batch_size": layout.batch_size,
-            "batches": layout.batches,
-            "limits": asdict(limits),
-        }
-        with contextlib.suppress(OSError):  # it died at once: hearing it says so
-            self._channel.send(json.dumps(told).encode())
+            on_failure.callback(self._input.close)
+            self._output = mmap.mmap(output_fd, layout.nbytes, prot=mmap.PROT_READ)
+            server.fork(number, (theirs.fileno(), input_fd, output_fd))
+            on_failure.pop_all()
+        (arrays,) = layout.arrays(self._output)
+        self.pixels: tuple[Pixels, ...] = tuple(array[0] for array in arrays)
+        """Views of its output memory, which it can change at any time: H x W x 3 per spec."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be given images; without its pid there is no clock for them."""
+        return self.is_hardened and self.pid is not None
 
     def fileno(self) -> int:
         """For selectors: readable when there is something to hear."""
         return self._channel.fileno()
 
-    def give(self, data: bytes, place: Place) -> None:
-        """Have `data` decoded into `place`. Raises DecoderGoneError."""
+    def give(self, data: bytes) -> None:
+        """Have `data` decoded. Raises ChannelClosedError where it did not get the task."""
         self._input[: len(data)] = data
-        self.busy = True
-        self.deadline = time.monotonic() + self._limits.decode_timeout
+        # Nothing of the image before stays behind a shorter one.
+        if len(data) < self._length:
+            self._input[len(data) : self._length] = bytes(self._length - len(data))
+        self._length = len(data)
+        # An answer is believed with the token of its task alone: one that comes early, before its
+        # image was given, would land on another image.
+        self._token = secrets.token_hex(16)
+        assert self.pid is not None
+        self.clock = DecodingClock(self.pid, self._limits.decode_timeout)
         try:
-            self._channel.send(json.dumps([len(data), place.batch, place.index]).encode())
+            self._channel.send(json.dumps([len(data), self._token]).encode())
         except OSError:
-            raise DecoderGoneError(self._last_words(), delivered=False) from None
+            raise ChannelClosedError from None
 
-    def hear_ready(self) -> tuple[str, ...]:
+    def receive_ready(self) -> tuple[str, ...]:
         """The protections that the new process runs under.
 
-        Raises DecoderGoneError; RunError where it refuses to run so.
+        Raises RunError where it refuses to run so, WrongAnswerError, ChannelClosedError.
         """
-        told = self._hear()
-        if "refused" in told:
-            raise RunError(one_line(str(told["refused"])))
-        if "failed" in told:
-            raise DecoderGoneError(one_line(str(told["failed"])))
-        self.ready = True
-        return tuple(str(name) for name in told.get("ready", ()))
+        message = self._receive()
+        if "refused" in message:
+            raise RunError(one_line(str(message["refused"])))
+        if "failed" in message:
+            raise WrongAnswerError(one_line(str(message["failed"])))
+        self.is_hardened = True
+        return tuple(str(name) for name in message.get("ready", ()))
 
-    def hear_outcome(self) -> ImageFacts | Undecoded:
-        """What became of the image given: facts where its pixels are in place.
+    def receive_outcome(self) -> ImageFacts | Undecoded:
+        """What became of the image given: facts where its pixels are in the output memory.
 
-        Raises DecoderGoneError.
+        Raises WrongAnswerError, ChannelClosedError.
         """
-        told = self._hear()
+        message = self._receive()
         try:
-            facts = _facts(told["facts"])
-            error = told["error"]
+            if not secrets.compare_digest(message["token"], self._token) or not self._token:
+                raise ValueError("the token is not that of the task")
+            facts = _facts(message["facts"])
+            error = message["error"]
             outcome: ImageFacts | Undecoded = facts
             if error is not None:
                 outcome = Undecoded(ErrorCode(error[0]), one_line(str(error[1])), facts)
         except Exception:  # noqa: BLE001 - whatever a compromised decoder says costs one row
-            raise DecoderGoneError(self._last_words()) from None
-        self.busy = False
+            raise WrongAnswerError("the decoder gave a wrong answer") from None
+        self._token = ""
+        self.clock = None
         return outcome
 
+    def has_said_more(self) -> bool:
+        """Whether an idle decoder has sent something that nobody asked for, or closed its end."""
+        try:
+            self._channel.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
     def end(self) -> None:
-        """Kill the process and wait until it is gone."""
+        """Have the process killed and let go of its memory."""
+        self.server.kill(self.number)
         self._channel.close()
         self._input.close()
-        self.process.kill()
-        self.process.wait()
+        # The views in `pixels` keep the output memory mapped as long as they are used.
+        self.pixels = ()
 
-    def _hear(self) -> dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
         try:
-            told = json.loads(self._channel.recv(MAX_PACKET))
-            if isinstance(told, dict):
-                return told
-        except (OSError, ValueError, RecursionError):
-            pass
-        raise DecoderGoneError(self._last_words())
+            packet = self._channel.recv(MAX_PACKET)
+        except OSError:
+            packet = b""
+        if not packet:
+            raise ChannelClosedError
+        try:
+            message = json.loads(packet)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            raise WrongAnswerError("the decoder gave a wrong answer")
+        return message
 
-    def _last_words(self) -> str:
-        return how_it_ended(self.process, "decoder")
 
-
-def _facts(told: Any) -> ImageFacts:
+def _facts(values: Any) -> ImageFacts:
+    """Raises an error of any kind for what a decoder cannot have found."""
+    warnings = tuple(Warn(name) for name in values["warnings"])
+    if len(set(warnings)) != len(warnings):
+        raise ValueError("a warning stands twice")
     return ImageFacts(
-        width=_number(told["width"]),
-        height=_number(told["height"]),
-        frames=_number(told["frames"]),
-        warnings=tuple(Warn(name) for name in told["warnings"]),
+        width=_number(values["width"], MAX_SIDE),
+        height=_number(values["height"], MAX_SIDE),
+        frames=_number(values["frames"], _MAX_FRAMES),
+        warnings=warnings,
     )
 
 
-def _number(told: object) -> int | None:
-    """A count that fits its column. Raises ValueError for what a decoder cannot have found."""
-    if told is None or (type(told) is int and 0 <= told < 1 << 63):
-        return told
-    raise ValueError(f"{told!r} is no count")
+def _number(value: object, most: int) -> int | None:
+    if value is None or (type(value) is int and 0 <= value <= most):
+        return value
+    raise ValueError(f"{value!r} is not a count")

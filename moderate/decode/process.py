@@ -28,6 +28,11 @@ def how_it_ended(process: subprocess.Popen[bytes], name: str) -> str:
         code = process.wait(timeout=1)
     except subprocess.TimeoutExpired:
         return f"the {name} gave a wrong answer"
+    return exit_reason(code, name)
+
+
+def exit_reason(code: int, name: str) -> str:
+    """In words what an exit code says, or the negative number of the signal that killed it."""
     if code < 0:
         known = {number.value: number.name for number in signal.Signals}
         return f"the {name} was killed by {known.get(-code, f'signal {-code}')}"

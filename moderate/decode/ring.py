@@ -1,7 +1,7 @@
-"""Shared memory: files on their way to the decoders, and batches of pixels on their way back.
+"""Memory: how batches of pixels lie in it, and what a decoder shares with the run.
 
-Memory files without a name: nothing is left behind however the run ends. They are sealed, so that
-a decoder cannot make one shorter under the parent's feet.
+Shared memory is in files without a name: nothing is left behind however the run ends. They are
+sealed, so that a decoder cannot make one shorter while the run reads it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from moderate.decode.resize import Pixels, PixelSpec
 
 _RING_BYTES = 256 * 1024 * 1024
 _FEWEST, _MOST = 3, 16  # one batch in the model, one filling, one held up; more ride out stragglers
+_LEAST_IMAGES = 256  # where batches are small, so that decoders need not end after a few images
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,10 @@ class Layout:
 
 
 def layout(specs: tuple[PixelSpec, ...], batch_size: int) -> Layout:
-    """As many batches as a quarter of a gigabyte holds, within 3 and 16."""
+    """As many batches as a quarter of a gigabyte holds, within 3 and 16, or more small ones."""
+    most = max(_MOST, _LEAST_IMAGES // batch_size)
     one = Layout(specs, batch_size, 1)
-    return Layout(specs, batch_size, max(_FEWEST, min(_MOST, _RING_BYTES // one.nbytes)))
+    return Layout(specs, batch_size, max(_FEWEST, min(most, _RING_BYTES // one.nbytes)))
 
 
 def allocate(name: str, nbytes: int) -> int:

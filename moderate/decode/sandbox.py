@@ -87,6 +87,12 @@ def harden(memory_bytes: int) -> tuple[Protection, ...]:
     return tuple(name for name in Protection if steps[name])
 
 
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def missing(active: Iterable[str]) -> tuple[Protection, ...]:
     """What of the closed list is not active."""
     names = set(active)

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self, cast
 
 from moderate.classify.device import Placement, place
+from moderate.decode.batches import Batch
 from moderate.decode.image import Undecoded
-from moderate.decode.pool import Batch, DecoderPool
+from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import Pixels
 from moderate.decode.video import VideoSampler
 from moderate.engine.interface import Engine, Job
