@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moderate.decode.containers import MAX_FRAMES_COUNTED, Container, DecodeError
 from moderate.types import ErrorCode
@@ -60,6 +60,10 @@ class _Fields:
         if count > limit:
             raise _corrupt(f"the HEIC's header lists over {limit} things")
         return count
+
+    def has_more(self) -> bool:
+        """Whether there is anything that was not read yet."""
+        return self._position < self._end
 
     def rest(self) -> _Box:
         """What was not read yet."""
@@ -134,13 +138,13 @@ def _top_level_boxes(data: bytes) -> Iterator[_Box]:
 
 
 def _children(data: bytes, parent: _Box) -> Iterator[_Box]:
-    """The boxes in a box. Raises DecodeError where they are not in it."""
+    """The boxes in a box. One that claims to reach out of it ends with it, as for libheif."""
     position, count = parent.start, 0
     while position + 8 <= parent.end:
         box = _box_at(data, position, parent.end)
-        if box is None or box.end > parent.end or count == _MAX_ENTRIES:
+        if box is None or count == _MAX_ENTRIES:
             raise _corrupt("the boxes of the HEIC make no sense")
-        yield box
+        yield replace(box, end=min(box.end, parent.end))
         position, count = box.end, count + 1
 
 
@@ -356,7 +360,9 @@ class _Items:
             version, flags = fields.number(1), fields.number(3)
             index_size = 2 if flags & 1 else 1
             essential = 1 << (8 * index_size - 1)
-            for _ in range(fields.count(4)):
+            for _ in range(fields.number(4)):
+                if not fields.has_more():  # libheif does not mind
+                    break
                 item = fields.number(4 if version else 2)
                 for _ in range(fields.number(1)):
                     if fields.number(index_size) & ~essential in indices:
