@@ -123,7 +123,8 @@ def _open(kind: str, container: Container) -> Image.Image:
     import pillow_heif
 
     # Not by Image.open, which keeps to itself what libheif says.
-    image: Image.Image = pillow_heif.HeifImageFile(file)
+    opener: Callable[[io.BytesIO], Image.Image] = pillow_heif.HeifImageFile
+    image = opener(file)
     if not image.info.get("primary"):  # pillow-heif leaves out what libheif cannot open
         image.close()
         raise DecodeError(ErrorCode.CORRUPT_IMAGE, "the primary image of the HEIC is not readable")
