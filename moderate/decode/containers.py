@@ -38,7 +38,8 @@ class Container:
     """What a decoder is given, and what was learnt on the way.
 
     frames is the number of frames up to MAX_FRAMES_COUNTED; size is (width, height) in pixels
-    where the container had to be asked before a decoder may be, else None.
+    where the container had to be asked before a decoder may be, else None. least_bytes is how many
+    bytes the whole file must have for all rows to be in it, where a decoder would not miss them.
     """
 
     data: bytes
@@ -48,6 +49,7 @@ class Container:
     bit_depth: int = 8
     interlaced: bool = False
     inflated_bytes: int = 0
+    least_bytes: int = 0
 
 
 def _corrupt(message: str) -> DecodeError:
@@ -344,10 +346,15 @@ def _count_webp_frames(data: bytes, end: int) -> int:
 # GIF ---------------------------------------------------------------------------------------------
 
 
+_GIF_BLOCKS_WALKED = 100_000
+"""A walk stops here: 25 MB of ordinary blocks, or tens of thousands of tiny frames."""
+
+
 def read_gif(data: bytes) -> Container:
     """Count frames up to MAX_FRAMES_COUNTED; whatever is odd behind the first frame is ignored.
 
-    Raises DecodeError `truncated` where the first frame itself is cut off.
+    Raises DecodeError `truncated` where the file ends before its trailer. A file without trailer
+    cannot be told from an animation, or an image in several layers, that was cut between two.
     """
     width, height = struct.unpack_from("<HH", data.ljust(10, b"\x00"), 6)
     return Container(data=data, frames=_count_gif_frames(data), size=(width, height))
@@ -357,23 +364,61 @@ def _count_gif_frames(data: bytes) -> int:
     if len(data) < 13:
         raise _truncated("the GIF has no picture data")
     position = 13 + _colour_table_bytes(data[10])
-    frames = 0
-    while position < len(data) and frames < MAX_FRAMES_COUNTED:
-        block = data[position]
-        if block == 0x2C and position + 10 <= len(data):
-            frames += 1
-            position += 11 + _colour_table_bytes(data[position + 9])
-        elif block == 0x21:
-            position += 2
-        else:
-            break
-        while position < len(data) and data[position]:
-            position += 1 + data[position]
-        if position >= len(data) and (not frames or (frames == 1 and block == 0x2C)):
-            raise _truncated("the first frame of the GIF is cut off")
-        position += 1
-    return max(frames, 1)
+    frames, left = 0, _GIF_BLOCKS_WALKED
+    try:
+        while left > 0:
+            block = data[position]
+            if block == 0x2C:
+                frames += 1
+                position += 11 + _colour_table_bytes(data[position + 9])
+            elif block == 0x21:
+                position += 2
+            else:  # the trailer, or something odd
+                break
+            while length := data[position]:
+                position += 1 + length
+                left -= 1
+            position += 1
+            left -= 1
+    except IndexError:
+        raise _truncated(f"the GIF has no trailer behind frame {max(frames, 1)}") from None
+    return min(max(frames, 1), MAX_FRAMES_COUNTED)
 
 
 def _colour_table_bytes(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+# BMP ---------------------------------------------------------------------------------------------
+
+_BMP_UNCOMPRESSED, _BMP_RLE = frozenset({0, 3, 6}), frozenset({1, 2})  # biCompression
+
+
+def read_bmp(data: bytes) -> Container:
+    """Work out how long the file must be. Pillow does not miss the padding of the last row.
+
+    Sources: BITMAPFILEHEADER, BITMAPCOREHEADER and BITMAPINFOHEADER in Microsoft's Windows GDI
+    documentation. What makes no sense is Pillow's to judge.
+    """
+    has_file_header = data.startswith(b"BM")
+    start = 14 if has_file_header else 0
+    info = data[start : start + 64].ljust(64, b"\x00")
+    (header_bytes,) = struct.unpack_from("<I", info)
+    compression = image_bytes = colours = 0
+    if header_bytes == 12:
+        width, height, _, bits = struct.unpack_from("<4H", info, 4)
+    else:
+        width, height, _, bits = struct.unpack_from("<iiHH", info, 4)
+        if header_bytes >= 40:
+            compression, image_bytes, _, _, colours = struct.unpack_from("<IIiiI", info, 16)
+    if has_file_header:
+        (offset,) = struct.unpack_from("<I", data.ljust(14, b"\x00"), 10)
+    else:
+        masks = {3: 12, 6: 16}.get(compression, 0) if header_bytes == 40 else 0
+        palette = (colours or 1 << bits) if bits <= 8 else 0
+        offset = header_bytes + masks + palette * (3 if header_bytes == 12 else 4)
+    if compression in _BMP_UNCOMPRESSED and header_bytes != 64:  # OS/2 numbers them otherwise
+        offset += (max(width, 0) * bits + 31) // 32 * 4 * abs(height)
+    elif compression in _BMP_RLE:
+        offset += image_bytes
+    return Container(data=data, least_bytes=offset)

@@ -17,17 +17,19 @@ from moderate.decode.containers import (
     Container,
     DecodeError,
     png_is_complete,
+    read_bmp,
     read_gif,
     read_jpeg,
     read_png,
     read_webp,
 )
+from moderate.decode.heif import read_heif
 from moderate.decode.resize import Pixels, PixelSpec, draft_size, resize
 from moderate.decode.sniff import sniff
 from moderate.text import one_line
 from moderate.types import ErrorCode, ImageFacts, Limits, Warn
 
-PIXELS_VERSION = 1
+PIXELS_VERSION = 2
 """Counts up when a change here gives the same file other pixels or facts: what was kept is old."""
 
 SMALL_SIDE = 256
@@ -38,8 +40,8 @@ _READERS: dict[str, Callable[[bytes], Container]] = {
     "png": read_png,
     "webp": read_webp,
     "gif": read_gif,
-    "bmp": Container,
-    "heif": Container,
+    "bmp": read_bmp,
+    "heif": read_heif,
 }
 
 
@@ -93,9 +95,11 @@ def decode(data: bytes, specs: tuple[PixelSpec, ...], limits: Limits) -> Decoded
         container = _READERS[kind](data)
         facts = _with_size(replace(facts, frames=container.frames), container.size)
         _check_pixels(facts, limits)
-        with Image.open(io.BytesIO(container.data), formats=[_pillow_format(kind, data)]) as image:
+        with _open(kind, container) as image:
             facts = _with_size(facts, image.size)
             _check_pixels(facts, limits)
+            if len(data) < container.least_bytes:
+                raise DecodeError(ErrorCode.TRUNCATED, "the file ends early: rows are missing")
             return _decode_opened(image, container, facts, specs)
     except DecodeError as error:
         return Undecoded(error.code, error.message, facts)
@@ -112,6 +116,21 @@ def out_of_memory(limits: Limits, facts: ImageFacts) -> Undecoded:
     return Undecoded(ErrorCode.OUT_OF_MEMORY, message, facts)
 
 
+def _open(kind: str, container: Container) -> Image.Image:
+    file = io.BytesIO(container.data)
+    if kind != "heif":
+        return Image.open(file, formats=[_pillow_format(kind, container.data)])
+    import pillow_heif
+
+    # Not by Image.open, which keeps to itself what libheif says.
+    opener: Callable[[io.BytesIO], Image.Image] = pillow_heif.HeifImageFile
+    image = opener(file)
+    if not image.info.get("primary"):  # pillow-heif leaves out what libheif cannot open
+        image.close()
+        raise DecodeError(ErrorCode.CORRUPT_IMAGE, "the primary image of the HEIC is not readable")
+    return image
+
+
 def _decode_opened(
     image: Image.Image, container: Container, facts: ImageFacts, specs: tuple[PixelSpec, ...]
 ) -> Decoded:
@@ -122,7 +141,8 @@ def _decode_opened(
     if facts.format == "jpeg" and (small := draft_size(_as_stored(specs, turn), size)):
         image.draft(image.mode, small)
     if facts.format == "heif":
-        facts = replace(facts, frames=min(getattr(image, "n_frames", 1), MAX_FRAMES_COUNTED))
+        frames = max(container.frames, getattr(image, "n_frames", 1))
+        facts = replace(facts, frames=min(frames, MAX_FRAMES_COUNTED))
     image.load()
     if (
         facts.format == "png"
@@ -191,6 +211,11 @@ def _may_be_unfinished(image: Image.Image) -> bool:
 _CUT_SHORT = ("truncated", "unexpected end of file", "outside of file bounds")
 
 
+# How libheif says that a file is over one of its own limits: it calls that a memory error as well.
+_LIBRARY_LIMIT = "security limit exceeded"
+_LIBRARY_LIMIT_OF_PIXELS = ("maximum image size", "image of size")
+
+
 # How libheif says that memory ran out, and what Pillow says of other libraries then, among others.
 _NO_MEMORY = ("memory allocation error", "out of memory")
 _PERHAPS_NO_MEMORY = ("could not create decoder", "failed to read next frame", "broken data stream")
@@ -200,6 +225,8 @@ def _undecoded(error: Exception, facts: ImageFacts, limits: Limits) -> Undecoded
     if isinstance(error, UnidentifiedImageError):  # its message holds a memory address
         return Undecoded(ErrorCode.CORRUPT_IMAGE, "the header makes no sense", facts)
     message = one_line(f"{type(error).__name__}: {error}", 160)
+    if _LIBRARY_LIMIT in str(error).lower():
+        return _over_library_limit(str(error), facts)
     if "Unsupported BMP" in message:
         return Undecoded(ErrorCode.UNSUPPORTED_FORMAT, f"a rare kind of BMP ({message})", facts)
     said = str(error).lower()
@@ -210,6 +237,14 @@ def _undecoded(error: Exception, facts: ImageFacts, limits: Limits) -> Undecoded
     cut_short = isinstance(error, EOFError) or any(words in said for words in _CUT_SHORT)
     code = ErrorCode.TRUNCATED if cut_short else ErrorCode.CORRUPT_IMAGE
     return Undecoded(code, f"cannot be decoded ({message})", facts)
+
+
+def _over_library_limit(message: str, facts: ImageFacts) -> Undecoded:
+    """The outcome of an image that libheif refuses to decode, whatever our own limits are."""
+    too_large = any(words in message.lower() for words in _LIBRARY_LIMIT_OF_PIXELS)
+    code = ErrorCode.TOO_MANY_PIXELS if too_large else ErrorCode.CORRUPT_IMAGE
+    reason = one_line(message[message.lower().index(_LIBRARY_LIMIT) :], 160)
+    return Undecoded(code, f"over a limit of libheif that no option lifts ({reason})", facts)
 
 
 def _memory_is_short(facts: ImageFacts) -> bool:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import secrets
 import socket
@@ -20,8 +21,8 @@ from moderate.decode.sandbox import MIN_MEMORY_BYTES, Protection, harden
 _TIMEOUT = 30.0  # seconds
 _END = "end"
 _EXECUTE = "execute a program"
-# EMFILE: no descriptor left to open it with. ENOMEM comes as MemoryError.
-_REFUSALS = (errno.EPERM, errno.EACCES, errno.EMFILE)
+# EMFILE: no descriptor left to open it with. ENOMEM comes as MemoryError, but not from mmap.
+_REFUSALS = (errno.EPERM, errno.EACCES, errno.EMFILE, errno.ENOMEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,11 @@ def _take_more_memory() -> None:
     bytearray(MIN_MEMORY_BYTES)
 
 
+def _map_more_memory() -> None:
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    mmap.mmap(-1, 2 * MIN_MEMORY_BYTES, flags=flags, prot=mmap.PROT_READ).close()
+
+
 def _execute() -> None:
     said = f"print({_EXECUTE!r}); print({_END!r})"
     os.execv(sys.executable, [sys.executable, "-I", "-c", said])  # noqa: S606 - to be refused
@@ -104,6 +110,7 @@ _ACTS: dict[str, Callable[[], None]] = {
     "connect by UDP": _connect_by_udp,
     "signal its parent": _signal_its_parent,
     "take more memory than its limit": _take_more_memory,
+    "map more memory than its limit": _map_more_memory,
     _EXECUTE: _execute,  # last: where it succeeds, the new program writes the end
 }
 

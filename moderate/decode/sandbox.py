@@ -62,12 +62,16 @@ def harden(memory_bytes: int) -> tuple[Protection, ...]:
     Call it with one thread, after all imports and mappings: nothing can be opened afterwards.
     Memory of its own (heap, thread stacks) and pages of program code together stay within
     memory_bytes (at least MIN_MEMORY_BYTES), beyond which allocations fail; mappings shared with
-    the parent do not count. Raises ValueError for less; never for what a kernel lacks.
+    the parent do not count. Its address space grows by at most memory_bytes from here on: memory
+    that is mapped and never written would otherwise cost page tables without limit. (A page here
+    and there still costs up to two pages of tables, 0.5 GiB where vm.max_map_count is 65,530.)
+    Raises ValueError for less; never for what a kernel lacks.
     """
     if memory_bytes < MIN_MEMORY_BYTES:
         raise ValueError(f"a decoder needs at least {MIN_MEMORY_BYTES >> 20} MiB of memory")
     if sys.platform != "linux":
         return ()
+    mapped_bytes = _mapped_bytes()  # while files can still be opened
     # seccomp comes last, as it forbids the others; Landlock needs a descriptor for a moment.
     steps = {
         Protection.ENDS_WITH_PARENT: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
@@ -77,9 +81,12 @@ def harden(memory_bytes: int) -> tuple[Protection, ...]:
         Protection.LANDLOCK: _landlock(),
         Protection.FILE_LIMITS: _limit(resource.RLIMIT_FSIZE, 0)
         and _limit(resource.RLIMIT_NOFILE, _DESCRIPTORS),
-        # Not RLIMIT_AS, which would count the shared buffers. Python gets MemoryError from it.
+        # RLIMIT_DATA is what an image meets (Python gets MemoryError from it): it leaves out the
+        # shared buffers. It also leaves out what cannot be written, hence RLIMIT_AS.
         Protection.MEMORY_LIMIT: _limit(resource.RLIMIT_STACK, _STACK_BYTES)
-        and _limit(resource.RLIMIT_DATA, memory_bytes - _CODE_AND_STACK_BYTES),
+        and _limit(resource.RLIMIT_DATA, memory_bytes - _CODE_AND_STACK_BYTES)
+        and mapped_bytes > 0
+        and _limit(resource.RLIMIT_AS, mapped_bytes + memory_bytes),
         # Without them root cannot raise the limits again.
         Protection.NO_CAPABILITIES: _drop_capabilities(),
         Protection.SECCOMP: _seccomp(),
@@ -182,6 +189,15 @@ def _seccomp() -> bool:
 def _drop_capabilities() -> bool:
     libc = ctypes.CDLL(None)
     return bool(libc.capset(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24)) == 0)
+
+
+def _mapped_bytes() -> int:
+    """The size of this process's address space, 0 where the kernel does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            return int(statm.read().split()[0]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _limit(kind: int, value: int) -> bool:

@@ -30,7 +30,7 @@ from moderate.decode.seccomp import decoder_filter
 from moderate.types import ErrorCode, Limits
 
 MIB = 1 << 20
-REFUSALS = {"EPERM", "EACCES", "EMFILE", "EFBIG", "MemoryError"}
+REFUSALS = {"EPERM", "EACCES", "EMFILE", "ENOMEM", "EFBIG", "MemoryError"}
 
 # What a child runs first: imports of all that acts need, then hardening, then one act.
 PREAMBLE = """
@@ -138,6 +138,8 @@ ACTS: dict[str, tuple[str, bool]] = {
     "write_to_an_open_file": ("os.write(given['descriptor'], b'x')", True),
     "resize_an_open_file": ("os.ftruncate(given['descriptor'], 0)", True),
     "memory_over_the_limit": ("bytearray(given['memory'])", True),
+    "memory_that_is_only_read": ("mmap.mmap(-1, 2 * given['memory'], 0x22, 1)", True),
+    "memory_that_is_only_reserved": ("call(9, 222, 0, 2 * given['memory'], 0, 0x22, -1, 0)", True),
     "memory_by_growing_stack": ("call(9, 222, 0, 4096, 3, 0x122, -1, 0)", True),
 }
 
@@ -416,6 +418,51 @@ report([active, len(bytearray(100 << 20))])
 """
     )
     assert said.outcome == 100 * MIB
+
+
+PAGE_TABLES = """
+status = open('/proc/self/status')
+
+def kib(name):
+    status.seek(0)
+    (value,) = [line.split()[1] for line in status if line.startswith(name)]
+    return int(value)
+
+shared = mmap.mmap(-1, 600 << 20)
+before = kib('VmPTE')
+active = {harden}
+mapped, chunk, refused = [], 64 << 20, None
+try:
+    while len(mapped) < 256:  # 16 GiB
+        mapped.append(mmap.mmap(-1, chunk, 0x22, mmap.PROT_READ))
+        for at in range(0, chunk, 2 << 20):  # the span of one page of tables
+            mapped[-1][at]
+except OSError as error:
+    refused = errno.errorcode[error.errno]
+report([active, [kib('VmPTE') - before, refused]])
+"""
+
+
+def test_page_tables_of_memory_that_is_never_written_are_bounded() -> None:
+    free = run(PAGE_TABLES.format(harden="[]"))
+    assert free.outcome[1] is None
+    assert free.outcome[0] > 30 * 1024, "reading a page in every 2 MiB costs no page tables here"
+    held = run(PAGE_TABLES.format(harden="harden(300 << 20)"))
+    assert Protection.MEMORY_LIMIT in held.active
+    assert held.outcome[1] == "ENOMEM"
+    assert held.outcome[0] < 2 * 1024
+
+
+def test_all_of_the_memory_limit_can_be_used_beside_shared_mappings() -> None:
+    said = run(
+        """
+shared = mmap.mmap(-1, 600 << 20)
+active = harden(1 << 30)
+report([active, sum(len(part) for part in [bytearray(128 << 20) for _ in range(7)])])
+"""
+    )
+    assert Protection.MEMORY_LIMIT in said.active
+    assert said.outcome == 7 * 128 * MIB
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "JPEG"])

@@ -1,0 +1,370 @@
+"""Whether all that a HEIC image is decoded from is in the file, read without decoding a pixel.
+
+libheif leaves the tiles of a grid that it cannot decode unpainted and reports success, so that a
+file cut to a twentieth is an image to it. Sources: ISO/IEC 14496-12 for boxes, `iloc` and `iref`;
+ISO/IEC 23008-12 for derived and auxiliary images; ITU-T H.265, 7.3.1 for NAL units.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from moderate.decode.containers import MAX_FRAMES_COUNTED, Container, DecodeError
+from moderate.types import ErrorCode
+
+# Bounds far above real files; libheif itself takes at most 1,000 items in a file.
+_MAX_ENTRIES = 20_000  # boxes in a box, items in a list, references of an item
+_MAX_EXTENTS = 100_000
+_MAX_NAL_UNITS = 100_000
+
+# A box of these kinds that reaches beyond the end of the file was cut. Others may be no boxes at
+# all: some programs append data of their own to a file.
+_TOP_LEVEL = frozenset({b"ftyp", b"meta", b"mdat", b"moov", b"moof", b"free", b"skip", b"uuid"})
+_SEQUENCE_BRANDS = frozenset({b"msf1", b"hevc", b"hevx", b"hevm", b"hevs"})
+_ALPHA = (
+    b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\x00",
+    b"urn:mpeg:hevc:2015:auxid:1\x00",
+    b"urn:mpeg:avc:2015:auxid:1\x00",
+)
+_DERIVED = frozenset({b"grid", b"iovl", b"iden"})
+_FIRST_NON_PICTURE_NAL_UNIT = 32  # nal_unit_type; the types below are slices of a picture
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """Where the content of a box begins and the box ends, in bytes from the start of the file."""
+
+    kind: bytes
+    start: int
+    end: int
+
+
+class _Fields:
+    """Big-endian numbers of a box, one after the other."""
+
+    def __init__(self, data: bytes, box: _Box) -> None:
+        self._data, self._position, self._end = data, box.start, box.end
+
+    def number(self, size: int) -> int:
+        """An unsigned number of `size` bytes. Raises DecodeError behind the end of the box."""
+        position, self._position = self._position, self._position + size
+        if self._position > self._end:
+            raise _corrupt("a list in the HEIC's header ends early")
+        return int.from_bytes(self._data[position : self._position], "big")
+
+    def count(self, size: int, limit: int = _MAX_ENTRIES) -> int:
+        """A number of things that follow. Raises DecodeError where no real file has so many."""
+        count = self.number(size)
+        if count > limit:
+            raise _corrupt(f"the HEIC's header lists over {limit} things")
+        return count
+
+    def has_more(self) -> bool:
+        """Whether there is anything that was not read yet."""
+        return self._position < self._end
+
+    def rest(self) -> _Box:
+        """What was not read yet."""
+        return _Box(b"", self._position, self._end)
+
+
+@dataclass(frozen=True, slots=True)
+class _Location:
+    """The extents of an item as (offset, length) in the file or, where in_idat, in `idat`."""
+
+    method: int
+    extents: tuple[tuple[int, int], ...]
+
+
+def read_heif(data: bytes) -> Container:
+    """Check that every byte that the primary image is decoded from lies inside the file.
+
+    That is the data of the primary item, of all that it is derived from (`dimg`: the tiles of a
+    grid, the layers of an overlay) and of their alpha planes. Metadata, thumbnails and depth maps
+    may be broken: they cost no pixel. Raises DecodeError: `truncated` for a file that was cut,
+    `corrupt_image` for parts that libheif would leave out. What has no items is libheif's to judge.
+    """
+    metas: list[_Box] = []
+    frames = 1
+    for box in _top_level_boxes(data):
+        if box.kind == b"meta":
+            metas.append(_Box(box.kind, box.start + 4, box.end))
+        elif box.kind == b"moov" and _is_sequence(data):
+            frames = max(frames, _count_samples(data, box))
+    for meta in metas:  # of several, versions of libheif take the first or the last
+        _Items(data, meta).check()
+    return Container(data=data, frames=frames)
+
+
+def _corrupt(message: str) -> DecodeError:
+    return DecodeError(ErrorCode.CORRUPT_IMAGE, message)
+
+
+# Boxes --------------------------------------------------------------------------------------------
+
+
+def _box_at(data: bytes, position: int, end: int) -> _Box | None:
+    """The box at `position`, which may claim to end behind `end`; None where there is none."""
+    size = int.from_bytes(data[position : position + 4], "big")
+    kind, start = data[position + 4 : position + 8], position + 8
+    if size == 1:
+        size = int.from_bytes(data[start : start + 8], "big")
+        start += 8
+    elif size == 0:
+        size = end - position
+    return _Box(kind, start, position + size) if start <= position + size else None
+
+
+def _top_level_boxes(data: bytes) -> Iterator[_Box]:
+    """The boxes of a file, as far as it consists of boxes. Raises DecodeError for a cut one."""
+    position, count = 0, 0
+    while position + 8 <= len(data):
+        box = _box_at(data, position, len(data))
+        if box is None:
+            return
+        if box.end > len(data):
+            if box.kind in _TOP_LEVEL:
+                name = box.kind.decode()
+                raise DecodeError(
+                    ErrorCode.TRUNCATED, f"the file ends early: in the {name} box of the HEIC"
+                )
+            return
+        yield box
+        position, count = box.end, count + 1
+        if count > _MAX_ENTRIES:
+            raise _corrupt(f"the HEIC has over {_MAX_ENTRIES} boxes")
+
+
+def _children(data: bytes, parent: _Box) -> Iterator[_Box]:
+    """The boxes in a box. One that claims to reach out of it ends with it, as for libheif."""
+    position, count = parent.start, 0
+    while position + 8 <= parent.end:
+        box = _box_at(data, position, parent.end)
+        if box is None or count == _MAX_ENTRIES:
+            raise _corrupt("the boxes of the HEIC make no sense")
+        yield replace(box, end=min(box.end, parent.end))
+        position, count = box.end, count + 1
+
+
+def _descend(data: bytes, parents: list[_Box], kind: bytes) -> list[_Box]:
+    return [box for parent in parents for box in _children(data, parent) if box.kind == kind]
+
+
+def _is_sequence(data: bytes) -> bool:
+    brands = data[8 : min(int.from_bytes(data[:4], "big"), 1024)]
+    return any(brands[at : at + 4] in _SEQUENCE_BRANDS for at in range(0, len(brands), 4))
+
+
+def _count_samples(data: bytes, moov: _Box) -> int:
+    """The most frames that a track has. They are not decoded, but viewers show them."""
+    tables = [moov]
+    for kind in (b"trak", b"mdia", b"minf", b"stbl", b"stsz"):
+        tables = _descend(data, tables, kind)
+    counts = []
+    for table in tables:
+        fields = _Fields(data, table)
+        fields.number(8)  # version and flags, size of all samples
+        counts.append(min(fields.number(4), MAX_FRAMES_COUNTED))
+    return max(counts, default=1)
+
+
+# Items --------------------------------------------------------------------------------------------
+
+
+class _Items:
+    """What a `meta` box says of the items that the primary image is made of."""
+
+    def __init__(self, data: bytes, meta: _Box) -> None:
+        self._data = data
+        self._nal_units_left = _MAX_NAL_UNITS
+        self._bytes_left = 4 * len(
+            data
+        )  # of extents; items that share some are not copied for ever
+        boxes: dict[bytes, _Box] = {}
+        for box in _children(data, meta):
+            boxes.setdefault(box.kind, box)
+        self._idat = boxes.get(b"idat")
+        self._primary = self._read_primary(boxes.get(b"pitm"))
+        self._kinds = self._read_kinds(boxes.get(b"iinf"))
+        self._locations = self._read_locations(boxes.get(b"iloc"))
+        self._sources, alpha = self._read_references(boxes.get(b"iref"))
+        self._alpha: dict[int, list[int]] = defaultdict(list)
+        alpha_items = self._read_alpha_items(boxes.get(b"iprp")) if alpha else frozenset()
+        for item, masters in alpha.items():
+            for master in masters if item in alpha_items else ():
+                self._alpha[master].append(item)
+
+    def check(self) -> None:
+        """Raises DecodeError where not all that the primary image is made of is there."""
+        if self._primary is None:
+            return
+        seen: set[int] = set()
+        waiting = [self._primary]
+        while waiting:
+            item = waiting.pop()
+            if item not in seen:
+                seen.add(item)
+                self._check_data(item)
+                waiting += self._alpha.get(item, ())
+                waiting += self._sources.get(item, ())
+                self._check_codings(item)
+
+    def _check_codings(self, item: int) -> None:
+        """Tiles of a kind that libheif does not decode are left out, unless none is left."""
+        kinds = {self._kinds.get(source, b"") for source in self._sources.get(item, ())} - _DERIVED
+        if self._kinds.get(item) == b"grid" and len(kinds) > 1:
+            raise _corrupt("the tiles of the HEIC are not all coded alike")
+
+    def _check_data(self, item: int) -> None:
+        kind = self._kinds.get(item, b"")
+        location = self._locations.get(item, _Location(0, ()))
+        if kind == b"iden":  # shows another item as it is
+            return
+        if location.method > 1:
+            raise _corrupt("a part of the HEIC is stored in a way that libheif does not read")
+        if not any(length for _, length in location.extents):
+            raise _corrupt("a part of the HEIC has no data")
+        start, end = 0, len(self._data)
+        if location.method == 1:
+            if self._idat is None:
+                raise _corrupt("a part of the HEIC has no data")
+            start, end = self._idat.start, self._idat.end
+        for offset, length in location.extents:
+            if start + offset + length > end:
+                raise DecodeError(
+                    ErrorCode.TRUNCATED,
+                    "the file ends early: a part of the HEIC's image is missing",
+                )
+        if kind == b"hvc1":
+            self._check_nal_units(location, start)
+
+    def _check_nal_units(self, location: _Location, start: int) -> None:
+        """Find a tile of zeros, as a download leaves what did not arrive, or of other data."""
+        self._bytes_left -= sum(length for _, length in location.extents)
+        if self._bytes_left < 0:
+            raise _corrupt("parts of the HEIC share too much of its data")
+        parts = [self._data[start + at : start + at + size] for at, size in location.extents]
+        coded = b"".join(parts)
+        position, has_picture = 0, False
+        while position < len(coded):
+            after = position + 4 + int.from_bytes(coded[position : position + 4], "big")
+            self._nal_units_left -= 1
+            if after > len(coded) or self._nal_units_left < 0:
+                raise _corrupt("a part of the HEIC is not HEVC data")
+            if after > position + 4:
+                has_picture |= coded[position + 4] >> 1 < _FIRST_NON_PICTURE_NAL_UNIT
+            position = after
+        if not has_picture:
+            raise _corrupt("a part of the HEIC holds no picture")
+
+    def _read_primary(self, box: _Box | None) -> int | None:
+        if box is None:
+            return None
+        fields = _Fields(self._data, box)
+        version = fields.number(1)
+        fields.number(3)
+        return fields.number(4 if version else 2)
+
+    def _read_kinds(self, box: _Box | None) -> dict[int, bytes]:
+        """The four-letter type of each item."""
+        kinds: dict[int, bytes] = {}
+        if box is None:
+            return kinds
+        fields = _Fields(self._data, box)
+        version = fields.number(1)
+        fields.number(3)
+        fields.number(4 if version else 2)  # how many; the boxes are as many as they are
+        for entry in _descend(self._data, [fields.rest()], b"infe"):
+            fields = _Fields(self._data, entry)
+            version = fields.number(1)
+            fields.number(3)
+            item = fields.number(4 if version > 2 else 2)
+            fields.number(2)
+            if version >= 2:
+                kinds.setdefault(item, fields.number(4).to_bytes(4, "big"))
+        return kinds
+
+    def _read_locations(self, box: _Box | None) -> dict[int, _Location]:
+        locations: dict[int, _Location] = {}
+        if box is None:
+            return locations
+        fields = _Fields(self._data, box)
+        version = fields.number(1)
+        fields.number(3)
+        sizes = fields.number(2)
+        offset_size, length_size, base_size, index_size = (
+            sizes >> shift & 15 for shift in (12, 8, 4, 0)
+        )
+        index_size = index_size if version else 0
+        if version > 2 or not {offset_size, length_size, base_size, index_size} <= {0, 4, 8}:
+            raise _corrupt("the HEIC says where its data is in an unknown way")
+        total = 0
+        for _ in range(fields.count(2 if version < 2 else 4)):
+            item = fields.number(2 if version < 2 else 4)
+            method = fields.number(2) & 15 if version else 0
+            fields.number(2)  # which file; libheif takes it for this one
+            base = fields.number(base_size)
+            count = fields.number(2)
+            if not offset_size + length_size + index_size:
+                count = min(count, 1)  # as they take no room, any number would cost nothing to ask
+            total += count
+            if total > _MAX_EXTENTS:
+                raise _corrupt(f"the HEIC's data is in over {_MAX_EXTENTS} pieces")
+            extents = []
+            for _ in range(count):
+                fields.number(index_size)
+                offset = fields.number(offset_size)
+                extents.append((base + offset, fields.number(length_size)))
+            locations.setdefault(item, _Location(method, tuple(extents)))
+        return locations
+
+    def _read_references(
+        self, box: _Box | None
+    ) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+        """What each item is derived from (`dimg`), and what each auxiliary item belongs to."""
+        sources: dict[int, list[int]] = {}
+        auxiliary: dict[int, list[int]] = {}
+        if box is None:
+            return sources, auxiliary
+        fields = _Fields(self._data, box)
+        id_size = 4 if fields.number(1) else 2
+        fields.number(3)
+        for entry in _children(self._data, fields.rest()):
+            found = {b"dimg": sources, b"auxl": auxiliary}.get(entry.kind)
+            if found is not None:
+                fields = _Fields(self._data, entry)
+                item = fields.number(id_size)
+                count = fields.count(2, limit=0xFFFF)
+                found.setdefault(item, [fields.number(id_size) for _ in range(count)])
+        return sources, auxiliary
+
+    def _read_alpha_items(self, box: _Box | None) -> frozenset[int]:
+        """Items with a property that says that they are an alpha plane."""
+        alpha: set[int] = set()
+        if box is None:
+            return frozenset()
+        properties = _descend(self._data, [box], b"ipco")[:1]
+        indices = (
+            {
+                index
+                for index, entry in enumerate(_children(self._data, properties[0]), 1)
+                if entry.kind == b"auxC" and self._data.startswith(_ALPHA, entry.start + 4)
+            }
+            if properties
+            else set()
+        )
+        for entry in _descend(self._data, [box], b"ipma"):
+            fields = _Fields(self._data, entry)
+            version, flags = fields.number(1), fields.number(3)
+            index_size = 2 if flags & 1 else 1
+            essential = 1 << (8 * index_size - 1)
+            for _ in range(fields.number(4)):
+                if not fields.has_more():  # libheif does not mind
+                    break
+                item = fields.number(4 if version else 2)
+                for _ in range(fields.number(1)):
+                    if fields.number(index_size) & ~essential in indices:
+                        alpha.add(item)
+        return frozenset(alpha)
