@@ -18,7 +18,8 @@ from collections import defaultdict
 import numpy as np
 from PIL import Image
 
-from moderate.decode.pool import IMAGES_PER_DECODER, DecoderPool
+from moderate.decode.limits import IMAGES_PER_DECODER
+from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import PixelSpec
 from moderate.types import ImageFacts, Limits
 

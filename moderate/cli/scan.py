@@ -13,6 +13,7 @@ from typer.core import TyperOption
 
 from moderate.cli import exit_codes
 from moderate.cli.messages import say, say_error, speak_json, speaks_json
+from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
 from moderate.errors import UsageError
 from moderate.fetch.options import HttpOptions
 from moderate.types import Limits
@@ -177,6 +178,15 @@ def scan(
         str,
         _option(metavar="N|auto", help="Decoder processes; auto: one a core."),
     ] = "auto",
+    images_per_decoder: Annotated[
+        int,
+        _option(
+            min=1,
+            max=MOST_IMAGES_PER_DECODER,
+            metavar="N",
+            help="Images that a decoder process sees before a fresh one takes its place.",
+        ),
+    ] = IMAGES_PER_DECODER,
     max_file_size: Annotated[
         str,
         _option(metavar="SIZE", help="Largest file to read."),
@@ -187,7 +197,7 @@ def scan(
     ] = _DEFAULT.max_pixels / 1e6,
     decode_timeout: Annotated[
         float,
-        _option(min=0.01, max=86_400.0, metavar="SECONDS", help="Per picture."),
+        _option(min=0.01, max=86_400.0, metavar="SECONDS", help="CPU time per image."),
     ] = _DEFAULT.decode_timeout,
     exact_decode: Annotated[
         bool,
@@ -353,6 +363,7 @@ def scan(
             exact_decode=exact_decode,
             batch_size=batch_size,
             workers=parse_workers(workers),
+            images_per_decoder=images_per_decoder,
             limit=limit,
             hourly_cost=hourly_cost,
             video=VideoOptions(every=video_every, max_bytes=_bytes(max_video_size))

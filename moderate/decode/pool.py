@@ -32,16 +32,11 @@ from moderate.decode.batches import Batch, BatchRing, Entry, Item
 from moderate.decode.decoder import ChannelClosedError, Decoder, WrongAnswerError
 from moderate.decode.fork_server import Ended, Forked, ForkServer, NotForked, ServerGone
 from moderate.decode.image import Undecoded
+from moderate.decode.limits import IMAGES_PER_DECODER
 from moderate.decode.process import exit_reason
 from moderate.decode.resize import Pixels, PixelSpec
 from moderate.errors import RunError
 from moderate.types import ErrorCode, ImageFacts, Limits
-
-IMAGES_PER_DECODER = 64
-"""Images that a process decodes at the most, unless somebody says otherwise.
-
-A fresh process costs some 10 ms of CPU time: see benchmarks/fresh_decoders.py.
-"""
 
 _MOST_HELD_BYTES = 8 << 20  # of images whose process has not ended yet; a file more at the most
 _MOST_HELD_SECONDS = 1.0  # for which an answer waits for the end of its process

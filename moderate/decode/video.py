@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from moderate.decode.clock import WALL_FACTOR, DecodingClock, cpu_time
 from moderate.decode.process import environment, how_it_ended
 from moderate.decode.ring import above_standard, allocate
 from moderate.decode.sniff import VIDEO_FORMATS
@@ -37,7 +38,7 @@ NEEDS_PYAV = "--video-every needs PyAV; install it with: pip install 'moderate[v
 class VideoOptions:
     """How videos are sampled: every so many seconds, and what one may cost.
 
-    timeout is in seconds of decoding one whole video; a single frame has Limits.decode_timeout.
+    timeout is in CPU seconds of decoding one whole video; a frame has Limits.decode_timeout.
     """
 
     every: float
@@ -196,7 +197,9 @@ class _Talk:
         self._channel = channel
         self._process = process
         self._frame_timeout = frame_timeout
-        self._left = self._timeout = timeout
+        self._left = self._timeout = timeout  # CPU seconds
+        # A process that says it is alive, and does nothing, ends too.
+        self._wall_left = WALL_FACTOR * timeout
 
     def start(self, told: dict[str, Any]) -> None:
         """Tell the process how, and wait until it is ready. Raises RunError or VideoError."""
@@ -210,12 +213,13 @@ class _Talk:
     def ask(self) -> dict[str, Any]:
         """What the process says of the next still. Raises VideoError."""
         self._send(b"next")
-        begun = time.monotonic()
+        begun, begun_cpu = time.monotonic(), cpu_time(self._process.pid)
         while True:
+            used = cpu_time(self._process.pid) - begun_cpu
             waited = time.monotonic() - begun
-            if waited >= self._left:
+            if used >= self._left or waited >= self._wall_left:
                 self._raise_timeout()
-            patience = min(self._frame_timeout, self._left - waited)
+            patience = min(self._frame_timeout, self._left - used)
             limit = self._frame_timeout
             said = f"decoding a frame took over {limit:g} s; raise the limit with --decode-timeout"
             if patience < self._frame_timeout:
@@ -223,7 +227,8 @@ class _Talk:
             told = self._hear(patience, said)
             if "alive" not in told:
                 break
-        self._left -= time.monotonic() - begun
+        self._left -= used
+        self._wall_left -= time.monotonic() - begun
         if "error" in told:
             self._raise_told(told["error"])
         if "failed" in told:
@@ -252,10 +257,13 @@ class _Talk:
             self._channel.send(message)
 
     def _hear(self, patience: float, said: str) -> dict[str, Any]:
+        """The next message; `patience` is in CPU seconds of the process."""
+        clock = DecodingClock(self._process.pid, patience)
         with selectors.DefaultSelector() as selector:
             selector.register(self._channel, selectors.EVENT_READ)
-            if not selector.select(patience):
-                raise VideoError(ErrorCode.DECODE_TIMEOUT, said)
+            while not selector.select(max(0.0, clock.next_look - time.monotonic())):
+                if clock.expired():
+                    raise VideoError(ErrorCode.DECODE_TIMEOUT, said)
         try:
             told = json.loads(self._channel.recv(MAX_PACKET))
             if isinstance(told, dict):

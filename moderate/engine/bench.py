@@ -138,7 +138,13 @@ def _decode(job: Job, refs: Sequence[ImageRef]) -> float:
     gated = replace(job, sources=[_Gated(refs, gate)], max_rows=None, deduplicate=False)
     with (
         DecoderPool[Item](
-            job.specs, job.limits, job.workers, job.batch_size, niceness=NICENESS, at_once=True
+            job.specs,
+            job.limits,
+            job.workers,
+            job.batch_size,
+            niceness=NICENESS,
+            at_once=True,
+            images_per_decoder=job.images_per_decoder,
         ) as pool,
         Fetcher(job.limits, job.http) as fetcher,
     ):

@@ -9,6 +9,7 @@ from typing import Self
 
 from moderate.classify.bundle import Bundle
 from moderate.classify.device import Placement
+from moderate.decode.limits import IMAGES_PER_DECODER
 from moderate.decode.resize import PixelSpec
 from moderate.decode.video import VideoOptions
 from moderate.fetch.options import HttpOptions
@@ -19,7 +20,9 @@ from moderate.types import Limits, Row, Skipped
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything that a run's rows depend on. batch_size and workers change speed alone.
+    """Everything that a run's rows depend on.
+
+    batch_size, workers and images_per_decoder change speed alone.
 
     rescore has everything scored anew, retry_errors what was an error; deduplicate=False decodes
     copies, too (for measuring). video is None where videos are refused. max_rows counts a video
@@ -39,6 +42,7 @@ class Job:
     http: HttpOptions = field(default_factory=HttpOptions)
     batch_size: int = 32
     workers: int = 1
+    images_per_decoder: int = IMAGES_PER_DECODER
     max_rows: int | None = None
     rescore: bool = False
     retry_errors: bool = False

@@ -103,6 +103,7 @@ class LocalEngine(Engine):
                     niceness=NICENESS,
                     require_sandbox=job.require_sandbox,
                     at_once=self._at_once,
+                    images_per_decoder=job.images_per_decoder,
                 )
             )
             # Entered last, so that it is left first: the pool waits for what is on its way.

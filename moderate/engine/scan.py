@@ -16,6 +16,7 @@ from uuid import uuid4
 from moderate import stopping
 from moderate.classify.bundle import Bundle, load_bundle
 from moderate.cores import available_cores
+from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
 from moderate.decode.sandbox import MIN_MEMORY_BYTES
 from moderate.decode.sniff import HEAD_BYTES, sniff
 from moderate.decode.video import LEAST_EVERY, VideoOptions, require_pyav
@@ -83,6 +84,7 @@ class ScanOptions:
     exact_decode: bool = False
     batch_size: int = 32
     workers: int | None = None
+    images_per_decoder: int = IMAGES_PER_DECODER
     limit: int | None = None
     hourly_cost: float | None = None
     video: VideoOptions | None = None
@@ -137,6 +139,7 @@ def plan(options: ScanOptions) -> Plan:
         http=replace(options.http, max_bytes=options.limits.max_file_bytes),
         batch_size=options.batch_size,
         workers=options.workers or available_cores(),
+        images_per_decoder=options.images_per_decoder,
         max_rows=options.limit,
         rescore=options.rescore,
         retry_errors=options.retry_errors,
@@ -157,6 +160,10 @@ def _check_numbers(options: ScanOptions) -> None:
         raise UsageError(f"batch_size {options.batch_size}: use 1 to {MOST_BATCH}")
     if options.workers is not None and options.workers < 1:
         raise UsageError(f"workers {options.workers}: use 1 or more")
+    if not 1 <= options.images_per_decoder <= MOST_IMAGES_PER_DECODER:
+        raise UsageError(
+            f"images_per_decoder {options.images_per_decoder}: use 1 to {MOST_IMAGES_PER_DECODER}"
+        )
     if not 0 < options.limits.decode_timeout < float("inf"):
         raise UsageError(f"decode_timeout {options.limits.decode_timeout}: use seconds over 0")
 
