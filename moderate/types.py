@@ -80,6 +80,7 @@ class ErrorCode(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     CLASSIFY_FAILED = "classify_failed"
     NON_FINITE_SCORE = "non_finite_score"
+    INTERNAL_ERROR = "internal_error"
 
     @property
     def meaning(self) -> str:
@@ -115,6 +116,7 @@ _ERROR_MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.OUT_OF_MEMORY: "decoding needs more memory than --max-decoder-memory",
     ErrorCode.CLASSIFY_FAILED: "the model failed on this picture",
     ErrorCode.NON_FINITE_SCORE: "the model gave NaN or infinity",
+    ErrorCode.INTERNAL_ERROR: "a fault in moderate itself, on this image alone; please report it",
 }
 
 

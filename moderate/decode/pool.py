@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import queue
 import selectors
 import socket
@@ -36,7 +37,10 @@ from moderate.decode.limits import IMAGES_PER_DECODER
 from moderate.decode.process import exit_reason
 from moderate.decode.resize import Pixels, PixelSpec
 from moderate.errors import RunError
+from moderate.text import one_line
 from moderate.types import ErrorCode, ImageFacts, Limits
+
+log = logging.getLogger(__name__)
 
 _MOST_HELD_BYTES = 8 << 20  # of images whose process has not ended yet; a file more at the most
 _MOST_HELD_SECONDS = 1.0  # for which an answer waits for the end of its process
@@ -407,6 +411,10 @@ class DecoderPool(Generic[Item]):
         except ChannelClosedError:
             work.has_delivery = False  # so that its end is not held against the image
             self._channel_closed(decoder)
+        except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+            work.task = None
+            self._discard_answers(self._remove(decoder))
+            self._settle(task, _fault(error))
 
     # Hearing decoders
 
@@ -477,7 +485,10 @@ class DecoderPool(Generic[Item]):
         task, work.task = work.task, None
         assert task is not None
         if isinstance(outcome, ImageFacts):
-            task.batch.write(task.index, decoder.pixels)
+            try:
+                task.batch.write(task.index, decoder.pixels)
+            except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+                outcome = _fault(error)
         if not work.answered:
             work.first_answer = time.monotonic()
         work.answered.append((task, outcome))
@@ -637,6 +648,13 @@ class DecoderPool(Generic[Item]):
             raise RunError(f"decoder processes do not start: {reason}")
         pause = min(_LONGEST_PAUSE, 0.02 * 2 ** min(self._failed_starts, 10))
         self._start_again = time.monotonic() + pause
+
+
+def _fault(error: Exception) -> Undecoded:
+    log.debug("a fault in moderate itself between run and decoder", exc_info=error)
+    cause = one_line(f"{type(error).__name__}: {error}", 160)
+    reason = f"a fault in moderate itself while decoding ({cause})"
+    return Undecoded(ErrorCode.INTERNAL_ERROR, reason, ImageFacts())
 
 
 def _is_idle(decoder: Decoder, work: _Work[Any]) -> bool:

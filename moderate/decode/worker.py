@@ -51,7 +51,7 @@ def serve_images(
     from moderate.decode.image import Decoded, Undecoded, decode, out_of_memory
     from moderate.decode.ring import Layout
     from moderate.decode.sandbox import harden, missing
-    from moderate.types import ImageFacts
+    from moderate.types import ErrorCode, ImageFacts
 
     ((*output,),) = Layout(specs, 1, 1).arrays(mmap.mmap(output_fd, 0))
     inputs = mmap.mmap(input_fd, 0, prot=mmap.PROT_READ)
@@ -70,6 +70,9 @@ def serve_images(
             outcome = decode(inputs[:length], specs, limits)
         except MemoryError:
             outcome = out_of_memory(limits, ImageFacts())
+        except Exception as fault:  # noqa: BLE001 - a fault of ours costs the image, not the process
+            reason = f"a fault in moderate itself while decoding ({type(fault).__name__}: {fault})"
+            outcome = Undecoded(ErrorCode.INTERNAL_ERROR, reason[:300], ImageFacts())
         if isinstance(outcome, Undecoded):
             facts, error = outcome.facts, [outcome.code.value, outcome.message]
         else:

@@ -19,8 +19,10 @@ from moderate.engine.interface import Engine, Job
 from moderate.engine.reading import Block, Copy, Fetched, Item, Known, Reader, name_claim, weigh
 from moderate.engine.scopes import scopes
 from moderate.engine.videos import VideoBegin, VideoEnd, VideoRows
-from moderate.errors import RunError
+from moderate.errors import ModerateError
+from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
+from moderate.policy.decide import on_error
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
 from moderate.state.scores import RunScores, ScopeFacts, ScoreStore
@@ -224,16 +226,16 @@ class LocalEngine(Engine):
                 # Without videos there is nothing else among them.
                 yield from videos.take_all(settled) if videos else cast("list[Row]", settled)
                 turn += 1
-        if early:
-            raise RunError("rows are missing at the end: their copies were never settled")
+        # What they are copies of never came in, for a fault of ours: still one row each.
+        for number in sorted(early):
+            settled = [self._unsettled(result) for result in early[number]]
+            yield from videos.take_all(settled) if videos else cast("list[Row]", settled)
 
     def _scored(self) -> Iterator[tuple[int, list[_Result]]]:
         """Results of each batch with its number, in the order in which batches are complete."""
         submitted: deque[tuple[Batch[Item], Pending | None]] = deque()
         for batch in self._batches:
-            pixels = batch.pixels()
-            scorable = bool(pixels) and len(pixels[0]) > 0
-            submitted.append((batch, self._loaded.submit(pixels) if scorable else None))
+            submitted.append((batch, self._submit(batch)))
             depth = self._classifier.depth if self._classifier else 0
             # Rows must not wait for a batch that a slow source may not have for hours.
             while submitted and (len(submitted) > depth or not self._pool.has_next(_PATIENCE)):
@@ -241,35 +243,73 @@ class LocalEngine(Engine):
         while submitted:
             yield self._finish(*submitted.popleft())
 
+    def _submit(self, batch: Batch[Item]) -> Pending | None:
+        """None for a batch without images to score."""
+        pixels = batch.pixels()
+        return self._loaded.submit(pixels) if pixels and len(pixels[0]) else None
+
     def _finish(self, batch: Batch[Item], pending: Pending | None) -> tuple[int, list[_Result]]:
         scored = iter(pending.result() if pending else ())
         self._pool.release(batch)
         results: list[_Result] = []
         for entry in batch.entries:
-            item, outcome = entry.item, entry.outcome
-            if isinstance(item, Block):
-                results += [
-                    one if isinstance(one, Skipped) else self._known(one) for one in item.items
-                ]
-            elif isinstance(item, Known):
-                results.append(self._known(item))
-            elif isinstance(item, Copy):
-                if self._scores:
-                    self._scores.add(item.file)
-                results.append(item)
-            elif not isinstance(item, Fetched):
-                results.append(item)
-            elif item.error is not None:
-                claim = name_claim(item.ref)
-                results.append(self._new(item, ImageFacts(), item.error, claim=claim))
-            elif isinstance(outcome, Undecoded):
-                error = ImageError(outcome.code, outcome.message)
-                results.append(self._new(item, outcome.facts, error))
-            elif outcome is not None:
-                results.append(self._new(item, outcome, next(scored)))
+            # Taken before anything can go wrong, so that the next image gets its own.
+            decoded = isinstance(entry.outcome, ImageFacts)
+            scores = next(scored) if decoded else UNSCORED
+            if isinstance(entry.item, Block):
+                for one in entry.item.items:
+                    results.append(self._contained(one, None, UNSCORED))
+            else:
+                results.append(self._contained(entry.item, entry.outcome, scores))
         if self._scores:
             self._scores.commit()
         return batch.number, results
+
+    def _contained(
+        self,
+        item: Item,
+        outcome: ImageFacts | Undecoded | None,
+        scores: Scores | ImageError,
+    ) -> _Result:
+        """The result of one input; what goes wrong with it is its error."""
+        try:
+            return self._result(item, outcome, scores)
+        except ModerateError:
+            raise
+        except Exception as error:
+            if not isinstance(item, (Known, Copy, Fetched)):
+                raise
+            failed = internal_error(item.ref, "recording", error)
+            if isinstance(item, Fetched) and item.sha256 and self._contents:
+                # Its copies wait for it.
+                self._contents.settle(item.sha256, Outcome(ImageFacts(), failed))
+            return self._failed_row(item.ref, failed)
+
+    def _result(
+        self,
+        item: Item,
+        outcome: ImageFacts | Undecoded | None,
+        scores: Scores | ImageError,
+    ) -> _Result:
+        if isinstance(item, Known):
+            return self._known(item)
+        if isinstance(item, Copy):
+            if self._scores:
+                self._scores.add(item.file)
+            return item
+        if isinstance(item, Block) or not isinstance(item, Fetched):
+            return cast("_Settled", item)
+        if item.error is not None:
+            return self._new(item, ImageFacts(), item.error, claim=name_claim(item.ref))
+        if isinstance(outcome, Undecoded):
+            return self._new(item, outcome.facts, ImageError(outcome.code, outcome.message))
+        assert outcome is not None
+        return self._new(item, outcome, scores)
+
+    def _failed_row(self, ref: ImageRef, error: ImageError) -> Row:
+        """A row that says no more than that there was a fault, so that nothing can go wrong."""
+        decision, reasons = on_error(self._job.judge.policy, error)
+        return Row(ref, ImageFacts(), UNSCORED, decision, reasons, error=error)
 
     def _known(self, item: Known) -> Row:
         if self._scores and (item.file or item.used):
@@ -303,10 +343,27 @@ class LocalEngine(Engine):
             outcome = self._contents.outcome(result.sha256)
             if outcome is None:  # what it is a copy of came in first, but stands later
                 return None
-            facts = _merge(result.facts, outcome.facts)
-            copied = (outcome.result, result.origin, result.duplicate_of)
-            settled.append(self._row(result.ref, facts, *copied))
+            settled.append(self._copied(result, outcome))
         return settled
+
+    def _copied(self, copy: Copy, outcome: Outcome) -> Row:
+        try:
+            facts = _merge(copy.facts, outcome.facts)
+            return self._row(copy.ref, facts, outcome.result, copy.origin, copy.duplicate_of)
+        except ModerateError:
+            raise
+        except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+            return self._failed_row(copy.ref, internal_error(copy.ref, "recording", error))
+
+    def _unsettled(self, result: _Result) -> _Settled:
+        """A result that cannot wait any longer."""
+        if not isinstance(result, Copy):
+            return result
+        assert self._contents is not None
+        if outcome := self._contents.outcome(result.sha256):
+            return self._copied(result, outcome)
+        missing = RuntimeError("the image that it is a copy of has no outcome")
+        return self._failed_row(result.ref, internal_error(result.ref, "recording", missing))
 
     def _put_in_place(self, results: list[_Settled], position: int) -> None:
         """Name the first row of each content as it is known now that all before are in.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import threading
@@ -25,12 +26,15 @@ from moderate.engine.videos import (
     open_video,
     video_parts,
 )
+from moderate.errors import ModerateError
+from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
 from moderate.fetch.local import FetchError
 from moderate.sources.interface import Source
 from moderate.state.contents import Contents
 from moderate.state.records import FileStat, Outcome
 from moderate.state.scores import MOST_KEYS, FileRecord, KnownFile, RunScores, path_digest
+from moderate.text import path_text, printable
 from moderate.types import (
     ErrorCode,
     ImageError,
@@ -41,6 +45,8 @@ from moderate.types import (
     Skipped,
     Warn,
 )
+
+log = logging.getLogger(__name__)
 
 _BLOCK = 512  # inputs that need no decoding and travel together
 # A file written again in the same tick of its clock looks unchanged: one as young as that is not
@@ -177,7 +183,7 @@ class Reader:
                         self._block.append(known)
                     else:
                         yield from self._flush()
-                        yield from self._unknown(found, local)
+                        yield from self._contained(found, self._unknown(found, local))
                     rows += 1
                     if rows == self._job.max_rows:
                         yield from self._flush()
@@ -228,6 +234,13 @@ class Reader:
 
     def _known(self, ref: ImageRef, local: _Local | None) -> Known | None:
         """A file that is as it was when its outcome was found out."""
+        try:
+            return self._unchanged(ref, local)
+        except Exception as error:  # noqa: BLE001 - then it is read like any other
+            log.warning("what is known of %s cannot be used: %s", _shown(ref), error)
+            return None
+
+    def _unchanged(self, ref: ImageRef, local: _Local | None) -> Known | None:
         known = local.known if local else None
         if local is None or known is None or known.outcome is None or known.stat != local.stat:
             return None
@@ -239,6 +252,24 @@ class Reader:
             facts = _facts(warnings, facts)
         used = (local.path, known.sha256) if known.stale else None
         return Known(ref, facts, outcome, known.sha256, used=used)
+
+    def _contained(self, ref: ImageRef, items: Images) -> Images:
+        """The items of one image or video; what goes wrong with them is its error."""
+        video_is_open = False
+        try:
+            for item, data in items:
+                video_is_open = isinstance(item, VideoBegin) or (
+                    video_is_open and not isinstance(item, VideoEnd)
+                )
+                yield item, data
+        except ModerateError:
+            raise
+        except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+            facts = ImageFacts(warnings=ref.warnings)
+            yield self._counted(Fetched(ref, facts, internal_error(ref, "reading", error))), None
+            if video_is_open:  # that was one of its frames, so that it cannot be approved
+                incomplete = ImageFacts(warnings=(*ref.warnings, Warn.VIDEO_INCOMPLETE))
+                yield self._counted(VideoEnd(ref, incomplete)), None
 
     def _unknown(self, ref: ImageRef, local: _Local | None) -> Images:
         """The items of one image or video."""
@@ -330,6 +361,11 @@ class Reader:
             coming.set_result(self._examine(ref, fetched.result(), position, None))
         except FetchError as error:
             coming.set_result((_failed(ref, error), None))
+        except ModerateError as error:  # about the run: raised where that can be ended
+            coming.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+            facts = ImageFacts(warnings=ref.warnings)
+            coming.set_result((Fetched(ref, facts, internal_error(ref, "fetching", error)), None))
         except BaseException as error:  # noqa: BLE001 - raised where the run can be ended
             coming.set_exception(error)
 
@@ -386,6 +422,10 @@ class Reader:
                 item, sha256=digest, file=file, origin=origin, duplicate_of=claim.first
             ), None if item.error else data
         return Copy(item.ref, item.facts, digest, file, origin, claim.first), None
+
+
+def _shown(ref: ImageRef) -> str:
+    return printable(path_text(ref.display))
 
 
 def name_claim(ref: ImageRef) -> str:

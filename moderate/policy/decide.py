@@ -71,6 +71,11 @@ def _rules(policy: Policy) -> _Rules:
     return rules
 
 
+def on_error(policy: Policy, error: ImageError) -> tuple[Decision, tuple[str, ...]]:
+    """The decision on an image without scores, with its reason."""
+    return policy.on_error, (f"error {error.code}: on_error {policy.on_error}",)
+
+
 def decide(
     policy: Policy, scores: Scores, warnings: Sequence[Warn], error: ImageError | None
 ) -> tuple[Decision, tuple[str, ...]]:
@@ -80,7 +85,7 @@ def decide(
     review. An image without scores is never approved.
     """
     if error is not None:
-        return policy.on_error, (f"error {error.code}: on_error {policy.on_error}",)
+        return on_error(policy, error)
     blocks: list[str] = []
     reviews: list[str] = []
     nearest: tuple[Category, float, _Limit] | None = None
