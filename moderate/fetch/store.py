@@ -172,7 +172,9 @@ class StoreFetcher:
                 if size > max_bytes:
                     raise FetchError(_too_large(size, max_bytes), size)
                 data: bytes = file.read(size)
-        except (OSError, ValueError) as error:
+        except FetchError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a server answers costs one object
             raise FetchError(store_error(error), size) from None
         if not size:
             raise FetchError(ImageError(ErrorCode.EMPTY_FILE, "the object is empty"), 0)
