@@ -420,7 +420,7 @@ def test_credentials_are_in_no_message(
     assert "hunter2" not in "".join(capsys.readouterr()) + json.dumps(rows)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_an_upload_that_hangs(
     tmp_path: Path, bundle: Path, pictures: dict[str, bytes], s3: S3Server, number: int
 ) -> None:
