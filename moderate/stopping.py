@@ -6,6 +6,7 @@ library's callback, it comes out as an ordinary error, or not at all.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,10 +15,27 @@ _too_late = False
 
 
 class Stopped(BaseException):
-    """SIGINT or SIGTERM arrived; a BaseException, so that no handler for errors takes it for one.
+    """SIGHUP, SIGINT or SIGTERM arrived; its argument is the signal's number.
 
-    Its argument is the signal's number.
+    A BaseException, so that no handler for errors takes it for one.
     """
+
+
+def signals() -> list[signal.Signals]:
+    """The signals that stop the command.
+
+    SIGHUP, the end of the terminal, is not among them where whoever started the command had it
+    ignored, as nohup does: the command is to outlive the terminal then.
+    """
+    stopping = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        stopping.remove(signal.SIGHUP)
+    return stopping
+
+
+def exit_code(number: int) -> int:
+    """The exit code after a signal, as shells have it: 129, 130 or 143."""
+    return 128 + number
 
 
 def note(number: int) -> bool:

@@ -63,6 +63,7 @@ class ErrorCode(StrEnum):
     ADDRESS_NOT_ALLOWED = "address_not_allowed"
     FETCH_TIMEOUT = "fetch_timeout"
     FETCH_FAILED = "fetch_failed"
+    HOST_UNREACHABLE = "host_unreachable"
     HTTP_ERROR = "http_error"
     TOO_MANY_REDIRECTS = "too_many_redirects"
     BAD_ARCHIVE_MEMBER = "bad_archive_member"
@@ -99,6 +100,7 @@ _ERROR_MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.ADDRESS_NOT_ALLOWED: "the URL leads to an address that is not public",
     ErrorCode.FETCH_TIMEOUT: "the server did not deliver within the time allowed",
     ErrorCode.FETCH_FAILED: "no connection, or it broke off, or the body is not what was promised",
+    ErrorCode.HOST_UNREACHABLE: "not asked for, as its host did not answer for other URLs either",
     ErrorCode.HTTP_ERROR: "the server answered with another status than 200",
     ErrorCode.TOO_MANY_REDIRECTS: "more than five redirects",
     ErrorCode.BAD_ARCHIVE_MEMBER: "broken, encrypted, or compressed in a way that is not supported",

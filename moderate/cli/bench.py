@@ -31,8 +31,6 @@ def bench(
 ) -> None:
     """Measure decoding, the model and both together; say which is slow and what would help."""
     import json
-    import tempfile
-    from pathlib import Path
 
     from moderate.classify.allocator import tune_allocator
     from moderate.cli.scan import parse_workers
@@ -40,16 +38,17 @@ def bench(
     from moderate.engine.scan import ScanOptions, plan
     from moderate.report.bench import as_json, lines
     from moderate.results.atomic import write_atomic
+    from moderate.scratch import scratch_folder
     from moderate.testcards import write_cards
     from moderate.text import printable
 
     tune_allocator()
-    with tempfile.TemporaryDirectory(prefix="moderate-bench-") as drawn:
+    with scratch_folder("bench") as drawn:
         if folder is None:
             typer.echo("no folder named: drawing test cards", err=True)
-            write_cards(Path(drawn), count=4, seed=0, size=1024, kinds=("JPEG", "PNG", "WEBP"))
+            write_cards(drawn, count=4, seed=0, size=1024, kinds=("JPEG", "PNG", "WEBP"))
         options = ScanOptions(
-            inputs=[folder or drawn],
+            inputs=[folder or str(drawn)],
             weights=weights,
             device=device,
             precision=precision,

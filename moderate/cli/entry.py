@@ -7,12 +7,12 @@ import os
 import signal
 from types import FrameType
 
-_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # as in `exit_codes`, which is not imported yet
+from moderate import stopping
 
 
 def main() -> None:
     """Entry point of the console script."""
-    for number in _CODES:
+    for number in stopping.signals():
         signal.signal(number, _stop_at_once)
     from moderate.cli.main import main as command
 
@@ -23,4 +23,4 @@ def _stop_at_once(number: int, _frame: FrameType | None) -> None:
     name = signal.Signals(number).name
     with contextlib.suppress(OSError):
         os.write(2, f"moderate: error: stopped by {name} before anything was done\n".encode())
-    os._exit(_CODES[signal.Signals(number)])
+    os._exit(stopping.exit_code(number))

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 DONE = 0
 FOUND = 1
 ERROR = 2
-INTERRUPTED = 130
-TERMINATED = 143
+# After a signal the code is 128 + its number: see `moderate.stopping.exit_code`.
 
 
 def of_scan(summary: Summary, fail_on: str, max_error_rate: float) -> int:

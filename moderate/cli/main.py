@@ -130,7 +130,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         number = signal.Signals(stopped.args[0])
         kept = "; ".join(getattr(stopped, "__notes__", ())) or "no result file was written"
         say_error("stopped", f"stopped by {number.name}; {kept}", signal=number.name)
-        return _code_of(stopped)
+        return stopping.exit_code(number)
     except Exception as error:  # noqa: BLE001 - the last place to tell of it
         fault = f"a fault in moderate itself: {type(error).__name__}: {error}"
         advice = "report this" if debug else "run again with --debug and report what it prints"
@@ -139,23 +139,19 @@ def _run(arguments: list[str], debug: bool) -> int:
     return code if isinstance(code, int) else exit_codes.DONE
 
 
-def _code_of(stopped: Stopped) -> int:
-    is_interrupt = stopped.args[0] == signal.SIGINT
-    return exit_codes.INTERRUPTED if is_interrupt else exit_codes.TERMINATED
-
-
 def main() -> None:
     """Entry point of the console script."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
-    for number in (signal.SIGINT, signal.SIGTERM):
+    handled = stopping.signals()
+    for number in handled:
         signal.signal(number, _stop)
     try:
         code = run(sys.argv[1:])
     except Stopped as stopped:  # again, while the first was being told of
-        code = _code_of(stopped)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        code = stopping.exit_code(stopped.args[0])
+    for number in (*handled, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)  # all is done: there is nothing left to stop
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):

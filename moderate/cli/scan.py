@@ -14,7 +14,7 @@ from typer.core import TyperOption
 from moderate.cli import exit_codes
 from moderate.cli.messages import say, say_error, speak_json, speaks_json
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
-from moderate.errors import UsageError
+from moderate.errors import OutputError, UsageError
 from moderate.fetch.options import HttpOptions
 from moderate.types import Limits
 
@@ -420,7 +420,13 @@ def _tell(result: Summary, out: Sequence[str]) -> None:
         say("info", "run_finished", headline(result), summary=as_json(result), outputs=list(out))
         return
     stream = sys.stderr if any(map(to_stdout, out)) else sys.stdout
-    if stream is not None:
-        show(result, stream)
-    if not out and sys.stderr is not None:
-        typer.echo("rows     not written; add --out results.csv to keep them", err=True)
+    try:
+        if stream is not None:
+            show(result, stream)
+        if not out and sys.stderr is not None:
+            typer.echo("rows     not written; add --out results.csv to keep them", err=True)
+    except OSError as error:  # the terminal was closed, or the disk behind it is full
+        failed = f"cannot print the summary: {error.strerror or error}"
+        if not out:
+            raise OutputError(failed) from error
+        say("warning", "summary", f"{failed}; the rows are written")

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self
 
+from moderate.fetch.breaker import Breaker
 from moderate.fetch.local import FetchError, read_file
 from moderate.fetch.options import HttpOptions
+from moderate.text import one_line
 from moderate.types import ErrorCode, ImageError, ImageRef, Inline, Limits, Url
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 STORE_CONCURRENCY = 16
 """Objects read at once from object stores."""
+
+_NO_ANSWER = frozenset({ErrorCode.FETCH_TIMEOUT, ErrorCode.FETCH_FAILED})
+"""Codes that speak against a store, not only against one of its objects."""
 
 
 class Fetcher:
@@ -28,6 +33,11 @@ class Fetcher:
         self._http: HttpFetcher | None = None
         self._stores: StoreFetcher | None = None
         self._turns = threading.Semaphore(STORE_CONCURRENCY)
+        self._breaker = Breaker(
+            failures=http.host_failures,
+            patience=min(http.host_patience, http.total_timeout),
+            pause=http.host_pause,
+        )
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -67,18 +77,26 @@ class Fetcher:
 
         The stores' clients know silence, but no end to a trickle, and cannot be interrupted.
         """
-        if self._stores is None:
-            from moderate.fetch.store import StoreFetcher
+        from moderate.fetch.store import StoreFetcher, parse_store_uri
 
+        if self._stores is None:
             self._stores = StoreFetcher()
         stores, seconds = self._stores, self._options.total_timeout
+        parsed = parse_store_uri(uri)
+        bucket = (parsed.scheme, parsed.place, parsed.options)
+        breaker = self._breaker
         coming: Future[bytes] = Future()
         first = threading.Lock()
 
         def settle(put: Callable[[Any], None], value: Any) -> None:
-            if first.acquire(blocking=False):
-                put(value)
-                self._turns.release()
+            if not first.acquire(blocking=False):
+                return
+            if isinstance(value, FetchError) and value.error.code in _NO_ANSWER:
+                breaker.failed(bucket, began, value.error.message)
+            else:
+                breaker.succeeded(bucket)
+            put(value)
+            self._turns.release()
 
         def read() -> None:
             try:
@@ -92,8 +110,20 @@ class Fetcher:
         said = f"the store did not deliver within {seconds:g} s; raise the limit with --url-timeout"
         late = FetchError(ImageError(ErrorCode.FETCH_TIMEOUT, said))
         self._turns.acquire()
+        if reason := breaker.refusal(bucket):
+            self._turns.release()
+            message = f"{parsed.with_key('').shown} is not asked again for now: {reason}"
+            raise FetchError(ImageError(ErrorCode.HOST_UNREACHABLE, one_line(message)))
+        began = breaker.now()
         timer = threading.Timer(seconds, settle, (coming.set_exception, late))
         timer.daemon = True
-        timer.start()
-        threading.Thread(target=read, name="store", daemon=True).start()
+        thread = threading.Thread(target=read, name="store", daemon=True)
+        try:
+            timer.start()
+            thread.start()
+        except RuntimeError as error:  # the system has no room for another thread
+            timer.cancel()
+            if first.acquire(blocking=False):
+                self._turns.release()
+            raise FetchError(ImageError(ErrorCode.FETCH_FAILED, f"not read: {error}")) from None
         return coming

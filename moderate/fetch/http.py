@@ -20,9 +20,9 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from typing import Any
 from urllib.request import (  # type: ignore[attr-defined]
@@ -35,8 +35,10 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
+from moderate.decode.sniff import HEAD_BYTES, sniff
 from moderate.errors import ConfigError
 from moderate.fetch.address import AddressRefused, Guard, make_guard
+from moderate.fetch.breaker import Breaker
 from moderate.fetch.local import FetchError
 from moderate.fetch.options import HttpOptions
 from moderate.fetch.url import HttpUrl, join, parse_url
@@ -50,6 +52,7 @@ GetAddrInfo = Callable[..., list[tuple[Any, ...]]]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CLOSE_SECONDS = 2.0
+_HEADER_BYTES = 1 << 16  # of one header line; aiohttp's own limit is 8,190
 # What frames the message or changes what a 200 means is not for configuration to set.
 _OWN_HEADER = re.compile(
     r"accept-encoding|connection|content-length|expect|host|keep-alive|proxy-.*|range|te|trailer"
@@ -104,8 +107,9 @@ class HttpFetcher:
         """Start fetching `url`; the future gives the body, which is never empty.
 
         Only the body of a 200 is ever given. result() raises FetchError with one of `bad_url`,
-        `address_not_allowed`, `fetch_timeout`, `fetch_failed`, `http_error`, `too_many_redirects`,
-        `file_too_large` and `empty_file`; CancelledError where the fetcher was closed first.
+        `address_not_allowed`, `fetch_timeout`, `fetch_failed`, `host_unreachable`, `http_error`,
+        `too_many_redirects`, `file_too_large` and `empty_file`; CancelledError where the fetcher
+        was closed first.
         Cancelling the future ends the fetch.
         """
         future: Future[bytes] = Future()
@@ -163,6 +167,34 @@ class _RetryableError(FetchError):
     def __init__(self, error: ImageError, after: float | None = None) -> None:
         super().__init__(error)
         self.after = after
+
+
+class _NoAnswerError(_RetryableError):
+    """A failure that speaks against the host: no connection, or no answer, or not in time."""
+
+
+class _BrokenOffError(_NoAnswerError):
+    """A connection that broke off before an answer came."""
+
+
+class _HostRefusedError(FetchError):
+    """A request that was not sent because its host has stopped answering."""
+
+
+class _BrokenConnectionError(aiohttp.ClientConnectionError):
+    """A connection that broke off, in a form that aiohttp does not try again by itself."""
+
+
+async def _send_once(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Middleware that keeps aiohttp from sending a request twice: attempts are counted here."""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _BrokenConnectionError from error
 
 
 class _Response(aiohttp.ClientResponse):
@@ -305,6 +337,11 @@ class _Client:
         self._tasks: set[asyncio.Task[bytes]] = set()
         self._places = asyncio.Semaphore(options.concurrency)
         self._hosts: dict[str, _HostTurn] = {}
+        self._breaker = Breaker(
+            failures=options.host_failures,
+            patience=min(options.host_patience, options.total_timeout),
+            pause=options.host_pause,
+        )
         self._checked_names = _Resolver(getaddrinfo, options.connect_timeout, guard)
         tls = ssl.create_default_context()
         tls.set_alpn_protocols(["http/1.1"])
@@ -328,6 +365,9 @@ class _Client:
             cookie_jar=aiohttp.DummyCookieJar(),
             response_class=_Response,
             auto_decompress=False,
+            middlewares=(_send_once,),
+            max_line_size=_HEADER_BYTES,
+            max_field_size=_HEADER_BYTES,
             trust_env=False,  # it would send what ~/.netrc holds
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=options.connect_timeout, sock_read=options.read_timeout
@@ -384,11 +424,18 @@ class _Client:
             raise FetchError(url)
         clock = _Clock(self._options.total_timeout)
         attempt = 1
+        previous: FetchError | None = None
         while True:
             try:
                 return await self._follow(url, clock)
+            except _HostRefusedError as refusal:
+                # What this URL itself met with says more than what others did.
+                raise FetchError((previous or refusal).error) from None
             except _RetryableError as failure:
+                previous = failure
                 wait = self._wait_before(attempt, failure.after)
+                if attempt == 1 and isinstance(failure, _BrokenOffError):
+                    wait = 0.0  # perhaps one that was kept, which the server closed meanwhile
                 if attempt >= self._options.attempts or wait >= clock.left:
                     raise FetchError(failure.error) from None
             clock.left -= wait
@@ -404,13 +451,37 @@ class _Client:
     async def _follow(self, first: HttpUrl, clock: _Clock) -> bytes:
         url = first
         for _ in range(self._options.max_redirects + 1):
-            async with self._turn(url.host), clock.running():
-                outcome = await self._request(url, first)
+            async with self._turn(url.host):
+                # Not before: the host may stop answering while others wait for their turn.
+                self._refuse_dead_host(url)
+                with self._watched(url, clock):
+                    async with clock.running():
+                        outcome = await self._request(url, first)
             if isinstance(outcome, bytes):
                 return outcome
             url = outcome
         message = f"more than {self._options.max_redirects} redirects"
         raise FetchError(ImageError(ErrorCode.TOO_MANY_REDIRECTS, message))
+
+    def _refuse_dead_host(self, url: HttpUrl) -> None:
+        reason = self._breaker.refusal((url.host, url.port))
+        if reason is not None:
+            host = f"[{url.host}]" if ":" in url.host else url.host
+            message = f"{host}:{url.port} is not asked again for now: {reason}"
+            raise _HostRefusedError(ImageError(ErrorCode.HOST_UNREACHABLE, message))
+
+    @contextmanager
+    def _watched(self, url: HttpUrl, clock: _Clock) -> Iterator[None]:
+        """Tell the breaker about a request that got no answer."""
+        began, allowed = self._breaker.now(), clock.left
+        try:
+            yield
+        except FetchError as error:
+            # Where a redirect left little time for this host, being late says nothing about it.
+            late = error.error.code is ErrorCode.FETCH_TIMEOUT and allowed >= clock.total / 2
+            if late or isinstance(error, _NoAnswerError):
+                self._breaker.failed((url.host, url.port), began, error.error.message)
+            raise
 
     @asynccontextmanager
     async def _turn(self, host: str) -> AsyncIterator[None]:
@@ -441,9 +512,14 @@ class _Client:
             ) as response:
                 assert isinstance(response, _Response)
                 try:
-                    return self._redirect(url, response) or await self._body(response)
+                    outcome = self._redirect(url, response) or await self._body(response)
+                except FetchError:  # an answer, if not the one hoped for
+                    self._breaker.succeeded((url.host, url.port))
+                    raise
                 finally:
                     response.give_back()
+                self._breaker.succeeded((url.host, url.port))
+                return outcome
         except FetchError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a server does costs only its own URL
@@ -512,7 +588,8 @@ class _Client:
         length = response.content_length
         if length is not None and length > limit:
             raise _too_large(limit, length)
-        inflate = _decoder(response.headers.get("Content-Encoding", ""))
+        encoding = ", ".join(response.headers.getall("Content-Encoding", ()))
+        inflate = _decoder(encoding)
         parts = []
         received = size = 0
         async for chunk in response.content.iter_any():
@@ -530,7 +607,10 @@ class _Client:
             raise _failed("the server sent more than it announced")
         if not size:
             raise FetchError(ImageError(ErrorCode.EMPTY_FILE, "the server sent no bytes"), 0)
-        return b"".join(parts)
+        body = b"".join(parts)
+        if inflate is None:
+            _check_plain(encoding, body)
+        return body
 
 
 def _log_quietly(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -560,16 +640,14 @@ def _is_upgrade(first: HttpUrl, url: HttpUrl) -> bool:
 
 
 def _decoder(encoding: str) -> Callable[[bytes, int], bytes] | None:
-    """What undoes a Content-Encoding that was not asked for; None for none.
+    """What undoes a Content-Encoding that was not asked for; None for one that it does not know.
 
     Takes a chunk and how many bytes may still come out; raises FetchError beyond that, and for an
     empty chunk before the end of the stream.
     """
     encoding = encoding.strip().lower()
-    if encoding in {"", "identity"}:
-        return None
     if encoding not in {"gzip", "x-gzip", "deflate"}:
-        raise _failed(f"the server sent {one_line(encoding, 40)} encoding, which was not asked for")
+        return None
     stream: Any = None
 
     def inflate(chunk: bytes, room: int) -> bytes:
@@ -596,6 +674,18 @@ def _decoder(encoding: str) -> Callable[[bytes, int], bytes] | None:
         return data
 
     return inflate
+
+
+def _check_plain(encoding: str, body: bytes) -> None:
+    """Refuse a body in an encoding that is not undone, unless it is an image as it is.
+
+    Servers label images `aws-chunked` (S3, after the chunks are gone), `utf-8`, `base64`, `binary`
+    or `none` although nothing was done to them: the bytes decide. Raises FetchError.
+    """
+    name = encoding.strip().lower()
+    if name in {"", "identity"} or sniff(body[:HEAD_BYTES]):
+        return
+    raise _failed(f"the server sent {one_line(name, 40)} encoding, which was not asked for")
 
 
 def _window_bits(encoding: str, start: bytes) -> int:
@@ -645,6 +735,10 @@ def _retry(message: str) -> _RetryableError:
     return _RetryableError(ImageError(ErrorCode.FETCH_FAILED, message))
 
 
+def _no_answer(message: str) -> _NoAnswerError:
+    return _NoAnswerError(ImageError(ErrorCode.FETCH_FAILED, message))
+
+
 def _explain(error: Exception, options: HttpOptions) -> FetchError:
     """The row's error for what the client raised. Never the exception's text, which may quote."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
@@ -654,10 +748,10 @@ def _explain(error: Exception, options: HttpOptions) -> FetchError:
     match error:
         case aiohttp.SocketTimeoutError():
             message = f"the server fell silent for {options.read_timeout:g} seconds"
-            return FetchError(ImageError(ErrorCode.FETCH_TIMEOUT, message))
+            return _NoAnswerError(ImageError(ErrorCode.FETCH_TIMEOUT, message))
         case TimeoutError():
             message = f"no connection within {options.connect_timeout:g} seconds"
-            return _RetryableError(ImageError(ErrorCode.FETCH_TIMEOUT, message))
+            return _NoAnswerError(ImageError(ErrorCode.FETCH_TIMEOUT, message))
         case aiohttp.ClientConnectorCertificateError():
             reason = getattr(error.certificate_error, "verify_message", "") or "not valid"
             return _failed(f"the server's certificate: {one_line(reason, 100)}")
@@ -667,19 +761,20 @@ def _explain(error: Exception, options: HttpOptions) -> FetchError:
         case aiohttp.ClientConnectorDNSError():
             if isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_NAME:
                 return _failed("the host name has no address")
-            return _retry("the host name cannot be looked up")
+            return _no_answer("the host name cannot be looked up")
         case aiohttp.ClientHttpProxyError():
             return _failed(f"the proxy answered {error.status}")
         case aiohttp.ClientProxyConnectionError():
-            return _retry(f"cannot connect to the proxy: {_reason(cause)}")
+            return _no_answer(f"cannot connect to the proxy: {_reason(cause)}")
         case aiohttp.ClientConnectorError():
-            return _retry(f"cannot connect: {_reason(cause)}")
+            return _no_answer(f"cannot connect: {_reason(cause)}")
         case aiohttp.ClientPayloadError():
             return _retry("the body broke off or is not framed as announced")
         case aiohttp.ClientResponseError():
             return _failed("the server's answer is not valid HTTP")
         case aiohttp.ClientConnectionError() | OSError():
-            return _retry("the connection broke off")
+            message = "the connection broke off"
+            return _BrokenOffError(ImageError(ErrorCode.FETCH_FAILED, message))
         case _:
             return _failed(f"cannot be fetched ({type(error).__name__})")
 

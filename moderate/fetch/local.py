@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -42,13 +43,22 @@ def is_kept(path: bytes) -> bool:
     return (status.st_dev, status.st_ino) in _kept_in
 
 
+MAX_SIZE = (1 << 63) - 1
+"""Largest size in bytes that a row can record: its column holds int64."""
+
+_PIECE_BYTES = 1 << 16
+
+
 class FetchError(Exception):
-    """Bytes that could not be had: the error for the row, and the size where it is known."""
+    """Bytes that could not be had: the error for the row, and the size in bytes where it is known.
+
+    A server may report any number: a size that cannot be one, or that a row cannot hold, is None.
+    """
 
     def __init__(self, error: ImageError, size: int | None = None) -> None:
         super().__init__(error.message)
         self.error = error
-        self.size = size
+        self.size = size if size is not None and 0 <= size <= MAX_SIZE else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,9 @@ class OpenFile:
 
 def os_error(error: OSError, doing: str = "read") -> ImageError:
     """The row's error for what the system said."""
+    if isinstance(error, BlockingIOError):
+        message = f"cannot {doing}: it gives nothing without waiting, so it is no ordinary file"
+        return ImageError(ErrorCode.READ_ERROR, message)
     code = _ERRNO_CODES.get(error.errno or 0, ErrorCode.READ_ERROR)
     return ImageError(code, f"cannot {doing}: {error.strerror or type(error).__name__}")
 
@@ -81,9 +94,13 @@ def open_regular(path: bytes, *, follow_symlinks: bool = True) -> OpenFile:
         raise FetchError(os_error(error)) from None
     except ValueError:  # a NUL in the name
         raise FetchError(ImageError(ErrorCode.NOT_FOUND, "the name holds a NUL byte")) from None
-    status = os.fstat(fd)
+    try:
+        status = os.fstat(fd)
+    except OSError as error:  # a network share can lose a file between the two calls
+        _close(fd)
+        raise FetchError(os_error(error)) from None
     if not stat.S_ISREG(status.st_mode):  # exchanged between look and open
-        os.close(fd)
+        _close(fd)
         raise FetchError(_not_regular(status.st_mode))
     return OpenFile(fd, status.st_size)
 
@@ -92,34 +109,53 @@ def read_head(path: bytes, count: int, *, follow_symlinks: bool = True) -> bytes
     """The first `count` bytes of a regular file; raises FetchError."""
     file = open_regular(path, follow_symlinks=follow_symlinks)
     try:
-        return os.read(file.fd, count)
+        return _read(file.fd, count, count)
     except OSError as error:
         raise FetchError(os_error(error), file.size) from None
     finally:
-        os.close(file.fd)
+        _close(file.fd)
 
 
 def read_file(path: bytes, max_bytes: int, *, follow_symlinks: bool = True) -> bytes:
     """The whole of a regular file of at most `max_bytes`; raises FetchError.
 
-    The size limit is applied before a byte is read, and again to what was read.
+    The size limit is applied before a byte is read, and again to what was read: the size can be a
+    claim (files below /proc claim none), and a file can grow while it is read.
     """
     file = open_regular(path, follow_symlinks=follow_symlinks)
     try:
         if file.size > max_bytes:
             raise FetchError(_too_large(file.size, max_bytes), file.size)
-        with os.fdopen(file.fd, "rb", closefd=False) as stream:
-            # Not max_bytes: reading sets the memory aside first.
-            data = stream.read(max(file.size, 1 << 16) + 1)
+        # The first piece is not max_bytes long: reading sets the memory aside first.
+        data = _read(file.fd, max_bytes + 1, max(file.size + 1, _PIECE_BYTES))
     except OSError as error:
         raise FetchError(os_error(error), file.size) from None
     finally:
-        os.close(file.fd)
+        _close(file.fd)
     if len(data) > max_bytes:
         raise FetchError(_too_large(len(data), max_bytes), len(data))
     if not data:
         raise FetchError(ImageError(ErrorCode.EMPTY_FILE, "the file is empty"), 0)
     return data
+
+
+def _read(fd: int, count: int, first: int) -> bytes:
+    """What stands from the beginning of an open file to its end, at most `count` bytes.
+
+    `first` is how many bytes the first read asks for. Raises OSError; BlockingIOError where the
+    file would have to be waited for, as some below /proc. A buffered reader would give None then.
+    """
+    pieces: list[bytes] = []
+    left = count
+    while left > 0 and (piece := os.read(fd, min(left, _PIECE_BYTES if pieces else first))):
+        pieces.append(piece)
+        left -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _close(fd: int) -> None:
+    with contextlib.suppress(OSError):  # nothing was written that could be lost
+        os.close(fd)
 
 
 def _too_large(size: int, max_bytes: int) -> ImageError:

@@ -172,7 +172,9 @@ class StoreFetcher:
                 if size > max_bytes:
                     raise FetchError(_too_large(size, max_bytes), size)
                 data: bytes = file.read(size)
-        except (OSError, ValueError) as error:
+        except FetchError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a server answers costs one object
             raise FetchError(store_error(error), size) from None
         if not size:
             raise FetchError(ImageError(ErrorCode.EMPTY_FILE, "the object is empty"), 0)
@@ -251,16 +253,17 @@ def check_target(uri: str) -> None:
         raise _output_error(uri, error) from None
 
 
-def upload(local_path: str, uri: str) -> None:
+def upload(local: str | int, uri: str) -> None:
     """Put a finished local file into a store, whole or not at all. Raises OutputError.
 
-    The object appears, or is replaced, when the last byte has arrived. At most 32 MiB and what the
-    store's client needs are held.
+    `local` is its path, or a descriptor, which is read to its end and closed. The object appears,
+    or is replaced, when the last byte has arrived. At most 32 MiB and what the store's client needs
+    are held.
     """
     try:
-        parsed = parse_store_uri(uri)
-        store = _connect(parsed)
-        with open(local_path, "rb") as source:
+        with open(local, "rb") as source:
+            parsed = parse_store_uri(uri)
+            store = _connect(parsed)
             stream = store.files.open_output_stream(store.path(parsed.key))
             try:
                 while piece := source.read(_PART_BYTES):

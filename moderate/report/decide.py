@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from moderate.report.summary import as_json as summary_json
 from moderate.report.tables import Table, headline, share
 from moderate.report.tables import tables as summary_tables
 from moderate.results.atomic import write_atomic
-from moderate.results.remote import is_remote, send, target_name
+from moderate.results.remote import target_name
 from moderate.text import printable
 from moderate.types import Decision
 
@@ -130,14 +129,7 @@ def write_summary(made: Redecided, target: str) -> None:
 
 def write_report(target: str, text: str) -> None:
     """A text to a file or an object, whole or not at all. Raises OutputError."""
-    data = text.encode("utf-8", "backslashreplace")
-    if not is_remote(target):
-        write_atomic(target, data)
-        return
-    with tempfile.NamedTemporaryFile(prefix="moderate-report-") as file:
-        file.write(data)
-        file.flush()
-        send(file.name, target)
+    write_atomic(target, text.encode("utf-8", "backslashreplace"))
 
 
 def _named(facts: Any, what: str) -> str:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
 from moderate.errors import UsageError
 from moderate.report.summary import Summary, as_json
 from moderate.report.tables import facts, headline, tables
-from moderate.results.atomic import AtomicFile, output_error
+from moderate.results.atomic import open_whole, output_error
 from moderate.results.open import check_place
-from moderate.results.remote import is_remote, send, shown_target, target_name
+from moderate.results.remote import shown_target, target_name
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#!|])")
 
@@ -60,37 +58,28 @@ class SummaryFile:
 
     def __init__(self, target: str) -> None:
         self._target = target
-        self._file = None if is_remote(target) else AtomicFile(target)
-        self._text = b""
+        self._file = open_whole(target)
 
     def seal(self, summary: Summary) -> None:
         """Write it all. Raises OutputError."""
         suffix = os.path.splitext(target_name(self._target))[1].lower()
-        self._text = FORMATS[suffix](summary).encode("utf-8", "backslashreplace")
-        if self._file:
-            try:
-                self._file.file.write(self._text)
-            except OSError as error:
-                raise output_error(self._target, error) from error
-            self._file.seal()
+        text = FORMATS[suffix](summary)
+        try:
+            self._file.file.write(text.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise output_error(self._target, error) from error
+        self._file.seal()
 
     def commit(self) -> dict[str, str]:
         """Put it under its name. The SHA-256 (hex) by its absolute path or URI.
 
         Raises OutputError.
         """
-        if self._file:
-            return {os.path.abspath(self._target): self._file.commit()}
-        with tempfile.NamedTemporaryFile(prefix="moderate-summary-") as file:
-            file.write(self._text)
-            file.flush()
-            send(file.name, self._target)
-        return {shown_target(self._target): hashlib.sha256(self._text).hexdigest()}
+        return {self._file.name: self._file.commit()}
 
     def discard(self) -> None:
         """Leave nothing behind. Does nothing after `commit`."""
-        if self._file:
-            self._file.discard()
+        self._file.discard()
 
 
 @contextlib.contextmanager

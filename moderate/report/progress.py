@@ -6,9 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from rich.progress import (
     BarColumn,
@@ -47,6 +47,7 @@ def progress_on(
         return
     if mode == "auto":
         mode = "bar" if stream.isatty() else "none"
+    stream = cast("IO[str]", _Expendable(stream))
     if mode == "bar":
         yield from _bar(stream, sources, max_rows)
     elif mode == "plain":
@@ -56,6 +57,28 @@ def progress_on(
         yield _now_and_then(_log)
     else:
         yield lambda item: None
+
+
+class _Expendable:
+    """A stream whose failures are nobody's loss.
+
+    A run outlives the terminal that was closed, and the full disk of its log.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _bar(

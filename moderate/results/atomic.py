@@ -1,4 +1,4 @@
-"""A file that appears whole or not at all, and that one run at a time writes."""
+"""A file or object that appears whole or not at all, and that one run at a time writes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import fcntl
 import hashlib
 import os
 import stat
+import tempfile
 from io import BufferedRandom
 from typing import cast
 
 from moderate.errors import OutputError
+from moderate.results.remote import is_remote, send, shown_target
 from moderate.text import printable
 
 _BUFFER = 1 << 20  # bytes
@@ -46,6 +48,11 @@ class AtomicFile:
             raise output_error(target, error) from error
         # Each write to the disk hands Python's lock to another thread: rather few large ones.
         self.file = cast("BufferedRandom", os.fdopen(descriptor, "w+b", buffering=_BUFFER))
+
+    @property
+    def name(self) -> str:
+        """The target's absolute path."""
+        return self._path
 
     def seal(self) -> str:
         """Bring all to the disk: the last write was made. The SHA-256 (hex) of the whole.
@@ -97,6 +104,60 @@ class AtomicFile:
             self.file.close()
 
 
+class UploadedFile:
+    """Written here, then sent to its target, an object in a store.
+
+    An object appears whole or not at all, but what is streamed into one appears in part where its
+    writer dies: so it is put together here first, in a file that has no name, in the folder for
+    temporary files. Of such a file nothing outlives the process, however that ends. Raises
+    OutputError where there is no such folder.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        try:
+            unnamed = tempfile.TemporaryFile(buffering=_BUFFER)  # noqa: SIM115 - see discard
+        except OSError as error:
+            raise output_error(target, error) from error
+        self.file = cast("BufferedRandom", unnamed)
+
+    @property
+    def name(self) -> str:
+        """The target's URI without credentials."""
+        return shown_target(self.target)
+
+    def seal(self) -> str:
+        """See `AtomicFile`. What is sent from here need not be on the disk."""
+        try:
+            self.file.seek(0)  # flushes
+            return hashlib.file_digest(self.file, "sha256").hexdigest()
+        except OSError as error:
+            self.discard()
+            raise output_error(self.target, error) from error
+
+    def commit(self) -> str:
+        """Send the file. The SHA-256 (hex) of the whole. Raises OutputError."""
+        try:
+            sha256 = self.seal()
+            send(self.file.fileno(), self.target)
+        finally:
+            self.discard()
+        return sha256
+
+    def discard(self) -> None:
+        """Give its room back. Never raises."""
+        with contextlib.suppress(OSError):
+            self.file.close()
+
+
+WholeFile = AtomicFile | UploadedFile
+
+
+def open_whole(target: str) -> WholeFile:
+    """What writes a target, a path or a URI. Raises OutputError."""
+    return UploadedFile(target) if is_remote(target) else AtomicFile(target)
+
+
 def part_path(target: str) -> str:
     """Where a target's bytes stand until it is whole: in its folder, one name for each target."""
     folder, name = os.path.split(os.path.abspath(target))
@@ -107,8 +168,8 @@ def part_path(target: str) -> str:
 
 
 def write_atomic(target: str, data: bytes) -> str:
-    """The whole of a small file at once; its SHA-256 (hex). Raises OutputError."""
-    atomic = AtomicFile(target)
+    """The whole of a small file or object at once; its SHA-256 (hex). Raises OutputError."""
+    atomic = open_whole(target)
     try:
         atomic.file.write(data)
         return atomic.commit()
@@ -119,8 +180,12 @@ def write_atomic(target: str, data: bytes) -> str:
 
 
 def output_error(target: str, error: OSError) -> OutputError:
-    """The line for a file that the system would not let us write."""
-    return OutputError(f"cannot write {printable(target)}: {error.strerror or error}")
+    """The line for a target that the system would not let us write."""
+    reason = error.strerror or error
+    if is_remote(target):
+        where = "the folder for temporary files (TMPDIR)"
+        return OutputError(f"cannot write {shown_target(target)}: in {where}: {reason}")
+    return OutputError(f"cannot write {printable(target)}: {reason}")
 
 
 def _create_locked(path: str) -> int:

@@ -17,7 +17,7 @@ from moderate.results.atomic import output_error
 from moderate.results.interface import ResultWriter
 from moderate.results.parquet_writer import ROW_GROUP_ROWS, ParquetResultWriter, arrow_schema
 from moderate.results.read import _python_values
-from moderate.results.remote import UploadingWriter
+from moderate.results.remote import shown_target
 from moderate.results.schema import in_order, shortest
 from moderate.results.text_writers import (
     _FORMULA_STARTS,
@@ -31,7 +31,7 @@ from moderate.results.text_writers import (
     _TextWriter,
 )
 from moderate.sources.interface import Column
-from moderate.text import one_line, printable
+from moderate.text import one_line
 
 Cells = Any
 """A column's values: an Arrow array, or a list of what Python has for them."""
@@ -56,10 +56,8 @@ class ColumnsWriter:
     """Columns into a `ResultWriter`, which is started and committed here and takes no rows."""
 
     def __init__(self, writer: ResultWriter) -> None:
-        self._outer = writer
-        inner = writer._writer if isinstance(writer, UploadingWriter) else writer
-        assert isinstance(inner, (CsvWriter, JsonlWriter, ParquetResultWriter))
-        self._inner = inner
+        assert isinstance(writer, (CsvWriter, JsonlWriter, ParquetResultWriter))
+        self._inner = writer
         self._schema = arrow_schema()
         self._held: list[Any] = []
         self._count = 0
@@ -67,7 +65,7 @@ class ColumnsWriter:
     def start(self, audit: dict[str, str], carried: Sequence[Column]) -> None:
         """See `ResultWriter`."""
         self._schema = arrow_schema(carried)
-        self._outer.start(audit, carried)
+        self._inner.start(audit, carried)
 
     def write(self, own: Sequence[Any], carried: Sequence[Cells]) -> None:
         """Some rows: an Arrow array for each of COLUMNS, cells for each carried column.
@@ -88,7 +86,7 @@ class ColumnsWriter:
     def commit(self, facts: dict[str, str]) -> dict[str, str]:
         """See `ResultWriter`."""
         self._flush(1)
-        return self._outer.commit(facts)
+        return self._inner.commit(facts)
 
     def _hold(self, columns: Sequence[Cells]) -> None:
         """Row groups are as large as a scan's, however few rows come at a time."""
@@ -123,7 +121,9 @@ class ColumnsWriter:
 
     def _refused(self, error: Exception) -> OutputError:
         assert isinstance(self._inner, ParquetResultWriter)
-        return OutputError(f"cannot write {printable(self._inner._target)}: {one_line(str(error))}")
+        return OutputError(
+            f"cannot write {shown_target(self._inner._target)}: {one_line(str(error))}"
+        )
 
 
 def _typed(values: list[Any], kind: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from moderate.errors import OutputError, UsageError
 from moderate.results.interface import ResultWriter
-from moderate.results.remote import UploadingWriter, is_remote, shown_target, target_name
+from moderate.results.remote import is_remote, shown_target, target_name
 from moderate.results.text_writers import CsvWriter, JsonlWriter
 from moderate.text import printable
 
@@ -73,13 +73,10 @@ def open_writers(targets: Sequence[str]) -> Iterator[list[ResultWriter]]:
 
 
 def _open(target: str) -> ResultWriter:
-    return UploadingWriter(target, _open_local) if is_remote(target) else _open_local(target)
-
-
-def _open_local(target: str) -> ResultWriter:
     file = None if to_stdout(target) else target
-    if target.lower().endswith(".parquet"):
+    name = target_name(target).lower()
+    if name.endswith(".parquet"):
         from moderate.results.parquet_writer import ParquetResultWriter
 
         return ParquetResultWriter(target)
-    return JsonlWriter(file) if target.lower().endswith(".jsonl") else CsvWriter(file)
+    return JsonlWriter(file) if name.endswith(".jsonl") else CsvWriter(file)

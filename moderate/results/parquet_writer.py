@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moderate.errors import OutputError
-from moderate.results.atomic import AtomicFile, output_error
+from moderate.results.atomic import open_whole, output_error
 from moderate.results.interface import ResultWriter
+from moderate.results.remote import shown_target
 from moderate.results.schema import COLUMNS, carried_values, in_order, values
 from moderate.sources.interface import Column
 from moderate.types import Row
@@ -40,7 +40,7 @@ class ParquetResultWriter(ResultWriter):
 
     def __init__(self, target: str) -> None:
         self._target = target
-        self._atomic = AtomicFile(target)
+        self._atomic = open_whole(target)
         self._writer: pq.ParquetWriter | None = None
         self._rows: list[list[Any]] = []
         self._carried: list[str] = []
@@ -79,7 +79,7 @@ class ParquetResultWriter(ResultWriter):
     def commit(self, facts: dict[str, str]) -> dict[str, str]:
         """See `ResultWriter`."""
         self.seal(facts)
-        return {os.path.abspath(self._target): self._atomic.commit()}
+        return {self._atomic.name: self._atomic.commit()}
 
     def discard(self) -> None:
         """See `ResultWriter`."""
@@ -103,5 +103,5 @@ class ParquetResultWriter(ResultWriter):
         except OSError as error:
             raise output_error(self._target, error) from error
         except pa.ArrowException as error:
-            raise OutputError(f"cannot write {self._target}: {error}") from error
+            raise OutputError(f"cannot write {shown_target(self._target)}: {error}") from error
         self._rows.clear()

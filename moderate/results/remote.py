@@ -1,18 +1,12 @@
-"""Result files in an object store: written here, and there only when they are whole."""
+"""Targets in an object store: what they are called, and how a whole file gets there."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 import threading
-from collections.abc import Callable, Sequence
 
-from moderate.results.interface import ResultWriter
-from moderate.sources.interface import Column
 from moderate.text import path_text, printable
-from moderate.types import Row
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -35,15 +29,21 @@ def shown_target(target: str) -> str:
     return printable(path_text(exact))
 
 
-def send(path: str, uri: str) -> None:
-    """Upload a local file, ready to be interrupted by a signal at any time. Raises OutputError."""
+def send(descriptor: int, uri: str) -> None:
+    """Upload the whole of an open local file, ready to be interrupted by a signal at any time.
+
+    Raises OutputError.
+    """
     from moderate.fetch.store import upload
 
     failed: list[BaseException] = []
+    # Its own: where a signal ends the wait, the caller closes the file while the thread reads on.
+    duplicate = os.dup(descriptor)
+    os.lseek(duplicate, 0, os.SEEK_SET)
 
     def work() -> None:
         try:
-            upload(path, uri)
+            upload(duplicate, uri)
         except BaseException as error:  # noqa: BLE001 - raised by the thread that waits
             failed.append(error)
 
@@ -54,47 +54,3 @@ def send(path: str, uri: str) -> None:
         thread.join(0.2)
     if failed:
         raise failed[0]
-
-
-class UploadingWriter(ResultWriter):
-    """A writer of a local file, which is sent to `uri` when it is complete.
-
-    An object appears whole or not at all, but streaming into one leaves half of it behind where
-    the writer dies: so it takes the room of one more file here. `open_local` makes the writer.
-    """
-
-    def __init__(self, uri: str, open_local: Callable[[str], ResultWriter]) -> None:
-        self._uri = uri
-        self._folder = tempfile.mkdtemp(prefix="moderate-out-")
-        self._path = os.path.join(self._folder, os.path.basename(target_name(uri)))
-        self._writer = open_local(self._path)
-
-    def start(self, audit: dict[str, str], carried: Sequence[Column] = ()) -> None:
-        """See `ResultWriter`."""
-        self._writer.start(audit, carried)
-
-    def write(self, row: Row) -> None:
-        """See `ResultWriter`."""
-        self._writer.write(row)
-
-    def seal(self, facts: dict[str, str]) -> None:
-        """See `ResultWriter`."""
-        self._writer.seal(facts)
-
-    def commit(self, facts: dict[str, str]) -> dict[str, str]:
-        """See `ResultWriter`."""
-        written = self._writer.commit(facts)
-        name, options = target_name(self._uri), self._uri[len(target_name(self._uri)) :]
-        sent = {}
-        # What describes the rows first: the rows' own name says that all is there.
-        for file in sorted(written, key=len, reverse=True):
-            uri = name + file[len(self._path) :] + options
-            send(file, uri)
-            sent[shown_target(uri)] = written[file]
-        self.discard()
-        return sent
-
-    def discard(self) -> None:
-        """See `ResultWriter`."""
-        self._writer.discard()
-        shutil.rmtree(self._folder, ignore_errors=True)

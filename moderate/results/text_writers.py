@@ -17,8 +17,9 @@ from operator import add
 from typing import Any, BinaryIO, ClassVar
 
 from moderate.errors import OutputError, ReaderGoneError
-from moderate.results.atomic import AtomicFile, output_error
+from moderate.results.atomic import WholeFile, open_whole, output_error
 from moderate.results.interface import ResultWriter
+from moderate.results.remote import target_name
 from moderate.results.schema import COLUMNS, carried_values, in_order, shortest, values
 from moderate.sources.interface import Column
 from moderate.types import Row
@@ -41,7 +42,7 @@ class _TextWriter(ResultWriter):
 
     def __init__(self, target: str | None) -> None:
         self._target = target
-        self._atomic = AtomicFile(target) if target is not None else None
+        self._atomic = open_whole(target) if target is not None else None
         self._beside = self._open_beside()
         self._stream: BinaryIO = self._atomic.file if self._atomic else sys.stdout.buffer
         self._audit: dict[str, str] = {}
@@ -49,12 +50,12 @@ class _TextWriter(ResultWriter):
         self._sealed = False
         self._texts: list[Callable[[Any], str]] = []
 
-    def _open_beside(self) -> AtomicFile | None:
+    def _open_beside(self) -> WholeFile | None:
         """The file of the audit facts, held from the start: no surprise after hours of work."""
         if self._target is None or self._atomic is None:
             return None
         try:
-            return AtomicFile(metadata_path(self._target))
+            return open_whole(metadata_path(self._target))
         except OutputError:
             self._atomic.discard()
             raise
@@ -103,7 +104,7 @@ class _TextWriter(ResultWriter):
         self.seal(facts)
         # Both are on the disk. What describes the rows first: their name says that all is there.
         written = (self._beside, self._atomic)
-        return {os.path.abspath(file.target): file.commit() for file in written}
+        return {file.name: file.commit() for file in written}
 
     def discard(self) -> None:
         """See `ResultWriter`."""
@@ -228,8 +229,9 @@ class JsonlWriter(_TextWriter):
 
 
 def metadata_path(target: str) -> str:
-    """Where the audit facts of a CSV or JSONL file stand."""
-    return target + ".meta.json"
+    """Where the audit facts of a CSV or JSONL file stand; a URI keeps the options behind it."""
+    name = target_name(target)
+    return name + ".meta.json" + target[len(name) :]
 
 
 def stdout_is_closed() -> None:

@@ -79,6 +79,8 @@ class Database:
                 self._close()  # another process has put it aside, or somebody has removed it
 
         def transaction(connection: sqlite3.Connection) -> T:
+            if connection.in_transaction:  # a signal arrived between two lines, here or below
+                connection.execute("ROLLBACK")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 result = work(connection)

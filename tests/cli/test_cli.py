@@ -385,7 +385,9 @@ def test_help_imports_neither_torch_nor_timm(arguments: list[str]) -> None:
 # Signals -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
 def test_signals_stop_the_run_and_leave_nothing(
     tmp_path: Path, bundle: Path, number: int, code: int
 ) -> None:
@@ -406,7 +408,7 @@ def test_signals_stop_the_run_and_leave_nothing(
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert time.monotonic() - begun < 20
-    assert len(err.splitlines()) == 1
+    assert len(err.splitlines()) == 1, err
     assert sorted(os.listdir(tmp_path)) == ["many"]
 
 

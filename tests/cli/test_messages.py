@@ -213,7 +213,9 @@ def test_a_fault_of_our_own_is_one_message_and_exit_2(
 
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("notes", [(), ("12 images are scored", "run it again")])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
 def test_what_was_kept_is_said_when_a_signal_stops_a_run(
     notes: tuple[str, ...], number: int, code: int, as_json: bool
 ) -> None:

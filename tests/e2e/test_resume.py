@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import random
 import resource
 import shutil
 import signal
 import subprocess
+import termios
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -36,7 +39,7 @@ from scans import (
 )
 
 GOES_ON = "run the same command again to go on from there"
-CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+CODES = {signal.SIGKILL: -9, signal.SIGHUP: 129, signal.SIGTERM: 143, signal.SIGINT: 130}
 MOST_KILLS = 4  # of one run, before it is left in peace
 PATIENCE = 3.0  # seconds from SIGINT or SIGTERM to the end
 OLD = "what an earlier run wrote\n"
@@ -252,7 +255,7 @@ def kill_until_done(
     kills = 0
     wanted = chance.choice([1, 1, 2, 2, 3, MOST_KILLS])
     while kills < wanted:
-        number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+        number = chance.choice([signal.SIGKILL, *CODES])
         moment = Moment.any_of(reference.seconds, chance)
         kills += 1
         again = chance.uniform(0.0, 0.2) if chance.random() < 0.2 else None
@@ -717,3 +720,74 @@ def test_quiet_is_quiet(small: Undisturbed, tmp_path: Path) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert json.loads(place.summary.read_text())["origins"]["new"] == 0
     assert (place.folder / "home" / "moderate" / "scores.sqlite3").exists()
+
+
+# Terminals that are closed
+
+
+@contextlib.contextmanager
+def on_a_terminal(
+    place: Place, *, ignored: bool
+) -> Iterator[tuple[subprocess.Popen[str], Callable[[], None], Callable[[], None]]]:
+    """A run at a terminal of its own that has scored something and waits for more names.
+
+    Gives it, what closes its terminal, and what ends its list. ignored: it is started with SIGHUP
+    ignored, as by nohup.
+    """
+    master, slave = pty.openpty()
+
+    def own_the_terminal() -> None:
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+        if ignored:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    command = [part for part in place.scan("--progress", "bar") if part != "--quiet"]
+    files = sorted(f for f in place.cwd.rglob("*.*") if f.suffix in {".jpg", ".png", ".bmp"})
+    names = [str(file.relative_to(place.cwd)) for file in files]
+    process = subprocess.Popen(
+        command, cwd=place.cwd, env=place.environment(), text=True, stdin=subprocess.PIPE,
+        stdout=slave, stderr=slave, start_new_session=True, preexec_fn=own_the_terminal,
+    )  # fmt: skip
+    os.close(slave)
+    terminal = os.fdopen(master, "rb", buffering=0)
+
+    def end_the_list() -> None:
+        assert process.stdin
+        process.stdin.close()
+
+    try:
+        assert process.stdin
+        process.stdin.write("".join(f"{name}\n" for name in names[:10]))
+        process.stdin.flush()
+        wait_for(lambda: images(place))
+        yield process, terminal.close, end_the_list
+    finally:
+        terminal.close()
+        process.kill()
+        process.wait()
+
+
+def test_a_terminal_that_is_closed_ends_the_run_and_nothing_is_left(
+    small: Undisturbed, tmp_path: Path
+) -> None:
+    place = Place(tmp_path / "run", small.corpus, ["-"], small.weights)
+    with on_a_terminal(place, ignored=False) as (process, close_it, _):
+        assert list(place.out.glob(".*.part"))
+        close_it()
+        assert process.wait(60) == 129
+        assert os.listdir(place.out) == []
+        assert place.left_behind() == []
+    (run,) = place.runs("list")
+    assert run["status"] == "interrupted"
+    assert scored(place)
+
+
+def test_a_run_that_ignores_its_terminal_outlives_it(small: Undisturbed, tmp_path: Path) -> None:
+    place = Place(tmp_path / "run", small.corpus, ["-"], small.weights)
+    with on_a_terminal(place, ignored=True) as (process, close_it, end_the_list):
+        close_it()
+        process.send_signal(signal.SIGHUP)
+        end_the_list()
+        assert process.wait(60) == 0
+    assert len(Written.by(place).rows) == 10
+    assert place.left_behind() == []

@@ -12,8 +12,10 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,67 @@ def test_urls_give_the_same_scores_in_order_whatever_comes_first(
     for file in tmp_path.glob("*.jsonl*"):
         assert "secret" not in file.read_text()
     assert "secret" not in "".join(capsys.readouterr())
+
+
+ABSURD = {
+    "/length.png": "Content-Length: 9223372036854775808",
+    "/longer.png": "Content-Length: 18446744073709551615",
+    "/longest.png": f"Content-Length: {'9' * 400}",
+    "/retry.png": "Content-Length: 1\r\nRetry-After: 1e400\r\nContent-Range: bytes 0-1/"
+    + "9" * 400,
+}
+
+
+def test_absurd_numbers_of_a_server_cost_their_own_rows(
+    tmp_path: Path, bundle: Path, pictures: dict[str, bytes]
+) -> None:
+    """Whatever a later stage makes of a size: Parquet has 63 bits for it."""
+    behaviours = {
+        path: plain(f"HTTP/1.1 200 OK\r\n{headers}\r\n\r\nx".encode(), keep=False)
+        for path, headers in ABSURD.items()
+    }
+    with contextlib.closing(Farm()) as farm:
+        server = farm.start(Server({**behaviours, "*": plain(answer(pictures["00.png"]))}))
+        urls = [server.url(path) for path in ("/first.png", *ABSURD, "/last.png")]
+        Path("urls.txt").write_text("\n".join(urls))
+        targets = [str(tmp_path / f"out.{suffix}") for suffix in ("parquet", "csv", "jsonl")]
+        written = [part for target in targets for part in ("--out", target)]
+        arguments = ["scan", "urls.txt", "--allow-host", "127.0.0.1", "--weights", str(bundle)]
+        assert run([*arguments, *written, "-q"]) == 0
+    rows = pq.read_table(targets[0]).to_pylist()
+    assert [row["status"] for row in rows] == ["ok", *["error"] * len(ABSURD), "ok"]
+    codes = {row["error_code"] for row in rows} - {None}
+    assert codes <= {"file_too_large", "fetch_failed", "not_an_image"}
+
+
+def test_urls_of_a_dead_host_are_given_up_and_tried_in_the_next_run(
+    tmp_path: Path, bundle: Path, pictures: dict[str, bytes]
+) -> None:
+    dead = threading.Event()
+    dead.set()
+
+    async def behave(request: Request) -> bool:
+        await asyncio.sleep(60 if dead.is_set() else 0)
+        await request.send(answer(pictures["00.png"]))
+        return True
+
+    with contextlib.closing(Farm()) as farm:
+        server = farm.start(Server({"*": behave}))
+        alive = farm.start(Server({"*": plain(answer(pictures["00.png"]))}))
+        urls = [server.url(f"/{number}.png") for number in range(300)]
+        Path("urls.txt").write_text("\n".join([*urls, alive.url("/last.png")]))
+        # A second each; without giving up it would be ten for all of them.
+        options = ["--allow-host", "127.0.0.1", "--url-timeout", "1", "--retry-errors"]
+        state = ["--state", str(tmp_path / "state")]
+        rows = scan("urls.txt", *options, *state, bundle=bundle, out=tmp_path / "1.jsonl")
+        assert len(server.requests) < 200
+        dead.clear()
+        again = scan("urls.txt", *options, *state, bundle=bundle, out=tmp_path / "2.jsonl")
+    assert [row["status"] for row in rows] == ["error"] * 300 + ["ok"]
+    codes = Counter(row["error_code"] for row in rows)
+    assert codes["host_unreachable"] + codes["fetch_timeout"] == 300
+    assert codes["host_unreachable"] > 100
+    assert {row["status"] for row in again} == {"ok"}
 
 
 def test_an_object_store_gives_and_takes(
@@ -420,7 +483,7 @@ def test_credentials_are_in_no_message(
     assert "hunter2" not in "".join(capsys.readouterr()) + json.dumps(rows)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_an_upload_that_hangs(
     tmp_path: Path, bundle: Path, pictures: dict[str, bytes], s3: S3Server, number: int
 ) -> None:

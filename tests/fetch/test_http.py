@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import concurrent.futures
 import contextlib
 import email.utils
@@ -133,6 +134,10 @@ async def reset(request: Request) -> bool:
     return False
 
 
+# One pixel; whether a body is an image as it is decides about odd encodings.
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 FETCH_FAILED, HTTP_ERROR = ErrorCode.FETCH_FAILED, ErrorCode.HTTP_ERROR
 TIMEOUT, TOO_LARGE = ErrorCode.FETCH_TIMEOUT, ErrorCode.FILE_TOO_LARGE
 ZIPPED = gzip.compress(OK_BODY)
@@ -152,7 +157,32 @@ CASES = [
     Case("x-gzip unasked", plain(encoded("X-GZip ", ZIPPED)), OK_BODY),
     Case("deflate unasked", plain(encoded("deflate", zlib.compress(OK_BODY))), OK_BODY),
     Case("raw deflate", plain(encoded("deflate", zlib.compress(OK_BODY, wbits=-15))), OK_BODY),
+    Case("a header of 64 kB", plain(answer(X="y" * 65_000)), OK_BODY),
+    Case(
+        "a header of 64 kB in pieces",
+        parts(answer(X="y" * 65_000)[:40_000], answer(X="y" * 65_000)[40_000:]),
+        OK_BODY,
+    ),
+    Case("64 kB of headers", plain(answer(**{f"X{i}": "y" * 600 for i in range(107)})), OK_BODY),
     Case("exactly the limit", plain(answer(b"x" * MIB)), b"x" * MIB),
+    # Encodings that are none
+    *(
+        Case(f"plain image as {name!r}", plain(answer(PNG, Content_Encoding=name)), PNG)
+        for name in ("aws-chunked", "UTF-8", "base64", "binary", "none", "identity", "", "br")
+    ),
+    Case("plain text as none", plain(answer(Content_Encoding="none")), FETCH_FAILED),
+    Case("plain text as nothing", plain(answer(Content_Encoding="")), OK_BODY),
+    Case("base64", plain(answer(base64.b64encode(PNG), Content_Encoding="base64")), FETCH_FAILED),
+    Case(
+        "zipped and still chunked",
+        plain(answer(gzip.compress(PNG), Content_Encoding="aws-chunked, gzip")),
+        FETCH_FAILED,
+    ),
+    Case(
+        "zipped twice in two headers",
+        plain(answer(gzip.compress(ZIPPED), Content_Encoding="gzip", content_encoding="gzip")),
+        FETCH_FAILED,
+    ),
     # Other statuses
     *(
         Case(f"{status} with a picture", plain(answer(status=status)), HTTP_ERROR)
@@ -211,6 +241,33 @@ CASES = [
     # Too much
     Case("length over the limit", plain(answer(b"x", Content_Length=str(MIB + 1))), TOO_LARGE),
     Case("huge length", plain(answer(b"x", Content_Length="9" * 18)), TOO_LARGE),
+    Case("length over 63 bits", plain(answer(b"x", Content_Length=str(1 << 63))), TOO_LARGE),
+    Case("length of 64 bits", plain(answer(b"x", Content_Length=str((1 << 64) - 1))), TOO_LARGE),
+    Case("length over 64 bits", plain(answer(b"x", Content_Length=str(1 << 64))), FETCH_FAILED),
+    Case("length in thousands", plain(answer(b"x", Content_Length="9" * 5000)), FETCH_FAILED),
+    Case("length as a float", plain(answer(b"x", Content_Length="1e400")), FETCH_FAILED),
+    Case("chunk of 63 bits", parts(CHUNKED + b"7" + b"f" * 15 + b"\r\nx"), FETCH_FAILED),
+    Case("chunk of 64 bits", parts(CHUNKED + b"f" * 16 + b"\r\nx"), FETCH_FAILED),
+    Case("chunk over 64 bits", parts(CHUNKED + b"f" * 17 + b"\r\nx"), FETCH_FAILED),
+    Case(
+        "absurd range",
+        plain(answer(status="206 Part", Content_Range=f"bytes 0-{1 << 64}/{'9' * 400}")),
+        HTTP_ERROR,
+    ),
+    Case(
+        "absurd numbers beside the length",
+        plain(
+            answer(
+                Age="1e400",
+                Date="Fri, 99 Dec 99999 99:99:99 GMT",
+                Retry_After="1e400",
+                Keep_Alive=f"timeout={'9' * 400}",
+                Last_Modified="-1",
+                Expires=str(1 << 64),
+            )
+        ),
+        OK_BODY,
+    ),
     Case("absurd length", plain(answer(b"x", Content_Length="9" * 300)), FETCH_FAILED),
     Case("endless", endless(HEAD + b"\r\n", b"x" * 65536), TOO_LARGE),
     Case("endless chunks", endless(CHUNKED, b"10000\r\n" + b"x" * 65536 + b"\r\n"), TOO_LARGE),
@@ -285,11 +342,14 @@ def test_whatever_a_server_does(
     server = farm.start(Server({"*": case.behave}))
     started = time.monotonic()
     with caplog.at_level(logging.INFO), HttpFetcher(options()) as fetcher:
-        result = outcome(fetcher.submit(server.url("/a.jpg")))
+        future = fetcher.submit(server.url("/a.jpg"))
+        result = outcome(future)
         took = time.monotonic() - started
         # The same fetcher serves another host as if nothing had been.
         other = farm.start(Server({"*": plain(answer(b"other"))}))
         assert outcome(fetcher.submit(other.url())) == b"other"
+    size = getattr(future.exception(), "size", None)
+    assert size is None or 0 <= size < 1 << 63  # a row can hold it
     if isinstance(case.expected, bytes):
         assert result == case.expected
     else:
@@ -376,7 +436,8 @@ def test_a_poisoned_connection_is_not_used_again(farm: Farm, pause: float) -> No
 
 def test_a_kept_connection_that_the_server_closed_is_replaced(farm: Farm) -> None:
     server = farm.start(Server({"*": plain(answer(), keep=False)}))
-    with HttpFetcher(options(attempts=1)) as fetcher:
+    # The one that is closed may be found out by an attempt; that one costs no wait.
+    with HttpFetcher(options(attempts=2, backoff=60.0)) as fetcher:
         for _ in range(10):
             assert fetch(server.url(), fetcher) == OK_BODY
 
@@ -413,7 +474,7 @@ def test_no_descriptor_is_left_behind(farm: Farm) -> None:
     behaviours += (plain(answer(Content_Length="5")), plain(answer(status="404 No")))
     server = farm.start(Server(dict(zip(names, behaviours, strict=True))))
     before = len(os.listdir("/proc/self/fd"))
-    with HttpFetcher(options(read_timeout=0.2)) as fetcher:
+    with HttpFetcher(options(read_timeout=0.2, attempts=1)) as fetcher:
         futures = [fetcher.submit(server.url(name)) for name in names * 20]
         for future in futures:
             outcome(future)
@@ -646,11 +707,58 @@ def test_what_is_certain_is_not_tried_again(farm: Farm, status: str) -> None:
     assert len(server.requests) == 1
 
 
+BUSY = plain(answer(status="503 Busy"))
+HALF_A_HEADER = parts(b"HTTP/1.1 200 OK\r\nContent-")
+PASSING = {
+    "500": plain(answer(status="500 Error")),
+    "429": plain(answer(status="429 Slow")),
+    "503 without keeping": plain(answer(status="503 Busy"), keep=False),
+    "reset": reset,
+    "closed": parts(b""),
+    "half a header": HALF_A_HEADER,
+    "half a body": parts(answer(Content_Length="50")),
+    "silent": silent,
+    "silent in the body": parts(answer(Content_Length="50"), linger=60),
+}
+
+
 def test_attempts_are_counted(farm: Farm) -> None:
-    server = farm.start(Server({"*": plain(answer(status="503 Busy"))}))
+    server = farm.start(Server({"*": BUSY}))
     result = fetch(server.url())
     assert result == ImageError(HTTP_ERROR, "the server answered 503 Service Unavailable")
     assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("name", PASSING)
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_attempts_are_requests(farm: Farm, name: str, attempts: int) -> None:
+    """However a server fails, and whether the connection is new or was kept."""
+    server = farm.start(Server({"/before": plain(answer()), "*": PASSING[name]}))
+    with HttpFetcher(options(attempts=attempts, read_timeout=0.1)) as fetcher:
+        for count in (1, 2):
+            assert isinstance(fetch(server.url("/failing"), fetcher), ImageError)
+            assert server.paths().count("/failing") == count * attempts
+            assert fetch(server.url("/before"), fetcher) == OK_BODY
+    assert server.paths().count("/before") == 2
+
+
+def test_refused_connections_are_counted() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = free.getsockname()
+        assert code(fetch(f"http://127.0.0.1:{address[1]}/")) == FETCH_FAILED
+    assert _connected.count(address) == 3
+
+
+_connected: list[Any] = []
+
+
+def _on_connect(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "socket.connect":
+        _connected.append(arguments[1])
+
+
+sys.addaudithook(_on_connect)
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
@@ -679,7 +787,21 @@ def test_retry_after_beyond_the_deadline_is_not_waited_for(farm: Farm, after: st
 
 
 @pytest.mark.parametrize(
-    "after", ["-1", "soon", "", "1e9", "9" * 5000, "Fri, 31 Dec 1999 23:59:59 GMT"]
+    "after",
+    [
+        "-1",
+        "soon",
+        "",
+        "1e9",
+        "1e400",
+        "inf",
+        "nan",
+        "9" * 5000,
+        "Fri, 31 Dec 1999 23:59:59 GMT",
+        f"Fri, 31 Dec {'9' * 400} 23:59:59 GMT",
+        f"Fri, 31 Dec 2300 23:59:59 +{'9' * 400}",
+        "Fri, " * 10_000,
+    ],
 )
 def test_retry_after_that_says_nothing(farm: Farm, after: str) -> None:
     server = farm.start(
@@ -724,6 +846,143 @@ def test_waiting_for_a_place_is_not_on_the_clock(farm: Farm) -> None:
     with HttpFetcher(options(concurrency_per_host=1, total_timeout=0.8)) as fetcher:
         futures = [fetcher.submit(server.url(f"/{i}")) for i in range(6)]
         assert {outcome(future) for future in futures} == {OK_BODY}
+
+
+# --- hosts that do not answer --------------------------------------------------------------------
+
+QUICKLY: dict[str, Any] = {
+    "attempts": 1,
+    "read_timeout": 0.1,
+    "total_timeout": 1.0,
+    "host_failures": 4,
+    "host_patience": 0.0,
+    "host_pause": 60.0,
+    "concurrency_per_host": 2,
+}
+
+
+@pytest.mark.parametrize("failure", [silent, reset, parts(b""), parts(HEAD, linger=60)])
+def test_a_host_that_does_not_answer_is_given_up(farm: Farm, failure: Behaviour) -> None:
+    dead = farm.start(Server({"*": failure}))
+    alive = farm.start(Server({"*": plain(answer())}))  # another port of the same host
+    with HttpFetcher(options(**QUICKLY)) as fetcher:
+        futures = [fetcher.submit(dead.url(f"/{i}")) for i in range(1000)]
+        others = [fetcher.submit(alive.url(f"/{i}")) for i in range(20)]
+        results = [outcome(future) for future in futures]
+        assert {outcome(future) for future in others} == {OK_BODY}
+    # Those under way when the host is given up come to their own end.
+    assert 4 <= len(dead.requests) <= 6
+    codes = [code(result) for result in results]
+    assert codes.count(ErrorCode.HOST_UNREACHABLE) == 1000 - len(dead.requests)
+    assert set(codes[:2]) <= {TIMEOUT, FETCH_FAILED}
+    last = results[-1]
+    assert isinstance(last, ImageError)
+    assert f"127.0.0.1:{dead.port}" in last.message
+
+
+def test_a_host_that_nobody_answers_for_is_given_up() -> None:
+    with socket.socket() as free, HttpFetcher(options(**QUICKLY)) as fetcher:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/"
+        results = [outcome(future) for future in [fetcher.submit(url) for _ in range(1000)]]
+        assert 4 <= _connected.count(free.getsockname()) <= 6
+    assert code(results[-1]) == ErrorCode.HOST_UNREACHABLE
+    assert "Connection refused" in str(results[-1])
+
+
+def test_a_server_that_trickles_is_given_up(farm: Farm) -> None:
+    trickle = endless(HEAD + b"Content-Length: 5000\r\n\r\n", b"x", 0.02)
+    dead = farm.start(Server({"*": trickle}))
+    with HttpFetcher(options(**QUICKLY | {"total_timeout": 0.2})) as fetcher:
+        futures = [fetcher.submit(dead.url(f"/{i}")) for i in range(1000)]
+        codes = [code(outcome(future)) for future in futures]
+    assert len(dead.requests) <= 6
+    assert codes[-1] == ErrorCode.HOST_UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        plain(answer(status="404 Not Found")),
+        plain(answer(status="500 Error")),
+        plain(answer(b"")),
+        plain(answer(Content_Length="5")),
+        plain(CHUNKED + b"zz\r\n"),
+        redirect("http://127.0.0.2/"),
+        plain(answer(b"x", Content_Length=str(MIB + 1))),
+    ],
+)
+def test_a_host_that_answers_is_never_given_up(farm: Farm, failure: Behaviour) -> None:
+    server = farm.start(Server({"*": failure}))
+    with HttpFetcher(options(**QUICKLY)) as fetcher:
+        futures = [fetcher.submit(server.url(f"/{i}")) for i in range(50)]
+        codes = {code(outcome(future)) for future in futures}
+    assert ErrorCode.HOST_UNREACHABLE not in codes
+    assert len(server.requests) == 50
+
+
+def test_an_answer_between_failures_keeps_a_host(farm: Farm) -> None:
+    server = farm.start(Server({"/good": plain(answer()), "*": reset}))
+    with HttpFetcher(options(**QUICKLY)) as fetcher:
+        for i in range(30):
+            assert code(fetch(server.url(f"/{i}"), fetcher)) == FETCH_FAILED
+            if i % 3 == 2:
+                assert fetch(server.url("/good"), fetcher) == OK_BODY
+
+
+def test_a_host_that_recovers_is_used_again(farm: Farm) -> None:
+    failing = threading.Event()
+    failing.set()
+
+    async def behave(request: Request) -> bool | None:
+        return await (reset if failing.is_set() else plain(answer()))(request)
+
+    server = farm.start(Server({"*": behave}))
+    with HttpFetcher(options(**QUICKLY | {"host_pause": 0.2})) as fetcher:
+        while code(fetch(server.url(), fetcher)) != ErrorCode.HOST_UNREACHABLE:
+            pass
+        asked = len(server.requests)
+        # One request at a time finds out whether it still fails.
+        while len(server.requests) < asked + 2:
+            assert code(fetch(server.url(), fetcher)) in {ErrorCode.HOST_UNREACHABLE, FETCH_FAILED}
+        failing.clear()
+        while fetch(server.url(), fetcher) != OK_BODY:
+            pass
+        assert {outcome(fetcher.submit(server.url(f"/{i}"))) for i in range(20)} == {OK_BODY}
+
+
+def test_a_short_outage_does_not_cost_a_host(farm: Farm) -> None:
+    """Many requests that fail together are one event, however many they are."""
+    server = farm.start(Server({"*": sequence(*[silent] * 20, plain(answer()))}))
+    changes = QUICKLY | {"host_patience": 60.0, "total_timeout": 60.0, "concurrency_per_host": 20}
+    with HttpFetcher(options(**changes)) as fetcher:
+        futures = [fetcher.submit(server.url(f"/{i}")) for i in range(60)]
+        results = [outcome(future) for future in futures]
+    assert results.count(OK_BODY) == 40
+
+
+def test_what_a_url_met_with_itself_is_what_its_row_says(farm: Farm) -> None:
+    server = farm.start(Server({"*": reset}))
+    with HttpFetcher(options(**QUICKLY | {"attempts": 3, "host_failures": 2})) as fetcher:
+        result = fetch(server.url(), fetcher)
+        assert len(server.requests) == 2
+        assert code(result) == FETCH_FAILED
+        assert code(fetch(server.url(), fetcher)) == ErrorCode.HOST_UNREACHABLE
+
+
+def test_being_late_after_a_redirect_is_not_held_against_the_second_host(farm: Farm) -> None:
+    second = farm.start(Server({"/late": silent, "*": plain(answer())}))
+
+    async def lead_there_late(request: Request) -> bool | None:
+        await asyncio.sleep(0.4)
+        return await redirect(second.url("/late"))(request)
+
+    first = farm.start(Server({"*": lead_there_late}))
+    changes = QUICKLY | {"read_timeout": 5.0, "total_timeout": 0.6, "concurrency_per_host": 20}
+    with HttpFetcher(options(**changes)) as fetcher:
+        futures = [fetcher.submit(first.url(f"/{i}")) for i in range(20)]
+        assert {code(outcome(future)) for future in futures} == {TIMEOUT}
+        assert fetch(second.url("/other"), fetcher) == OK_BODY
 
 
 def test_a_slow_host_does_not_hold_up_another(farm: Farm) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -57,3 +59,55 @@ def test_reasons(tmp_path: Path) -> None:
     assert code_of(tmp_path / ("n" * 300)) is ErrorCode.PATH_TOO_LONG
     assert code_of(tmp_path / "loop") is ErrorCode.READ_ERROR
     assert code_of(b"nul\0byte") is ErrorCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    "name", ["mem", "environ", "maps", "pagemap", "clear_refs", "attr/current"]
+)
+def test_files_of_the_kernel_are_read_or_are_an_error(name: str) -> None:
+    """They claim no size, and reading one can fail in any way."""
+    path = f"/proc/self/{name}".encode()
+    for read in (read_file, read_head):
+        with contextlib.suppress(FetchError):
+            assert 0 < len(read(path, 1 << 20)) <= 1 << 20
+
+
+def test_the_kernel_log_is_an_error() -> None:
+    """Where this user may open it, it has bytes until it is read to its end, then would block."""
+    for _ in range(2):
+        assert code_of(b"/proc/kmsg", 1 << 20) in {
+            ErrorCode.READ_ERROR, ErrorCode.PERMISSION_DENIED, ErrorCode.NOT_FOUND,
+        }  # fmt: skip
+
+
+def test_a_file_without_a_size_is_read_to_its_end() -> None:
+    """As long as it is: the size that it claims is 0."""
+    data = read_file(b"/proc/self/smaps", 10 << 20)
+    assert len(data) > 1 << 16
+    assert data.endswith(b"\n")
+    assert code_of(b"/proc/self/smaps", 1000) is ErrorCode.FILE_TOO_LARGE
+
+
+def test_a_file_that_grows_while_it_is_read_is_never_cut(tmp_path: Path) -> None:
+    file = tmp_path / "log.jpg"
+    file.write_bytes(b"x")
+    ended = threading.Event()
+
+    def grow() -> None:
+        with file.open("ab", buffering=0) as stream:
+            while not ended.is_set() and stream.tell() < 64 << 20:
+                stream.write(b"x" * 100_000)
+
+    thread = threading.Thread(target=grow)
+    thread.start()
+    try:
+        while True:
+            before = file.stat().st_size
+            if before > 1 << 20:
+                assert code_of(file, 1 << 20) is ErrorCode.FILE_TOO_LARGE
+                break
+            with contextlib.suppress(FetchError):  # it grew over the limit just now
+                assert len(read_file(os.fsencode(file), 1 << 20)) >= before
+    finally:
+        ended.set()
+        thread.join()

@@ -9,14 +9,17 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from http_servers import Farm, Server, plain
 from s3_server import S3Server, fake_credentials, serve_s3
 
 from moderate.errors import OutputError
+from moderate.fetch.fetcher import Fetcher
 from moderate.fetch.local import FetchError
+from moderate.fetch.options import HttpOptions
 from moderate.fetch.store import (
     StoreFetcher,
     check_target,
@@ -25,7 +28,7 @@ from moderate.fetch.store import (
     parse_store_uri,
     upload,
 )
-from moderate.types import ErrorCode
+from moderate.types import ErrorCode, ImageRef, Limits, StoredObject
 
 KEYS = [
     "a.jpg", "with space.jpg", "per%20cent.jpg", "100%.jpg", "plus+.jpg", "ünïcödé-中.jpg",
@@ -286,3 +289,39 @@ def test_targets_are_checked_without_writing(s3: S3Server, tmp_path: Path) -> No
     with pytest.raises(OutputError, match=r"cannot read .*missing"):
         upload(str(tmp_path / "missing"), s3.uri("photos", "x.csv"))
     assert s3.keys("photos") == before
+
+
+def test_a_store_that_is_gone_is_given_up() -> None:
+    """Each object costs the client's own attempts and waits; a bucket of them must not."""
+    http = HttpOptions(total_timeout=5.0, host_failures=3, host_patience=0.0)
+    with socket.socket() as free, Fetcher(Limits(), http) as fetcher:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"?scheme=http&region=x&endpoint_override=127.0.0.1:{free.getsockname()[1]}"
+        codes = []
+        while len(codes) < 500:
+            ref = ImageRef(b"x", location=StoredObject(f"s3://gone/{len(codes)}.jpg{endpoint}"))
+            try:
+                bytes_or_future = fetcher.fetch(ref)
+                assert isinstance(bytes_or_future, Future)
+                error = bytes_or_future.exception(30)
+            except FetchError as refused:
+                error = refused
+            assert isinstance(error, FetchError)
+            codes.append(error.error.code)
+    assert codes[:3] == [ErrorCode.FETCH_FAILED] * 3
+    assert set(codes[3:]) == {ErrorCode.HOST_UNREACHABLE}
+    assert "s3://gone/" in error.error.message
+
+
+@pytest.mark.parametrize("size", [(1 << 63) - 1, 1 << 63, 1 << 64, 10**400])
+def test_an_absurd_size_is_one_that_a_row_can_hold(size: int) -> None:
+    farm = Farm()
+    try:
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode()
+        server = farm.start(Server({"*": plain(head, keep=False)}))
+        where = f"?scheme=http&region=x&endpoint_override=127.0.0.1:{server.port}"
+        error = failure(f"s3://odd/a.jpg{where}")
+    finally:
+        farm.close()
+    assert error.error.code in {ErrorCode.FILE_TOO_LARGE, ErrorCode.FETCH_FAILED}
+    assert error.size is None or error.size < 1 << 63

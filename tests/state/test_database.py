@@ -62,6 +62,16 @@ def test_what_raises_is_undone(tmp_path: Path) -> None:
     assert count(database) == 3
 
 
+def test_a_transaction_that_a_signal_left_open_is_undone(tmp_path: Path) -> None:
+    """What its handler raises can arrive after BEGIN and before anything can undo it."""
+    database = Database(tmp_path / "x.sqlite3", (ONE,))
+    assert database._connection is not None
+    database._connection.execute("BEGIN IMMEDIATE")
+    database._connection.execute("INSERT INTO things (name) VALUES ('a')")
+    fill(database, 10)
+    assert count(database) == 10
+
+
 def test_an_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite3"
     old = Database(path, (ONE,))
