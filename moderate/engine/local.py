@@ -22,7 +22,7 @@ from moderate.engine.videos import VideoBegin, VideoEnd, VideoRows
 from moderate.errors import ModerateError
 from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
-from moderate.policy.decide import on_error
+from moderate.policy.decide import failed_row
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
 from moderate.state.scores import RunScores, ScopeFacts, ScoreStore
@@ -307,9 +307,7 @@ class LocalEngine(Engine):
         return self._new(item, outcome, scores)
 
     def _failed_row(self, ref: ImageRef, error: ImageError) -> Row:
-        """A row that says no more than that there was a fault, so that nothing can go wrong."""
-        decision, reasons = on_error(self._job.judge.policy, error)
-        return Row(ref, ImageFacts(), UNSCORED, decision, reasons, error=error)
+        return failed_row(self._job.judge.policy, ref, error)
 
     def _known(self, item: Known) -> Row:
         if self._scores and (item.file or item.used):

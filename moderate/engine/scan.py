@@ -30,14 +30,24 @@ from moderate.engine.record import (
     check_resumable,
     open_state,
 )
-from moderate.errors import InputError, OutputError, ReaderGoneError, UsageError, WeightsError
+from moderate.errors import (
+    InputError,
+    ModerateError,
+    OutputError,
+    ReaderGoneError,
+    UsageError,
+    WeightsError,
+)
+from moderate.faults import internal_error
 from moderate.fetch.address import make_guard
 from moderate.fetch.local import FetchError, read_head
 from moderate.fetch.options import HttpOptions
+from moderate.policy.decide import failed_row
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.report.files import check_summary_targets, open_summaries
 from moderate.report.summary import Audit, Summary, audit_facts, utc
+from moderate.results.interface import ResultWriter
 from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
 from moderate.results.remote import is_remote, shown_target, target_name
 from moderate.results.text_writers import metadata_path
@@ -253,9 +263,7 @@ def _run(
                 else:
                     if taken:
                         taken.check(item)
-                    summary.count(item)
-                    for writer in writers:
-                        writer.write(item)
+                    item = _record(item, summary, writers)
                 recorder.tick()
                 on_item(item)
         summary.audit = _audit(planned, engine, run_id, started)
@@ -281,6 +289,28 @@ def _run(
                 recorder.outputs.update(file.commit())
             recorder.end(None)
     return summary
+
+
+def _record(row: Row, summary: Summary, writers: Sequence[ResultWriter]) -> Row:
+    """Count and write a row; one that cannot be written as it is becomes an error row.
+
+    Nothing is written before every writer has found a cell for each of its values, so that all
+    results say the same. Raises OutputError.
+    """
+    try:
+        prepared = [writer.prepare(row) for writer in writers]
+        summary.count(row)
+    except ModerateError:
+        raise
+    except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+        failed = internal_error(row.ref, "writing", error)
+        # What it carries may be the reason.
+        row = failed_row(summary.policy, replace(row.ref, carried=()), failed)
+        prepared = [writer.prepare(row) for writer in writers]
+        summary.count(row)
+    for writer, cells in zip(writers, prepared, strict=True):
+        writer.put(cells)
+    return row
 
 
 @dataclass(frozen=True, slots=True)

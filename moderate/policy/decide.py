@@ -12,7 +12,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from moderate.policy.model import Bands, Level, Policy, reaches
-from moderate.types import CATEGORIES, Category, Decision, ImageError, Scores, Views, Warn
+from moderate.types import (
+    CATEGORIES,
+    UNSCORED,
+    Category,
+    Decision,
+    ImageError,
+    ImageFacts,
+    ImageRef,
+    Row,
+    Scores,
+    Views,
+    Warn,
+)
 
 
 class _Limit(NamedTuple):
@@ -74,6 +86,15 @@ def _rules(policy: Policy) -> _Rules:
 def on_error(policy: Policy, error: ImageError) -> tuple[Decision, tuple[str, ...]]:
     """The decision on an image without scores, with its reason."""
     return policy.on_error, (f"error {error.code}: on_error {policy.on_error}",)
+
+
+def failed_row(policy: Policy, ref: ImageRef, error: ImageError) -> Row:
+    """A row that says no more than that there was an error, so that nothing can go wrong with it.
+
+    It has the policy's on_error, whatever overrides and lists say.
+    """
+    decision, reasons = on_error(policy, error)
+    return Row(ref, ImageFacts(), UNSCORED, decision, reasons, error=error)
 
 
 def decide(

@@ -11,7 +11,7 @@ from moderate.policy.decide import asked
 from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
 from moderate.text import path_text
-from moderate.types import CATEGORIES, Decision, Origin, Row, Skipped
+from moderate.types import CATEGORIES, Decision, ErrorCode, Origin, Row, Skipped
 
 SCHEMA_VERSION = 1
 EXAMPLES_KEPT = 5
@@ -150,6 +150,12 @@ class Summary:
             notes.append(
                 f"{self.audit.weights} is a demonstration: it knows drawn test cards only "
                 "and is no moderation model."
+            )
+        if faults := self.error_codes[ErrorCode.INTERNAL_ERROR]:
+            images = "1 image" if faults == 1 else f"{faults:,} images"
+            notes.append(
+                f"A fault in moderate itself cost {images} the scores (internal_error): please "
+                "report it; --debug shows more."
             )
         if self.batch_limit is not None:
             notes.append(

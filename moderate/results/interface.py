@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from moderate.sources.interface import Column
 from moderate.types import Row
@@ -23,8 +24,16 @@ class ResultWriter(ABC):
         """
 
     @abstractmethod
+    def prepare(self, row: Row) -> Any:
+        """What `put` takes of a row. Raises whatever a value brings about that has no cell."""
+
+    @abstractmethod
+    def put(self, prepared: Any) -> None:
+        """Add one row that was prepared. Raises OutputError where it cannot be written."""
+
     def write(self, row: Row) -> None:
         """Add one row. Raises OutputError where it cannot be written."""
+        self.put(self.prepare(row))
 
     @abstractmethod
     def seal(self, facts: dict[str, str]) -> None:

@@ -52,12 +52,16 @@ class ParquetResultWriter(ResultWriter):
         schema = arrow_schema(carried).with_metadata(audit)
         self._writer = pq.ParquetWriter(self._atomic.file, schema, compression="zstd")
 
-    def write(self, row: Row) -> None:
+    def prepare(self, row: Row) -> list[Any]:
         """See `ResultWriter`."""
         cells = values(row)
         if self._carried:
             cells = in_order(cells, carried_values(row, self._carried))
-        self._rows.append(cells)
+        return cells
+
+    def put(self, prepared: list[Any]) -> None:
+        """See `ResultWriter`."""
+        self._rows.append(prepared)
         if len(self._rows) >= ROW_GROUP_ROWS:
             self._flush()
 

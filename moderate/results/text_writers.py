@@ -76,13 +76,17 @@ class _TextWriter(ResultWriter):
         self._texts = in_order(own, [self.texts["carried"] for _ in carried])
         self._put(self.header(in_order([column.name for column in COLUMNS], self._carried)))
 
-    def write(self, row: Row) -> None:
+    def prepare(self, row: Row) -> str:
         """See `ResultWriter`."""
         cells, null = values(row), self.null
         if self._carried:
             cells = in_order(cells, carried_values(row, self._carried))
         pairs = zip(self._texts, cells, strict=True)
-        self._put(self.line([null if cell is None else text(cell) for text, cell in pairs]))
+        return self.line([null if cell is None else text(cell) for text, cell in pairs])
+
+    def put(self, prepared: str) -> None:
+        """See `ResultWriter`."""
+        self._put(prepared)
 
     def seal(self, facts: dict[str, str]) -> None:
         """See `ResultWriter`. A text file has no place for metadata: it stands beside it."""

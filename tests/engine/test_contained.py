@@ -22,6 +22,8 @@ from moderate.engine.local import LocalEngine
 from moderate.engine.reading import Reader
 from moderate.fetch import fetcher
 from moderate.policy.judge import Judge
+from moderate.report.summary import Summary
+from moderate.results.text_writers import CsvWriter
 from moderate.state.contents import Contents
 from moderate.state.scores import RunScores
 
@@ -105,6 +107,16 @@ STAGES: dict[str, tuple[object, str, Callable[[bytes], Callable[..., bool]]]] = 
             and outcome[0] == reading.sha256(data).digest()
         ),
     ),
+    "counting it": (
+        Summary, "count", lambda data: lambda self, row: (
+            row.ref.name == VICTIM.encode() and row.error is None
+        ),
+    ),
+    "writing its row": (
+        CsvWriter, "prepare", lambda data: lambda self, row: (
+            row.ref.name == VICTIM.encode() and row.error is None
+        ),
+    ),
     "settling its copies": (
         LocalEngine, "_new", lambda data: lambda self, item, *_, **__: (
             item.ref.name == VICTIM.encode()
@@ -151,8 +163,10 @@ def test_a_fault_is_named_loudly_and_traced_with_debug(
 ) -> None:
     hit = STAGES["reading the file"][2](b"")
     monkeypatch.setattr(fetcher, "read_file", raising_for(hit, fetcher.read_file))
+    summary = tmp_path / "summary.json"
     with caplog.at_level(logging.DEBUG, "moderate.faults"):
-        scan(folder, bundle, tmp_path / "rows.csv", "--no-state")
+        scan(folder, bundle, tmp_path / "rows.csv", "--no-state", "--summary", str(summary))
+    assert "A fault in moderate itself cost 1 image the scores" in summary.read_text()
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     said = warnings[0].getMessage()
