@@ -21,9 +21,9 @@ from moderate.types import Limits, Row, Skipped
 class Job:
     """Everything that a run's rows depend on. batch_size and workers change speed alone.
 
-    rescore has everything scored anew, retry_errors what was an error; deduplicate=False decodes
-    copies, too (for measuring). video is None where videos are refused. max_rows counts a video
-    once, with all its rows.
+    rescore has everything scored anew, retry_errors what was an error; verify has every file read,
+    and scored where its content is new; deduplicate=False decodes copies, too (for measuring).
+    video is None where videos are refused. max_rows counts a video once, with all its rows.
     """
 
     sources: Sequence[Source]
@@ -42,6 +42,7 @@ class Job:
     max_rows: int | None = None
     rescore: bool = False
     retry_errors: bool = False
+    verify: bool = False
     deduplicate: bool = True
     video: VideoOptions | None = None
 

@@ -74,7 +74,9 @@ def by_magic(magic: int) -> FileSystem:
     return _BY_MAGIC.get(number, unknown)
 
 
-def file_system(path: str | bytes | os.PathLike[str], *, follow_symlinks: bool = True) -> FileSystem:
+def file_system(
+    path: str | bytes | os.PathLike[str], *, follow_symlinks: bool = True
+) -> FileSystem:
     """The type of the file system that holds `path`. Raises OSError where nothing is there."""
     descriptor = _look(path, follow_symlinks)
     try:

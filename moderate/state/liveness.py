@@ -72,7 +72,7 @@ def _look(path: Path, *, remove: bool) -> bool:
     """Whether somebody holds this lock; if nobody does, it is removed on request."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # ValueError: a NUL in an id that is none
         return False
     except OSError:
         return True
