@@ -66,8 +66,8 @@ def open_state(options: StateOptions | None) -> Iterator[State | None]:
             if options.required and isinstance(error, MisplacedError):
                 raise StateError(f"--state: {one_line(str(error))}") from error
             log.warning(
-                "the state cannot be used (%s); going on without, and this run could not be "
-                "resumed: use --state DIR or --no-state",
+                "the state cannot be used (%s); going on without, so that this run cannot be "
+                "resumed; use --state DIR or --no-state",
                 one_line(str(error), 400),
             )
     try:
