@@ -213,8 +213,8 @@ class Ledger:
                 "SELECT count(*), total(ended IS NULL), min(started), max(started) FROM runs"
             ).fetchone()
         )
-        days = (day if isinstance(day, str) else None for day in (oldest, newest))
-        return LedgerInfo(runs, int(alive), *days, self._database.nbytes)
+        first, last = (time if isinstance(time, str) else None for time in (oldest, newest))
+        return LedgerInfo(runs, int(alive), first, last, self._database.nbytes)
 
     def prune(self, before: str) -> int:
         """Forget the runs that ended before this time; returns how many."""

@@ -542,6 +542,8 @@ def test_a_user_without_a_home_has_no_state_unless_it_is_named(
         assert "name the state's with --state DIR" in capsys.readouterr().err
         assert run([*command, "--state", "state"]) == 0
     capsys.readouterr()
+    assert run(["explain", "rows.jsonl", rows[0]["path"]]) == 0
+    assert "there is no home folder" in capsys.readouterr().out
 
 
 def no_home(*_: object) -> Path:

@@ -111,7 +111,7 @@ def test_an_unscored_category_is_null_everywhere(tmp_path: Path) -> None:
     assert json.loads(in_jsonl.read_text())[name] is None
 
 
-@pytest.mark.parametrize("number", [-1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64, 10**4000])
+@pytest.mark.parametrize("number", [-1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64, 10**30])
 def test_a_number_that_a_file_or_server_claims_ends_no_run(tmp_path: Path, number: int) -> None:
     """A header's side of 2**31, a Content-Length of 2**63, a decoder's answer."""
     claimed = dataclasses.replace(

@@ -313,6 +313,28 @@ def test_tidying_never_takes_the_lock_from_a_run_that_begins(tmp_path: Path) -> 
     assert child.returncode == 0
 
 
+def test_tidying_leaves_alone_what_took_the_name_of_the_lock_it_looks_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends and the next one begins between the look and the removal."""
+    first = hold(tmp_path, "run")
+    held: list[int] = []
+    real_open = os.open
+
+    def slow_open(path: Path, *arguments: int) -> int:
+        descriptor = real_open(path, *arguments)
+        if not held:
+            held.append(-1)
+            release(tmp_path, "run", first)
+            held[0] = hold(tmp_path, "run")
+        return descriptor
+
+    monkeypatch.setattr("moderate.state.liveness.os.open", slow_open)
+    remove_left_behind(tmp_path)
+    assert is_alive(tmp_path, "run")
+    release(tmp_path, "run", held[0])
+
+
 # Several processes -------------------------------------------------------------------------------
 
 _MANY = """
