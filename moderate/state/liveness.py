@@ -80,8 +80,8 @@ def _look(path: Path, *, remove: bool) -> bool:
         # Shared, so that two who look at once do not take each other for the run.
         if not _lock(descriptor, fcntl.LOCK_SH):
             return True
-        # Alone with it, and only where it still is: the name may be a new run's by now. A run that is
-        # about to take it sees that it is gone.
+        # Alone with it, and only where it still is: the name may be that of a new run by now. A run
+        # that is about to take it sees that it is gone.
         if remove and _lock(descriptor, fcntl.LOCK_EX) and _is_at(descriptor, path):
             with contextlib.suppress(OSError):
                 os.unlink(path)
