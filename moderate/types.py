@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+_LARGEST_NUMBER = (1 << 63) - 1
 _URI = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://|data:")
 
 
@@ -265,7 +266,9 @@ class ImageError:
 class ImageFacts:
     """What is known of an image's file. Fields are None where it was not read that far.
 
-    width and height are in pixels, of the upright picture; frames counts up to 1,000.
+    width and height are in pixels, of the upright picture; frames counts up to 1,000. A number that
+    no column can hold, negative or of more than 63 bits, is None: a header, a server or a decoder
+    may claim anything.
     """
 
     width: int | None = None
@@ -275,6 +278,13 @@ class ImageFacts:
     bytes: int | None = None
     sha256: str | None = None
     warnings: tuple[Warn, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Leave out what no column can hold, before any stage has to."""
+        for name in ("width", "height", "frames", "bytes"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= _LARGEST_NUMBER:
+                object.__setattr__(self, name, None)
 
 
 @dataclass(frozen=True, slots=True)

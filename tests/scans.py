@@ -298,6 +298,12 @@ class Disk:
             ["mount", "-o", "remount,size=64m", str(self._folder)], check=True, capture_output=True
         )
 
+    def let_read_only(self) -> None:
+        """As a disk that the system has found faults on."""
+        subprocess.run(
+            ["mount", "-o", "remount,ro", str(self._folder)], check=True, capture_output=True
+        )
+
     def remove(self) -> None:
         """With all that is on it, even if a process has not let go of it yet."""
         subprocess.run(["umount", "--lazy", str(self._folder)], check=True, capture_output=True)

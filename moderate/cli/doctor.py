@@ -8,6 +8,7 @@ import typer
 
 from moderate.cli import exit_codes
 from moderate.cli.state import State, state_folder
+from moderate.errors import StateError
 
 
 def doctor(
@@ -23,7 +24,11 @@ def doctor(
     from moderate.text import printable
 
     problems = 0
-    for finding in examine(weights, device, precision, state_folder(state)):
+    try:
+        folder = state_folder(state)
+    except StateError:  # no home folder, which is one of the findings
+        folder = None
+    for finding in examine(weights, device, precision, folder):
         problems += finding.problem
         mark = "PROBLEM " if finding.problem else ""
         typer.echo(f"{finding.label:<11} {mark}{printable(finding.value)}")

@@ -260,6 +260,10 @@ def scan(
     retry_errors: Annotated[
         bool, _option("--retry-errors", help="Try what was an error again.")
     ] = False,
+    verify: Annotated[
+        bool,
+        _option("--verify", help="Read every file again, whatever its size and times say."),
+    ] = False,
     lock: Annotated[
         str | None,
         _option(metavar="FILE", help="One run at a time for whoever names this file."),
@@ -378,6 +382,7 @@ def scan(
             ),
             rescore=rescore,
             retry_errors=retry_errors,
+            verify=verify,
             lock=lock,
             lock_wait=lock_wait,
         )

@@ -49,7 +49,7 @@ _NOT_OPTIONS = {"inputs", "config", "debug"}  # parameters of scan that no confi
 def state_folder(option: str | None) -> Path:
     """The state folder: as `option` has it, else the nearest configuration file, else the default.
 
-    Raises ConfigError.
+    Raises ConfigError; StateError where there is no home folder for the default.
     """
     from moderate.cli.scan import scan
     from moderate.config import load_config
@@ -60,7 +60,9 @@ def state_folder(option: str | None) -> Path:
     known = inspect.signature(scan).parameters.keys() - _NOT_OPTIONS
     folder = load_config(os.environ.get("MODERATE_CONFIG") or None, known).get("state")
     if folder is None:
-        return default_folder()
+        if (home := default_folder()) is None:
+            raise StateError("there is no home folder: name the state's with --state DIR")
+        return home
     if not isinstance(folder, str) or not folder:
         raise ConfigError(f"config: state: expected the name of a folder, got {folder!r}")
     return Path(folder)

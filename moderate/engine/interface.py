@@ -24,9 +24,9 @@ class Job:
 
     batch_size, workers and images_per_decoder change speed alone.
 
-    rescore has everything scored anew, retry_errors what was an error; deduplicate=False decodes
-    copies, too (for measuring). video is None where videos are refused. max_rows counts a video
-    once, with all its rows.
+    rescore has everything scored anew, retry_errors what was an error; verify has every file read,
+    and scored where its content is new; deduplicate=False decodes copies, too (for measuring).
+    video is None where videos are refused. max_rows counts a video once, with all its rows.
     """
 
     sources: Sequence[Source]
@@ -46,6 +46,7 @@ class Job:
     max_rows: int | None = None
     rescore: bool = False
     retry_errors: bool = False
+    verify: bool = False
     deduplicate: bool = True
     video: VideoOptions | None = None
 

@@ -32,6 +32,7 @@ from moderate.fetch.fetcher import Fetcher
 from moderate.fetch.local import FetchError
 from moderate.sources.interface import Source
 from moderate.state.contents import Contents
+from moderate.state.filesystems import ChangeTimes
 from moderate.state.records import FileStat, Outcome
 from moderate.state.scores import MOST_KEYS, FileRecord, KnownFile, RunScores, path_digest
 from moderate.text import path_text, printable
@@ -117,18 +118,23 @@ def weigh(item: Item) -> int:
 
 @dataclass(slots=True, eq=False)
 class _Local:
-    """A local file as it was at `seen_at` (ns since 1970), before it was read."""
+    """A local file as it was at `seen_at` (ns since 1970), before it was read.
+
+    trusted says that its content is as it was where size and times are.
+    """
 
     path: bytes
     stat: FileStat
     seen_at: int
+    trusted: bool
     known: KnownFile | None = None
 
     def record(self, ref: ImageRef, digest: bytes) -> FileRecord | None:
         """That it has this content; None where it changed meanwhile, or may have unseen."""
         tick = _FINE_TICK if self.stat.ctime_ns % 10_000_000 else _COARSE_TICK
         settled = self.stat.ctime_ns + tick < self.seen_at
-        if not settled or _stat(ref) != self.stat:
+        status = _status(ref)
+        if not settled or status is None or _stat(status) != self.stat:
             return None
         return FileRecord(self.path, digest, self.stat)
 
@@ -155,7 +161,9 @@ class Reader:
         self._begun = threading.Event()
         self._scores: RunScores | None = None
         self._position = 0
-        self._folder = os.getcwdb()
+        self._folder = _working_folder()
+        self._change_times = ChangeTimes()
+        self._unnoticed = False
         self._block: list[Known | Skipped] = []
 
     def begin(self, scores: RunScores | None) -> None:
@@ -223,9 +231,14 @@ class Reader:
         now = time.time_ns()
         looked_up: list[_Local | None] = []
         for found in group:
-            status = _stat(found) if isinstance(found, ImageRef) and _is_local(found) else None
-            path = path_digest(found.path, self._folder) if status else b""
-            looked_up.append(_Local(path, status, now) if status else None)
+            local = None
+            if isinstance(found, ImageRef) and _is_local(found) and (status := _status(found)):
+                trusted = not self._job.verify and self._change_times.are_own(
+                    found.path, status.st_dev, follow_symlinks=found.follow_symlinks
+                )
+                path = path_digest(found.path, self._folder)
+                local = _Local(path, _stat(status), now, trusted)
+            looked_up.append(local)
         found_now = [local for local in looked_up if local]
         known = self._scores.by_path([local.path for local in found_now]) if found_now else {}
         for local in found_now:
@@ -243,6 +256,8 @@ class Reader:
     def _unchanged(self, ref: ImageRef, local: _Local | None) -> Known | None:
         known = local.known if local else None
         if local is None or known is None or known.outcome is None or known.stat != local.stat:
+            return None
+        if not local.trusted:
             return None
         outcome = known.outcome
         if not self._may_use(outcome, ref):
@@ -402,6 +417,8 @@ class Reader:
             outcome = None
         claim = self._contents.claim(digest, position, item.ref.display, reused=outcome is not None)
         changed = local is not None and local.known is not None and local.known.sha256 != digest
+        if changed and local and local.known and local.known.stat == local.stat:
+            self._say_unnoticed(item.ref)
         origin = Origin.NEW
         if changed:
             origin = Origin.CHANGED
@@ -422,6 +439,16 @@ class Reader:
                 item, sha256=digest, file=file, origin=origin, duplicate_of=claim.first
             ), None if item.error else data
         return Copy(item.ref, item.facts, digest, file, origin, claim.first), None
+
+    def _say_unnoticed(self, ref: ImageRef) -> None:
+        """Only the first is named: there may be as many as there are files."""
+        if not self._unnoticed:
+            self._unnoticed = True
+            log.warning(
+                "%s has another content than before, though its size and times are the same; it is "
+                "scored as it is now, and so is every other such file (origin: changed)",
+                printable(path_text(ref.display)),
+            )
 
 
 def _shown(ref: ImageRef) -> str:
@@ -471,12 +498,22 @@ def _is_prompt(source: Source) -> bool:
     return source.countable or (bool(source.files) and all(map(os.path.isfile, source.files)))
 
 
-def _stat(ref: ImageRef) -> FileStat | None:
+def _status(ref: ImageRef) -> os.stat_result | None:
     """None for what is not there or no regular file: reading it says why."""
     try:
         status = os.stat(ref.path, follow_symlinks=ref.follow_symlinks)
     except (OSError, ValueError):
         return None
-    if not stat.S_ISREG(status.st_mode) or not status.st_size:
-        return None
+    return status if stat.S_ISREG(status.st_mode) and status.st_size else None
+
+
+def _stat(status: os.stat_result) -> FileStat:
     return FileStat(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _working_folder() -> bytes:
+    """Empty where it is gone: then there are no files of relative paths either."""
+    try:
+        return os.getcwdb()
+    except OSError:
+        return b""

@@ -18,7 +18,7 @@ from moderate.policy.load import LoadedPolicy
 from moderate.report.summary import Summary, audit_facts, counts
 from moderate.results.open import to_stdout
 from moderate.results.remote import is_remote, shown_target
-from moderate.state.database import UnavailableError
+from moderate.state.database import MisplacedError, UnavailableError
 from moderate.state.ledger import ActiveRun, Ledger, RunRecord, RunStatus
 from moderate.state.scores import ScoreStore
 from moderate.text import one_line, printable
@@ -33,10 +33,11 @@ _EVERY = 1.0  # seconds between the counts of a run in progress
 class StateOptions:
     """Where the state is, and the command line for the ledger.
 
-    required: somebody named the folder, so a run without it is not what was asked for.
+    folder is None for a user without a home folder, who named no other. required: somebody named
+    the folder, so that a name which can be no folder's is a mistake.
     """
 
-    folder: Path
+    folder: Path | None
     required: bool = False
     command: Sequence[str] = ()
 
@@ -51,26 +52,23 @@ class State:
 
 @contextmanager
 def open_state(options: StateOptions | None) -> Iterator[State | None]:
-    """The state of a folder; None where none is wanted, or the default one cannot be used.
+    """The state of a folder; None where none is wanted, or the folder cannot be used.
 
-    Raises StateError.
+    A disk that is full or cannot be written is worth a warning, not the run: its rows are right
+    without a state. Raises StateError where the folder was named and can be none, and where a newer
+    version of this program wrote it.
     """
     state = None
     if options is not None:
         try:
-            scores = ScoreStore.open(options.folder)
-            try:
-                state = State(scores, Ledger(options.folder))
-                keep_out_of(options.folder)
-            except BaseException:
-                scores.close()
-                raise
+            state = _opened(options.folder)
         except UnavailableError as error:
-            if options.required:
+            if options.required and isinstance(error, MisplacedError):
                 raise StateError(f"--state: {one_line(str(error))}") from error
             log.warning(
-                "the state cannot be used (%s); going on without: use --state DIR or --no-state",
-                error,
+                "the state cannot be used (%s); going on without, so that this run cannot be "
+                "resumed; use --state DIR or --no-state",
+                one_line(str(error), 400),
             )
     try:
         yield state
@@ -78,6 +76,24 @@ def open_state(options: StateOptions | None) -> Iterator[State | None]:
         if state:
             state.scores.close()
             state.ledger.close()
+
+
+def _opened(folder: Path | None) -> State:
+    """Raises UnavailableError and StateError."""
+    if folder is None:
+        raise UnavailableError("there is no home folder to keep it in")
+    scores = ScoreStore.open(folder)
+    try:
+        ledger = Ledger(folder)
+        try:
+            keep_out_of(folder)
+        except OSError as error:
+            ledger.close()
+            raise UnavailableError(f"{printable(str(folder))}: {error.strerror}") from error
+        return State(scores, ledger)
+    except BaseException:
+        scores.close()
+        raise
 
 
 class Recorder:
@@ -148,7 +164,14 @@ class Recorder:
 
 def target_key(target: str) -> str:
     """A target as the ledger knows it: an absolute path, or a URI without credentials."""
-    return shown_target(target) if is_remote(target) else os.path.abspath(target)
+    return shown_target(target) if is_remote(target) else _absolute(target)
+
+
+def _absolute(name: str) -> str:
+    try:
+        return os.path.abspath(name)
+    except OSError:  # the working directory is gone
+        return name
 
 
 def begin(
@@ -170,7 +193,7 @@ def begin(
             command=command,
             started=started,
             version=__version__,
-            inputs=[os.path.abspath(name) if os.path.lexists(name) else name for name in inputs],
+            inputs=[_absolute(name) if os.path.lexists(name) else name for name in inputs],
             targets=[target_key(target) for target in targets if not to_stdout(target)],
             status=RunStatus.QUEUED if queued else RunStatus.RUNNING,
         ),

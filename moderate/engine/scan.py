@@ -101,6 +101,7 @@ class ScanOptions:
     state: StateOptions | None = None
     rescore: bool = False
     retry_errors: bool = False
+    verify: bool = False
     lock: str | None = None
     lock_wait: float | None = None
 
@@ -153,6 +154,7 @@ def plan(options: ScanOptions) -> Plan:
         max_rows=options.limit,
         rescore=options.rescore,
         retry_errors=options.retry_errors,
+        verify=options.verify,
         video=options.video,
     )
     if reading.keep and not job.columns:

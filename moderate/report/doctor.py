@@ -116,9 +116,12 @@ def sandbox_finding(probed: Probed) -> Finding:
     return Finding("sandbox", value, problem=bool(faults))
 
 
-def _disk(state: Path) -> Iterator[Finding]:
+def _disk(state: Path | None) -> Iterator[Finding]:
     yield _folder("weights in", user_weights())
-    yield _folder("state in", state)
+    if state is None:
+        yield Finding("state in", "no home folder: use --state DIR", problem=True)
+    else:
+        yield _folder("state in", state)
 
 
 def _folder(label: str, folder: Path) -> Finding:

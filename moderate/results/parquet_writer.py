@@ -100,12 +100,27 @@ class ParquetResultWriter(ResultWriter):
         try:
             schema = self._writer.schema
             columns = zip(*self._rows, strict=True)
-            arrays = [
-                pa.array(cells, each.type) for cells, each in zip(columns, schema, strict=True)
-            ]
+            arrays = [_array(cells, each.type) for cells, each in zip(columns, schema, strict=True)]
             self._writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
         except OSError as error:
             raise output_error(self._target, error) from error
         except pa.ArrowException as error:
             raise OutputError(f"cannot write {shown_target(self._target)}: {error}") from error
         self._rows.clear()
+
+
+def _array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """The cells of a column; one that its type cannot hold is null and costs no other its place."""
+    try:
+        return pa.array(cells, kind)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        return pa.concat_arrays([_one(cell, kind) for cell in cells])
+
+
+def _one(cell: Any, kind: pa.DataType) -> pa.Array:
+    if isinstance(cell, str):  # half a surrogate pair, as CSV and JSONL have it
+        cell = cell.encode("utf-8", "backslashreplace").decode()
+    try:
+        return pa.array([cell], kind)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        return pa.nulls(1, kind)

@@ -19,7 +19,8 @@ _SCHEMA = """CREATE TABLE contents (
     sha256 BLOB PRIMARY KEY, position INTEGER NOT NULL, path BLOB NOT NULL, reused INTEGER NOT NULL,
     outcome BLOB
 ) WITHOUT ROWID"""
-_CACHE_KIB = 32 * 1024
+_CACHE_KIB = 8 * 1024
+"""What of it is kept in memory. A larger cache is hardly faster: digests come in no order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,9 @@ class Contents:
         self._connection.execute("PRAGMA synchronous = OFF")
         self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._connection.execute(_SCHEMA)
+        # One transaction, which is never committed: nobody else reads it, and it goes with the run.
+        # Each commit would go through all changed pages of the cache, once per image.
+        self._connection.execute("BEGIN")
         self.out_of_order = False
         """Whether a row was examined after a later one of the same content: then ask `first`."""
 
@@ -107,12 +111,10 @@ class Contents:
 
     def _insert(self, rows: Sequence[tuple[bytes, int, bytes, bool]]) -> int:
         before = self._connection.total_changes
-        self._connection.execute("BEGIN")
         self._connection.executemany(
             "INSERT OR IGNORE INTO contents (sha256, position, path, reused) VALUES (?, ?, ?, ?)",
             rows,
         )
-        self._connection.execute("COMMIT")
         return self._connection.total_changes - before
 
     def _get(self, sha256: bytes) -> tuple[int, bytes, bool] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sqlite3
@@ -17,6 +18,7 @@ from filelock import FileLock
 from platformdirs import user_state_path
 
 from moderate.errors import StateError
+from moderate.state.filesystems import FileSystem, file_system
 from moderate.text import printable
 
 log = logging.getLogger(__name__)
@@ -29,27 +31,50 @@ _WAL_PAGES = 16_384  # 64 MB
 _APPLICATION_ID = 0x4D4F4452  # "MODR": what `file` and a careful reader find in the header
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+# What it says where it gets no shared memory; also for other reasons, which then show again.
+_NO_SHARED_MEMORY = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL}
+# What SQLite says of its own statements on tables that are not those of the schema.
+_OTHER_TABLES = (
+    *("no such table", "no such column", "has no column named", "values were supplied"),
+    "unsupported file format",
+)
+# The folder's name is wrong, or it is not for this user; anything else is the system's trouble.
+_MISPLACED = {
+    *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.EACCES, errno.EPERM, errno.EINVAL),
+}
 
 
 class UnavailableError(Exception):
     """The file cannot be read or written for now or for good (disk full, read-only, no folder)."""
 
 
+class MisplacedError(UnavailableError):
+    """There can be no such file: its folder is none, or belongs to somebody else."""
+
+
 class BusyError(UnavailableError):
     """Another process is writing: worth another attempt."""
 
 
-def default_folder() -> Path:
-    """Where the state is kept where nobody says otherwise."""
-    return user_state_path("moderate")
+def default_folder() -> Path | None:
+    """Where the state is kept where nobody says otherwise; None for a user without a home."""
+    try:
+        folder = user_state_path("moderate")
+    except RuntimeError:  # neither HOME nor an entry in the password database
+        return None
+    # Some versions of platformdirs give `~` back instead, which would be a folder of that name.
+    return folder if folder.is_absolute() else None
 
 
 class Database:
-    """A SQLite file in WAL mode, used by the threads of this process one at a time.
+    """A SQLite file, used by the threads of this process one at a time.
 
-    `migrations` are scripts, one for each version of the schema; those that a file lacks are run
-    when it is opened. A file that turns out to be broken, at opening or later, is put aside with
-    a warning and replaced by an empty one. Other users of the machine cannot read it.
+    It is in WAL mode, which needs memory that all its users share: on a file system of several
+    machines, or without such memory, it has a rollback journal. `migrations` are scripts, one for
+    each version of the schema; those that a file lacks are run when it is opened. A file that turns
+    out to be broken, at opening or later, is put aside with a warning and replaced by an empty one.
+    Other users of the machine cannot read it.
 
     Raises UnavailableError where the file cannot be used, StateError where a newer version of
     this program wrote it.
@@ -61,6 +86,7 @@ class Database:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
+        self._on: FileSystem | None = None
         with self._lock:
             self._open()
 
@@ -99,13 +125,13 @@ class Database:
                 return work(self._connected())
             except sqlite3.DatabaseError as error:
                 if not _is_broken(error):
-                    raise _unavailable(self.path, error) from error
+                    raise self._unavailable(error) from error
                 self._put_aside()
             try:
                 self._open()
                 return work(self._connected())
             except sqlite3.DatabaseError as error:
-                raise _unavailable(self.path, error) from error
+                raise self._unavailable(error) from error
 
     def close(self) -> None:
         """Let go of the file; harmless when repeated."""
@@ -126,7 +152,7 @@ class Database:
                 connection.execute("VACUUM")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             except sqlite3.DatabaseError as error:
-                raise _unavailable(self.path, error) from error
+                raise self._unavailable(error) from error
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -140,15 +166,18 @@ class Database:
         except sqlite3.DatabaseError as error:
             self._close()
             if not _is_broken(error):
-                raise _unavailable(self.path, error) from error
+                raise self._unavailable(error) from error
             self._put_aside()
             try:
                 self._connect()
             except sqlite3.DatabaseError as again:
                 self._close()
-                raise _unavailable(self.path, again) from again
-        except OSError as error:
-            raise UnavailableError(f"{printable(str(self.path))}: {error.strerror}") from error
+                raise self._unavailable(again) from again
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            misplaced = not isinstance(error, OSError) or error.errno in _MISPLACED
+            kind = MisplacedError if misplaced else UnavailableError
+            raise kind(f"{printable(str(self.path))}: {reason}") from error
         except BaseException:
             self._close()
             raise
@@ -170,16 +199,10 @@ class Database:
         # SQLite would let the umask decide who may read it; the files beside it get the same mode.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._inode = self.path.stat().st_ino
-        self._connection = connection = sqlite3.connect(
-            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            connection.execute("PRAGMA journal_mode = WAL")
-        # Commits survive the death of the process; those of the last moments, not a power loss.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        # Each checkpoint waits for the disk: rather few large ones.
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-        connection.execute(f"PRAGMA journal_size_limit = {_WAL_PAGES * 4096}")
+        self._connection = connection = self._sqlite()
+        self._on = file_system(self.path)
+        if not (self._on.local and _uses_shared_memory(connection)):
+            self._connection = connection = self._connect_alone(connection)
         connection.execute("PRAGMA cache_size = -16384")
         connection.execute("PRAGMA temp_store = MEMORY")
         version = _version(connection)
@@ -194,6 +217,29 @@ class Database:
         if version < len(self._migrations):
             self._migrate(connection)
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+    def _sqlite(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        # A damaged text must not keep the rest from being read.
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")
+        return connection
+
+    def _connect_alone(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """A connection to the same file with a rollback journal, for want of shared memory.
+
+        Closes `connection`, which may have got halfway into WAL mode.
+        """
+        connection.close()
+        connection = self._sqlite()
+        # The lock held alone, SQLite needs no shared memory even for a file that is in WAL mode.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA locking_mode = NORMAL")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # lets go of the lock
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
@@ -219,12 +265,14 @@ class Database:
                     return
                 stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
                 aside = f"{self.path}.corrupt-{stamp}"
-                for suffix in ("-wal", ""):
+                # A journal left behind would be rolled back into the file that comes next.
+                for suffix in ("-wal", "-journal", ""):
                     with contextlib.suppress(FileNotFoundError):
                         os.rename(f"{self.path}{suffix}", f"{aside}{suffix}")
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{self.path}-shm")
-        except (OSError, TimeoutError) as error:
+        # NotImplementedError: a file system without locks.
+        except (OSError, TimeoutError, NotImplementedError) as error:
             raise UnavailableError(
                 f"{printable(str(self.path))} is damaged and cannot be put aside: {error}"
             ) from error
@@ -233,6 +281,13 @@ class Database:
             printable(str(self.path)),
             printable(os.path.basename(aside)),
         )
+
+    def _unavailable(self, error: sqlite3.DatabaseError) -> UnavailableError:
+        kind = BusyError if _code(error) & 0xFF in _BUSY else UnavailableError
+        reason = "the disk is full" if _is_full(self.path) else str(error)
+        if self._on and not self._on.local:
+            reason += f"; it lies on {self._on.name}, use --state DIR with a folder on a local disk"
+        return kind(f"{printable(str(self.path))}: {reason}")
 
     def _is_ours(self) -> bool:
         try:
@@ -267,13 +322,30 @@ def _code(error: sqlite3.DatabaseError) -> int:
 def _is_broken(error: sqlite3.DatabaseError) -> bool:
     if isinstance(error, _ForeignError) or _code(error) & 0xFF in _BROKEN:
         return True
-    return any(sign in str(error) for sign in ("no such table", "unsupported file format"))
+    return any(sign in str(error) for sign in _OTHER_TABLES)
 
 
-def _unavailable(path: Path, error: sqlite3.DatabaseError) -> UnavailableError:
-    kind = BusyError if _code(error) & 0xFF in _BUSY else UnavailableError
-    said = "the disk is full" if _is_full(path) else str(error)
-    return kind(f"{printable(str(path))}: {said}")
+def _uses_shared_memory(connection: sqlite3.Connection) -> bool:
+    """Put the file into WAL mode; False where the system has no shared memory for that.
+
+    Raises sqlite3.DatabaseError for what another journal would not help.
+    """
+    try:
+        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != ("wal",):
+                return False
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.DatabaseError as error:
+        if _code(error) & 0xFF not in _NO_SHARED_MEMORY:
+            raise
+        return False
+    # Commits survive the death of the process; those of the last moments, not a power loss.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    # Each checkpoint waits for the disk: rather few large ones.
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_PAGES * 4096}")
+    return True
 
 
 def _is_full(path: Path) -> bool:

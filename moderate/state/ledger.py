@@ -203,7 +203,7 @@ class Ledger:
                 "SELECT name, toml FROM policies WHERE sha256 = ?", (sha256,)
             ).fetchone()
         )
-        return (str(found[0]), str(found[1])) if found else None
+        return (found[0], found[1]) if found and all(isinstance(x, str) for x in found) else None
 
     def info(self) -> LedgerInfo:
         """How much is kept."""
@@ -213,7 +213,8 @@ class Ledger:
                 "SELECT count(*), total(ended IS NULL), min(started), max(started) FROM runs"
             ).fetchone()
         )
-        return LedgerInfo(runs, int(alive), oldest, newest, self._database.nbytes)
+        first, last = (time if isinstance(time, str) else None for time in (oldest, newest))
+        return LedgerInfo(runs, int(alive), first, last, self._database.nbytes)
 
     def prune(self, before: str) -> int:
         """Forget the runs that ended before this time; returns how many."""
@@ -243,7 +244,8 @@ class Ledger:
             connection.execute("DELETE FROM run_targets WHERE run NOT IN (SELECT id FROM runs)")
             connection.execute(
                 "DELETE FROM policies WHERE NOT EXISTS "
-                "(SELECT 1 FROM runs WHERE json_extract(facts, '$.policy_sha256') = sha256)"
+                "(SELECT 1 FROM runs WHERE CASE WHEN json_valid(facts) THEN "
+                "json_extract(facts, '$.policy_sha256') END = sha256)"
             )
             return gone
 
@@ -257,7 +259,13 @@ class Ledger:
             names = [column[0] for column in found.description]
             return [dict(zip(names, row, strict=True)) for row in found]
 
-        records = [_record(row) for row in self._database.read(work)]
+        rows = self._database.read(work)
+        records = [record for record in map(_record, rows) if record]
+        if len(records) < len(rows):
+            log.warning(
+                "%d records of runs are left out: they are damaged, or a newer version wrote them",
+                len(rows) - len(records),
+            )
         return [_died(record) if record.id in dead else record for record in records]
 
     def _write_down_the_dead(self) -> set[str]:
@@ -267,7 +275,11 @@ class Ledger:
                 "SELECT id FROM runs WHERE ended IS NULL"
             ).fetchall()
         )
-        dead = [run_id for (run_id,) in not_ended if not liveness.is_alive(self._folder, run_id)]
+        dead = [
+            run_id
+            for (run_id,) in not_ended
+            if not (isinstance(run_id, str) and liveness.is_alive(self._folder, run_id))
+        ]
         if not dead:
             return set()
 
@@ -417,11 +429,26 @@ def _stored(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, dict | tuple) else value
 
 
-def _record(row: dict[str, Any]) -> RunRecord:
-    lists = {name: tuple(json.loads(row[name])) for name in ("command", "inputs", "targets")}
-    objects = {name: json.loads(row[name]) for name in ("facts", "outputs", "counts")}
-    status = RunStatus(row["status"])
-    return RunRecord(**row | lists | objects | {"status": status, "died": bool(row["died"])})
+def _record(row: dict[str, Any]) -> RunRecord | None:
+    """The record as it is kept; None for what this version cannot have kept so."""
+    try:
+        lists = {name: tuple(json.loads(row[name])) for name in ("command", "inputs", "targets")}
+        objects = {name: json.loads(row[name]) for name in ("facts", "outputs", "counts")}
+        texts = [row[name] for name in ("id", "started", "updated", "host", "version")]
+        texts += [row[name] for name in ("message", "ended", "user") if row[name] is not None]
+        texts += [text for found in lists.values() for text in found]
+        texts += [text for name in ("facts", "outputs") for text in objects[name].values()]
+        if not all(isinstance(text, str) for text in texts):
+            return None
+        if not isinstance(objects["counts"], dict) or not isinstance(row["pid"], int):
+            return None
+        for moment in (row["started"], row["updated"], row["ended"] or row["updated"]):
+            if datetime.fromisoformat(moment).tzinfo is None:
+                return None
+        status = RunStatus(row["status"])
+        return RunRecord(**row | lists | objects | {"status": status, "died": bool(row["died"])})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
 
 
 def _died(record: RunRecord) -> RunRecord:

@@ -72,7 +72,7 @@ def _look(path: Path, *, remove: bool) -> bool:
     """Whether somebody holds this lock; if nobody does, it is removed on request."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # ValueError: a NUL in an id that is none
         return False
     except OSError:
         return True
@@ -80,7 +80,9 @@ def _look(path: Path, *, remove: bool) -> bool:
         # Shared, so that two who look at once do not take each other for the run.
         if not _lock(descriptor, fcntl.LOCK_SH):
             return True
-        if remove:  # while it is locked: a run that is about to take it sees that it is gone
+        # Alone with it, and only where it still is: the name may be that of a new run by now. A run
+        # that is about to take it sees that it is gone.
+        if remove and _lock(descriptor, fcntl.LOCK_EX) and _is_at(descriptor, path):
             with contextlib.suppress(OSError):
                 os.unlink(path)
         return False

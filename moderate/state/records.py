@@ -23,8 +23,13 @@ from moderate.types import (
     Warn,
 )
 
-_OUTCOME = struct.Struct("<I5fqiii")  # checksum, scores (NaN: none), bytes, width, height, frames
+# Every number of an image is one that a header claims or a decoder reports: 64 bits for each, as in
+# the results. The layout is part of the checksum, so that a version of this program that knows
+# another one takes the record for unknown, and the image is scored again.
+_LAYOUT = b"2"
+_OUTCOME = struct.Struct("<I5f4q")  # checksum, scores (NaN: none), bytes, width, height, frames
 _STAT = struct.Struct("<Iqqq")  # checksum, size, mtime, ctime
+_INT64 = range(-(1 << 63), 1 << 63)
 _SEPARATOR = "\x1f"  # in no code, format or suffix; the message comes last and may hold anything
 _WARNINGS = {warning.value: warning for warning in Warn}
 
@@ -69,17 +74,24 @@ def pack_outcome(sha256: bytes, scope: bytes, outcome: Outcome) -> bytes:
         _number(facts.frames),
     )
     tail = packed[4:] + _SEPARATOR.join(text).encode("utf-8", "surrogatepass")
-    return crc32(tail, crc32(sha256 + scope)).to_bytes(4, "little") + tail
+    return crc32(tail, crc32(_LAYOUT + sha256 + scope)).to_bytes(4, "little") + tail
 
 
-def unpack_outcome(sha256: bytes, scope: bytes, payload: bytes) -> Outcome | None:
-    """The outcome that was packed for this content and scope; None where a bit is not as it was."""
-    if len(payload) < _OUTCOME.size:
+def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | None:
+    """The outcome that was packed for this content and scope.
+
+    None where a bit is not as it was, and for what this version does not know: another layout, an
+    error code or a warning of a newer version.
+    """
+    if not isinstance(payload, bytes) or len(payload) < _OUTCOME.size:
         return None
     checksum, a, b, c, d, e, size, width, height, frames = _OUTCOME.unpack_from(payload)
-    if checksum != crc32(payload[4:], crc32(sha256 + scope)):
+    if checksum != crc32(payload[4:], crc32(_LAYOUT + sha256 + scope)):
         return None
-    kind, warnings, error = _unpack_text(payload[_OUTCOME.size :])
+    text = _unpack_text(payload[_OUTCOME.size :])
+    if text is None:
+        return None
+    kind, warnings, error = text
     facts = ImageFacts(
         None if width < 0 else width,
         None if height < 0 else height,
@@ -91,7 +103,7 @@ def unpack_outcome(sha256: bytes, scope: bytes, payload: bytes) -> Outcome | Non
     )
     if error:
         claim, code, message = error
-        return Outcome(facts, ImageError(ErrorCode(code), message), claim)
+        return Outcome(facts, ImageError(code, message), claim)
     scores: dict[Category, float | None] = dict(zip(CATEGORIES, (a, b, c, d, e), strict=True))
     if math.isnan(a + b + c + d + e):
         scores = {name: None if score != score else score for name, score in scores.items()}
@@ -99,21 +111,37 @@ def unpack_outcome(sha256: bytes, scope: bytes, payload: bytes) -> Outcome | Non
 
 
 @lru_cache(maxsize=64)  # most say the same
-def _unpack_text(data: bytes) -> tuple[str | None, tuple[Warn, ...], tuple[str, str, str] | None]:
-    """Format, warnings, and of an error the claim, code and message."""
-    kind, warnings, *error = data.decode("utf-8", "surrogatepass").split(_SEPARATOR, 4)
-    named = tuple(_WARNINGS[name] for name in warnings.split(",")) if warnings else ()
-    return kind or None, named, (error[0], error[1], error[2]) if error else None
+def _unpack_text(
+    data: bytes,
+) -> tuple[str | None, tuple[Warn, ...], tuple[str, ErrorCode, str] | None] | None:
+    """Format, warnings, and of an error the claim, code and message; None for unknown words."""
+    try:
+        kind, warnings, *error = data.decode("utf-8", "surrogatepass").split(_SEPARATOR, 4)
+        named = tuple(_WARNINGS[name] for name in warnings.split(",")) if warnings else ()
+        if not error:
+            return kind or None, named, None
+        claim, code, message = error
+        return kind or None, named, (claim, ErrorCode(code), message)
+    except (ValueError, KeyError):
+        return None
 
 
-def pack_stat(path: bytes, sha256: bytes, stat: FileStat) -> bytes:
-    """The bytes that say: the file of this path digest had this content at that time."""
+def pack_stat(path: bytes, sha256: bytes, stat: FileStat) -> bytes | None:
+    """The bytes that say: the file of this path digest had this content at that time.
+
+    None where a number is too large for them, such as a time after the year 2262: a file of which
+    that is so is read in every run.
+    """
+    if not all(number in _INT64 for number in stat):
+        return None
     tail = _STAT.pack(0, stat.size, stat.mtime_ns, stat.ctime_ns)[4:]
     return crc32(tail, crc32(path + sha256)).to_bytes(4, "little") + tail
 
 
-def unpack_stat(path: bytes, sha256: bytes, packed: bytes) -> FileStat | None:
+def unpack_stat(path: bytes, sha256: object, packed: object) -> FileStat | None:
     """The same, read back; None where a bit is not as it was."""
+    if not isinstance(sha256, bytes) or not isinstance(packed, bytes):
+        return None
     if len(packed) != _STAT.size:
         return None
     checksum, size, mtime_ns, ctime_ns = _STAT.unpack(packed)

@@ -150,10 +150,7 @@ class ScoreStore:
         """How the scores under this scope were made last, None where none ever were."""
         query = "SELECT facts FROM scopes WHERE id = ?"
         row = self._database.read(lambda connection: connection.execute(query, (scope,)).fetchone())
-        if not row or row[0] is None:
-            return None
-        found = json.loads(row[0])
-        return ScopeFacts(tuple(found["sandbox"]), str(found["backend"]))
+        return _scope_facts(row[0]) if row else None
 
     def set_facts(self, scope: int, facts: ScopeFacts) -> None:
         """Say how they are made from now on."""
@@ -182,7 +179,9 @@ class ScoreStore:
             outcome = None
             if payload is not None:
                 outcome = unpack_outcome(digest, _scope(scope, ids, scopes), payload)
-            stale = used < today or (outcome is not None and outcome_used < today)
+            stale = _is_before(used, today) or (
+                outcome is not None and _is_before(outcome_used, today)
+            )
             before = found.get(path)
             # Where there are scores and an error of other days, the scores are the better answer.
             if before and before.outcome and not isinstance(before.outcome.result, ImageError):
@@ -218,7 +217,8 @@ class ScoreStore:
             scope = scopes.errors if error else scopes.scores
             payload = pack_outcome(digest, scope, outcome)
             rows.append((digest, ids[error], today, error, payload))
-        entries = [(f.path, f.sha256, today, pack_stat(f.path, f.sha256, f.stat)) for f in files]
+        packed = [(file, pack_stat(file.path, file.sha256, file.stat)) for file in files]
+        entries = [(f.path, f.sha256, today, stat) for f, stat in packed if stat is not None]
 
         def work(connection: sqlite3.Connection) -> None:
             if rows:
@@ -239,26 +239,17 @@ class ScoreStore:
         """How much is kept."""
 
         def work(connection: sqlite3.Connection) -> ScoresInfo:
-            def one(query: str) -> tuple[int, ...]:
+            def one(query: str) -> tuple[Any, ...]:
                 return tuple(connection.execute(query).fetchone())
 
             outcomes, images, errors, oldest, newest, scorers = one(
-                "SELECT count(*), count(DISTINCT sha256), total(is_error), min(used), max(used), "
-                "count(DISTINCT scope) FROM outcomes"
+                "SELECT count(*), count(DISTINCT sha256), total(is_error = 1), min(used), "
+                "max(used), count(DISTINCT scope) FROM outcomes"
             )
             (files,) = one("SELECT count(*) FROM files")
             size = self._database.nbytes
-            days = [day and datetime.date.fromordinal(day).isoformat() for day in (oldest, newest)]
-            return ScoresInfo(
-                images,
-                outcomes,
-                int(errors),
-                files,
-                scorers,
-                days[0] or None,
-                days[1] or None,
-                size,
-            )
+            days = (_iso_day(oldest), _iso_day(newest))
+            return ScoresInfo(images, outcomes, int(errors), files, scorers, *days, size)
 
         return self._database.read(work)
 
@@ -282,6 +273,7 @@ class ScoreStore:
         def work(connection: sqlite3.Connection) -> int:
             gone = connection.execute("DELETE FROM outcomes").rowcount
             connection.execute("DELETE FROM files")
+            connection.execute("DELETE FROM scopes")
             return gone
 
         return self._database.write(work)
@@ -464,6 +456,32 @@ def path_digest(path: bytes, folder: bytes) -> bytes:
 
 def _scope(number: int, ids: tuple[int, int], scopes: Scopes) -> bytes:
     return scopes.scores if number == ids[0] else scopes.errors
+
+
+def _scope_facts(text: object) -> ScopeFacts | None:
+    """The facts as they are kept; None where nobody can have kept them so."""
+    try:
+        found = json.loads(text) if isinstance(text, str) else None
+        sandbox, backend = (found["sandbox"], found["backend"]) if found else (None, None)
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return None
+    if not isinstance(sandbox, list) or not isinstance(backend, str):
+        return None
+    if not all(isinstance(name, str) for name in sandbox):
+        return None
+    return ScopeFacts(tuple(sandbox), backend)
+
+
+def _is_before(day: object, today: int) -> bool:
+    """Whether a day of last use is past; what is no day is to be written anew, too."""
+    return not isinstance(day, int) or day < today
+
+
+def _iso_day(day: object) -> str | None:
+    try:
+        return datetime.date.fromordinal(day).isoformat() if isinstance(day, int) else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _today() -> int:

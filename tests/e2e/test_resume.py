@@ -402,6 +402,38 @@ class TestFullDisk:
         check_it_completes(place, large)
         assert check_it_completes(place, large)["new"] == 0
 
+    @pytest.mark.parametrize("trouble", ["full", "read-only", "full later", "read-only later"])
+    def test_under_the_state_before_anything_is_kept(
+        self,
+        small: Undisturbed,
+        tmp_path: Path,
+        make_disk: Callable[[int], Disk],
+        trouble: str,
+    ) -> None:
+        """Named or not: one warning, and the rows of a run without a state."""
+        place = small.place(tmp_path / "run")
+        disk = make_disk(0 if trouble == "full" else 64 * 1024 * 1024)
+        place.state.symlink_to(tmp_path / "disk")
+        if "later" in trouble:  # what is there already is of no use, and stays as it is
+            assert place.run(place.scan()).returncode == 0
+            assert_same(place, small.written)
+        if trouble == "full later":
+            with contextlib.suppress(OSError), (tmp_path / "disk" / "fill").open("wb") as file:
+                while True:
+                    file.write(bytes(4096))
+                    file.flush()
+        elif trouble.startswith("read-only"):
+            disk.let_read_only()
+        done = place.run(place.scan())
+        assert (done.returncode, done.stdout) == (0, ""), done
+        if trouble != "full later":  # where scores can be read, if not written
+            (line,) = done.stderr.splitlines()
+            assert line.startswith("moderate: the state cannot be used"), line
+            assert "going on without" in line
+            assert trouble.split()[0].replace("read-only", "Read-only") in line
+        assert 1 <= len(done.stderr.splitlines()) <= 2, done.stderr
+        assert_same(place, small.written)
+
     def test_under_the_state_that_nobody_named(
         self, small: Undisturbed, tmp_path: Path, make_disk: Callable[[int], Disk]
     ) -> None:

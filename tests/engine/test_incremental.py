@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -10,14 +11,18 @@ import shlex
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import tarfile
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
+import passthrough
+import pyarrow.parquet as pq
 import pytest
 from bundles import make_bundle
 from http_servers import Farm, Request, Server, answer, plain
@@ -30,7 +35,8 @@ from moderate.errors import DeviceError
 from moderate.fetch import fetcher
 from moderate.results.text_writers import metadata_path
 from moderate.state.database import UnavailableError
-from moderate.state.scores import ScoreStore
+from moderate.state.records import FileStat, pack_stat
+from moderate.state.scores import ScoreStore, path_digest
 from moderate.stopping import Stopped
 
 Captured = pytest.CaptureFixture[str]
@@ -154,6 +160,153 @@ def test_a_change_that_keeps_size_and_mtime_is_noticed(tmp_path: Path, bundle: P
     assert origins() == (0, 1, 0, 0)
     assert second[0]["sha256"] != first[0]["sha256"]
     assert second[0]["nudity"] != first[0]["nudity"]
+
+
+def swap(file: Path, seed: int) -> None:
+    """Another content under the same size and mtime."""
+    before = file.stat()
+    file.write_bytes(encode(scene((64, 64), seed=seed), "BMP"))
+    os.utime(file, ns=(before.st_mtime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+
+
+@pytest.fixture
+def bitmaps(tmp_path: Path) -> Path:
+    """Three bitmaps of the same size and time."""
+    made = tmp_path / "bitmaps"
+    made.mkdir()
+    for number in range(3):
+        (made / f"{number}.bmp").write_bytes(encode(scene((64, 64), seed=number), "BMP"))
+        os.utime(made / f"{number}.bmp", ns=(10**18, 10**18))
+    return made
+
+
+@pytest.mark.skipif(not passthrough.can_mount(), reason="no FUSE for this user")
+def test_where_ctime_is_mtime_a_swapped_image_does_not_keep_its_decision(
+    bitmaps: Path, bundle: Path, tmp_path: Path, decoded: list[bytes], capsys: Captured
+) -> None:
+    """A real file system without a time of change of its own, as FAT and many kinds of FUSE are."""
+    point = tmp_path / "point"
+    with passthrough.passthrough(bitmaps, point):
+        assert (point / "1.bmp").stat().st_ctime_ns == 10**18
+        first = scan(point, bundle=bundle)
+        assert scan(point, bundle=bundle) == first
+        assert origins() == (0, 0, 3, 0)
+        assert len(decoded) == 3, "what is read again is not scored again"
+        known = (point / "1.bmp").stat()
+        swap(bitmaps / "1.bmp", seed=77)
+        now = (point / "1.bmp").stat()
+        assert (now.st_size, now.st_mtime_ns, now.st_ctime_ns) == (
+            *(known.st_size, known.st_mtime_ns, known.st_ctime_ns),
+        )
+        second = scan(point, bundle=bundle)
+    assert origins() == (0, 1, 2, 0)
+    assert decoded[3:] == [os.fsencode(point / "1.bmp")]
+    assert second[1]["sha256"] == hashlib.sha256((bitmaps / "1.bmp").read_bytes()).hexdigest()
+    assert second[1]["nudity"] != first[1]["nudity"]
+    assert [second[0], second[2]] == [first[0], first[2]]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "1.bmp has another content than before, though its size and times" in line
+
+
+def test_verify_reads_every_file_and_scores_what_is_new_alone(
+    bitmaps: Path, bundle: Path, decoded: list[bytes], capsys: Captured
+) -> None:
+    """For whoever can change a file unseen: here its entry of the index says what it says now."""
+    first = scan(bitmaps, "--state", "state", bundle=bundle)
+    time.sleep(0.1)
+    assert scan(bitmaps, "--state", "state", "--verify", bundle=bundle) == first
+    assert origins() == (0, 0, 3, 0)
+    assert len(decoded) == 3
+    swap(bitmaps / "2.bmp", seed=78)
+    remember(Path("state"), bitmaps / "2.bmp", first[2]["sha256"])
+    assert scan(bitmaps, "--state", "state", bundle=bundle) == first, "it is taken for unchanged"
+    assert capsys.readouterr().err == ""
+    rows = scan(bitmaps, "--state", "state", "--verify", bundle=bundle)
+    assert origins() == (0, 1, 2, 0)
+    assert len(decoded) == 4
+    assert rows[2]["sha256"] != first[2]["sha256"]
+    assert "2.bmp has another content than before" in capsys.readouterr().err
+    assert scan(bitmaps, "--state", "state", bundle=bundle) == rows
+    assert capsys.readouterr().err == ""
+
+
+def remember(state: Path, file: Path, sha256: str) -> None:
+    """Have the state take the file, as it is now, for one of this content."""
+    status = file.stat()
+    stat = FileStat(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    path = path_digest(os.fsencode(file), os.getcwdb())
+    packed = pack_stat(path, bytes.fromhex(sha256), stat)
+    with contextlib.closing(sqlite3.connect(state / "scores.sqlite3")) as connection, connection:
+        changed = connection.execute(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, 700000, ?)",
+            (path, bytes.fromhex(sha256), packed),
+        )
+        assert changed.rowcount == 1
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG file whose header claims these sides."""
+    header = b"IHDR" + struct.pack(">II5B", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk + encode(scene((8, 8)), "PNG")[33:]
+
+
+def bmp(width: int, height: int) -> bytes:
+    """A BMP file whose header claims these sides (32 bits with a sign)."""
+    made = bytearray(encode(scene((8, 8)), "BMP"))
+    made[18:26] = struct.pack("<ii", width, height)
+    return bytes(made)
+
+
+@pytest.mark.parametrize("state", ["--state=state", "--no-state"])
+def test_a_number_that_a_file_claims_costs_its_own_image_only(
+    folder: Path, bundle: Path, state: str
+) -> None:
+    rows = scan(folder, state, bundle=bundle)
+    claims = {
+        "a.png": png(2**31, 1), "b.png": png(2**32 - 1, 2**32 - 1), "c.png": png(1, 2**31),
+        "d.bmp": bmp(2**31 - 1, 1), "e.bmp": bmp(1, -(2**31)), "f.bmp": bmp(-(2**31), -(2**31)),
+        "g.bmp": bmp(8, -8),
+    }  # fmt: skip
+    for name, data in claims.items():
+        (folder / name).write_bytes(data)
+    for number, moment in enumerate((16_725_225_600, -10_000_000_000, 2**62)):
+        try:  # as `tar xf` restores it; how far it goes is the file system's to say
+            os.utime(folder / f"{number}.png", (moment, moment))
+        except OverflowError:
+            os.utime(folder / f"{number}.png", (2**33, 2**33))
+    time.sleep(0.1)
+    for _ in range(2):
+        again = scan(folder, state, f"--out={Path('rows.parquet').resolve()}", bundle=bundle)
+        assert [row for row in again if Path(row["path"]).name not in claims] == rows
+        odd = {Path(row["path"]).name: row for row in again if Path(row["path"]).name in claims}
+        assert odd.keys() == claims.keys()
+        assert all(row["status"] == "error" for name, row in odd.items() if name != "g.bmp")
+        assert odd["b.png"]["error_code"] == "too_many_pixels"
+        assert odd["b.png"]["width"] in (2**32 - 1, None)
+        assert pq.read_table("rows.parquet")["width"].to_pylist() == [row["width"] for row in again]
+
+
+def test_a_length_that_a_server_announces_costs_its_own_image_only(
+    tmp_path: Path, bundle: Path
+) -> None:
+    farm = Farm()
+    try:
+        picture = encode(scene((90, 60), seed=1), "PNG")
+        huge = [str(number) for number in (2**31, 2**63 - 1, 2**63, 2**64, 10**30)]
+        behaviours = {f"/{n}": plain(answer(picture, Content_Length=n), keep=False) for n in huge}
+        server = farm.start(Server({**behaviours, "/good": plain(answer(picture))}))
+        Path("urls.txt").write_text("".join(f"{server.url(f'/{n}')}\n" for n in [*huge, "good"]))
+        rows = scan(
+            *("urls.txt", "--allow-host", "127.0.0.1", "--url-timeout", "20"),
+            f"--out={Path('rows.parquet').resolve()}", bundle=bundle,
+        )  # fmt: skip
+    finally:
+        farm.close()
+    assert [row["status"] for row in rows] == [*["error"] * len(huge), "ok"]
+    assert pq.read_table("rows.parquet")["bytes"].to_pylist() == [row["bytes"] for row in rows]
+    assert all(row["bytes"] is None or row["bytes"] < 2**63 for row in rows)
 
 
 def test_a_file_as_young_as_the_clocks_tick_is_read_again(
@@ -372,11 +525,37 @@ def test_a_state_folder_that_cannot_be_used(
     assert capsys.readouterr().err == ""
 
 
+def test_a_user_without_a_home_has_no_state_unless_it_is_named(
+    folder: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moderate.state.database.user_state_path", no_home)
+    rows = scan(folder, bundle=bundle)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "there is no home folder to keep it in" in line
+    assert "use --state DIR or --no-state" in line
+    for arguments in (["--no-state"], ["--state", "state"], ["--state", "state"]):
+        assert scan(folder, *arguments, bundle=bundle) == rows
+        assert capsys.readouterr().err == ""
+    assert origins() == (0, 0, 10, 0)
+    for command in (["state", "info"], ["runs", "list"]):
+        assert run(command) == 2
+        assert "name the state's with --state DIR" in capsys.readouterr().err
+        assert run([*command, "--state", "state"]) == 0
+    capsys.readouterr()
+    assert run(["explain", "rows.jsonl", rows[0]["path"]]) == 0
+    assert "there is no home folder" in capsys.readouterr().out
+
+
+def no_home(*_: object) -> Path:
+    raise RuntimeError("could not determine the home directory")
+
+
 def test_without_state_nothing_is_left(
     folder: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
     scan(folder, "--no-state", bundle=bundle)
+    scan(folder, "--state", "elsewhere", bundle=bundle)
     assert not (tmp_path / "home").exists()
     scan(folder, "--state", "a", "--no-state", bundle=bundle, code=2)
 

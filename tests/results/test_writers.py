@@ -14,6 +14,7 @@ import resource
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -23,6 +24,7 @@ from moderate.errors import OutputError, UsageError
 from moderate.results.open import check_targets, open_writers
 from moderate.results.schema import COLUMNS
 from moderate.results.text_writers import CsvWriter, JsonlWriter
+from moderate.sources.interface import Column
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
@@ -107,6 +109,39 @@ def test_an_unscored_category_is_null_everywhere(tmp_path: Path) -> None:
     assert read_csv(in_csv)[0][name] == ""
     assert pq.read_table(in_parquet).to_pylist()[0][name] is None
     assert json.loads(in_jsonl.read_text())[name] is None
+
+
+@pytest.mark.parametrize("number", [-1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64, 10**30])
+def test_a_number_that_a_file_or_server_claims_ends_no_run(tmp_path: Path, number: int) -> None:
+    """A header's side of 2**31, a Content-Length of 2**63, a decoder's answer."""
+    claimed = dataclasses.replace(
+        error_row(), facts=ImageFacts(width=number, height=number, frames=number, bytes=number)
+    )
+    files = write(tmp_path, [row(b"a.jpg"), claimed, row(b"c.jpg")])
+    held = number if 0 <= number < 2**63 else None
+    table = pq.read_table(files[1])
+    for name in ("width", "height", "frames", "bytes"):
+        assert table[name][1].as_py() == held
+        assert read_csv(files[0])[1][name] == ("" if held is None else str(held))
+    assert [json.loads(line)["bytes"] for line in files[2].read_text().splitlines()] == [
+        *(123, held, 123)
+    ]
+    assert len(table) == 3
+
+
+def test_a_cell_that_its_column_cannot_hold_costs_no_other(tmp_path: Path) -> None:
+    odd = error_row("half of \ud83d")
+    with open_writers([str(tmp_path / "out.parquet")]) as (writer,):
+        columns = [Column("number", pa.int8()), Column("text", pa.string())]
+        writer.start(AUDIT, columns)
+        for number, text in ((1, "a"), (1000, "\udcff"), (None, None), (2, "b")):
+            ref = ImageRef(b"a.jpg", carried=(number, text))
+            writer.write(dataclasses.replace(odd, ref=ref))
+        writer.commit({"ended": "now"})
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table["number"].to_pylist() == [1, None, None, 2]
+    assert table["text"].to_pylist() == ["a", "\\udcff", None, "b"]
+    assert table["error_message"].to_pylist() == ["half of \\ud83d"] * 4
 
 
 def test_parquet_types_and_metadata(tmp_path: Path) -> None:

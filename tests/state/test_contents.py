@@ -67,3 +67,28 @@ def test_threads_agree_on_one_owner() -> None:
         thread.join()
     assert sorted(owned) == sorted(keys)
     assert all(contents.first(key, 5000) == b"0" for key in keys)
+
+
+def test_a_run_commits_nothing_however_many_images_it_has() -> None:
+    """A commit goes through all that is in the cache: one per image, and the rate falls."""
+    contents = Contents()
+    statements: list[str] = []
+    outside: list[str] = []
+
+    def traced(statement: str) -> None:
+        statements.append(statement)
+        if not contents._connection.in_transaction:
+            outside.append(statement)
+
+    contents._connection.set_trace_callback(traced)
+    outcome = Outcome(ImageFacts(), dict.fromkeys(CATEGORIES, 0.5))
+    for number in range(1000):
+        key = hashlib.sha256(b"%d" % number).digest()
+        assert contents.claim(key, number, b"./%d" % number).owner
+        contents.settle(key, outcome)
+        contents.claim_all([(key, number + 1, b"./again")])
+        assert contents.outcome(key) is not None
+    # A statement outside of a transaction is one of its own.
+    assert outside == []
+    assert len(statements) >= 4000
+    assert not any(word in text for text in statements for word in ("COMMIT", "BEGIN", "SAVEPOINT"))

@@ -12,10 +12,17 @@ import sys
 import threading
 from pathlib import Path
 
+import passthrough
 import pytest
 
 from moderate.errors import StateError
-from moderate.state.database import BusyError, Database, UnavailableError
+from moderate.state.database import (
+    BusyError,
+    Database,
+    MisplacedError,
+    UnavailableError,
+    default_folder,
+)
 
 ONE = "CREATE TABLE things (id INTEGER PRIMARY KEY, name BLOB)"
 TWO = "ALTER TABLE things ADD COLUMN size INTEGER; CREATE TABLE more (id INTEGER PRIMARY KEY)"
@@ -149,8 +156,132 @@ def test_a_database_of_another_program_is_put_aside(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UnavailableError, match="File exists"):
+    with pytest.raises(MisplacedError, match="File exists"):
         Database(tmp_path / "file" / "x.sqlite3", (ONE,))
+    with pytest.raises(MisplacedError, match="null"):
+        Database(tmp_path / "a\0b" / "x.sqlite3", (ONE,))
+    (tmp_path / "x.sqlite3").mkdir()
+    with pytest.raises(MisplacedError, match="Is a directory"):
+        Database(tmp_path / "x.sqlite3", (ONE,))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE things DROP COLUMN name",
+        "ALTER TABLE things RENAME COLUMN name TO other",
+        "DROP TABLE things",
+    ],
+)
+def test_tables_that_are_not_those_of_the_schema_are_put_aside(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "x.sqlite3"
+    database = Database(path, (ONE,))
+    fill(database, 3)
+    database.write(lambda c: c.execute(change))
+    assert count(database) == 0
+    fill(database, 2)
+    database.close()
+    assert count(Database(path, (ONE,))) == 2
+    assert len(aside(tmp_path)) == 1
+
+
+def test_a_damaged_text_does_not_keep_the_rest_from_being_read(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.sqlite3", (ONE,))
+    database.write(lambda c: c.execute("INSERT INTO things (name) VALUES (CAST(x'61ff' AS TEXT))"))
+    assert database.read(lambda c: c.execute("SELECT name FROM things").fetchall()) == [
+        ("a\ufffd",)
+    ]
+
+
+# Where memory cannot be shared
+
+
+# A kernel that refuses writable shared mappings of files, as 9p and some kinds of FUSE do.
+_WITHOUT_SHARED_MEMORY = """
+import errno, os, sys
+from pathlib import Path
+from moderate.decode import sandbox, seccomp
+from moderate.decode.seccomp import _op
+from moderate.state.database import Database
+
+number = seccomp._MMAP[seccomp._MACHINES[os.uname().machine][0]]
+allow = _op(seccomp._RETURN, seccomp._ALLOW)
+program = [_op(seccomp._LOAD, seccomp._NUMBER), _op(seccomp._IF_EQUAL, number, 1, 0), allow]
+for argument, mask, wanted in ((3, 0x2F, 0x01), (2, 0x02, 0x02)):  # MAP_SHARED, PROT_WRITE
+    program += [
+        _op(seccomp._LOAD, seccomp._FIRST_ARGUMENT + 8 * argument), _op(seccomp._AND, mask),
+        _op(seccomp._IF_EQUAL, wanted, 1, 0), allow,
+    ]
+program.append(_op(seccomp._RETURN, seccomp._ERRNO | errno.ENODEV))
+sandbox.decoder_filter = lambda machine, pid: b"".join(program)
+assert sandbox._prctl(38, 1) and sandbox._seccomp()
+
+database = Database(Path(sys.argv[1]), (sys.argv[2],))
+for _ in range(int(sys.argv[3])):
+    database.write(lambda c: c.execute("INSERT INTO things (name) VALUES ('x')"))
+print(*database.read(lambda c: c.execute("SELECT count(*) FROM things").fetchone()))
+print(*database.read(lambda c: c.execute("PRAGMA journal_mode").fetchone()))
+"""
+
+
+_WRITE_ONE = """
+import os, sys
+from pathlib import Path
+from moderate.state.database import Database
+database = Database(Path(sys.argv[1]), (sys.argv[2],))
+database.write(lambda c: c.execute("INSERT INTO things (name) VALUES ('x')"))
+os._exit(9)
+"""
+
+
+def test_without_shared_memory_there_is_a_rollback_journal(tmp_path: Path) -> None:
+    path = tmp_path / "x.sqlite3"
+
+    def there(number: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", _WITHOUT_SHARED_MEMORY, str(path), ONE, str(number)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    others = [there(20), there(20)]  # at once
+    for other in others:
+        said, _ = other.communicate(timeout=120)
+        assert (other.returncode, said.split()[1]) == (0, "delete")
+    # With such memory again, and back: what was in WAL mode can be read, and stays whole.
+    here = Database(path, (ONE,))
+    assert count(here) == 40
+    assert here.read(lambda c: c.execute("PRAGMA journal_mode").fetchone()) == ("wal",)
+    here.close()
+    killed = subprocess.run([sys.executable, "-c", _WRITE_ONE, str(path), ONE], check=False)
+    assert killed.returncode == 9
+    assert Path(f"{path}-wal").stat().st_size, "a log is left"
+    assert there(1).communicate(timeout=120)[0].split() == ["42", "delete"]
+    assert not aside(tmp_path)
+
+
+@pytest.mark.skipif(not passthrough.can_mount(), reason="no FUSE for this user")
+def test_a_file_system_of_several_machines_has_no_shared_memory(tmp_path: Path) -> None:
+    """What cannot be written there at all is said with the way out."""
+    (tmp_path / "shown").mkdir()
+    with passthrough.passthrough(tmp_path / "shown", tmp_path / "point"):
+        (tmp_path / "shown" / "x.sqlite3").write_bytes(b"")
+        with pytest.raises(UnavailableError, match="it lies on fuse, use --state DIR"):
+            Database(tmp_path / "point" / "x.sqlite3", (ONE,))
+
+
+# Without a home
+
+
+def test_a_user_without_a_home_has_no_default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    if os.getuid() == 0:  # who can become a user that is not in the password database
+        code = (
+            "import os; from moderate.state.database import default_folder; "
+            "os.setuid(54_321); print(default_folder())"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
+    monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")
+    assert default_folder() == Path("/somewhere/moderate")
 
 
 def test_another_writer_is_waited_for_but_not_for_ever(

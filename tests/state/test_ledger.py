@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -312,6 +313,28 @@ def test_tidying_never_takes_the_lock_from_a_run_that_begins(tmp_path: Path) -> 
     assert child.returncode == 0
 
 
+def test_tidying_leaves_alone_what_took_the_name_of_the_lock_it_looks_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends and the next one begins between the look and the removal."""
+    first = hold(tmp_path, "run")
+    held: list[int] = []
+    real_open = os.open
+
+    def slow_open(path: Path, *arguments: int) -> int:
+        descriptor = real_open(path, *arguments)
+        if not held:
+            held.append(-1)
+            release(tmp_path, "run", first)
+            held[0] = hold(tmp_path, "run")
+        return descriptor
+
+    monkeypatch.setattr("moderate.state.liveness.os.open", slow_open)
+    remove_left_behind(tmp_path)
+    assert is_alive(tmp_path, "run")
+    release(tmp_path, "run", held[0])
+
+
 # Several processes -------------------------------------------------------------------------------
 
 _MANY = """
@@ -524,6 +547,54 @@ def test_vacuum_gives_room_back(ledger: Ledger) -> None:
     assert ledger.clear() == 50
     ledger.vacuum()
     assert ledger.info().nbytes < full / 10
+
+
+_DAMAGE = [
+    *(
+        f"UPDATE runs SET {column} = {value}"
+        for column in ("command", "inputs", "targets", "facts", "outputs", "counts")
+        for value in ("'{'", "'7'", "'[7]'", "'null'", "x'00ff'", "7", "CAST(x'5bff' AS TEXT)")
+    ),
+    *(
+        f"UPDATE runs SET {column} = {value}"
+        for column in ("started", "updated", "ended")
+        for value in ("'yesterday'", "''", "x'00'", "7", "'2026-01-01'")
+    ),
+    "UPDATE runs SET status = 'paused'",  # as a newer version may have it
+    "UPDATE runs SET status = 7, died = 'x'",
+    "UPDATE runs SET id = 'a' || char(0) || 'b', ended = NULL",
+    "UPDATE runs SET id = x'00ff', ended = NULL",
+    "UPDATE runs SET host = x'00', version = x'00', user = 7, message = x'00', pid = 'x'",
+    "UPDATE policies SET name = x'00', toml = 7",
+]
+
+
+@pytest.mark.parametrize("damage", _DAMAGE)
+def test_a_record_that_nobody_can_have_kept_hides_no_other(
+    ledger: Ledger, tmp_path: Path, caplog: Caplog, damage: str
+) -> None:
+    run = begin(ledger, targets=["/a.csv"])
+    run.update(facts={"policy_sha256": POLICY})
+    run.save_policy(POLICY, "strict", "name = 'strict'\n")
+    run.end(RunStatus.COMPLETED)
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        assert connection.execute(damage).rowcount
+    connection.close()
+    later = begin(ledger, targets=["/b.csv"])
+    later.update(facts={"policy_sha256": POLICY})
+    assert later.id in [record.id for record in ledger.runs()]
+    assert ledger.find(later.id).targets == ("/b.csv",)
+    for target in ("/a.csv", "/b.csv"):
+        last = ledger.last_of(target)
+        assert last is None or asdict(last)["targets"] == (target,)
+    assert ledger.policy(POLICY) in (None, ("strict", "name = 'strict'\n"))
+    assert ledger.info().runs == 2
+    later.end(RunStatus.COMPLETED)
+    assert ledger.prune("1970") in (0, 1)
+    assert ledger.clear() in (1, 2)
+    assert ledger.info().runs == 0
+    for line in caplog.messages:
+        assert "records of runs are left out" in line
 
 
 def test_records_are_json(ledger: Ledger) -> None:

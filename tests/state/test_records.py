@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import struct
+from dataclasses import replace
+from zlib import crc32
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +24,8 @@ from moderate.types import CATEGORIES, ErrorCode, ImageError, ImageFacts, Warn
 
 SHA256, SCOPE = hashlib.sha256(b"x").digest(), hashlib.sha256(b"scope").digest()
 
-numbers = st.none() | st.integers(0, 2**31 - 1)
+numbers = st.none() | st.integers(0, 2**63 - 1)
+any_numbers = st.none() | st.integers() | st.sampled_from([-1, 2**31, 2**32 - 1, 2**63, 10**4000])
 float32 = st.floats(0, 1, width=32).map(lambda value: float(np.float32(value)))
 scores = st.fixed_dictionaries({category: st.none() | float32 for category in CATEGORIES})
 errors = st.builds(ImageError, st.sampled_from(ErrorCode), st.text(max_size=300))
@@ -30,7 +35,7 @@ facts = st.builds(
     height=numbers,
     format=st.none() | st.sampled_from(["jpeg", "raw-or-jpeg-2000"]),
     frames=numbers,
-    bytes=st.none() | st.integers(0, 2**62),
+    bytes=numbers,
     sha256=st.just(SHA256.hex()),
     warnings=st.lists(st.sampled_from(Warn), unique=True).map(tuple),
 )
@@ -69,3 +74,61 @@ def test_a_file_comes_back_as_it_was(size: int, mtime_ns: int, ctime_ns: int) ->
     assert unpack_stat(b"path", SCOPE, packed) is None
     assert unpack_stat(b"path", SHA256, packed[:-1]) is None
     assert unpack_stat(b"path", SHA256, packed[:-1] + bytes([packed[-1] ^ 1])) is None
+
+
+@given(facts, any_numbers, any_numbers, any_numbers, any_numbers)
+def test_a_number_that_no_column_holds_is_none(
+    known: ImageFacts, width: int | None, height: int | None, frames: int | None, size: int | None
+) -> None:
+    """Whatever a header claims, a server announces or a decoder reports."""
+    claimed = replace(known, width=width, height=height, frames=frames, bytes=size)
+    for value, held in (
+        (width, claimed.width),
+        (height, claimed.height),
+        (frames, claimed.frames),
+        (size, claimed.bytes),
+    ):
+        assert held == (value if value is not None and 0 <= value < 2**63 else None)
+    outcome = Outcome(claimed, ImageError(ErrorCode.TOO_MANY_PIXELS, "too many"))
+    assert unpack_outcome(SHA256, SCOPE, pack_outcome(SHA256, SCOPE, outcome)) == outcome
+
+
+@given(st.integers(), st.integers(), st.integers())
+def test_times_that_no_column_holds_are_not_kept(size: int, mtime_ns: int, ctime_ns: int) -> None:
+    far = [2**63, -(2**63) - 1, 16_725_225_600 * 10**9]  # as of the year 2500
+    for stat in (
+        FileStat(size, mtime_ns, ctime_ns),
+        *(FileStat(1, number, ctime_ns) for number in far),
+        *(FileStat(1, mtime_ns, number) for number in far),
+    ):
+        packed = pack_stat(b"path", SHA256, stat)
+        if all(-(2**63) <= number < 2**63 for number in stat):
+            assert unpack_stat(b"path", SHA256, packed) == stat
+        else:
+            assert packed is None
+
+
+@pytest.mark.parametrize(("old", "new"), [("truncated", "melted"), ("animated", "levitates")])
+def test_words_of_a_newer_version_are_unknown(old: str, new: str) -> None:
+    error = ImageError(ErrorCode.TRUNCATED, "it ends early")
+    outcome = Outcome(ImageFacts(warnings=(Warn.ANIMATED,), sha256=SHA256.hex()), error)
+    packed = pack_outcome(SHA256, SCOPE, outcome)
+    assert unpack_outcome(SHA256, SCOPE, packed) == outcome
+    tail = packed[4:].replace(old.encode(), new.encode())
+    assert tail != packed[4:]
+    checksum = crc32(tail, crc32(b"2" + SHA256 + SCOPE)).to_bytes(4, "little")
+    assert unpack_outcome(SHA256, SCOPE, checksum + tail) is None
+
+
+def test_another_layout_is_unknown() -> None:
+    """That of version 0.1.0, whose sides had 32 bits; its checksum named no layout."""
+    tail = struct.pack("<I5fqiii", 0, *[0.5] * 5, 7, 8, 9, 1)[4:] + b"jpeg\x1f"
+    checksum = crc32(tail, crc32(SHA256 + SCOPE)).to_bytes(4, "little")
+    assert unpack_outcome(SHA256, SCOPE, checksum + tail) is None
+
+
+@pytest.mark.parametrize("value", [None, 7, 2.5, "text", b""])
+def test_values_of_another_type_are_unknown(value: object) -> None:
+    assert unpack_outcome(SHA256, SCOPE, value) is None
+    assert unpack_stat(b"path", SHA256, value) is None
+    assert unpack_stat(b"path", value, bytes(28)) is None

@@ -13,7 +13,15 @@ import pytest
 
 from moderate.state.database import UnavailableError
 from moderate.state.records import FileStat, Outcome
-from moderate.state.scores import FILE, FileRecord, RunScores, Scopes, ScoreStore, path_digest
+from moderate.state.scores import (
+    FILE,
+    FileRecord,
+    RunScores,
+    ScopeFacts,
+    Scopes,
+    ScoreStore,
+    path_digest,
+)
 from moderate.types import CATEGORIES, ErrorCode, ImageError, ImageFacts
 
 SCOPES = Scopes(hashlib.sha256(b"scores").digest(), hashlib.sha256(b"errors").digest())
@@ -134,6 +142,80 @@ def test_a_damaged_file_entry_is_unknown(store: ScoreStore, tmp_path: Path) -> N
         connection.execute("UPDATE files SET sha256 = ?", (digest("b"),))
     connection.close()
     assert set(bound(store).by_path([key("a.jpg"), key("b.jpg")])) == {key("b.jpg")}
+
+
+_FACTS = ScopeFacts(("landlock",), "torch")
+_DAMAGE = [
+    *(
+        f"UPDATE scopes SET facts = {value}"
+        for value in (
+            "'{'", "''", "7", "x'ff00'", "'[]'", "'{}'", "'\"x\"'", "CAST(x'7b22ff' AS TEXT)",
+            "'{\"sandbox\": 7, \"backend\": \"torch\"}'",
+            "'{\"sandbox\": [7], \"backend\": \"torch\"}'",
+            "'{\"sandbox\": \"landlock\", \"backend\": \"torch\"}'",
+            "'{\"sandbox\": [], \"backend\": null}'",
+            "replace(hex(zeroblob(50000)), '00', '[')",
+        )
+    ),
+    *(
+        f"UPDATE {table} SET {column} = {value}"
+        for table, columns in (
+            ("outcomes", ("payload", "used", "is_error")),
+            ("files", ("stat", "used", "sha256")),
+        )
+        for column in columns
+        for value in ("'text'", "7", "2.5", "x''", "-9223372036854775808", "CAST(x'ff' AS TEXT)")
+    ),
+    "UPDATE outcomes SET payload = CAST(payload AS TEXT)",
+    "UPDATE files SET stat = CAST(stat AS TEXT), sha256 = CAST(sha256 AS TEXT)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", _DAMAGE)
+@pytest.mark.parametrize("healed_by", ["a run", "clear"])
+def test_a_value_that_nobody_can_have_kept_is_unknown_and_heals(
+    store: ScoreStore, tmp_path: Path, damage: str, healed_by: str
+) -> None:
+    first = bound(store)
+    keep(first)
+    first.facts(_FACTS)
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        assert connection.execute(damage).rowcount
+    connection.close()
+    damaged = bound(store)
+    keys = [key("a.jpg"), key("b.jpg")]
+    for known in damaged.by_path(keys).values():
+        assert known.outcome in (None, scored("a")[1], failed("b")[1])
+        assert known.stat == STAT
+    assert damaged.by_content(digest("a")) in (None, scored("a")[1])
+    assert damaged.facts() in (None, _FACTS)
+    info = store.info()
+    assert info.outcomes == 2
+    assert not store.given_up
+    if healed_by == "clear":
+        store.clear()
+        assert store.info().outcomes == 0
+    again = bound(store)
+    assert again.facts(_FACTS) == _FACTS
+    keep(again)
+    last = bound(store)
+    assert last.facts() == _FACTS
+    assert [known.outcome for known in last.by_path(keys).values()] in (
+        [scored("a")[1], failed("b")[1]],
+        [failed("b")[1], scored("a")[1]],
+    )
+    assert not last.by_path(keys)[keys[0]].stale
+
+
+def test_a_file_of_the_year_2500_is_not_remembered(store: ScoreStore) -> None:
+    scores = bound(store)
+    far = FileStat(3, 16_725_225_600 * 10**9, 10**18)  # as `tar xf` restores it
+    for number, stat in enumerate((far, far._replace(mtime_ns=-far.mtime_ns), STAT)):
+        scores.add(FileRecord(key(f"{number}.jpg"), digest("a"), stat), scored("a"))
+    scores.commit(everything=True)
+    found = bound(store).by_path([key(f"{number}.jpg") for number in range(3)])
+    assert set(found) == {key("2.jpg")}
+    assert bound(store).by_content(digest("a")) == scored("a")[1]
 
 
 def test_nothing_readable_is_kept(store: ScoreStore, tmp_path: Path) -> None:
