@@ -15,6 +15,7 @@ import typer
 from moderate import stopping
 from moderate.cli import exit_codes
 from moderate.cli.bench import bench
+from moderate.cli.configuration import ConfiguredCommand, environment_flag
 from moderate.cli.decide import decide
 from moderate.cli.diff import diff
 from moderate.cli.doctor import doctor
@@ -41,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # The prefix turns every option of scan into an environment variable: MODERATE_POLICY, ...
-app.command(context_settings={"auto_envvar_prefix": "MODERATE"})(scan)
+app.command(cls=ConfiguredCommand, context_settings={"auto_envvar_prefix": "MODERATE"})(scan)
 app.add_typer(policy_app, name="policy")
 app.add_typer(weights_app, name="weights")
 app.add_typer(runs_app, name="runs")
@@ -103,8 +104,7 @@ def run(arguments: list[str]) -> int:
 def _wanted(option: str, arguments: list[str]) -> bool:
     """Whether an option that has to be known before the options are parsed is set."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    value = os.environ.get(f"MODERATE_{option.upper().replace('-', '_')}", "").lower()
-    return f"--{option}" in options or value not in {"", "0", "false", "no", "off"}
+    return f"--{option}" in options or environment_flag(option)
 
 
 def _run(arguments: list[str], debug: bool) -> int:

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from moderate import stopping
 from moderate.classify.bundle import Bundle, load_bundle
+from moderate.config import ConfigRecord
 from moderate.cores import available_cores
 from moderate.decode.sandbox import MIN_MEMORY_BYTES
 from moderate.decode.sniff import HEAD_BYTES, sniff
@@ -65,6 +66,7 @@ class ScanOptions:
 
     state is None for a run that remembers nothing and leaves nothing behind. lock is a file that
     one run at a time holds; lock_wait says for how many seconds to wait for it, None not at all.
+    config is the file that some of this was read from, for the record.
     """
 
     inputs: Sequence[str | os.PathLike[str]]
@@ -91,6 +93,7 @@ class ScanOptions:
     retry_errors: bool = False
     lock: str | None = None
     lock_wait: float | None = None
+    config: ConfigRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,4 +346,5 @@ def _audit(planned: Plan, engine: Engine, run_id: str, started: datetime) -> Aud
         torch=version("torch"),
         timm=version("timm"),
         started=started,
+        config=planned.options.config,
     )
