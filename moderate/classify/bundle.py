@@ -14,12 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from platformdirs import user_data_path
 from pydantic import Field, ValidationError, model_validator
 
 from moderate.classify.files import read_json
 from moderate.decode.resize import Interpolation, PixelSpec
 from moderate.errors import WeightsError
+from moderate.folders import no_home, user_data
 from moderate.text import one_line, printable
 from moderate.types import CATEGORIES, Category
 from moderate.validation import Table, first_problem
@@ -255,14 +255,17 @@ def installed_bundles() -> Iterator[str]:
 
 
 def user_weights() -> Path:
-    """The folder that installed bundles live in."""
-    return user_data_path("moderate") / "weights"
+    """The folder that installed bundles live in. Raises WeightsError for a user without a home."""
+    if (data := user_data()) is None:
+        raise WeightsError(f"there is no folder for weights: {no_home()}; set XDG_DATA_HOME")
+    return data / "weights"
 
 
 def _roots() -> tuple[str, ...]:
     package = str(files("moderate"))
+    installed = (str(user_weights()),) if user_data() else ()
     return (
-        str(user_weights()),
+        *installed,
         os.path.join(package, "shipped_weights"),  # an installed wheel
         os.path.join(os.path.dirname(package), "weights"),  # a checkout
     )

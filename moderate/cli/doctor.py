@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from moderate.cli import exit_codes
-from moderate.cli.state import State, state_folder
+from moderate.cli.state import State, find_state_folder
 
 
 def doctor(
@@ -23,7 +23,7 @@ def doctor(
     from moderate.text import printable
 
     problems = 0
-    for finding in examine(weights, device, precision, state_folder(state)):
+    for finding in examine(weights, device, precision, find_state_folder(state)):
         problems += finding.problem
         mark = "PROBLEM " if finding.problem else ""
         typer.echo(f"{finding.label:<11} {mark}{printable(finding.value)}")

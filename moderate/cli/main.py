@@ -32,7 +32,9 @@ from moderate.cli.testcards import testcards
 from moderate.cli.tune import tune
 from moderate.cli.weights import app as weights_app
 from moderate.errors import ModerateError, ReaderGoneError
+from moderate.folders import settle_temporary
 from moderate.stopping import Stopped
+from moderate.system_limits import no_thread_limit, system_limit, with_limit
 
 app = typer.Typer(
     name="moderate",
@@ -97,6 +99,7 @@ def run(arguments: list[str]) -> int:
     """Run one command; every error becomes one line on stderr and an exit code."""
     debug = _wanted("debug", arguments)
     stopping.begin()
+    settle_temporary()
     with speaking(as_json=_wanted("log-json", arguments), debug=debug):
         return _run(arguments, debug)
 
@@ -123,15 +126,22 @@ def _run(arguments: list[str], debug: bool) -> int:
         stdout_is_closed()
         return exit_codes.ERROR
     except ModerateError as error:
-        say_error("error", str(error), error if debug else None)
+        say_error("error", with_limit(error), error if debug else None)
         return exit_codes.ERROR
     except Stopped as stopped:
         signal.setitimer(signal.ITIMER_REAL, 0)
         number = signal.Signals(stopped.args[0])
+        if number == signal.SIGINT and (limit := no_thread_limit()):
+            # What OpenBLAS does to a process that may not have its threads.
+            say_error("error", f"{limit}; raise the limit")
+            return exit_codes.ERROR
         kept = "; ".join(getattr(stopped, "__notes__", ())) or "no result file was written"
         say_error("stopped", f"stopped by {number.name}; {kept}", signal=number.name)
         return _code_of(stopped)
     except Exception as error:  # noqa: BLE001 - the last place to tell of it
+        if limit := system_limit(error):
+            say_error("error", f"{limit}; raise the limit", error if debug else None)
+            return exit_codes.ERROR
         fault = f"a fault in moderate itself: {type(error).__name__}: {error}"
         advice = "report this" if debug else "run again with --debug and report what it prints"
         say_error("fault", f"{fault}; {advice}", error if debug else None)

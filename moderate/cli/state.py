@@ -47,8 +47,18 @@ _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=
 def state_folder(option: str | None) -> Path:
     """The state folder: as `option` has it, else the nearest configuration file, else the default.
 
-    Raises ConfigError.
+    Raises ConfigError, and StateError for a user without a home.
     """
+    from moderate.folders import no_home
+
+    folder = find_state_folder(option)
+    if folder is None:
+        raise StateError(f"there is no folder for the state: {no_home()}; use --state DIR")
+    return folder
+
+
+def find_state_folder(option: str | None) -> Path | None:
+    """The same; None for a user without a home."""
     from moderate.state.database import default_folder
 
     folder = option or configured_state()

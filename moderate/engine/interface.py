@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import Bundle
 from moderate.classify.device import Placement
 from moderate.decode.resize import PixelSpec
@@ -23,7 +24,7 @@ class Job:
 
     rescore has everything scored anew, retry_errors what was an error; deduplicate=False decodes
     copies, too (for measuring). video is None where videos are refused. max_rows counts a video
-    once, with all its rows.
+    once, with all its rows. converted is the folder for converted models, None to keep none.
     """
 
     sources: Sequence[Source]
@@ -44,6 +45,7 @@ class Job:
     retry_errors: bool = False
     deduplicate: bool = True
     video: VideoOptions | None = None
+    converted: str | None = field(default_factory=ir_cache.cache_folder)
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from moderate.classify.bundle import Bundle
 from moderate.errors import StateError, UsageError
 from moderate.fetch.local import keep_out_of
+from moderate.folders import no_home
 from moderate.policy.load import LoadedPolicy
 from moderate.report.summary import Summary, audit_facts, counts
 from moderate.results.open import to_stdout
@@ -21,6 +22,7 @@ from moderate.results.remote import is_remote, shown_target
 from moderate.state.database import UnavailableError
 from moderate.state.ledger import ActiveRun, Ledger, RunRecord, RunStatus
 from moderate.state.scores import ScoreStore
+from moderate.system_limits import with_limit
 from moderate.text import one_line, printable
 from moderate.version import __version__
 
@@ -33,10 +35,11 @@ _EVERY = 1.0  # seconds between the counts of a run in progress
 class StateOptions:
     """Where the state is, and the command line for the ledger.
 
-    required: somebody named the folder, so a run without it is not what was asked for.
+    required: somebody named the folder, so a run without it is not what was asked for. folder is
+    None for a user who has no folder and named none: nothing is kept, and a warning says so.
     """
 
-    folder: Path
+    folder: Path | None
     required: bool = False
     command: Sequence[str] = ()
 
@@ -56,7 +59,9 @@ def open_state(options: StateOptions | None) -> Iterator[State | None]:
     Raises StateError.
     """
     state = None
-    if options is not None:
+    if options is not None and options.folder is None:
+        log.warning("nothing is kept between runs (%s): use --state DIR or --no-state", no_home())
+    elif options is not None and options.folder is not None:
         try:
             scores = ScoreStore.open(options.folder)
             try:
@@ -70,7 +75,7 @@ def open_state(options: StateOptions | None) -> Iterator[State | None]:
                 raise StateError(f"--state: {one_line(str(error))}") from error
             log.warning(
                 "the state cannot be used (%s); going on without: use --state DIR or --no-state",
-                error,
+                with_limit(error),
             )
     try:
         yield state

@@ -14,6 +14,7 @@ from typing import Self
 from uuid import uuid4
 
 from moderate import stopping
+from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import Bundle, load_bundle
 from moderate.config import ConfigRecord
 from moderate.cores import available_cores
@@ -34,6 +35,7 @@ from moderate.errors import InputError, OutputError, ReaderGoneError, UsageError
 from moderate.fetch.address import make_guard
 from moderate.fetch.local import FetchError, read_head
 from moderate.fetch.options import HttpOptions
+from moderate.folders import cache_outside_home
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.report.files import check_summary_targets, open_summaries
@@ -144,10 +146,21 @@ def plan(options: ScanOptions) -> Plan:
         rescore=options.rescore,
         retry_errors=options.retry_errors,
         video=options.video,
+        converted=_converted(options.state),
     )
     if reading.keep and not job.columns:
         raise UsageError("--keep: none of the inputs has columns; it goes with manifests")
     return Plan(options, bundle, policy, job)
+
+
+def _converted(state: StateOptions | None) -> str | None:
+    """The folder for converted models; without a state, or with one elsewhere, none in the home."""
+    if state is None:
+        cache = cache_outside_home()
+        return os.path.join(cache, "openvino") if cache else None
+    if state.required and state.folder:
+        return os.path.join(state.folder, "openvino")
+    return ir_cache.cache_folder()
 
 
 def _check_numbers(options: ScanOptions) -> None:

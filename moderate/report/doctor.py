@@ -17,6 +17,7 @@ from moderate.classify.verify import verify_bundle
 from moderate.decode.probe import Probed, probe
 from moderate.decode.sandbox import Protection, landlock_abi, missing
 from moderate.errors import ModerateError
+from moderate.folders import no_home, user_data
 from moderate.state.database import default_folder
 from moderate.version import __version__
 
@@ -116,12 +117,14 @@ def sandbox_finding(probed: Probed) -> Finding:
     return Finding("sandbox", value, problem=bool(faults))
 
 
-def _disk(state: Path) -> Iterator[Finding]:
-    yield _folder("weights in", user_weights())
+def _disk(state: Path | None) -> Iterator[Finding]:
+    yield _folder("weights in", user_weights() if user_data() else None)
     yield _folder("state in", state)
 
 
-def _folder(label: str, folder: Path) -> Finding:
+def _folder(label: str, folder: Path | None) -> Finding:
+    if folder is None:
+        return Finding(label, f"no folder: {no_home()}", problem=True)
     there = folder
     while not there.exists():
         there = there.parent

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock
-from platformdirs import user_state_path
 
 from moderate.errors import StateError
+from moderate.folders import user_state
 from moderate.text import printable
 
 log = logging.getLogger(__name__)
@@ -39,9 +39,9 @@ class BusyError(UnavailableError):
     """Another process is writing: worth another attempt."""
 
 
-def default_folder() -> Path:
-    """Where the state is kept where nobody says otherwise."""
-    return user_state_path("moderate")
+def default_folder() -> Path | None:
+    """Where the state is kept where nobody says otherwise; None for a user without a home."""
+    return user_state()
 
 
 class Database:

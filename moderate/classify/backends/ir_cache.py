@@ -13,9 +13,11 @@ import os
 import stat
 import tempfile
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 
-from platformdirs import user_cache_dir
+from moderate.folders import user_cache
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +34,36 @@ class Graph:
     weights: bytes
 
 
-def cache_folder() -> str:
-    """Where converted models live."""
-    return os.path.join(user_cache_dir("moderate"), "openvino")
+_chosen: ContextVar[tuple[str | None]] = ContextVar("the folder of converted models")
+
+
+def cache_folder() -> str | None:
+    """Where converted models live; None where they are not kept."""
+    if chosen := _chosen.get(None):
+        return chosen[0]
+    cache = user_cache()
+    return os.path.join(cache, "openvino") if cache else None
+
+
+@contextlib.contextmanager
+def kept_in(folder: str | None) -> Iterator[None]:
+    """Keep converted models in this folder, or none of them, until the block ends."""
+    token = _chosen.set((folder,))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
 
 
 def load(key: str) -> Graph | None:
     """The graph kept under a key; None where there is none, or where it is not to be trusted."""
+    folder = cache_folder()
+    if folder is None:
+        return None
     try:
-        if not _ours(cache_folder()):
+        if not _ours(folder):
             return None
-        path = _path(key)
+        path = _path(folder, key)
         with open(path, "rb") as file:
             data = file.read()
         graph = _unpack(data, key)
@@ -60,6 +81,8 @@ def save(key: str, graph: Graph) -> None:
     The file appears whole or not at all.
     """
     folder = cache_folder()
+    if folder is None:
+        return
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         if not _ours(folder):
@@ -71,7 +94,7 @@ def save(key: str, graph: Graph) -> None:
             with open(descriptor, "wb") as file:
                 for part in _pack(key, graph):
                     file.write(part)
-            os.replace(temporary, _path(key))
+            os.replace(temporary, _path(folder, key))
         except BaseException:
             os.unlink(temporary)
             raise
@@ -79,8 +102,8 @@ def save(key: str, graph: Graph) -> None:
         log.debug("the converted model is not kept: %s", error)
 
 
-def _path(key: str) -> str:
-    return os.path.join(cache_folder(), f"{key}.ir")
+def _path(folder: str, key: str) -> str:
+    return os.path.join(folder, f"{key}.ir")
 
 
 def _ours(folder: str) -> bool:

@@ -29,6 +29,7 @@ from moderate.classify.labels import activate
 from moderate.cores import available_cores
 from moderate.decode.resize import Pixels
 from moderate.errors import DeviceError
+from moderate.system_limits import system_limit
 from moderate.text import one_line
 from moderate.version import __version__
 
@@ -106,7 +107,15 @@ def _graph(files: ModelFiles, openvino: Any) -> Graph:
         check_unchanged(Path(files.folder) / WEIGHTS, files.card.sha256["model.safetensors"])
     else:
         # What is run is always what was written: the same whether it was kept or just made.
-        graph = _convert(files, openvino)
+        try:
+            graph = _convert(files, openvino)
+        except OSError as error:
+            if system_limit(error):
+                raise
+            raise DeviceError(
+                f"OpenVINO cannot convert {files.architecture} in {tempfile.gettempdir()} "
+                f"({error.strerror}); set TMPDIR, or use --backend torch"
+            ) from error
         ir_cache.save(key, graph)
     if graph == _DIFFERENT:
         raise DeviceError(
@@ -195,6 +204,8 @@ def _import_openvino() -> Any:
             import openvino
     except (ImportError, OSError) as error:
         stopping.check()
+        if system_limit(error):
+            raise
         raise DeviceError(
             f"OpenVINO is installed but does not load ({one_line(str(error), 160)}); "
             "use --backend torch"
