@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -93,8 +93,8 @@ def configured_state() -> str | None:
 def _config(
     options: frozenset[str],
     given: Mapping[str, Any],
-    inputs: tuple[str, ...] = (),
-    lists: tuple[str, ...] = (),
+    inputs: Sequence[str] = (),
+    lists: Sequence[str] = (),
 ) -> Config:
     """As the command line has it, else the environment, else the nearest file that may be used."""
     from moderate.config import Config, find_config, named_config
