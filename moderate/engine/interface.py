@@ -24,7 +24,7 @@ class Job:
 
     rescore has everything scored anew, retry_errors what was an error; deduplicate=False decodes
     copies, too (for measuring). video is None where videos are refused. max_rows counts a video
-    once, with all its rows. converted is the folder for converted models, None to keep none.
+    once, with all its rows.
     """
 
     sources: Sequence[Source]
@@ -46,6 +46,7 @@ class Job:
     deduplicate: bool = True
     video: VideoOptions | None = None
     converted: str | None = field(default_factory=ir_cache.cache_folder)
+    """The folder that converted models are kept in, None to keep none."""
 
     @property
     def columns(self) -> tuple[Column, ...]:

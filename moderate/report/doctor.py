@@ -17,7 +17,7 @@ from moderate.classify.verify import verify_bundle
 from moderate.decode.probe import Probed, probe
 from moderate.decode.sandbox import Protection, landlock_abi, missing
 from moderate.errors import ModerateError
-from moderate.folders import no_home, user_data
+from moderate.folders import user_data
 from moderate.state.database import default_folder
 from moderate.version import __version__
 
@@ -118,13 +118,17 @@ def sandbox_finding(probed: Probed) -> Finding:
 
 
 def _disk(state: Path | None) -> Iterator[Finding]:
-    yield _folder("weights in", user_weights() if user_data() else None)
-    yield _folder("state in", state)
+    if user_data():
+        yield _folder("weights in", user_weights())
+    else:
+        yield Finding("weights in", "no home folder: set XDG_DATA_HOME", problem=True)
+    if state is None:
+        yield Finding("state in", "no home folder: use --state DIR", problem=True)
+    else:
+        yield _folder("state in", state)
 
 
-def _folder(label: str, folder: Path | None) -> Finding:
-    if folder is None:
-        return Finding(label, f"no folder: {no_home()}", problem=True)
+def _folder(label: str, folder: Path) -> Finding:
     there = folder
     while not there.exists():
         there = there.parent

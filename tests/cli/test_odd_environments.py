@@ -72,9 +72,10 @@ def test_without_a_home_nothing_is_kept(
 ) -> None:
     assert (user_state(), user_data(), user_cache()) == (None, None, None)
     assert run(["scan", str(image), "--weights", str(bundle), "-q"]) == 0
-    assert capsys.readouterr().err == (
-        f"moderate: nothing is kept between runs ({homeless}): use --state DIR or --no-state\n"
-    )
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "home folder" in err
+    assert "--state DIR or --no-state" in err
     for more in (["--no-state"], ["--state", "state"]):
         assert run(["scan", str(image), "--weights", str(bundle), "-q", *more]) == 0
         assert capsys.readouterr().err == ""
@@ -84,16 +85,19 @@ def test_without_a_home_nothing_is_kept(
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        (["runs", "list"], "there is no folder for the state: {}; use --state DIR"),
-        (["state", "info"], "there is no folder for the state: {}; use --state DIR"),
-        (["weights", "remove", "x"], "there is no folder for weights: {}; set XDG_DATA_HOME"),
+        (["runs", "list"], "--state DIR"),
+        (["state", "info"], "--state DIR"),
+        (["weights", "remove", "x"], "set XDG_DATA_HOME"),
     ],
 )
 def test_commands_that_need_a_home_say_so(
     homeless: str, capsys: Captured, command: list[str], told: str
 ) -> None:
     assert run(command) == 2
-    assert capsys.readouterr().err == f"moderate: error: {told.format(homeless)}\n"
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "home folder" in err
+    assert told in err
 
 
 def test_commands_that_need_none(
@@ -107,7 +111,7 @@ def test_commands_that_need_none(
     assert run(["explain", rows, "row:1"]) == 0
     assert homeless in " ".join(capsys.readouterr().out.split())
     assert run(["doctor", "--weights", str(bundle)]) == 2
-    assert f"state in    PROBLEM no folder: {homeless}" in capsys.readouterr().out
+    assert "state in    PROBLEM no home folder" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("way", ["--no-state", "--state"])
@@ -196,7 +200,7 @@ def test_a_state_that_a_limit_forbids(image: Path, bundle: Path) -> None:
     code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))"
     done = start(code, "scan", image, "--weights", bundle, "--state", "state")
     assert done.returncode == 2
-    assert "(ulimit -f 4); --state: " in done.stderr
+    assert "(ulimit -f 4); " in done.stderr
 
 
 def test_a_limit_on_processes() -> None:
