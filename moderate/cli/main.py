@@ -31,6 +31,7 @@ from moderate.cli.testcards import testcards
 from moderate.cli.tune import tune
 from moderate.cli.weights import app as weights_app
 from moderate.errors import ModerateError, ReaderGoneError
+from moderate.native import working_directory_problem
 from moderate.stopping import Stopped
 
 app = typer.Typer(
@@ -66,6 +67,9 @@ def _show_version(wanted: bool) -> None:
         return
     from importlib.metadata import version
 
+    from moderate.native import load
+
+    load("torch")
     import torch
 
     from moderate.version import __version__
@@ -132,6 +136,11 @@ def _run(arguments: list[str], debug: bool) -> int:
         say_error("stopped", f"stopped by {number.name}; {kept}", signal=number.name)
         return _code_of(stopped)
     except Exception as error:  # noqa: BLE001 - the last place to tell of it
+        problem = working_directory_problem() if isinstance(error, OSError) else None
+        if problem:
+            advice = "name every file by its full path, or change to another folder"
+            say_error("error", f"{problem}; {advice}", error if debug else None)
+            return exit_codes.ERROR
         fault = f"a fault in moderate itself: {type(error).__name__}: {error}"
         advice = "report this" if debug else "run again with --debug and report what it prints"
         say_error("fault", f"{fault}; {advice}", error if debug else None)

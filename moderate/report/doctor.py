@@ -17,6 +17,7 @@ from moderate.classify.verify import verify_bundle
 from moderate.decode.probe import Probed, probe
 from moderate.decode.sandbox import Protection, landlock_abi, missing
 from moderate.errors import ModerateError
+from moderate.native import load
 from moderate.state.database import default_folder
 from moderate.version import __version__
 
@@ -68,6 +69,7 @@ def examine(
 
 
 def _cuda() -> str:
+    load("torch")
     import torch
 
     built = torch.version.cuda or "none: this torch has no CUDA"
