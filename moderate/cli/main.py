@@ -33,6 +33,7 @@ from moderate.cli.tune import tune
 from moderate.cli.weights import app as weights_app
 from moderate.errors import ModerateError, ReaderGoneError
 from moderate.folders import settle_temporary
+from moderate.native import working_directory_problem
 from moderate.stopping import Stopped
 from moderate.system_limits import no_thread_limit, system_limit, with_limit
 
@@ -69,6 +70,9 @@ def _show_version(wanted: bool) -> None:
         return
     from importlib.metadata import version
 
+    from moderate.native import load
+
+    load("torch")
     import torch
 
     from moderate.version import __version__
@@ -141,6 +145,11 @@ def _run(arguments: list[str], debug: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the last place to tell of it
         if limit := system_limit(error):
             say_error("error", f"{limit}; raise the limit", error if debug else None)
+            return exit_codes.ERROR
+        problem = working_directory_problem() if isinstance(error, OSError) else None
+        if problem:
+            advice = "name every file by its full path, or change to another folder"
+            say_error("error", f"{problem}; {advice}", error if debug else None)
             return exit_codes.ERROR
         fault = f"a fault in moderate itself: {type(error).__name__}: {error}"
         advice = "report this" if debug else "run again with --debug and report what it prints"

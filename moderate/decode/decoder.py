@@ -22,6 +22,7 @@ from moderate.decode.process import environment, how_it_ended
 from moderate.decode.ring import Layout, above_standard, allocate
 from moderate.decode.worker import MAX_PACKET
 from moderate.errors import RunError
+from moderate.native import ROOT
 from moderate.text import one_line
 from moderate.types import ErrorCode, ImageFacts, Limits, Warn
 
@@ -80,6 +81,7 @@ class Decoder:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # what a library prints has no place among our rows
                 stderr=subprocess.DEVNULL,
+                cwd=ROOT,
                 env=environment(),
                 start_new_session=True,  # a Ctrl-C at the terminal is the parent's to handle
             )

@@ -127,6 +127,13 @@ class _Local:
         return FileRecord(self.path, digest, self.stat)
 
 
+def _working_directory() -> bytes:
+    try:
+        return os.getcwdb()
+    except OSError:  # it was removed: no relative name leads to a file that could be kept
+        return b""
+
+
 class Reader:
     """Reads the inputs of a job, once. Its methods are called from one thread.
 
@@ -149,7 +156,7 @@ class Reader:
         self._begun = threading.Event()
         self._scores: RunScores | None = None
         self._position = 0
-        self._folder = os.getcwdb()
+        self._folder = _working_directory()
         self._block: list[Known | Skipped] = []
 
     def begin(self, scores: RunScores | None) -> None:

@@ -18,6 +18,7 @@ from moderate.decode.probe import Probed, probe
 from moderate.decode.sandbox import Protection, landlock_abi, missing
 from moderate.errors import ModerateError
 from moderate.folders import user_data
+from moderate.native import load
 from moderate.state.database import default_folder
 from moderate.version import __version__
 
@@ -69,6 +70,7 @@ def examine(
 
 
 def _cuda() -> str:
+    load("torch")
     import torch
 
     built = torch.version.cuda or "none: this torch has no CUDA"
