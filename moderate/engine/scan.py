@@ -159,7 +159,7 @@ def _converted(state: StateOptions | None) -> str | None:
         cache = cache_outside_home()
         return os.path.join(cache, "openvino") if cache else None
     if state.required and state.folder:
-        return os.path.join(state.folder, "openvino")
+        return os.path.join(os.path.abspath(state.folder), "openvino")
     return ir_cache.cache_folder()
 
 
