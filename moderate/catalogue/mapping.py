@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 
 from moderate.errors import WeightsError
+from moderate.regular import MAX_TEXT_BYTES, read_regular
 from moderate.text import one_line, printable
 from moderate.types import CATEGORIES, Category
 
@@ -73,11 +74,11 @@ def read_mapping(options: Sequence[str]) -> LabelMap:
 def _read_file(path: str) -> LabelMap:
     where = printable(path)
     try:
-        with open(path, "rb") as file:
-            content: Mapping[str, object] = tomllib.load(file)
+        data = read_regular(path, MAX_TEXT_BYTES)
+        content: Mapping[str, object] = tomllib.loads(data.decode("utf-8"))
     except OSError as error:
         raise WeightsError(f"--map {where}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WeightsError(f"--map {where}: not valid TOML: {error}") from error
     table = content.get("categories", content)
     if not isinstance(table, dict):

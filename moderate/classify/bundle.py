@@ -14,12 +14,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from platformdirs import user_data_path
 from pydantic import Field, ValidationError, model_validator
 
 from moderate.classify.files import read_json
 from moderate.decode.resize import Interpolation, PixelSpec
 from moderate.errors import WeightsError
+from moderate.folders import no_home, user_data
+from moderate.regular import MAX_TEXT_BYTES, read_regular, sha256_of
 from moderate.text import one_line, printable
 from moderate.types import CATEGORIES, Category
 from moderate.validation import Table, first_problem
@@ -229,15 +230,22 @@ def find_bundle(name_or_folder: str) -> str:
     """The folder of a bundle: installed, shipped, or any folder. Raises WeightsError.
 
     A bare name is an installed bundle first: a folder of that name that happens to lie in the
-    working directory must not take its place. `./name` is always the folder.
+    working directory must not take its place. A name from the catalogue is never such a folder,
+    installed or not. `./name` is always the folder.
     """
     is_name = "/" not in name_or_folder and not name_or_folder.startswith(".")
     for root in _roots() if is_name else ():
         folder = os.path.join(root, name_or_folder)
         if os.path.isfile(os.path.join(folder, CARD)):
             return folder
-    if os.path.isdir(name_or_folder):
+    is_folder = os.path.isdir(name_or_folder)
+    if is_folder and not (is_name and _is_in_catalogue(name_or_folder)):
         return name_or_folder
+    if is_folder:
+        raise WeightsError(
+            f"the weights {name_or_folder} are not installed; moderate weights pull "
+            f"{name_or_folder} installs them (the folder of that name is ./{name_or_folder})"
+        )
     raise WeightsError(
         f"no weights {printable(name_or_folder)!r}: name a bundle's folder, "
         f"or one of {', '.join(sorted(set(installed_bundles())))}"
@@ -255,14 +263,23 @@ def installed_bundles() -> Iterator[str]:
 
 
 def user_weights() -> Path:
-    """The folder that installed bundles live in."""
-    return user_data_path("moderate") / "weights"
+    """The folder that installed bundles live in. Raises WeightsError for a user without a home."""
+    if (data := user_data()) is None:
+        raise WeightsError(f"there is no folder for weights: {no_home()}; set XDG_DATA_HOME")
+    return data / "weights"
+
+
+def _is_in_catalogue(name: str) -> bool:
+    # By the names of its files: reading them is the catalogue's own business.
+    entries = files("moderate.catalogue").joinpath("entries")
+    return name == SHIPPED or entries.joinpath(f"{name}.toml").is_file()
 
 
 def _roots() -> tuple[str, ...]:
     package = str(files("moderate"))
+    installed = (str(user_weights()),) if user_data() else ()
     return (
-        str(user_weights()),
+        *installed,
         os.path.join(package, "shipped_weights"),  # an installed wheel
         os.path.join(os.path.dirname(package), "weights"),  # a checkout
     )
@@ -287,7 +304,7 @@ def load_card(folder: str) -> Card:
     where = printable(card_file)
     try:
         return Card.model_validate(tomllib.loads(_read(card_file).decode("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WeightsError(f"{where}: not valid TOML: {error}") from error
     except ValidationError as error:
         raise WeightsError(f"{where}: {first_problem(error)}") from error
@@ -338,15 +355,13 @@ def _read_config(path: str) -> tuple[str, tuple[str, ...]]:
 
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_regular(path, MAX_TEXT_BYTES)
     except OSError as error:
         raise WeightsError(f"{printable(path)}: {error.strerror}") from error
 
 
 def _digest(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise WeightsError(f"{printable(path)}: {error.strerror}") from error

@@ -17,6 +17,7 @@ from moderate.classify.bundle import Bundle, Calibration, ModelCard
 from moderate.classify.device import Placement
 from moderate.classify.labels import LabelModel, model_batch
 from moderate.decode.resize import Pixels
+from moderate.native import claim
 from moderate.text import one_line
 from moderate.types import CATEGORIES, UNSCORED, Category, ErrorCode, ImageError, Scores
 
@@ -93,6 +94,7 @@ class Classifier:
         self._limit: int | None = None
         self._stack = ExitStack()
         self._members: list[_Member] = []
+        claim()
         with self._stack:
             for files in bundle.models:
                 model = LabelModel(

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from moderate.errors import DeviceError, UsageError
+from moderate.native import load
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BACKENDS = ("auto", "torch", "openvino")
@@ -65,6 +66,7 @@ def _may_have_gpu() -> bool:
 
 
 def _with_torch(device: str, precision: str, backend: str) -> Placement:
+    load("torch")
     import torch
 
     if not torch.cuda.is_available():

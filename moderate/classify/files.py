@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import safetensors
 
 from moderate.errors import WeightsError
+from moderate.regular import MAX_WEIGHTS_BYTES, read_regular, sha256_of
 from moderate.text import one_line, printable
 
 if TYPE_CHECKING:
@@ -27,12 +28,10 @@ def shown(path: Path) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises WeightsError, also where a key stands twice."""
     where = shown(path)
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"{where}: no such file")
     try:
-        if path.stat().st_size > _MAX_JSON:
-            raise WeightsError(f"{where}: too large for a configuration file")
-        value = _parse(path.read_bytes())
+        value = _parse(read_regular(path, _MAX_JSON))
     except OSError as error:
         raise WeightsError(f"{where}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -45,8 +44,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def check_unchanged(path: Path, sha256: str) -> None:
     """Raises WeightsError unless the file has that digest."""
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(path)
     except OSError as error:
         raise WeightsError(f"{shown(path)}: {error.strerror}") from error
     if found != sha256.lower():
@@ -62,10 +60,10 @@ def read_safetensors(path: Path, sha256: str | None = None) -> dict[str, torch.T
     from safetensors.torch import load
 
     where = shown(path)
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"{where}: no such file")
     try:
-        data = path.read_bytes()
+        data = read_regular(path, MAX_WEIGHTS_BYTES)
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256.lower():
             raise WeightsError(f"{where}: changed since it was checked")
         # The library holds the header against the length; but takes the last of two of one name.

@@ -13,6 +13,7 @@ from moderate.classify.bundle import ModelFiles
 from moderate.classify.device import Placement
 from moderate.decode.resize import Pixels
 from moderate.errors import DeviceError
+from moderate.native import load
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,8 @@ def _open(
             if not placement.fallback:
                 raise
             log.warning("%s; using torch", error)
+    for library in ("torch", "timm"):
+        load(library)
     from moderate.classify.backends.torch_backend import TorchBackend
 
     backend = TorchBackend(files, placement, batch_size=batch, compile=compile, threads=threads)

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from moderate.cli import exit_codes
-from moderate.cli.state import State, state_folder
-from moderate.errors import StateError
+from moderate.cli.state import State, find_state_folder
 
 
 def doctor(
@@ -24,11 +23,7 @@ def doctor(
     from moderate.text import printable
 
     problems = 0
-    try:
-        folder = state_folder(state)
-    except StateError:  # no home folder, which is one of the findings
-        folder = None
-    for finding in examine(weights, device, precision, folder):
+    for finding in examine(weights, device, precision, find_state_folder(state)):
         problems += finding.problem
         mark = "PROBLEM " if finding.problem else ""
         typer.echo(f"{finding.label:<11} {mark}{printable(finding.value)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from types import FrameType
 
 from moderate import stopping
@@ -12,11 +13,28 @@ from moderate import stopping
 
 def main() -> None:
     """Entry point of the console script."""
+    _leave_out_working_directory()
     for number in stopping.signals():
         signal.signal(number, _stop_at_once)
     from moderate.cli.main import main as command
 
     command()
+
+
+def _leave_out_working_directory() -> None:
+    """Import nothing from the working directory, which may hold uploads.
+
+    An empty entry in PYTHONPATH stands for it, as `PYTHONPATH=$PYTHONPATH:/folder` leaves one where
+    the variable was not set. A folder that somebody named stays.
+    """
+    variable = os.environ.get("PYTHONPATH", "")
+    named = variable.split(os.pathsep)
+    if not variable or "" not in named:
+        return
+    with contextlib.suppress(OSError):  # it was removed
+        here = os.getcwd()
+        if here not in {os.path.abspath(entry) for entry in named if entry}:
+            sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
 
 
 def _stop_at_once(number: int, _frame: FrameType | None) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moderate.cli.state import State, is_there, readable_errors, state_folder
+from moderate.cli.state import State, find_state_folder, is_there, readable_errors
 from moderate.errors import StateError
 from moderate.text import printable
 
@@ -38,22 +39,24 @@ def explain(
     from moderate.results.read import read_results
 
     read = read_results(results)
-    explained = report.explain(read, image, _kept(state, read.facts))
+    explained = report.explain(read, image, _kept(find_state_folder(state), read.facts))
     if as_json:
         typer.echo(json.dumps(explained, indent=2))
     else:
         report.show(explained, sys.stdout)
 
 
-def _kept(state: str | None, facts: Mapping[str, str]) -> Kept:
-    """What the ledger has of the run that wrote a file; never raises for want of it."""
+def _kept(folder: Path | None, facts: Mapping[str, str]) -> Kept:
+    """What the ledger in `folder` has of the run that wrote a file; never raises for want of it."""
+    from moderate.folders import no_home
     from moderate.report.explain import Kept
     from moderate.state.ledger import FILE, Ledger
 
+    if folder is None:
+        return Kept(missing=no_home())
+    where = printable(str(folder))
     run, policy = facts.get("run_id"), facts.get("policy_sha256")
     try:
-        folder = state_folder(state)
-        where = printable(str(folder))
         if not is_there(folder / FILE):
             return Kept(missing=f"no runs are recorded in {where}")
         with readable_errors():

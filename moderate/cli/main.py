@@ -15,6 +15,7 @@ import typer
 from moderate import stopping
 from moderate.cli import exit_codes
 from moderate.cli.bench import bench
+from moderate.cli.configuration import ConfiguredCommand, environment_flag
 from moderate.cli.decide import decide
 from moderate.cli.diff import diff
 from moderate.cli.doctor import doctor
@@ -31,7 +32,10 @@ from moderate.cli.testcards import testcards
 from moderate.cli.tune import tune
 from moderate.cli.weights import app as weights_app
 from moderate.errors import ModerateError, ReaderGoneError
+from moderate.folders import settle_temporary
+from moderate.native import working_directory_problem
 from moderate.stopping import Stopped
+from moderate.system_limits import no_thread_limit, system_limit, with_limit
 
 app = typer.Typer(
     name="moderate",
@@ -41,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # The prefix turns every option of scan into an environment variable: MODERATE_POLICY, ...
-app.command(context_settings={"auto_envvar_prefix": "MODERATE"})(scan)
+app.command(cls=ConfiguredCommand, context_settings={"auto_envvar_prefix": "MODERATE"})(scan)
 app.add_typer(policy_app, name="policy")
 app.add_typer(weights_app, name="weights")
 app.add_typer(runs_app, name="runs")
@@ -66,6 +70,9 @@ def _show_version(wanted: bool) -> None:
         return
     from importlib.metadata import version
 
+    from moderate.native import load
+
+    load("torch")
     import torch
 
     from moderate.version import __version__
@@ -96,6 +103,7 @@ def run(arguments: list[str]) -> int:
     """Run one command; every error becomes one line on stderr and an exit code."""
     debug = _wanted("debug", arguments)
     stopping.begin()
+    settle_temporary()
     with speaking(as_json=_wanted("log-json", arguments), debug=debug):
         return _run(arguments, debug)
 
@@ -103,8 +111,7 @@ def run(arguments: list[str]) -> int:
 def _wanted(option: str, arguments: list[str]) -> bool:
     """Whether an option that has to be known before the options are parsed is set."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    value = os.environ.get(f"MODERATE_{option.upper().replace('-', '_')}", "").lower()
-    return f"--{option}" in options or value not in {"", "0", "false", "no", "off"}
+    return f"--{option}" in options or environment_flag(option)
 
 
 def _run(arguments: list[str], debug: bool) -> int:
@@ -123,15 +130,27 @@ def _run(arguments: list[str], debug: bool) -> int:
         stdout_is_closed()
         return exit_codes.ERROR
     except ModerateError as error:
-        say_error("error", str(error), error if debug else None)
+        say_error("error", with_limit(error), error if debug else None)
         return exit_codes.ERROR
     except Stopped as stopped:
         signal.setitimer(signal.ITIMER_REAL, 0)
         number = signal.Signals(stopped.args[0])
+        if number == signal.SIGINT and (limit := no_thread_limit()):
+            # What OpenBLAS does to a process that may not have its threads.
+            say_error("error", f"{limit}; raise the limit")
+            return exit_codes.ERROR
         kept = "; ".join(getattr(stopped, "__notes__", ())) or "no result file was written"
         say_error("stopped", f"stopped by {number.name}; {kept}", signal=number.name)
         return stopping.exit_code(number)
     except Exception as error:  # noqa: BLE001 - the last place to tell of it
+        if limit := system_limit(error):
+            say_error("error", f"{limit}; raise the limit", error if debug else None)
+            return exit_codes.ERROR
+        problem = working_directory_problem() if isinstance(error, OSError) else None
+        if problem:
+            advice = "name every file by its full path, or change to another folder"
+            say_error("error", f"{problem}; {advice}", error if debug else None)
+            return exit_codes.ERROR
         fault = f"a fault in moderate itself: {type(error).__name__}: {error}"
         advice = "report this" if debug else "run again with --debug and report what it prints"
         say_error("fault", f"{fault}; {advice}", error if debug else None)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperOption
 
 from moderate.cli import exit_codes
+from moderate.cli.configuration import say_used
 from moderate.cli.messages import say, say_error, speak_json, speaks_json
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
 from moderate.errors import OutputError, UsageError
@@ -56,29 +56,13 @@ def parse_workers(text: str) -> int | None:
     return int(text)
 
 
-def _load_config(ctx: typer.Context, named: str | None) -> str | None:
-    from moderate.config import load_config
-
-    # debug is looked for before there is a configuration.
-    known = {
-        p.name: p.multiple for p in ctx.command.params if isinstance(p, TyperOption) and p.name
-    }
-    settings = load_config(named, known.keys() - {"config", "debug", "help"})
-    for name, value in settings.items():
-        if known[name] and not isinstance(value, list):
-            settings[name] = [value]
-    ctx.default_map = {**(ctx.default_map or {}), **settings}
-    if settings.get("log_json"):
-        speak_json()
-    return named
-
-
 def _option(*names: str, **settings: Any) -> Any:
     """An option that MODERATE_<NAME> sets too; the help says so once, not forty times."""
     return typer.Option(*names, show_envvar=False, **settings)
 
 
 def scan(
+    ctx: typer.Context,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -295,12 +279,14 @@ def scan(
         str | None,
         _option(
             metavar="FILE",
-            callback=_load_config,
-            is_eager=True,
             help="Defaults for these options; else the nearest moderate.toml or "
-            "[tool.moderate] in pyproject.toml.",
+            "[tool.moderate] in pyproject.toml that does not lie among the inputs and that only "
+            "you can write.",
         ),
     ] = None,
+    no_config: Annotated[
+        bool, _option("--no-config", help="Use no configuration file that happens to be near.")
+    ] = False,
 ) -> int:
     """Score images, decide, and write one row per image and a summary.
 
@@ -319,6 +305,7 @@ def scan(
 
     if log_json:
         speak_json()
+    say_used(ctx.obj, ctx, quiet=quiet)
     state = state or None  # an empty variable is no folder
     if state is not None and no_state:
         raise UsageError("--state and --no-state contradict each other; give one of them")
@@ -385,6 +372,7 @@ def scan(
             verify=verify,
             lock=lock,
             lock_wait=lock_wait,
+            config=ctx.obj.record,
         )
     )
     card = planned.bundle.card

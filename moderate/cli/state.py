@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from moderate.errors import ConfigError, StateError, UsageError
+from moderate.cli.configuration import configured_state
+from moderate.errors import StateError, UsageError
 from moderate.text import printable
 
 if TYPE_CHECKING:
@@ -43,29 +42,27 @@ _KeepRuns = Annotated[
     bool, typer.Option("--keep-runs", help="Leave the records of runs as they are.")
 ]
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-_NOT_OPTIONS = {"inputs", "config", "debug"}  # parameters of scan that no configuration file sets
 
 
 def state_folder(option: str | None) -> Path:
     """The state folder: as `option` has it, else the nearest configuration file, else the default.
 
-    Raises ConfigError; StateError where there is no home folder for the default.
+    Raises ConfigError, and StateError for a user without a home.
     """
-    from moderate.cli.scan import scan
-    from moderate.config import load_config
+    from moderate.folders import no_home
+
+    folder = find_state_folder(option)
+    if folder is None:
+        raise StateError(f"there is no folder for the state: {no_home()}; use --state DIR")
+    return folder
+
+
+def find_state_folder(option: str | None) -> Path | None:
+    """The same; None for a user without a home."""
     from moderate.state.database import default_folder
 
-    if option:
-        return Path(option)
-    known = inspect.signature(scan).parameters.keys() - _NOT_OPTIONS
-    folder = load_config(os.environ.get("MODERATE_CONFIG") or None, known).get("state")
-    if folder is None:
-        if (home := default_folder()) is None:
-            raise StateError("there is no home folder: name the state's with --state DIR")
-        return home
-    if not isinstance(folder, str) or not folder:
-        raise ConfigError(f"config: state: expected the name of a folder, got {folder!r}")
-    return Path(folder)
+    folder = option or configured_state()
+    return Path(folder) if folder else default_folder()
 
 
 def is_there(path: Path) -> bool:

@@ -1,1 +1,7 @@
 """Checkpoints in the forms that their authors publish, converted to timm's."""
+
+from moderate.native import load
+
+# Before any module here imports them: see `moderate.native`.
+for _library in ("torch", "timm"):
+    load(_library)

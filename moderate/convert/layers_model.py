@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from moderate.convert.checks import checked, choose_labels, make_preprocess
 from moderate.convert.interface import Converted, Converter
 from moderate.convert.reading import TensorPool, plain_name
 from moderate.errors import WeightsError
+from moderate.regular import read_regular, sha256_of
 from moderate.text import one_line, printable
 
 MODEL = "model.json"
@@ -109,7 +109,7 @@ class LayersModel(Converter):
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256_of(path)
 
 
 def _read_topology(model: dict[str, Any], where: str) -> _Topology:
@@ -233,7 +233,7 @@ def _read_shards(folder: Path, names: list[object], claimed: int, where: str) ->
                 f"{where}: the manifest speaks of {claimed} bytes of weights, the files hold "
                 f"{length}"
             )
-        data = b"".join(path.read_bytes() for path in paths)
+        data = b"".join(read_regular(path, claimed) for path in paths)
     except OSError as error:
         raise WeightsError(f"{shown(folder)}: {error.strerror}") from error
     if len(data) != claimed:

@@ -14,6 +14,7 @@ from moderate.decode.process import environment
 from moderate.decode.resize import PixelSpec
 from moderate.decode.ring import above_standard
 from moderate.decode.worker import MAX_PACKET
+from moderate.native import ROOT
 from moderate.text import one_line
 from moderate.types import Limits
 
@@ -80,6 +81,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # what a library prints has no place among our rows
                 stderr=subprocess.DEVNULL,
+                cwd=ROOT,
                 env=environment(),
                 start_new_session=True,  # a Ctrl-C at the terminal is the run's to handle
             )

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moderate.decode.sandbox import MIN_MEMORY_BYTES, Protection, harden
+from moderate.native import ROOT, child_environment
 
 _TIMEOUT = 30.0  # seconds
 _END = "end"
@@ -44,6 +45,8 @@ def probe() -> Probed:
             timeout=_TIMEOUT,
             text=True,
             check=False,
+            cwd=ROOT,
+            env=child_environment(),
         )
     except subprocess.TimeoutExpired:
         raise OSError(f"the hardened process did not end within {_TIMEOUT:g} s") from None

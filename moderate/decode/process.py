@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
+
+from moderate.native import child_environment
 
 _INHERITED = ("PATH", "PYTHON", "LD_", "LANG", "LC_", "VIRTUAL_ENV", "HOME", "TMPDIR")
 
 
 def environment() -> dict[str, str]:
     """The variables that such a process gets: keys and tokens are none of its business."""
+    own = child_environment()
     return {
-        **{name: value for name, value in os.environ.items() if name.startswith(_INHERITED)},
+        **{name: value for name, value in own.items() if name.startswith(_INHERITED)},
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "1",

@@ -23,6 +23,7 @@ from moderate.decode.ring import above_standard, allocate
 from moderate.decode.sniff import VIDEO_FORMATS
 from moderate.decode.video_worker import DEMUXERS, MAX_PACKET, still_bytes
 from moderate.errors import RunError, UsageError
+from moderate.native import ROOT
 from moderate.text import one_line
 from moderate.types import ErrorCode, Limits
 
@@ -151,6 +152,7 @@ class VideoSampler:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
+                    cwd=ROOT,
                     env=environment(),
                     start_new_session=True,  # a Ctrl-C at the terminal is the parent's to handle
                 )

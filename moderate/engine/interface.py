@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import Bundle
 from moderate.classify.device import Placement
 from moderate.decode.limits import IMAGES_PER_DECODER
@@ -49,6 +50,8 @@ class Job:
     verify: bool = False
     deduplicate: bool = True
     video: VideoOptions | None = None
+    converted: str | None = field(default_factory=ir_cache.cache_folder)
+    """The folder that converted models are kept in, None to keep none."""
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -9,7 +9,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self, cast
 
+from moderate.classify.backends import ir_cache
 from moderate.classify.device import Placement, place
+from moderate.cores import available_cores
 from moderate.decode.batches import Batch
 from moderate.decode.image import Undecoded
 from moderate.decode.pool import DecoderPool
@@ -19,13 +21,14 @@ from moderate.engine.interface import Engine, Job
 from moderate.engine.reading import Block, Copy, Fetched, Item, Known, Reader, name_claim, weigh
 from moderate.engine.scopes import scopes
 from moderate.engine.videos import VideoBegin, VideoEnd, VideoRows
-from moderate.errors import ModerateError
+from moderate.errors import ModerateError, RunError
 from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
 from moderate.policy.decide import failed_row
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
 from moderate.state.scores import RunScores, ScopeFacts, ScoreStore
+from moderate.system_limits import no_thread_limit
 from moderate.types import (
     UNSCORED,
     ErrorCode,
@@ -149,9 +152,13 @@ class LocalEngine(Engine):
         from moderate.classify.classifier import Classifier
 
         job = self._job
-        self._classifier = self._stack.enter_context(
-            Classifier(job.bundle, self._planned, batch_size=job.batch_size, compile=job.compile)
-        )
+        if limit := no_thread_limit(available_cores()):
+            raise RunError(f"{limit}; the model needs a thread for each core")
+        with ir_cache.kept_in(job.converted):
+            classifier = Classifier(
+                job.bundle, self._planned, batch_size=job.batch_size, compile=job.compile
+            )
+        self._classifier = self._stack.enter_context(classifier)
         self._placement = self._classifier.placement  # the backend may not suit the model
         self._classifier.pin(self._pool.buffers)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from moderate.classify.bundle import Bundle
 from moderate.errors import StateError, UsageError
 from moderate.fetch.local import keep_out_of
+from moderate.folders import no_home
 from moderate.policy.load import LoadedPolicy
 from moderate.report.summary import Summary, audit_facts, counts
 from moderate.results.open import to_stdout
@@ -21,6 +22,7 @@ from moderate.results.remote import is_remote, shown_target
 from moderate.state.database import MisplacedError, UnavailableError
 from moderate.state.ledger import ActiveRun, Ledger, RunRecord, RunStatus
 from moderate.state.scores import ScoreStore
+from moderate.system_limits import with_limit
 from moderate.text import one_line, printable
 from moderate.version import __version__
 
@@ -59,7 +61,9 @@ def open_state(options: StateOptions | None) -> Iterator[State | None]:
     version of this program wrote it.
     """
     state = None
-    if options is not None:
+    if options is not None and options.folder is None:
+        log.warning("nothing is kept between runs (%s): use --state DIR or --no-state", no_home())
+    elif options is not None and options.folder is not None:
         try:
             state = _opened(options.folder)
         except UnavailableError as error:
@@ -68,7 +72,7 @@ def open_state(options: StateOptions | None) -> Iterator[State | None]:
             log.warning(
                 "the state cannot be used (%s); going on without, so that this run cannot be "
                 "resumed; use --state DIR or --no-state",
-                one_line(str(error), 400),
+                with_limit(error),
             )
     try:
         yield state

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from moderate.config import ConfigRecord
 from moderate.engine.videos import VideoEnd, video_row
 from moderate.errors import UsageError
 from moderate.policy.columns import (
@@ -354,6 +355,9 @@ def _audit(facts: dict[str, str], started: datetime) -> Audit:
         torch=facts.get("torch", ""),
         timm=facts.get("timm", ""),
         started=started,
+        config=ConfigRecord(facts["config"], facts.get("config_sha256", ""))
+        if "config" in facts
+        else None,
     )
 
 

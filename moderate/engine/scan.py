@@ -14,7 +14,9 @@ from typing import Self
 from uuid import uuid4
 
 from moderate import stopping
+from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import Bundle, load_bundle
+from moderate.config import ConfigRecord
 from moderate.cores import available_cores
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
 from moderate.decode.sandbox import MIN_MEMORY_BYTES
@@ -42,6 +44,7 @@ from moderate.faults import internal_error
 from moderate.fetch.address import make_guard
 from moderate.fetch.local import FetchError, read_head
 from moderate.fetch.options import HttpOptions
+from moderate.folders import cache_outside_home
 from moderate.policy.decide import failed_row
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
@@ -76,6 +79,7 @@ class ScanOptions:
 
     state is None for a run that remembers nothing and leaves nothing behind. lock is a file that
     one run at a time holds; lock_wait says for how many seconds to wait for it, None not at all.
+    config is the file that some of this was read from, for the record.
     """
 
     inputs: Sequence[str | os.PathLike[str]]
@@ -104,6 +108,7 @@ class ScanOptions:
     verify: bool = False
     lock: str | None = None
     lock_wait: float | None = None
+    config: ConfigRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +161,21 @@ def plan(options: ScanOptions) -> Plan:
         retry_errors=options.retry_errors,
         verify=options.verify,
         video=options.video,
+        converted=_converted(options.state),
     )
     if reading.keep and not job.columns:
         raise UsageError("--keep: none of the inputs has columns; it goes with manifests")
     return Plan(options, bundle, policy, job)
+
+
+def _converted(state: StateOptions | None) -> str | None:
+    """The folder for converted models; without a state, or with one elsewhere, none in the home."""
+    if state is None:
+        cache = cache_outside_home()
+        return os.path.join(cache, "openvino") if cache else None
+    if state.required and state.folder:
+        return os.path.join(os.path.abspath(state.folder), "openvino")
+    return ir_cache.cache_folder()
 
 
 def _check_numbers(options: ScanOptions) -> None:
@@ -382,4 +398,5 @@ def _audit(planned: Plan, engine: Engine, run_id: str, started: datetime) -> Aud
         torch=version("torch"),
         timm=version("timm"),
         started=started,
+        config=planned.options.config,
     )

@@ -14,11 +14,13 @@ from typing import Literal, NamedTuple, TypeVar
 
 from moderate.errors import PolicyError
 from moderate.policy.model import ListFile, Policy, sha256_digits
+from moderate.regular import read_regular
 from moderate.text import one_line, printable
 
 _Entry = TypeVar("_Entry")
 _Key = Literal["ignore_file", "block_file"]
 _MOST_REASON = 200  # characters
+_MAX_LIST_BYTES = 256 << 20  # some two million entries
 
 
 class Clearance(NamedTuple):
@@ -74,10 +76,11 @@ def beside(name: str, base: str | None) -> str:
 
 def _read(key: str, name: str, base: str | None) -> bytes:
     try:
-        path = beside(name, base)
-        with open(path, "rb") as file:
-            return file.read()
-    except (OSError, PolicyError) as error:
+        return read_regular(beside(name, base), _MAX_LIST_BYTES)
+    except OSError as error:
+        reason = f"{printable(name)}: {error.strerror}"
+        raise PolicyError(f"{key} cannot be read: {reason}") from None
+    except PolicyError as error:
         raise PolicyError(f"{key} cannot be read: {error}") from None
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from moderate.errors import PolicyError
 from moderate.policy.lists import Lists, beside, read_lists
 from moderate.policy.model import NOT_NESTED, Override, Policy
+from moderate.regular import MAX_TEXT_BYTES, read_regular
 from moderate.text import printable
 from moderate.validation import first_problem
 
@@ -51,7 +52,7 @@ def parse_policy(text: str, where: str) -> LoadedPolicy:
     """
     try:
         policy = Policy.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise PolicyError(f"policy {where}: not valid TOML: {error}") from error
     except ValidationError as error:
         raise PolicyError(f"policy {where}: {first_problem(error)}") from error
@@ -105,7 +106,10 @@ def _text(name_or_file: str, where: str) -> str:
             f"no policy {where!r}: name a TOML file or one of the presets {', '.join(PRESETS)}"
         )
     try:
-        with open(name_or_file, encoding="utf-8") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
+        data = read_regular(name_or_file, MAX_TEXT_BYTES)
+        # Line endings are TOML's own business, but the digest is that of the text with plain ones.
+        return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except OSError as error:
+        raise PolicyError(f"policy {where}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
         raise PolicyError(f"policy {where}: cannot be read ({error})") from error

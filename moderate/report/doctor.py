@@ -17,6 +17,8 @@ from moderate.classify.verify import verify_bundle
 from moderate.decode.probe import Probed, probe
 from moderate.decode.sandbox import Protection, landlock_abi, missing
 from moderate.errors import ModerateError
+from moderate.folders import user_data
+from moderate.native import load
 from moderate.state.database import default_folder
 from moderate.version import __version__
 
@@ -68,6 +70,7 @@ def examine(
 
 
 def _cuda() -> str:
+    load("torch")
     import torch
 
     built = torch.version.cuda or "none: this torch has no CUDA"
@@ -117,7 +120,10 @@ def sandbox_finding(probed: Probed) -> Finding:
 
 
 def _disk(state: Path | None) -> Iterator[Finding]:
-    yield _folder("weights in", user_weights())
+    if user_data():
+        yield _folder("weights in", user_weights())
+    else:
+        yield Finding("weights in", "no home folder: set XDG_DATA_HOME", problem=True)
     if state is None:
         yield Finding("state in", "no home folder: use --state DIR", problem=True)
     else:

@@ -40,7 +40,10 @@ NOT_RECORDED = "not recorded"
 _DIGEST = re.compile(r"[0-9a-fA-F]{8,64}")
 _ROW = re.compile(r"row:([0-9]{1,18})")
 _COLOURS = {"approve": "green", "review": "yellow", "block": "red"}
-_OWN_FACTS = ("version", "torch", "timm", "device", "precision", "backend", "jpeg_decode")
+_OWN_FACTS = (
+    *("version", "torch", "timm", "device", "precision", "backend", "jpeg_decode"),
+    *("config", "config_sha256"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +370,9 @@ def _judged_by(explained: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if weights["sha256"]:
         yield "sha256", weights["sha256"]
     yield from (("", model) for model in weights["models"])
+    if run["config"]:
+        yield "config", run["config"]
+        yield "sha256", run["config_sha256"] or NOT_RECORDED
     versions = [("moderate", run["version"]), ("torch", run["torch"]), ("timm", run["timm"])]
     yield (
         "versions",

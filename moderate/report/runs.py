@@ -21,7 +21,7 @@ SHORT_ID = 8
 """Digits of an id that tell runs apart."""
 
 _COLOURS = {"completed": "green", "failed": "red", "died": "red", "interrupted": "yellow"}
-_FACTS = ("weights", "policy")  # each with a digest beside it
+_FACTS = ("weights", "policy", "config")  # each with a digest beside it
 _KINDS = (
     ("decisions", "decisions"),
     ("errors", "error_codes"),

@@ -25,8 +25,8 @@ from moderate.types import CATEGORIES, Decision
 
 _BANDS = ("approve", "review", "block", "unscored")
 _FACTS = (
-    *("weights", "weights_sha256", "policy", "policy_sha256", "device", "precision", "backend"),
-    *("started", "ended", "run_id", "version"),
+    *("weights", "weights_sha256", "policy", "policy_sha256", "config", "config_sha256"),
+    *("device", "precision", "backend", "started", "ended", "run_id", "version"),
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from moderate.config import ConfigRecord
 from moderate.policy.decide import asked
 from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
@@ -22,7 +23,8 @@ class Audit:
     """What a later reader needs to trust a result: versions, digests, device and policy.
 
     policy_json is the whole policy, so that thresholds can be looked up when its file is gone.
-    sandbox is None where there was nothing to decode, and before that is known.
+    sandbox is None where there was nothing to decode, and before that is known. config is None
+    where no configuration file was used.
     """
 
     version: str
@@ -42,6 +44,7 @@ class Audit:
     torch: str
     timm: str
     started: datetime
+    config: ConfigRecord | None = None
 
 
 def utc(moment: datetime) -> str:
@@ -196,6 +199,7 @@ def counts(summary: Summary) -> dict[str, Any]:
 
 def audit_facts(audit: Audit) -> dict[str, str]:
     """The audit facts known at the start, as they go into a file's metadata."""
+    config = audit.config
     return {
         "tool": "moderate",
         "version": audit.version,
@@ -215,6 +219,7 @@ def audit_facts(audit: Audit) -> dict[str, str]:
         "torch": audit.torch,
         "timm": audit.timm,
         "schema": str(SCHEMA_VERSION),
+        **({"config": config.path, "config_sha256": config.sha256} if config else {}),
         "started": utc(audit.started),
     }
 

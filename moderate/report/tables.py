@@ -83,6 +83,8 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
     if len(audit.weights_models) > 1:
         yield from (("", model) for model in audit.weights_models)
     yield "policy", f"{printable(audit.policy)} ({audit.policy_sha256[:12]})"
+    if audit.config:
+        yield "config", f"{printable(audit.config.path)} ({printable(audit.config.sha256[:12])})"
     yield "device", f"{audit.device}, {audit.precision}, {audit.backend}"
     yield "decoders", _sandbox(audit.sandbox)
     yield (

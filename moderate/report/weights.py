@@ -11,6 +11,7 @@ from rich.text import Text
 from moderate.catalogue.load import catalogue, find_entry
 from moderate.classify.bundle import CARD, find_bundle, installed_bundles, load_card
 from moderate.errors import WeightsError
+from moderate.regular import MAX_TEXT_BYTES, read_regular
 from moderate.report.terminal import console
 from moderate.text import printable
 
@@ -109,6 +110,6 @@ def card_text(name: str) -> str:
         lines = [f"{key} = {value}" for key, value in entry.model_dump(mode="json").items()]
         return "# not installed; from the catalogue\n" + "\n".join(lines) + "\n"
     load_card(folder)  # what cannot be read is not shown
-    with open(os.path.join(folder, CARD), encoding="utf-8") as file:
-        lines = [printable(line.rstrip("\n")) for line in file]
+    text = read_regular(os.path.join(folder, CARD), MAX_TEXT_BYTES).decode("utf-8")
+    lines = [printable(line) for line in text.splitlines()]
     return "\n".join([f"# {printable(folder)}", *lines]) + "\n"

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock
-from platformdirs import user_state_path
 
 from moderate.errors import StateError
+from moderate.folders import user_state
 from moderate.state.filesystems import FileSystem, file_system
 from moderate.text import printable
 
@@ -59,12 +59,7 @@ class BusyError(UnavailableError):
 
 def default_folder() -> Path | None:
     """Where the state is kept where nobody says otherwise; None for a user without a home."""
-    try:
-        folder = user_state_path("moderate")
-    except RuntimeError:  # neither HOME nor an entry in the password database
-        return None
-    # Some versions of platformdirs give `~` back instead, which would be a folder of that name.
-    return folder if folder.is_absolute() else None
+    return user_state()
 
 
 class Database:

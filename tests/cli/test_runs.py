@@ -238,14 +238,25 @@ def test_hostile_names_do_not_reach_the_terminal(folder: Path, capsys: Captured)
 def test_option_environment_configuration_default(
     tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def folder() -> Path:
-        text = said(capsys, "runs", "list")
+    def folder(told: str = "") -> Path:
+        capsys.readouterr()
+        assert run(["runs", "list"]) == 0
+        text, err = capsys.readouterr()
+        assert err == told
         return Path(text.removeprefix("no runs are recorded in ").removesuffix(" yet\n"))
 
     assert folder() == default_folder()
     # The nearest file with settings for scan, beside which the folder is.
-    (tmp_path / "moderate.toml").write_text('state = "kept"\nbatch_size = 8\nno_state = false\n')
-    assert folder() == tmp_path / "kept"
+    nearest = tmp_path / "moderate.toml"
+    nearest.write_text('state = "kept"\nbatch_size = 8\nno_state = false\n')
+    assert folder(f"moderate: options from {nearest}\n") == tmp_path / "kept"
+    monkeypatch.setenv("MODERATE_NO_CONFIG", "1")
+    assert folder() == default_folder()
+    monkeypatch.delenv("MODERATE_NO_CONFIG")
+    nearest.chmod(0o666)
+    ignored = f"not used as configuration: {nearest} (others can write to {nearest})"
+    way_out = "name a file in MODERATE_CONFIG, or set MODERATE_NO_CONFIG to look for none"
+    assert folder(f"moderate: {ignored}; {way_out}\n") == default_folder()
     other = tmp_path / "other.toml"
     other.write_text('state = "elsewhere"\n')
     monkeypatch.setenv("MODERATE_CONFIG", str(other))

@@ -119,7 +119,7 @@ def test_configs_that_are_no_json(repo: Path, text: bytes, words: str) -> None:
 def test_a_config_of_gigabytes_is_not_read(repo: Path) -> None:
     with (repo / "config.json").open("wb") as file:
         file.truncate(8 * 1024**3)  # sparse
-    refused(repo, "too large for a configuration file")
+    refused(repo, "config.json: larger than 32 MiB")
 
 
 @pytest.mark.parametrize(

@@ -1,124 +1,206 @@
-"""Converted models kept between runs, each in one file with its own digest.
+"""Converted models kept between runs, in files of ours that OpenVINO reads.
 
-A cached model is maths that will be run: a file is used only where its key and the digest of its
-every byte are right, and is made anew otherwise.
+A kept model is maths that will be run. It counts only where the folder belongs to this user alone
+and the description of the network has the right digest; its weights are compared after OpenVINO
+has read them. Whatever is not right is made anew.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import json
 import logging
 import os
+import shutil
 import stat
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from platformdirs import user_cache_dir
+from moderate.folders import user_cache
+from moderate.regular import read_regular, sha256_of
 
 log = logging.getLogger(__name__)
 
-_MAGIC = b"moderate-ir-1\n"
+NETWORK, WEIGHTS = "model.xml", "model.bin"
+"""Files of a converted model in the folder it was made in."""
+
+_DAY = 24 * 3600.0  # seconds
 _UNUSED_DAYS = 30
-_LENGTH = 8  # bytes of a length
+_WORKSPACE = ".converting-"
+_MAX_FACTS_BYTES = 16 << 20
+_MAX_NETWORK_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFacts:
+    """What a converted model was when it was made, to be compared with what is loaded later.
+
+    agrees: whether OpenVINO computed what torch computes; if not, there are no files.
+    made: seconds since 1970. network: SHA-256 of the XML file. constants: SHA-256 of all weights,
+    as `constants_digest` gives it. logits: torch's, one row for each of the self-test's inputs.
+    """
+
+    agrees: bool
+    made: float
+    network: str = ""
+    constants: str = ""
+    logits: tuple[tuple[float, ...], ...] = ()
+
+    @classmethod
+    def parse(cls, values: Any) -> GraphFacts:
+        """The facts in a JSON value. Raises ValueError, KeyError, TypeError or OverflowError."""
+        logits = tuple(tuple(float(value) for value in row) for row in values["logits"])
+        if len({len(row) for row in logits}) > 1:
+            raise ValueError("rows of different lengths")
+        return cls(
+            agrees=values["agrees"] is True,
+            made=float(values["made"]),
+            network=str(values["network"]),
+            constants=str(values["constants"]),
+            logits=logits,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A model in OpenVINO's own form: the network as XML, and its weights."""
+    """A converted model: the paths of its network and its weights, and what they should hold."""
 
-    xml: bytes
-    weights: bytes
+    network: str
+    weights: str
+    facts: GraphFacts
 
 
-def cache_folder() -> str:
-    """Where converted models live."""
-    return os.path.join(user_cache_dir("moderate"), "openvino")
+_chosen: ContextVar[tuple[str | None]] = ContextVar("the folder of converted models")
+
+
+def cache_folder() -> str | None:
+    """Where converted models live; None where they are not kept."""
+    if chosen := _chosen.get(None):
+        return chosen[0]
+    cache = user_cache()
+    return os.path.join(cache, "openvino") if cache else None
+
+
+@contextmanager
+def kept_in(folder: str | None) -> Iterator[None]:
+    """Keep converted models in this folder, or none of them, until the block ends."""
+    token = _chosen.set((folder,))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
 
 
 def load(key: str) -> Graph | None:
-    """The graph kept under a key; None where there is none, or where it is not to be trusted."""
+    """The model kept under a key; None where there is none, or where it is not to be trusted.
+
+    That OpenVINO computes a model otherwise than torch is believed for a day: the cause may have
+    gone.
+    """
+    folder = cache_folder()
+    if folder is None:
+        return None
     try:
-        if not _ours(cache_folder()):
+        if not _is_private(folder):
             return None
-        path = _path(key)
-        with open(path, "rb") as file:
-            data = file.read()
-        graph = _unpack(data, key)
-        if graph is not None:
-            os.utime(path)  # so that it counts as used
-    except OSError as error:
+        kept = json.loads(read_regular(_path(folder, key, "json"), _MAX_FACTS_BYTES))
+        if kept["key"] != key:
+            return None
+        facts = GraphFacts.parse(kept)
+        graph = Graph(_path(folder, key, "xml"), _path(folder, key, "bin"), facts)
+        if not facts.agrees:
+            return graph if 0 <= time.time() - facts.made < _DAY else None
+        if sha256_of(graph.network, _MAX_NETWORK_BYTES) != facts.network:
+            return None
+        for suffix in ("xml", "bin", "json"):
+            os.utime(_path(folder, key, suffix), follow_symlinks=False)  # so that it counts as used
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         log.debug("no converted model: %s", error)
         return None
     return graph
 
 
-def save(key: str, graph: Graph) -> None:
-    """Keep a graph, and let go of those unused for a month. A cache that cannot be written is none.
+@contextmanager
+def workspace() -> Iterator[str]:
+    """A private folder to make a model in, removed afterwards.
 
-    The file appears whole or not at all.
+    It lies in the cache where that can be used, else among the temporary files. Raises OSError.
     """
-    folder = cache_folder()
+    with tempfile.TemporaryDirectory(prefix=_WORKSPACE, dir=_prepare()) as folder:
+        yield folder
+
+
+def keep(key: str, folder: str, facts: GraphFacts) -> Graph:
+    """Keep the model that was made in a workspace, and remove those unused for a month.
+
+    Where the cache cannot be used, the model stays in the workspace.
+    """
+    made = Graph(os.path.join(folder, NETWORK), os.path.join(folder, WEIGHTS), facts)
+    cache = os.path.dirname(folder)
+    if cache != cache_folder():
+        return made
+    kept = Graph(_path(cache, key, "xml"), _path(cache, key, "bin"), facts)
+    described = os.path.join(folder, "facts.json")
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        if not _ours(folder):
-            log.debug("%s is open to other users: converted models are not kept there", folder)
-            return
-        _forget_unused(folder)
-        descriptor, temporary = tempfile.mkstemp(dir=folder)
-        try:
-            with open(descriptor, "wb") as file:
-                for part in _pack(key, graph):
-                    file.write(part)
-            os.replace(temporary, _path(key))
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        _forget_unused(cache)
+        with open(described, "w", encoding="utf-8") as file:
+            json.dump({"key": key, **asdict(facts)}, file)
+        # Without its facts a model does not count: they go first and come last.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_path(cache, key, "json"))
+        moves = [(described, _path(cache, key, "json"))]
+        if facts.agrees:
+            moves = [(made.weights, kept.weights), (made.network, kept.network), *moves]
+        for source, target in moves:
+            os.chmod(source, 0o600)
+            os.replace(source, target)
     except OSError as error:
         log.debug("the converted model is not kept: %s", error)
+        return made if os.path.exists(made.network) else kept
+    return kept
 
 
-def _path(key: str) -> str:
-    return os.path.join(cache_folder(), f"{key}.ir")
+def _path(folder: str, key: str, suffix: str) -> str:
+    return os.path.join(folder, f"{key}.{suffix}")
 
 
-def _ours(folder: str) -> bool:
+def _prepare() -> str | None:
+    """The cache's folder, ready to be written to; None where it cannot be used."""
+    folder = cache_folder()
+    if folder is None or not os.path.isabs(folder):
+        return None
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        if not _is_private(folder):
+            log.debug("%s is open to other users: converted models are not kept there", folder)
+            return None
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    except OSError as error:
+        log.debug("converted models are not kept: %s", error)
+    return None
+
+
+def _is_private(folder: str) -> bool:
     """Whether nobody else can have written there."""
+    if not os.path.isabs(folder):
+        return False
     found = os.stat(folder)
     return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _pack(key: str, graph: Graph) -> list[bytes]:
-    content = [key.encode(), len(graph.xml).to_bytes(_LENGTH, "little"), graph.xml, graph.weights]
-    return [_MAGIC, _digest(content), *content]
-
-
-def _unpack(data: bytes, key: str) -> Graph | None:
-    view = memoryview(data)
-    start = len(_MAGIC) + hashlib.sha256().digest_size
-    whole = view[start:]
-    named = len(key.encode())
-    if view[: len(_MAGIC)] != _MAGIC or view[len(_MAGIC) : start] != _digest([whole]):
-        return None
-    if whole[:named] != key.encode():
-        return None
-    body = whole[named + _LENGTH :]
-    length = int.from_bytes(whole[named : named + _LENGTH], "little")
-    return Graph(bytes(body[:length]), bytes(body[length:]))
-
-
-def _digest(parts: list[bytes] | list[memoryview]) -> bytes:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
-
-
 def _forget_unused(folder: str) -> None:
-    oldest = time.time() - _UNUSED_DAYS * 24 * 3600
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
+    now = time.time()
+    for entry in os.scandir(folder):
         with contextlib.suppress(OSError):
-            if os.stat(path).st_mtime < oldest:
-                os.unlink(path)
+            age = now - entry.stat(follow_symlinks=False).st_mtime
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name.startswith(_WORKSPACE) and age > _DAY:  # its process was killed
+                    shutil.rmtree(entry.path, ignore_errors=True)
+            elif age > _UNUSED_DAYS * _DAY:
+                os.unlink(entry.path)

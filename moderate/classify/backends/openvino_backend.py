@@ -1,17 +1,20 @@
 """A model run by OpenVINO on a CPU, converted from the torch module once and then kept.
 
-With the converted model at hand neither torch nor timm is imported, which saves seconds.
+With the converted model at hand neither torch nor timm is imported, which saves seconds; without
+it, a child process converts the model. OpenVINO reads it from files of ours, by their full paths:
+given a model in memory it takes a file `.bin` in the working directory for the weights. What it
+has read is compared with what was meant at every start.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
-import sys
-import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import logging
+import os
+import weakref
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,27 +23,36 @@ import numpy as np
 
 from moderate import stopping
 from moderate.classify.backends import ir_cache
+from moderate.classify.backends.conversion import (
+    agree,
+    cannot_run,
+    constants_digest,
+    convert,
+    no_telemetry,
+    selftest_pixels,
+)
 from moderate.classify.backends.interface import Backend, Logits, PendingLogits
 from moderate.classify.backends.ir_cache import Graph
 from moderate.classify.bundle import WEIGHTS, ModelFiles
 from moderate.classify.device import Placement
 from moderate.classify.files import check_unchanged
-from moderate.classify.labels import activate
 from moderate.cores import available_cores
 from moderate.decode.resize import Pixels
 from moderate.errors import DeviceError
+from moderate.native import apart
 from moderate.text import one_line
 from moderate.version import __version__
 
 if TYPE_CHECKING:
     import openvino
 
-_DIFFERENT = Graph(b"", b"")
-"""Kept in place of a model that OpenVINO does not compute as torch does."""
-
-_TOLERANCE = 1e-4  # of a score, in fp32
+log = logging.getLogger(__name__)
 
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class _NotAsMeantError(Exception):
+    """What was loaded is not what was converted; its message says in what."""
 
 
 class OpenVinoBackend(Backend):
@@ -51,21 +63,72 @@ class OpenVinoBackend(Backend):
     def __init__(
         self, files: ModelFiles, placement: Placement, *, threads: int | None = None
     ) -> None:
-        self._openvino = _import_openvino()
-        cores = threads or available_cores()
-        graph = _graph(files, self._openvino)
-        config = {
+        self._process = os.getpid()
+        self._files = files
+        self._precision = placement.precision
+        self._config = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[placement.precision],
             "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_NUM_THREADS": str(cores),
+            "INFERENCE_NUM_THREADS": str(threads or available_cores()),
         }
-        try:
-            self._compiled = _compile(self._openvino, graph, config)
-        except RuntimeError as error:
-            raise _cannot_run(files, error) from error
         self._idle: list[openvino.InferRequest] = []
         # OpenVINO does not keep the arrays alive that its threads read.
         self._busy: dict[int, tuple[openvino.InferRequest, Pixels]] = {}
+        self._compiled: Any = None
+        _alive.add(self)
+        self._openvino = apart(_import_openvino)
+        self._open(cache_key(files))
+
+    def _open(self, key: str) -> None:
+        files = self._files
+        graph = ir_cache.load(key)
+        if graph is not None:
+            # It is made of the right weights; but exchanged files stop a run, kept or not.
+            check_unchanged(Path(files.folder) / WEIGHTS, files.card.sha256["model.safetensors"])
+            try:
+                self._take(graph)
+                return
+            except _NotAsMeantError as error:
+                log.debug("the kept model is converted anew: %s", error)
+        try:
+            with ir_cache.workspace() as folder:
+                # What is run is what was written: the same whether it was kept or just made.
+                self._take(ir_cache.keep(key, folder, convert(files, folder)))
+        except OSError as error:
+            reason = f"there is no folder for the converted model: {error.strerror}"
+            raise cannot_run(files, reason) from error
+        except _NotAsMeantError as error:
+            raise cannot_run(files, f"after its conversion, {error}") from error
+
+    def _take(self, graph: Graph) -> None:
+        """Load a converted model and compare it with its facts. Raises _NotAsMeantError."""
+        files = self._files
+        if not graph.facts.agrees:
+            raise DeviceError(
+                f"OpenVINO {version('openvino')} gives other scores than torch for "
+                f"{files.architecture}; --backend torch gives the right ones"
+            )
+        self._compiled = apart(lambda: self._compile(graph))
+        if self._precision != "fp32":
+            return  # its scores are not those of torch, but its weights were compared
+        expected = np.array(graph.facts.logits, np.float32)
+        pixels = selftest_pixels(files.card.preprocess.pixel_spec())
+        if not agree(self.start(pixels)(), expected, files.card.activation):
+            self._drop()
+            raise _NotAsMeantError("the self-test gives other scores")
+
+    def _compile(self, graph: Graph) -> Any:
+        core = self._openvino.Core()
+        try:
+            model = core.read_model(graph.network, graph.weights)
+        except RuntimeError as error:
+            raise _NotAsMeantError(f"it cannot be read: {error}") from error
+        if constants_digest(model) != graph.facts.constants:
+            raise _NotAsMeantError("other weights were loaded")
+        try:
+            return core.compile_model(model, "CPU", self._config)
+        except RuntimeError as error:
+            raise cannot_run(self._files, f"{type(error).__name__}: {error}") from error
 
     def start(self, pixels: Pixels) -> PendingLogits:
         """See `Backend`. OpenVINO's own threads take up the work at once."""
@@ -91,29 +154,33 @@ class OpenVinoBackend(Backend):
         """See `Backend`: OpenVINO gives back by itself."""
 
     def close(self) -> None:
-        """See `Backend`."""
-        for request, _ in self._busy.values():
+        """See `Backend`. Does nothing in a forked process, whose parent goes on with the model."""
+        if self._process != os.getpid():
+            return
+        for request, _ in list(self._busy.values()):
             request.wait()
+        self._drop()
+
+    def _drop(self) -> None:
+        """Let OpenVINO's objects end now, not when a forked process collects its garbage."""
         self._busy.clear()
         self._idle.clear()
+        self._compiled = None
 
 
-def _graph(files: ModelFiles, openvino: Any) -> Graph:
-    key = cache_key(files)
-    graph = ir_cache.load(key)
-    if graph is not None:
-        # It is made of the right weights; but files that were exchanged stop a run, kept or not.
-        check_unchanged(Path(files.folder) / WEIGHTS, files.card.sha256["model.safetensors"])
-    else:
-        # What is run is always what was written: the same whether it was kept or just made.
-        graph = _convert(files, openvino)
-        ir_cache.save(key, graph)
-    if graph == _DIFFERENT:
-        raise DeviceError(
-            f"OpenVINO {version('openvino')} gives other scores than torch for "
-            f"{files.architecture}; --backend torch gives the right ones"
-        )
-    return graph
+_alive: weakref.WeakSet[OpenVinoBackend] = weakref.WeakSet()
+
+
+def _keep_in_child() -> None:
+    """Never destroy models in a forked process.
+
+    OpenVINO's objects wait for threads that the fork did not copy, and abort the process.
+    """
+    for backend in _alive:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend))
+
+
+os.register_at_fork(after_in_child=_keep_in_child)
 
 
 def cache_key(files: ModelFiles) -> str:
@@ -133,65 +200,9 @@ def cache_key(files: ModelFiles) -> str:
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
 
 
-def _convert(files: ModelFiles, openvino: Any) -> Graph:
-    """The model with its normalisation, N x H x W x 3 pixels to N x labels logits."""
-    import torch
-
-    from moderate.classify.backends.normalised import Normalised
-    from moderate.classify.model import load_model
-
-    preprocess = files.card.preprocess
-    spec = preprocess.pixel_spec()
-    model = Normalised(load_model(files), preprocess.mean, preprocess.std).eval()
-    example = torch.zeros((2, *spec.shape), dtype=getattr(torch, spec.dtype))
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "model.xml"
-        try:
-            # What tracing says about timm's code is not for users.
-            with warnings.catch_warnings(), _no_telemetry(), torch.inference_mode():
-                warnings.simplefilter("ignore")
-                converted = openvino.convert_model(
-                    model, example_input=example, input=[-1, *spec.shape]
-                )
-            openvino.save_model(converted, target, compress_to_fp16=False)
-        except Exception as error:
-            # Whatever a converter makes of a network.
-            raise _cannot_run(files, error) from error
-        graph = Graph(target.read_bytes(), target.with_suffix(".bin").read_bytes())
-    pixels = np.random.default_rng(0).integers(0, 256, example.shape).astype(spec.dtype)
-    with torch.inference_mode():
-        expected = model(torch.from_numpy(pixels)).numpy()
-    got = _compile(openvino, graph, {"INFERENCE_PRECISION_HINT": "f32"})([pixels])[0]
-    return graph if _agree(got, expected, files.card.activation) else _DIFFERENT
-
-
-def _agree(got: Logits, expected: Logits, activation: str) -> bool:
-    """Whether logits and probabilities are as near as those of one network in fp32 should be.
-
-    Not so where a traced model resizes its table of positions: the two interpolate differently.
-    """
-    scores = np.abs(activate(got, activation) - activate(expected, activation)).max()
-    # A logit moves a score by a quarter of its own change at the most.
-    largest = max(1.0, float(np.abs(expected).max()))
-    return bool(scores <= _TOLERANCE and np.abs(got - expected).max() <= 4 * _TOLERANCE * largest)
-
-
-def _compile(openvino: Any, graph: Graph, config: dict[str, str]) -> Any:
-    core = openvino.Core()
-    weights = openvino.Tensor(np.frombuffer(graph.weights, np.uint8))
-    return core.compile_model(core.read_model(graph.xml, weights), "CPU", config)
-
-
-def _cannot_run(files: ModelFiles, error: Exception) -> DeviceError:
-    return DeviceError(
-        f"OpenVINO {version('openvino')} cannot run {files.architecture} "
-        f"({one_line(f'{type(error).__name__}: {error}', 160)}); --backend torch can"
-    )
-
-
 def _import_openvino() -> Any:
     try:
-        with _no_telemetry():
+        with no_telemetry():
             import openvino
     except (ImportError, OSError) as error:
         stopping.check()
@@ -200,24 +211,3 @@ def _import_openvino() -> Any:
             "use --backend torch"
         ) from error
     return openvino
-
-
-@contextmanager
-def _no_telemetry() -> Iterator[None]:
-    """Keep OpenVINO from reporting to its maker.
-
-    Where `openvino_telemetry` is installed, which pip does unasked, importing openvino and
-    converting a model each send an event to Google Analytics; where it is not, a stub of
-    OpenVINO's own takes its place. None in sys.modules is Python's way to say "not installed".
-    """
-    name = "openvino_telemetry"
-    missing = object()
-    before: Any = sys.modules.get(name, missing)
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if before is missing:
-            del sys.modules[name]
-        else:
-            sys.modules[name] = before

@@ -18,6 +18,7 @@ from moderate.classify.device import Placement
 from moderate.classify.model import load_model
 from moderate.cores import available_cores
 from moderate.decode.resize import Pixels
+from moderate.native import apart
 from moderate.text import one_line
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class TorchBackend(Backend):
     ) -> None:
         self._device = torch.device(placement.device)
         self._dtype = _DTYPES[placement.precision]
-        self._model = load_model(files).to(self._device).to(memory_format=torch.channels_last)
+        self._model = apart(partial(self._load, files))
         preprocess = files.card.preprocess
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(preprocess.mean, device=self._device).view(shape) * 255
@@ -65,6 +66,9 @@ class TorchBackend(Backend):
         if compile:
             spec = preprocess.pixel_spec()
             self._compile(np.zeros((batch_size, *spec.shape), spec.dtype))
+
+    def _load(self, files: ModelFiles) -> nn.Module:
+        return load_model(files).to(self._device).to(memory_format=torch.channels_last)
 
     def _run_on_threads(self, cores: int) -> None:
         """Several batches at once, each on one core where there are few.

@@ -1,0 +1,140 @@
+"""Which configuration file a command takes its defaults from, and what is said about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+from moderate.cli.messages import say, speak_json
+from moderate.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from moderate.config import Config
+
+# Parameters of scan that no file sets; debug is looked for before there is a configuration.
+_NOT_IN_A_FILE = frozenset({"ctx", "inputs", "config", "no_config", "debug", "help"})
+_OFF = frozenset({"", "0", "f", "false", "n", "no", "off"})
+
+
+def environment_flag(option: str) -> bool:
+    """Whether the environment sets an option that takes no value, as `no-config`."""
+    value = os.environ.get(f"MODERATE_{option.upper().replace('-', '_')}", "")
+    return value.strip().lower() not in _OFF
+
+
+class ConfiguredCommand(TyperCommand):
+    """A command whose options get their defaults from a configuration file.
+
+    Which file may be used depends on the inputs, so the command line is read once for those before
+    any of its values is processed. The `Config` is the context's `obj`.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See `TyperCommand`. Raises ConfigError and UsageError."""
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        if not given.get("help"):
+            ctx.obj = self._configure(ctx, given)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            raise _named(error, ctx.obj) from error
+
+    def _configure(self, ctx: Any, given: Mapping[str, Any]) -> Config:
+        options = {p.name: p for p in self.params if isinstance(p, TyperOption) and p.name}
+        lists = given.get("files_from") or options["files_from"].value_from_envvar(ctx) or ()
+        config = _config(frozenset(options), given, given.get("inputs") or (), lists)
+        settings = {
+            name: [value] if options[name].multiple and not isinstance(value, list) else value
+            for name, value in config.settings.items()
+        }
+        ctx.default_map = {**(ctx.default_map or {}), **settings}
+        if settings.get("log_json"):
+            speak_json()
+        _say_ignored(config, "use --config FILE to name a file, or --no-config to look for none")
+        return config
+
+
+def say_used(config: Config, ctx: typer.Context, *, quiet: bool) -> None:
+    """Name the configuration file of a run. One that was merely found cannot ask for silence."""
+    source = ctx.get_parameter_source("quiet")
+    asked_itself = config.found and source is not None and source.name == "DEFAULT_MAP"
+    if not quiet or asked_itself:
+        _say_used(config)
+
+
+def configured_state() -> str | None:
+    """The state folder that a configuration file names; None where none does.
+
+    For commands other than scan: `MODERATE_CONFIG` and `MODERATE_NO_CONFIG` say which file. Raises
+    ConfigError and UsageError.
+    """
+    import inspect
+
+    from moderate.cli.scan import scan
+
+    config = _config(frozenset(inspect.signature(scan).parameters), {})
+    _say_ignored(
+        config, "name a file in MODERATE_CONFIG, or set MODERATE_NO_CONFIG to look for none"
+    )
+    folder = config.settings.get("state")
+    if folder is None:
+        return None
+    if not isinstance(folder, str) or not folder:
+        raise ConfigError(f"config: state: expected the name of a folder, got {folder!r}")
+    if config.found:
+        _say_used(config)
+    return folder
+
+
+def _config(
+    options: frozenset[str],
+    given: Mapping[str, Any],
+    inputs: Sequence[str] = (),
+    lists: Sequence[str] = (),
+) -> Config:
+    """As the command line has it, else the environment, else the nearest file that may be used."""
+    from moderate.config import Config, find_config, named_config
+
+    levels = (
+        ("--config and --no-config", given.get("config"), bool(given.get("no_config"))),
+        (
+            "MODERATE_CONFIG and MODERATE_NO_CONFIG",
+            os.environ.get("MODERATE_CONFIG") or None,
+            environment_flag("no-config"),
+        ),
+    )
+    known = options - _NOT_IN_A_FILE
+    for names, named, none in levels:
+        if named is not None and none:
+            raise UsageError(f"{names} contradict each other; give one of them")
+        if named is not None:
+            return named_config(named, known)
+        if none:
+            return Config()
+    return find_config(known, inputs, lists)
+
+
+def _say_ignored(config: Config, ways_out: str) -> None:
+    if config.ignored:
+        files = "; ".join(config.ignored)
+        message = f"not used as configuration: {files}; {ways_out}"
+        say("warning", "config_ignored", message, ignored=config.ignored)
+
+
+def _say_used(config: Config) -> None:
+    if record := config.record:
+        message = f"options from {record.path}"
+        say("info", "config", message, path=record.path, sha256=record.sha256)
+
+
+def _named(error: typer.BadParameter, config: Config | None) -> Exception:
+    """The error with the file's name, where the value that is wrong stands in a file."""
+    name = getattr(error.param, "name", None)
+    source = error.ctx.get_parameter_source(name) if error.ctx and name else None
+    if not config or not config.record or source is None or source.name != "DEFAULT_MAP":
+        return error
+    return ConfigError(f"config {config.record.path}: {error.format_message()}")

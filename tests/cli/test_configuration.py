@@ -1,0 +1,174 @@
+"""What a configuration file that was found may do to a run, and what is said and kept of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+from pictures import encode, scene
+
+from moderate.cli.main import run
+from moderate.results.read import read_results
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for key in list(os.environ):
+        if key.startswith("MODERATE_"):
+            monkeypatch.delenv(key)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def dump(tmp_path: Path) -> Path:
+    folder = tmp_path / "dump"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(encode(scene((80, 60)), "PNG"))
+    return folder
+
+
+def scan(*arguments: object) -> int:
+    return run(["scan", *map(str, arguments), "--no-state", "--backend", "torch"])
+
+
+def test_an_upload_rules_nothing(
+    dump: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would leave the image out, and write over a file elsewhere."""
+    kept = dump.parent / "kept.csv"
+    kept.write_text("mine")
+    upload = dump / "moderate.toml"
+    upload.write_text(f'out = "{kept}"\nexclude = ["*"]\nquiet = true\nlog_json = true\n')
+    monkeypatch.chdir(dump)
+    assert scan(".", "--weights", bundle, "--summary", "../summary.json", "-q") == 0
+    out, err = capsys.readouterr()
+    assert (out, kept.read_text()) == ("", "mine")
+    assert err == (
+        f"moderate: not used as configuration: {upload} (it lies in the input .); "
+        "use --config FILE to name a file, or --no-config to look for none\n"
+    )
+    summary = json.loads(Path("../summary.json").read_text())
+    assert summary["scored"] == 1
+    assert not {"config", "config_sha256"} & summary["audit"].keys()
+    assert scan(".", "--weights", bundle, "-q", "--no-config") == 0
+    monkeypatch.setenv("MODERATE_NO_CONFIG", "1")
+    assert scan(".", "--weights", bundle, "-q") == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("way", ["stdin", "option", "environment"])
+def test_lists_are_inputs_too(
+    dump: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    (dump / "moderate.toml").write_text('exclude = ["*"]\n')
+    (dump / "list").write_text("a.png\n")
+    monkeypatch.chdir(dump)
+    named: list[object] = []
+    if way == "stdin":
+        with Path("list").open() as stream:
+            monkeypatch.setattr("sys.stdin", stream)
+            assert scan("-", "--weights", bundle, "--out", "../rows.csv") == 0
+    else:
+        if way == "option":
+            named = ["--files-from", "list"]
+        else:
+            monkeypatch.setenv("MODERATE_FILES_FROM", "list")
+        assert scan(*named, "--weights", bundle, "--out", "../rows.csv") == 0
+    assert "not used as configuration" in capsys.readouterr().err
+    assert read_results("../rows.csv").table(["path"])["path"].to_pylist() == ["./a.png"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_the_file_that_is_used_is_said_and_recorded(
+    dump: Path, bundle: Path, capsys: Captured, suffix: str
+) -> None:
+    file, rows = dump.parent / "moderate.toml", dump.parent / f"rows{suffix}"
+    file.write_text(f'weights = "{bundle}"\n')
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    summaries = ["--summary", "summary.md", "--summary", "summary.json"]
+    assert scan(dump, "--out", rows, *summaries) == 0
+    assert f"moderate: options from {file}\n" in capsys.readouterr().err
+    audit = json.loads(Path("summary.json").read_text())["audit"]
+    for facts in (audit, read_results(str(rows)).facts):
+        assert (facts["config"], facts["config_sha256"]) == (str(file), digest)
+    assert f"- config: {file} ({digest[:12]})" in Path("summary.md").read_text().replace("\\", "")
+    # Decisions that are taken anew keep what the scores were made with.
+    assert run(["decide", str(rows), "--policy", "strict", "--summary", "decided.json"]) == 0
+    decided = json.loads(Path("decided.json").read_text())["audit"]
+    assert (decided["config"], decided["config_sha256"]) == (str(file), digest)
+    capsys.readouterr()
+    assert run(["explain", str(rows), "row:1"]) == 0
+    assert str(file) in "".join(capsys.readouterr().out.split())
+
+
+def test_a_file_that_was_found_cannot_ask_for_silence(
+    dump: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = dump.parent / "moderate.toml"
+    file.write_text(f'weights = "{bundle}"\nquiet = true\n')
+    assert scan(dump) == 0
+    assert capsys.readouterr() == ("", f"moderate: options from {file}\n")
+    assert scan(dump, "--quiet") == 0
+    assert scan(dump, "--config", file) == 0
+    monkeypatch.setenv("MODERATE_QUIET", "1")
+    assert scan(dump) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_messages_about_it_are_json_where_it_says_so(
+    dump: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = dump.parent / "moderate.toml"
+    file.write_text(f'weights = "{bundle}"\nlog_json = true\n')
+    (dump / "moderate.toml").write_text("limit = 1\n")
+    monkeypatch.chdir(dump)
+    assert scan("a.png") == 0
+    events = {e["event"]: e for e in map(json.loads, capsys.readouterr().err.splitlines())}
+    assert events["config"]["path"] == str(file)
+    assert events["config_ignored"]["ignored"] == [
+        f"{dump / 'moderate.toml'} (it lies in the input .)"
+    ]
+
+
+def test_named_or_none_command_line_before_environment(
+    dump: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = dump / "named.toml"
+    named.write_text(f'weights = "{bundle}"\n')
+    assert scan(dump, "--config", named, "-q") == 0
+    monkeypatch.setenv("MODERATE_NO_CONFIG", "yes")
+    assert scan(dump, "--config", named, "-q") == 0
+    monkeypatch.delenv("MODERATE_NO_CONFIG")
+    monkeypatch.setenv("MODERATE_CONFIG", str(named))
+    assert scan(dump, "-q") == 0
+    assert scan(dump, "-q", "--no-config", "--weights", "gone") == 2
+    assert "no weights 'gone'" in capsys.readouterr().err
+    assert scan(dump, "-q", "--no-config", "--config", named) == 2
+    assert "--config and --no-config contradict" in capsys.readouterr().err
+    monkeypatch.setenv("MODERATE_NO_CONFIG", "yes")
+    assert scan(dump, "-q") == 2
+    assert "MODERATE_CONFIG and MODERATE_NO_CONFIG contradict" in capsys.readouterr().err
+
+
+def test_an_error_names_the_file_that_the_value_is_from(
+    dump: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = dump.parent / "moderate.toml"
+    file.write_text("batch_size = 'many'\n")
+    assert scan(dump) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"moderate: error: config {file}: ")
+    assert "--batch-size" in err
+    assert scan(dump, "--batch-size", "many") == 2
+    assert str(file) not in capsys.readouterr().err
+
+
+def test_help_needs_no_configuration(dump: Path, capsys: Captured) -> None:
+    (dump.parent / "moderate.toml").write_text("wrong")
+    assert run(["scan", "--help"]) == 0
+    assert "--no-config" in capsys.readouterr().out
