@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -275,6 +276,31 @@ def test_missing_parts(tmp_path: Path) -> None:
         find_bundle("no-such-weights")
     with pytest.raises(WeightsError):
         find_bundle("../testcard")
+
+
+def test_a_folder_among_the_uploads_never_passes_for_weights_of_the_catalogue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "none installed"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("nsfwjs", "mine", "testcard"):
+        bundle_with(tmp_path / name)
+    with pytest.raises(WeightsError, match=r"nsfwjs are not installed; .* is \./nsfwjs\)"):
+        find_bundle("nsfwjs")
+    assert find_bundle("./nsfwjs") == "./nsfwjs"
+    assert find_bundle("mine") == "mine"
+    assert os.path.isabs(find_bundle("testcard"))
+
+
+def test_installed_weights_are_not_looked_for_among_the_uploads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for data_home in ("data", "~/.local/share"):  # as it is where no home folder is known
+        monkeypatch.setenv("XDG_DATA_HOME", data_home)
+        bundle_with(tmp_path / data_home / "moderate" / "weights" / "planted")
+        with pytest.raises(WeightsError, match="no weights 'planted'"):
+            find_bundle("planted")
 
 
 def test_labels_that_the_model_lacks_are_named_with_those_it_has(tmp_path: Path) -> None:

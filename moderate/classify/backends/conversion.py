@@ -100,7 +100,8 @@ def cannot_run(files: ModelFiles, reason: str) -> DeviceError:
 
 def selftest_pixels(spec: PixelSpec) -> Pixels:
     """The self-test's inputs as a batch, N x H x W x 3."""
-    return np.stack([pixels for (pixels,) in selftest.inputs((spec,))])
+    batch = [pixels for (pixels,) in selftest.inputs((spec,))]
+    return np.stack(batch)  # type: ignore[return-value]
 
 
 def agree(got: Logits, expected: Logits, activation: str) -> bool:
@@ -124,7 +125,7 @@ def constants_digest(model: Any) -> str:
         shape = list(node.get_output_shape(0))
         digest.update(f"{node.get_friendly_name()} {node.get_element_type()} {shape}\n".encode())
         values: NDArray[Any] = np.ascontiguousarray(node.data)
-        digest.update(values.reshape(-1).view(np.uint8))
+        digest.update(values.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
