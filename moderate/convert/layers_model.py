@@ -100,7 +100,9 @@ class LayersModel(Converter):
                 std=(1.0, 1.0, 1.0),
             ),
             tensors=_renamed(
-                read_manifest(model, lambda names: _read_shards(folder, names, where), where),
+                read_manifest(
+                    model, lambda names, size: _read_shards(folder, names, size, where), where
+                ),
                 topology.dense,
                 where,
             ),
@@ -212,12 +214,12 @@ class _Entry:
 
 
 def read_manifest(
-    model: dict[str, Any], read: Callable[[list[object]], bytes], where: str
+    model: dict[str, Any], read: Callable[[list[object], int], bytes], where: str
 ) -> dict[str, NDArray[np.float32]]:
     """The tensors of a TensorFlow.js model by name, dequantised. Raises WeightsError.
 
-    read gives the bytes of a group's files, which it is given the names of. Their length must be
-    what the manifest claims.
+    read gives the bytes of a group's files by their names. It is told how many bytes the manifest
+    claims, so that it can hold the files' lengths against that before anything is read.
     """
     groups = model.get("weightsManifest")
     if not isinstance(groups, list) or not groups:
@@ -227,12 +229,8 @@ def read_manifest(
         if not isinstance(group, dict) or not isinstance(group.get("paths"), list):
             raise WeightsError(f"{where}: a group of weights names no files")
         entries, claimed = _entries(group.get("weights"), where)
-        data = read(group["paths"])
-        if len(data) != claimed:
-            raise WeightsError(
-                f"{where}: the manifest speaks of {claimed} bytes of weights, the files hold "
-                f"{len(data)}"
-            )
+        data = read(group["paths"], claimed)
+        check_length(len(data), claimed, where)
         for entry in entries:
             if entry.name in tensors:
                 raise WeightsError(f"{where}: tensor {printable(entry.name)} stands twice")
@@ -243,14 +241,21 @@ def read_manifest(
     return tensors
 
 
-def _read_shards(folder: Path, names: list[object], where: str) -> bytes:
+def check_length(length: int, claimed: int, where: str) -> None:
+    """Raises WeightsError where the files are not as long as the manifest says."""
+    if length != claimed or length > _MAX_BYTES:
+        raise WeightsError(
+            f"{where}: the manifest speaks of {claimed} bytes of weights, the files hold {length}"
+        )
+
+
+def _read_shards(folder: Path, names: list[object], claimed: int, where: str) -> bytes:
     paths = [folder / plain_name(name, where) for name in names]
     for path in paths:
         if not path.is_file():
             raise WeightsError(f"{shown(path)}: no such file")
     try:
-        if sum(path.stat().st_size for path in paths) > _MAX_BYTES:
-            raise WeightsError(f"{where}: the weights are larger than {_MAX_BYTES} bytes")
+        check_length(sum(path.stat().st_size for path in paths), claimed, where)
         return b"".join(path.read_bytes() for path in paths)
     except OSError as error:
         raise WeightsError(f"{shown(folder)}: {error.strerror}") from error

@@ -33,6 +33,19 @@ _REBUILD = "torch._utils _rebuild_tensor_v2"
 _STORAGES = {"torch FloatStorage": "<f4", "torch LongStorage": "<i8"}
 _GLOBALS = frozenset({_ORDERED_DICT, _REBUILD, *_STORAGES})
 
+# What torch wrote, by code; what follows any other opcode is not even read.
+_NAMES = frozenset(
+    {"PROTO", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"}
+    | {"BINUNICODE", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2"}
+    | {"TUPLE3", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "APPEND", "APPENDS"}
+    | {"SETITEM", "SETITEMS", "GLOBAL", "BINPERSID", "REDUCE", "BUILD"}
+)
+_OPCODES = {
+    opcode.code.encode("latin-1"): opcode
+    for opcode in pickletools.opcodes
+    if opcode.name in _NAMES
+}
+
 
 @dataclass(frozen=True, slots=True)
 class _Global:
@@ -64,7 +77,7 @@ class _Mark:
     """Where a list of operands begins on the stack."""
 
 
-class _Malformed(Exception):
+class _MalformedError(Exception):
     """What is wrong with the file, in words."""
 
 
@@ -81,27 +94,27 @@ def read_legacy_pth(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(f"{where}: {error.strerror}") from error
     try:
         return _read(data)
-    except _Malformed as error:
+    except _MalformedError as error:
         raise WeightsError(f"{where}: {one_line(str(error), 200)}") from error
 
 
 def _read(data: bytes) -> dict[str, torch.Tensor]:
     stream = io.BytesIO(data)
     if _load(stream) != _MAGIC or _load(stream) != _FORMAT:
-        raise _Malformed("not a torch file of before version 1.6")
+        raise _MalformedError("not a torch file of before version 1.6")
     system = _load(stream)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise _Malformed("not written on a little-endian machine")
+        raise _MalformedError("not written on a little-endian machine")
     views = _load(stream)
     if not isinstance(views, dict) or not all(isinstance(v, _View) for v in views.values()):
-        raise _Malformed("it does not hold a state dict of tensors alone")
+        raise _MalformedError("it does not hold a state dict of tensors alone")
     if not views:
-        raise _Malformed("it holds no tensors")
+        raise _MalformedError("it holds no tensors")
     storages = _read_storages(data, stream, views)
     # Tensors may share a storage, but a file must not grow when its tensors are copied apart.
     held = sum(values.size for values in storages.values())
     if sum(math.prod(view.shape) for view in views.values()) > held:
-        raise _Malformed("its tensors hold more values than the file")
+        raise _MalformedError("its tensors hold more values than the file")
     tensors: dict[str, torch.Tensor] = {}
     for name, view in views.items():
         values = torch.from_numpy(storages[view.storage.key])
@@ -117,14 +130,14 @@ def _read_storages(
     needed: dict[str, _Storage] = {}
     for view in views.values():
         if needed.setdefault(view.storage.key, view.storage) != view.storage:
-            raise _Malformed(f"storage {printable(view.storage.key)} is described in two ways")
+            raise _MalformedError(f"storage {printable(view.storage.key)} is described in two ways")
     if (
         not isinstance(keys, list)
         or not all(isinstance(key, str) for key in keys)
         or len(set(keys)) != len(keys)
         or set(keys) != set(needed)
     ):
-        raise _Malformed("the values that follow are not those of the tensors")
+        raise _MalformedError("the values that follow are not those of the tensors")
     position = stream.tell()
     found: dict[str, NDArray[Any]] = {}
     for key in keys:
@@ -133,11 +146,11 @@ def _read_storages(
         size = storage.count * np.dtype(storage.dtype).itemsize
         position += 8
         if count != storage.count or len(data) - position < size:
-            raise _Malformed(f"storage {printable(key)} is cut off, or of another size")
+            raise _MalformedError(f"storage {printable(key)} is cut off, or of another size")
         found[key] = np.frombuffer(data, storage.dtype, storage.count, position).copy()
         position += size
     if position != len(data):
-        raise _Malformed("something follows the values")
+        raise _MalformedError("something follows the values")
     return found
 
 
@@ -146,10 +159,10 @@ def _load(stream: io.BytesIO) -> object:
     try:
         return _Interpreter().run(stream)
     except (IndexError, KeyError):
-        raise _Malformed("a pickle takes operands that are not there") from None
+        raise _MalformedError("a pickle takes operands that are not there") from None
     except (OverflowError, ValueError) as error:
-        # From pickletools, which reads the opcodes.
-        raise _Malformed(f"a pickle is malformed: {error}") from error
+        # From pickletools, which reads what follows an opcode.
+        raise _MalformedError(f"a pickle is malformed: {error}") from error
 
 
 class _Interpreter:
@@ -160,21 +173,24 @@ class _Interpreter:
         self._memo: dict[int, Any] = {}
 
     def run(self, stream: io.BytesIO) -> object:
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            if number > _MAX_OPCODES:
-                raise _Malformed("a pickle has too many opcodes")
-            if opcode.name == "STOP":
+        for _ in range(_MAX_OPCODES):
+            code = stream.read(1)
+            if code == b".":
                 (value,) = self._stack
                 return value
-            self._step(opcode.name, argument)
-        raise _Malformed("a pickle has no end")
+            if code not in _OPCODES:
+                what = f"has the opcode {code!r}, which torch did not write" if code else "is cut off"
+                raise _MalformedError(f"a pickle {what}")
+            opcode = _OPCODES[code]
+            self._step(opcode.name, opcode.arg.reader(stream) if opcode.arg else None)
+        raise _MalformedError("a pickle has too many opcodes")
 
     def _step(self, name: str, argument: Any) -> None:
         stack = self._stack
         match name:
             case "PROTO":
                 if argument != 2:
-                    raise _Malformed(f"pickle protocol {argument}, which torch did not write")
+                    raise _MalformedError(f"pickle protocol {argument}, which torch did not write")
             case "MARK":
                 stack.append(_Mark())
             case "NONE" | "NEWTRUE" | "NEWFALSE":
@@ -212,7 +228,7 @@ class _Interpreter:
                 self._update(stack[-1], items)
             case "GLOBAL":
                 if argument not in _GLOBALS:
-                    raise _Malformed(
+                    raise _MalformedError(
                         f"it names {printable(str(argument))}, which could run code; "
                         "only tensors are read"
                     )
@@ -226,11 +242,11 @@ class _Interpreter:
                 state, target = self._pop(), stack[-1]
                 # torch keeps versions of modules as an attribute of the state dict.
                 if not isinstance(target, dict) or not isinstance(state, dict):
-                    raise _Malformed("a pickle changes what is not a state dict")
+                    raise _MalformedError("a pickle changes what is not a state dict")
                 if set(state) != {"_metadata"}:
-                    raise _Malformed("a pickle changes attributes of a state dict")
+                    raise _MalformedError("a pickle changes attributes of a state dict")
             case _:
-                raise _Malformed(f"pickle opcode {name}, which torch did not write")
+                raise AssertionError(name)
 
     def _pop(self) -> Any:
         value = self._stack.pop()
@@ -248,18 +264,18 @@ class _Interpreter:
     @staticmethod
     def _extend(target: object, values: list[Any]) -> None:
         if not isinstance(target, list):
-            raise _Malformed("a pickle appends to what is not a list")
+            raise _MalformedError("a pickle appends to what is not a list")
         target.extend(values)
 
     @staticmethod
     def _update(target: object, items: list[Any]) -> None:
         if not isinstance(target, dict) or len(items) % 2:
-            raise _Malformed("a pickle adds items to what is not a dict")
+            raise _MalformedError("a pickle adds items to what is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str):
-                raise _Malformed("a dict has a key that is not text")
+                raise _MalformedError("a dict has a key that is not text")
             if key in target:
-                raise _Malformed(f"{printable(key)} is there twice")
+                raise _MalformedError(f"{printable(key)} is there twice")
             target[key] = value
 
 
@@ -278,7 +294,7 @@ def _storage(identity: object) -> _Storage:
             and view is None
         ):
             return _Storage(key, _STORAGES[kind.name], count)
-    raise _Malformed("a storage that is not one of float32 or int64 values")
+    raise _MalformedError("a storage that is not one of float32 or int64 values")
 
 
 def _result(function: object, arguments: object) -> object:
@@ -291,8 +307,8 @@ def _result(function: object, arguments: object) -> object:
             sizes, steps = _sizes(shape), _sizes(strides)
             if len(sizes) == len(steps) and _lies_inside(storage.count, offset, sizes, steps):
                 return _View(storage, offset, sizes, steps)
-        raise _Malformed("a tensor does not lie inside its storage")
-    raise _Malformed("a pickle calls what is not a function of torch's")
+        raise _MalformedError("a tensor does not lie inside its storage")
+    raise _MalformedError("a pickle calls what is not a function of torch's")
 
 
 def _sizes(value: object) -> tuple[int, ...]:
@@ -300,12 +316,10 @@ def _sizes(value: object) -> tuple[int, ...]:
         numbers = tuple(item for item in value if type(item) is int and 0 <= item <= _MAX_BYTES)
         if len(numbers) == len(value):
             return numbers
-    raise _Malformed("a tensor has a shape that is not read")
+    raise _MalformedError("a tensor has a shape that is not read")
 
 
-def _lies_inside(
-    count: int, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
-) -> bool:
+def _lies_inside(count: int, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     """Whether a tensor uses values of its storage alone, and no more than there are."""
     if offset < 0 or math.prod(shape) > count:
         return False

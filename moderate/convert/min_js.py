@@ -26,7 +26,7 @@ _MAX_VALUES = 1_000_000
 # The wrapper exports a literal once: `module.exports=` of the bundler is followed by a call.
 _EXPORT = re.compile(r"(?<![\w$.])[\w$]+\.exports=(?=[{\"])")
 _AFTER: Final = "},{}]},{},[1])(1)});"
-_TOKEN = re.compile(
+_WORD = re.compile(
     r"""(?P<text>"(?:[^"\\\n\r]|\\["\\/bfnrt])*")"""
     r"""|(?P<number>-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w$.])"""
     r"""|(?P<constant>!0|!1|null(?![\w$]))"""
@@ -37,7 +37,7 @@ _CONSTANTS = {"!0": True, "!1": False, "null": None}
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
-class _Malformed(Exception):
+class _MalformedError(Exception):
     """What is wrong with the file, in words."""
 
 
@@ -45,7 +45,7 @@ def read_exported_object(path: Path) -> dict[str, Any]:
     """The object literal that a module exports, as JSON's types. Raises WeightsError."""
     try:
         value = _Literal(_exported(path)).value()
-    except _Malformed as error:
+    except _MalformedError as error:
         raise WeightsError(f"{shown(path)}: {one_line(str(error), 200)}") from error
     if not isinstance(value, dict):
         raise WeightsError(f"{shown(path)}: it exports text, not an object")
@@ -57,7 +57,7 @@ def read_exported_bytes(path: Path) -> bytes:
     where = shown(path)
     try:
         literal = _exported(path)
-    except _Malformed as error:
+    except _MalformedError as error:
         raise WeightsError(f"{where}: {error}") from error
     if len(literal) < 2 or literal[0] != '"' or literal[-1] != '"':
         raise WeightsError(f"{where}: it does not export base64 text")
@@ -75,14 +75,14 @@ def _exported(path: Path) -> str:
             raise WeightsError(f"{where}: no such file")
         if path.stat().st_size > _MAX_BYTES:
             raise WeightsError(f"{where}: larger than {_MAX_BYTES} bytes")
-        text = path.read_bytes().decode("ascii").strip()
+        text = path.read_bytes().decode("ascii").rstrip()
     except OSError as error:
         raise WeightsError(f"{where}: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise _Malformed("not a minified module: it is not ASCII") from None
-    found = _EXPORT.search(text, 0, _MAX_BEFORE)
+        raise _MalformedError("not a minified module: it is not ASCII") from None
+    found = _EXPORT.search(text[:_MAX_BEFORE])
     if found is None or not text.endswith(_AFTER):
-        raise _Malformed("not a module that exports one literal")
+        raise _MalformedError("not a module that exports one literal")
     return text[found.end() : -len(_AFTER)]
 
 
@@ -95,7 +95,7 @@ class _Literal:
         self._values = 0
 
     def value(self) -> Any:
-        """The whole literal. Raises _Malformed."""
+        """The whole literal. Raises _MalformedError."""
         value = self._value(0)
         if self._position != len(self._text):
             raise self._unexpected()
@@ -104,17 +104,17 @@ class _Literal:
     def _value(self, depth: int) -> Any:
         self._values += 1
         if depth > _MAX_DEPTH or self._values > _MAX_VALUES:
-            raise _Malformed("the literal is too deep or too long")
-        kind, token = self._take()
+            raise _MalformedError("the literal is too deep or too long")
+        kind, word = self._take()
         if kind == "text":
-            return _unescaped(token)
+            return _unescaped(word)
         if kind == "number":
-            return _number(token)
+            return _number(word)
         if kind == "constant":
-            return _CONSTANTS[token]
-        if token == "[":
+            return _CONSTANTS[word]
+        if word == "[":
             return self._array(depth)
-        if token == "{":
+        if word == "{":
             return self._object(depth)
         raise self._unexpected()
 
@@ -133,12 +133,12 @@ class _Literal:
         if self._skip("}"):
             return values
         while True:
-            kind, token = self._take()
+            kind, word = self._take()
             if kind not in ("name", "text"):
                 raise self._unexpected()
-            key = token if kind == "name" else _unescaped(token)
+            key = word if kind == "name" else _unescaped(word)
             if key in values:
-                raise _Malformed(f"the key {key!r} stands twice")
+                raise _MalformedError(f"the key {key!r} stands twice")
             self._expect(":")
             values[key] = self._value(depth + 1)
             if self._skip("}"):
@@ -146,7 +146,7 @@ class _Literal:
             self._expect(",")
 
     def _take(self) -> tuple[str, str]:
-        found = _TOKEN.match(self._text, self._position)
+        found = _WORD.match(self._text, self._position)
         if found is None or found.lastgroup is None:
             raise self._unexpected()
         self._position = found.end()
@@ -162,21 +162,21 @@ class _Literal:
         if not self._skip(mark):
             raise self._unexpected()
 
-    def _unexpected(self) -> _Malformed:
+    def _unexpected(self) -> _MalformedError:
         near = self._text[self._position : self._position + 20]
-        return _Malformed(f"no literal at character {self._position}: {near!r}")
+        return _MalformedError(f"no literal at character {self._position}: {near!r}")
 
 
-def _unescaped(token: str) -> str:
-    return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), token[1:-1])
+def _unescaped(word: str) -> str:
+    return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), word[1:-1])
 
 
-def _number(token: str) -> int | float:
-    if token.lstrip("-").isdecimal():
-        if len(token) > 20:
-            raise _Malformed("a number is too long")
-        return int(token)
-    value = float(token)
+def _number(word: str) -> int | float:
+    if word.lstrip("-").isdecimal():
+        if len(word) > 20:
+            raise _MalformedError("a number is too long")
+        return int(word)
+    value = float(word)
     if not math.isfinite(value):
-        raise _Malformed("a number is too large")
+        raise _MalformedError("a number is too large")
     return value

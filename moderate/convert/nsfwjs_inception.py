@@ -49,7 +49,7 @@ def convert_nsfwjs_inception(folder: Path, labels: Sequence[str]) -> Converted:
     model = read_exported_object(folder / MODEL)
     classes = _check_layers(model, where)
     arrays = read_manifest(
-        model, lambda names: b"".join(_shard(folder, name, where) for name in names), where
+        model, lambda names, _: b"".join(_shard(folder, name, where) for name in names), where
     )
     converted = Converted(
         architecture=NSFWJS_INCEPTION,
@@ -105,7 +105,9 @@ def _check_layers(model: dict[str, Any], where: str) -> int:
         if kind == "Activation" and config.get("activation") != "relu":
             raise WeightsError(f"{where}: an activation is not relu")
     dense = [
-        (config.get("units"), config.get("activation")) for kind, config in layers if kind == "Dense"
+        (config.get("units"), config.get("activation"))
+        for kind, config in layers
+        if kind == "Dense"
     ]
     classes = dense[-1][0] if dense else None
     if type(classes) is not int or dense != [

@@ -69,7 +69,7 @@ class OnnxGraph:
     outputs: tuple[Port, ...]
 
 
-class _Malformed(Exception):
+class _MalformedError(Exception):
     """What is wrong with the file, in words."""
 
 
@@ -86,7 +86,7 @@ def read_onnx(path: Path) -> OnnxGraph:
         raise WeightsError(f"{where}: {error.strerror}") from error
     try:
         return _read_model(memoryview(data))
-    except _Malformed as error:
+    except _MalformedError as error:
         raise WeightsError(f"{where}: {one_line(str(error), 200)}") from error
 
 
@@ -104,16 +104,18 @@ class _Message:
             values = self._fields.setdefault(number, [])
             values.append((wire, value))
             if len(values) > _MAX_ITEMS:
-                raise _Malformed(f"{what} has too many parts")
+                raise _MalformedError(f"{what} has too many parts")
 
     def has(self, number: int) -> bool:
         return number in self._fields
 
     def refuse(self, **numbers: int) -> None:
-        """Raises _Malformed where one of these fields is there; the keywords name them."""
+        """Raises _MalformedError where one of these fields is there; the keywords name them."""
         for name, number in numbers.items():
             if number in self._fields:
-                raise _Malformed(f"{self._what} has {name.replace('_', ' ')}, which is not read")
+                raise _MalformedError(
+                    f"{self._what} has {name.replace('_', ' ')}, which is not read"
+                )
 
     def messages(self, number: int) -> list[memoryview]:
         return [self._bytes(wire, value) for wire, value in self._fields.get(number, ())]
@@ -121,7 +123,7 @@ class _Message:
     def message(self, number: int) -> memoryview | None:
         values = self.messages(number)
         if len(values) > 1:
-            raise _Malformed(f"{self._what} has field {number} twice")
+            raise _MalformedError(f"{self._what} has field {number} twice")
         return values[0] if values else None
 
     def text(self, number: int) -> str:
@@ -136,7 +138,7 @@ class _Message:
         if values is None:
             return default
         if len(values) > 1 or values[0][0] != _VARINT:
-            raise _Malformed(f"{self._what} has a field {number} that is not one integer")
+            raise _MalformedError(f"{self._what} has a field {number} that is not one integer")
         assert isinstance(values[0][1], int)
         return _signed(values[0][1])
 
@@ -162,19 +164,19 @@ class _Message:
             parts.append(bytes(self._bytes(_BYTES if wire == single else wire, value)))
         data = b"".join(parts)
         if len(data) % np.dtype(dtype).itemsize:
-            raise _Malformed(f"{self._what} has a cut number")
+            raise _MalformedError(f"{self._what} has a cut number")
         return np.frombuffer(data, dtype)
 
     def _bytes(self, wire: int, value: int | memoryview) -> memoryview:
         if wire != _BYTES or not isinstance(value, memoryview):
-            raise _Malformed(f"{self._what} has a field of the wrong type")
+            raise _MalformedError(f"{self._what} has a field of the wrong type")
         return value
 
     def _decode(self, value: memoryview) -> str:
         try:
             return bytes(value).decode("utf-8")
         except UnicodeDecodeError:
-            raise _Malformed(f"{self._what} has a name that is not UTF-8") from None
+            raise _MalformedError(f"{self._what} has a name that is not UTF-8") from None
 
 
 def _fields(data: memoryview, what: str) -> Iterator[tuple[int, int, int | memoryview]]:
@@ -184,7 +186,7 @@ def _fields(data: memoryview, what: str) -> Iterator[tuple[int, int, int | memor
         tag, position = _varint(data, position, what)
         number, wire = tag >> 3, tag & 7
         if number == 0:
-            raise _Malformed(f"{what} has a field without a number")
+            raise _MalformedError(f"{what} has a field without a number")
         if wire == _VARINT:
             integer, position = _varint(data, position, what)
             yield number, wire, integer
@@ -194,9 +196,9 @@ def _fields(data: memoryview, what: str) -> Iterator[tuple[int, int, int | memor
         elif wire in (_FIXED32, _FIXED64):
             size = 4 if wire == _FIXED32 else 8
         else:
-            raise _Malformed(f"{what} is not protobuf of ONNX (wire type {wire})")
+            raise _MalformedError(f"{what} is not protobuf of ONNX (wire type {wire})")
         if size > len(data) - position:
-            raise _Malformed(f"{what} is cut off")
+            raise _MalformedError(f"{what} is cut off")
         yield number, wire, data[position : position + size]
         position += size
 
@@ -205,7 +207,7 @@ def _varint(data: memoryview, position: int, what: str) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(data):
-            raise _Malformed(f"{what} is cut off")
+            raise _MalformedError(f"{what} is cut off")
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
@@ -213,7 +215,7 @@ def _varint(data: memoryview, position: int, what: str) -> tuple[int, int]:
             if value >= 1 << 64:
                 break
             return value, position
-    raise _Malformed(f"{what} has an integer of more than 64 bits")
+    raise _MalformedError(f"{what} has an integer of more than 64 bits")
 
 
 def _signed(value: int) -> int:
@@ -225,11 +227,11 @@ def _read_model(data: memoryview) -> OnnxGraph:
     model.refuse(training_info=20, functions=25)
     graph = model.message(7)
     if graph is None or not model.has(1):
-        raise _Malformed("not an ONNX model: it has no graph")
+        raise _MalformedError("not an ONNX model: it has no graph")
     for opset in model.messages(8):
         domain = _Message(opset, "an operator set").text(1)
         if domain not in ("", "ai.onnx"):
-            raise _Malformed(f"operators of {printable(domain)!r} are not read")
+            raise _MalformedError(f"operators of {printable(domain)!r} are not read")
     return _read_graph(graph)
 
 
@@ -240,10 +242,10 @@ def _read_graph(data: memoryview) -> OnnxGraph:
     for item in graph.messages(5):
         name, array = _read_tensor(item)
         if name in tensors:
-            raise _Malformed(f"tensor {printable(name)} is there twice")
+            raise _MalformedError(f"tensor {printable(name)} is there twice")
         tensors[name] = array
     if not tensors:
-        raise _Malformed("the graph holds no tensors")
+        raise _MalformedError("the graph holds no tensors")
     nodes = tuple(_read_node(item) for item in graph.messages(1))
     ports = [_read_port(item) for item in graph.messages(11)]
     return OnnxGraph(
@@ -260,23 +262,23 @@ def _read_tensor(data: memoryview) -> tuple[str, Array]:
     name = tensor.text(8)
     what = f"tensor {printable(name)}"
     if tensor.has(13) or tensor.integer(14) != 0:
-        raise _Malformed(f"{what} lies in another file (external data), which is not read")
+        raise _MalformedError(f"{what} lies in another file (external data), which is not read")
     tensor.refuse(segments=3)
     shape = tensor.integers(1)
     kind = tensor.integer(2)
     if kind not in _TYPES:
-        raise _Malformed(f"{what} has the type {kind}, which is not read")
+        raise _MalformedError(f"{what} has the type {kind}, which is not read")
     dtype, field = _TYPES[kind]
     if len(shape) > _MAX_RANK or any(side < 0 for side in shape):
-        raise _Malformed(f"{what} has a shape that is not read")
+        raise _MalformedError(f"{what} has a shape that is not read")
     count = math.prod(shape)
     given = [number for number in (4, 5, 6, 7, 9, 10, 11) if tensor.has(number)]
     if len(given) > 1 or (given and given[0] not in (9, field)):
-        raise _Malformed(f"{what} has values of another type")
+        raise _MalformedError(f"{what} has values of another type")
     if given in ([], [9]):
         raw = tensor.message(9) or memoryview(b"")
         if len(raw) != count * np.dtype(dtype).itemsize:
-            raise _Malformed(
+            raise _MalformedError(
                 f"{what} has {len(raw)} bytes, not the {count * np.dtype(dtype).itemsize} of "
                 f"its shape {shape}"
             )
@@ -285,12 +287,14 @@ def _read_tensor(data: memoryview) -> tuple[str, Array]:
         integers = tensor.integers(field)
         limit = np.iinfo(dtype)
         if any(not limit.min <= value <= limit.max for value in integers):
-            raise _Malformed(f"{what} has a value that its type cannot hold")
+            raise _MalformedError(f"{what} has a value that its type cannot hold")
         values = np.array(integers, dtype)
     else:
         values = tensor.floats(field, _TYPED[field])
     if values.size != count:
-        raise _Malformed(f"{what} has {values.size} values, not the {count} of its shape {shape}")
+        raise _MalformedError(
+            f"{what} has {values.size} values, not the {count} of its shape {shape}"
+        )
     return name, values.reshape(shape).copy()
 
 
@@ -298,12 +302,12 @@ def _read_node(data: memoryview) -> Node:
     node = _Message(data, "an operation")
     operator = node.text(4)
     if node.text(7) not in ("", "ai.onnx"):
-        raise _Malformed(f"the operator {printable(operator)!r} is not one of ONNX itself")
+        raise _MalformedError(f"the operator {printable(operator)!r} is not one of ONNX itself")
     attributes: dict[str, Attribute] = {}
     for item in node.messages(5):
         name, value = _read_attribute(item)
         if name in attributes:
-            raise _Malformed(f"attribute {printable(name)} is there twice")
+            raise _MalformedError(f"attribute {printable(name)} is there twice")
         attributes[name] = value
     return Node(operator, node.texts(1), node.texts(2), attributes)
 
@@ -311,9 +315,7 @@ def _read_node(data: memoryview) -> Node:
 def _read_attribute(data: memoryview) -> tuple[str, Attribute]:
     attribute = _Message(data, "an attribute")
     name = attribute.text(1)
-    attribute.refuse(
-        a_tensor=5, a_graph=6, strings=9, tensors=10, graphs=11, a_reference=21
-    )
+    attribute.refuse(a_tensor=5, a_graph=6, strings=9, tensors=10, graphs=11, a_reference=21)
     kind = attribute.integer(20)
     if kind == 1:
         values = attribute.floats(2)
@@ -327,7 +329,7 @@ def _read_attribute(data: memoryview) -> tuple[str, Attribute]:
         return name, tuple(float(value) for value in attribute.floats(7))
     elif kind == 7:
         return name, attribute.integers(8)
-    raise _Malformed(f"attribute {printable(name)} has the type {kind}, which is not read")
+    raise _MalformedError(f"attribute {printable(name)} has the type {kind}, which is not read")
 
 
 def _read_port(data: memoryview) -> Port:

