@@ -33,6 +33,7 @@ from moderate.classify.bundle import Bundle, load_bundle
 from moderate.classify.device import place
 from moderate.classify.labels import LabelModel
 from moderate.decode.image import Decoded, decode, prepare
+from moderate.decode.resize import PixelSpec, resize
 from moderate.errors import WeightsError
 from moderate.install.package import archive_digest, extract
 from moderate.install.pull import add_packages
@@ -84,18 +85,19 @@ def image_safety(folder: Path, images: Sequence[Image.Image]) -> Scores:
 
 
 def lite0(folder: Path, images: Sequence[Image.Image]) -> Scores:
-    """The author's torch module where it is installed, else the same layers written out here."""
-    from timm.data import create_transform
+    """The author's torch module where it is installed, else the same layers written out here.
 
-    transform = create_transform(
-        (3, 224, 224), interpolation="bicubic", crop_pct=0.875, mean=(0.5,) * 3, std=(0.5,) * 3
-    )
+    The author states no preprocessing, so both sides take the pixels that we make.
+    """
+    spec = PixelSpec(224, 224, "crop", 0.875, "bicubic")
     file = next(folder.glob("*.pth"))
     forward = _author_module(file) or _written_out(torch.load(file, weights_only=True))
-    with torch.inference_mode():
-        return np.concatenate(
-            [forward(transform(image)[None]).softmax(1).numpy() for image in images]
-        )
+    scores = []
+    for image in images:
+        pixels = torch.from_numpy(resize(image, spec).copy()).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            scores.append(forward((pixels / 255 - 0.5) / 0.5).softmax(1).numpy())
+    return np.concatenate(scores)
 
 
 def _author_module(file: Path) -> Callable[[torch.Tensor], torch.Tensor] | None:

@@ -41,9 +41,7 @@ _NAMES = frozenset(
     | {"SETITEM", "SETITEMS", "GLOBAL", "BINPERSID", "REDUCE", "BUILD"}
 )
 _OPCODES = {
-    opcode.code.encode("latin-1"): opcode
-    for opcode in pickletools.opcodes
-    if opcode.name in _NAMES
+    opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes if opcode.name in _NAMES
 }
 
 
@@ -178,9 +176,12 @@ class _Interpreter:
             if code == b".":
                 (value,) = self._stack
                 return value
+            if not code:
+                raise _MalformedError("a pickle is cut off")
             if code not in _OPCODES:
-                what = f"has the opcode {code!r}, which torch did not write" if code else "is cut off"
-                raise _MalformedError(f"a pickle {what}")
+                raise _MalformedError(
+                    f"a pickle has the opcode {code!r}, which torch did not write"
+                )
             opcode = _OPCODES[code]
             self._step(opcode.name, opcode.arg.reader(stream) if opcode.arg else None)
         raise _MalformedError("a pickle has too many opcodes")

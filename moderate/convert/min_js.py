@@ -29,11 +29,11 @@ _AFTER: Final = "},{}]},{},[1])(1)});"
 _WORD = re.compile(
     r"""(?P<text>"(?:[^"\\\n\r]|\\["\\/bfnrt])*")"""
     r"""|(?P<number>-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w$.])"""
-    r"""|(?P<constant>!0|!1|null(?![\w$]))"""
+    r"""|(?P<constant>!0|!1|(?:true|false|null)(?![\w$]))"""
     r"""|(?P<mark>[{}\[\],:])"""
     r"""|(?P<name>[A-Za-z_$][\w$]*)"""
 )
-_CONSTANTS = {"!0": True, "!1": False, "null": None}
+_CONSTANTS = {"!0": True, "!1": False, "true": True, "false": False, "null": None}
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 

