@@ -59,15 +59,21 @@ def make_tgz(folder: Path, name: str, version: str, files: Mapping[str, bytes]) 
     return path
 
 
-def package_of(archive: Path, members: Mapping[str, bytes], **changes: Any) -> Package:
-    """What a catalogue says of a package that `make_wheel` or `make_tgz` made."""
-    is_wheel = archive.suffix == ".whl"
-    name, version = archive.stem.split("-")[:2]
+def package_of(
+    archive: Path, members: Mapping[str, bytes], named: str = "", **changes: Any
+) -> Package:
+    """What a catalogue says of a package that `make_wheel` or `make_tgz` made.
+
+    named is what its file is called in the registry, where it is called otherwise here.
+    """
+    known = Path(named or archive.name)
+    is_wheel = known.suffix == ".whl"
+    name, version = known.stem.split("-")[:2] if is_wheel else known.stem.rsplit("-", 1)
     fields: dict[str, Any] = {
         "registry": "pypi" if is_wheel else "npm",
         "name": name.replace("_", "-"),
         "version": version,
-        "archive": archive.name,
+        "archive": known.name,
         "sha256": sha256(archive.read_bytes()),
         "files": {
             (member if is_wheel else f"package/{member}"): sha256(data)

@@ -34,9 +34,11 @@ class Package(Table):
     licence_file: MemberPath
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _plain(self) -> Self:
         if (self.registry == "pypi") != self.archive.endswith(".whl"):
             raise ValueError("archive: PyPI has .whl files, npm has .tgz files")
+        if any({".", ".."} & set(path.split("/")) for path in self.files):
+            raise ValueError("files: a path leads out of its folder")
         if len({path.rpartition("/")[2] for path in self.files}) < len(self.files):
             raise ValueError("files: two files have the same name")
         return self
