@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.layers import ConvNormAct
+from timm.layers.conv_bn_act import ConvNormAct
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.inception_v3 import InceptionV3
 from timm.models.resnet import Bottleneck, ResNet
@@ -65,7 +65,7 @@ def moderate_open_nsfw_resnet50(pretrained: bool = False, **arguments: Any) -> R
         channels=(32, 64, 128, 256),
         **arguments,
     )
-    model.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+    model.add_module("maxpool", nn.MaxPool2d(3, stride=2, ceil_mode=True))
     for module in model.modules():
         if isinstance(module, Bottleneck):
             module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
@@ -84,7 +84,7 @@ class KerasPoolBranch(ConvNormAct):
         share = functional.avg_pool2d(
             torch.ones_like(images[:1, :1]), kernel_size=3, stride=1, padding=1
         )
-        convolved: torch.Tensor = super().forward(images / share)
+        convolved: torch.Tensor = super().forward(images / share)  # type: ignore[no-untyped-call]
         return convolved
 
 

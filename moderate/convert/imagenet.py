@@ -11,10 +11,10 @@ def imagenet_labels() -> tuple[str, ...]:
     It is the first of WordNet's words for it, with the number of the class in WordNet where two
     classes share that word ("crane n02012849").
     """
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
-    synsets = info.label_names()
+    synsets = [info.index_to_label_name(index) for index in range(1000)]
     words = [info.label_name_to_description(synset).partition(",")[0] for synset in synsets]
     counts = Counter(words)
     return tuple(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.layers import ConvNormAct
+from timm.layers.conv_bn_act import ConvNormAct
 from torch import nn
 
 from moderate.classify.architectures import NSFWJS_INCEPTION
