@@ -24,7 +24,8 @@ Attribute = int | float | str | tuple[int, ...] | tuple[float, ...]
 Array = NDArray[Any]
 
 _MAX_BYTES = 1 << 30  # of a file
-_MAX_ITEMS = 100_000  # nodes, tensors, dimensions or attributes of one kind in one message
+_MAX_FIELDS = 200_000  # of one message: nodes and tensors of a graph among them
+_MAX_INTEGERS = 1_000_000  # of one list
 _MAX_RANK = 8
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -100,11 +101,10 @@ class _Message:
     def __init__(self, data: memoryview, what: str) -> None:
         self._what = what
         self._fields: dict[int, list[tuple[int, int | memoryview]]] = {}
-        for number, wire, value in _fields(data, what):
-            values = self._fields.setdefault(number, [])
-            values.append((wire, value))
-            if len(values) > _MAX_ITEMS:
-                raise _MalformedError(f"{what} has too many parts")
+        for count, (number, wire, value) in enumerate(_fields(data, what)):
+            if count == _MAX_FIELDS:
+                raise _MalformedError(f"{what} has more than {_MAX_FIELDS} parts")
+            self._fields.setdefault(number, []).append((wire, value))
 
     def has(self, number: int) -> bool:
         return number in self._fields
@@ -154,6 +154,8 @@ class _Message:
                 while position < len(packed):
                     integer, position = _varint(packed, position, self._what)
                     found.append(_signed(integer))
+                    if len(found) > _MAX_INTEGERS:
+                        raise _MalformedError(f"{self._what} has too long a list of integers")
         return tuple(found)
 
     def floats(self, number: int, dtype: str = "<f4") -> Array:

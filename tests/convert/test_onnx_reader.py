@@ -102,6 +102,8 @@ RAW = field(9, WEIGHT[0].tobytes())
         (varint(7 << 3 | 3) + small(), "wire type 3"),
         (varint(0) + small(), "without a number"),
         (b"\xff" * 12, "more than 64 bits"),
+        (onnx_file([b""] * 200_001, [tensor("t", WEIGHT)], [], []), "more than 200000 parts"),
+        (with_tensor(field(2, 7), field(7, b"\0" * 1_000_001)), "too long a list"),
     ],
 )  # fmt: skip
 def test_what_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
