@@ -32,6 +32,7 @@ from moderate.cli.tune import tune
 from moderate.cli.weights import app as weights_app
 from moderate.errors import ModerateError, ReaderGoneError
 from moderate.stopping import Stopped
+from moderate.terminal import guard_terminals
 
 app = typer.Typer(
     name="moderate",
@@ -149,6 +150,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
+    guard_terminals()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:

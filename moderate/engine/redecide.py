@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from moderate.arrow import python_values
 from moderate.engine.videos import VideoEnd, video_row
 from moderate.errors import UsageError
 from moderate.policy.columns import (
@@ -34,7 +35,7 @@ from moderate.report.summary import EXAMPLES_KEPT, Audit, Summary, utc
 from moderate.results.columnar import ColumnsWriter
 from moderate.results.fast_csv import Unusual, whole_parts
 from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
-from moderate.results.read import Results, _Chunk, _python_values, read_results
+from moderate.results.read import Results, _Chunk, read_results
 from moderate.results.remote import is_remote, shown_target, target_name
 from moderate.results.schema import COLUMNS
 from moderate.results.text_writers import metadata_path
@@ -101,7 +102,7 @@ class Piece:
 
         def carried(name: str) -> list[Any]:
             if name not in values:
-                values[name] = _python_values(self.carried[name])
+                values[name] = python_values(self.carried[name])
             return values[name]
 
         return Rows(

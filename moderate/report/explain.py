@@ -21,7 +21,7 @@ from moderate.errors import PolicyError, UsageError
 from moderate.policy.judge import BLOCK_LIST, CLEARED, Judge, Subject
 from moderate.policy.load import parse_policy
 from moderate.policy.model import Policy
-from moderate.report.terminal import console
+from moderate.report.terminal import console, safe_text
 from moderate.results.read import Results
 from moderate.results.schema import shortest
 from moderate.results.text_writers import metadata_path
@@ -418,6 +418,6 @@ def _grid(lines: Iterator[tuple[str, str]] | list[tuple[str, str]], style: str =
         colour = _COLOURS.get(label, "red" if label == "PROBLEM" else "")
         grid.add_row(
             Text(label.upper() if label in _COLOURS else label, style=colour or "dim"),
-            Text(printable(value)),
+            safe_text(value),
         )
     return grid

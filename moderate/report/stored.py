@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
-from rich.text import Text
 
 from moderate.evaluate.policies import policy_of
 from moderate.policy.model import Policy
 from moderate.report.plain import markdown, print_tables
 from moderate.report.summary import EXAMPLES_KEPT, SCHEMA_VERSION
 from moderate.report.tables import Table, share
+from moderate.report.terminal import safe_text
 from moderate.results.read import Results
 from moderate.text import printable
 from moderate.types import CATEGORIES, Decision
@@ -164,9 +164,9 @@ FORMATS: dict[str, Callable[[Stored], str]] = {".json": to_json, ".md": to_markd
 def show(stored: Stored, stream: IO[str]) -> None:
     """Print the counts."""
     out = print_tables(list(tables(stored)), stream)
-    out.print(Text(headline(stored), style="bold"))
+    out.print(safe_text(headline(stored), "bold"))
     for line in closing(stored):
-        out.print(Text(line, style="yellow" if line.startswith("note:") else ""))
+        out.print(safe_text(line, "yellow" if line.startswith("note:") else ""))
 
 
 def _bands(column: Any, policy: Policy, category: Any, scored: int) -> dict[str, int]:

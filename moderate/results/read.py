@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from moderate.arrow import python_values
 from moderate.errors import InputError, UsageError
 from moderate.results.open import SUFFIXES
 from moderate.results.parquet_writer import arrow_schema
@@ -150,7 +151,7 @@ class Results:
         for start in range(0, len(indices), CHUNK_ROWS):
             some = indices[start : start + CHUNK_ROWS]
             ours = [_taken(array, some).to_pylist() for array in arrays]
-            theirs = [_python_values(_taken(values, some)) for values in carried]
+            theirs = [python_values(_taken(values, some)) for values in carried]
             for cells in zip(*in_order(ours, theirs), strict=True):
                 yield dict(zip(names, cells, strict=True))
 
@@ -599,23 +600,6 @@ def _taken(values: Any, indices: Sequence[int]) -> Any:
     if isinstance(values, list):
         return [values[index] for index in indices]
     return values.take(pa.array(indices, pa.int64()))
-
-
-def _python_values(values: Any) -> list[Any]:
-    """Carried values in Python; an Arrow scalar where Python has nothing equal to it."""
-    if isinstance(values, list):
-        return values
-    try:
-        return list(values.to_pylist())
-    except (ValueError, OverflowError, pa.ArrowException):
-        return [_python_value(scalar) for scalar in values]
-
-
-def _python_value(scalar: Any) -> Any:
-    try:
-        return scalar.as_py()
-    except (ValueError, OverflowError, pa.ArrowException):
-        return scalar
 
 
 def _shown(path: str) -> str:
