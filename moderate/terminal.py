@@ -1,4 +1,4 @@
-"""A guard between this program and a terminal: what files hold moves no cursor and rings no bell."""
+"""A guard between this program and a terminal: what files hold moves no cursor."""
 
 from __future__ import annotations
 

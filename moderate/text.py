@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# Controls (C0, DEL, C1), surrogates, separators of lines and paragraphs, and bidirectional controls.
+# Controls (C0, DEL, C1), surrogates, line and paragraph separators, and bidirectional controls.
 # The latter are category Cf, which also holds harmless joiners of emoji and Indic text.
 _UNSHOWABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -22,6 +21,7 @@ from moderate.errors import UsageError
 from moderate.policy.columns import (
     BANDS,
     DECISIONS,
+    UNKNOWN_ERROR,
     ColumnJudge,
     Columns,
     Rows,
@@ -31,7 +31,7 @@ from moderate.policy.columns import (
 )
 from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.report.files import check_summary_targets
-from moderate.report.summary import EXAMPLES_KEPT, Audit, Summary, utc
+from moderate.report.summary import EXAMPLES_KEPT, Audit, Summary, name_counted, utc
 from moderate.results.columnar import ColumnsWriter
 from moderate.results.fast_csv import Unusual, whole_parts
 from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
@@ -365,7 +365,7 @@ def _count(summary: Summary, piece: Piece, made: Columns) -> None:
         summary.decisions[DECISIONS[severity]] += int(count)
     for cell in pc.value_counts(piece.own["warnings"]).to_pylist():
         for warning in (cell["values"] or "").split("; ") if cell["values"] else ():
-            summary.warnings[warning] += cell["counts"]
+            summary.warnings[name_counted(warning, summary.warnings)] += cell["counts"]
     failed = np.flatnonzero(piece.failed)
     summary.errors += len(failed)
     scored = made.bands[:, ~piece.failed]
@@ -374,15 +374,13 @@ def _count(summary: Summary, piece: Piece, made: Columns) -> None:
             counts[band] += int(count)
     if not len(failed):
         return
-    codes = piece.own["error_code"].take(pa.array(failed)).fill_null("unknown").to_pylist()
-    for code, found in Counter(codes).items():
-        summary.error_codes[code] += found
-        examples = summary.error_examples.setdefault(code, [])
-        for index, other in zip(failed.tolist(), codes, strict=True):
-            if len(examples) >= EXAMPLES_KEPT:
-                break
-            if other == code:
-                examples.append(piece.own["path"][index].as_py())
+    codes = piece.own["error_code"].take(pa.array(failed)).fill_null(UNKNOWN_ERROR).to_pylist()
+    for index, code in zip(failed.tolist(), codes, strict=True):
+        name = name_counted(code, summary.error_codes)
+        summary.error_codes[name] += 1
+        examples = summary.error_examples.setdefault(name, [])
+        if len(examples) < EXAMPLES_KEPT:
+            examples.append(piece.own["path"][index].as_py())
 
 
 def _carried_columns(results: Results, targets: Sequence[str]) -> list[Column]:

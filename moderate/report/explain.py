@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
+from moderate.arrow import plain_value
 from moderate.errors import PolicyError, UsageError
 from moderate.policy.judge import BLOCK_LIST, CLEARED, Judge, Subject
 from moderate.policy.load import parse_policy
@@ -281,6 +282,8 @@ def _json_value(value: Any) -> Any:
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, float):
         return value if abs(value) < float("inf") else str(value)
+    if hasattr(value, "cast"):  # an Arrow scalar that Python has nothing equal to
+        return _json_value(plain_value(value))
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 

@@ -59,7 +59,7 @@ def row(
         ref=ImageRef(path, carried=carried),
         facts=ImageFacts(30, 20, "png", 1, 2**40, sha256, (Warn.SMALL_IMAGE, Warn.ANIMATED)),
         scores={**dict.fromkeys(CATEGORIES, exact), CATEGORIES[3]: None},
-        decision=Decision.APPROVE,
+        decision=Decision.REVIEW if exact is None else Decision.APPROVE,
         reasons=("nudity 0.10 < review 0.30", "b"),
         views=Views("safe", 0.1, 0.9, 0.9, "mid", False, "general"),
         duplicate_of=duplicate_of,
