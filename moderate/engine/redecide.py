@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from moderate.arrow import python_values
@@ -400,7 +401,18 @@ def _json_types(results: Results) -> dict[str, Any]:
     types = dict.fromkeys(results.carried, pa.null())
     for chunk in results._file.chunks() if results.carried else ():
         types = {name: _common(kind, chunk, name) for name, kind in types.items()}
-    return {name: pa.string() if kind == pa.null() else kind for name, kind in types.items()}
+    return {name: kind if _fits_parquet(kind) else pa.string() for name, kind in types.items()}
+
+
+def _fits_parquet(kind: Any) -> bool:
+    """Whether Parquet can hold a column of the type; it has none for an object without a key."""
+    if kind == pa.null():
+        return False
+    try:
+        pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([pa.field("x", kind)])).close()
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def _common(kind: Any, chunk: _Chunk, name: str) -> Any:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from moderate.arrow import python_values
+from moderate.arrow import python_value, python_values
 from moderate.errors import InputError, UsageError
 from moderate.results.open import SUFFIXES
 from moderate.results.parquet_writer import arrow_schema
@@ -729,7 +729,10 @@ def _taken(values: Any, indices: Sequence[int]) -> Any:
         return values[indices.start : indices.stop]
     if isinstance(values, list):
         return [values[index] for index in indices]
-    return values.take(pa.array(indices, pa.int64()))
+    try:
+        return values.take(pa.array(indices, pa.int64()))
+    except pa.ArrowNotImplementedError:  # of some types, such as string_view
+        return [python_value(values[index]) for index in indices]
 
 
 def _shown(path: str) -> str:
