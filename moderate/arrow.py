@@ -12,6 +12,10 @@ NO_PYTHON_VALUE = (ValueError, OverflowError, LookupError, OSError, pa.ArrowExce
 LookupError and OSError come from zone names: one that is not known, one that names a folder.
 """
 
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_MOST_SECONDS = 30_000 * 31_556_952
+"""Of a timestamp from 1970 that is told as a date: 30,000 years, either way."""
+
 
 def python_values(array: Any) -> list[Any]:
     """The values of an Arrow array, see `python_value`; a list as it is."""
@@ -63,10 +67,21 @@ def plain_value(scalar: Any) -> Any:
         return scalar.as_buffer().to_pybytes().decode("utf-8", "backslashreplace")
     if isinstance(scalar, pa.DurationScalar):
         return f"{inner} {scalar.type.unit}"
+    if isinstance(scalar, pa.TimestampScalar):
+        return _timestamp_text(scalar)
     try:
         return scalar.cast(pa.string()).as_py()
     except pa.ArrowException:
-        if isinstance(scalar, pa.TimestampScalar):
-            in_utc = pa.scalar(scalar.value, pa.timestamp(scalar.type.unit, "UTC"))
-            return in_utc.cast(pa.string()).as_py()
         return f"a value of type {scalar.type}"
+
+
+def _timestamp_text(scalar: Any) -> str:
+    unit = scalar.type.unit
+    # Arrow itself names a wrong year beyond 32767.
+    if not -_MOST_SECONDS <= scalar.value // _PER_SECOND[unit] <= _MOST_SECONDS:
+        return f"{scalar.value} {unit} since 1970"
+    try:
+        text: str = scalar.cast(pa.string()).as_py()
+    except pa.ArrowException:
+        text = pa.scalar(scalar.value, pa.timestamp(unit, "UTC")).cast(pa.string()).as_py()
+    return text

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from itertools import islice
-from operator import add
+from operator import add, itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -669,7 +669,8 @@ def contradiction(columns: Mapping[str, Any], names: Collection[str]) -> tuple[i
         unscored = pc.and_(approved, pc.invert(any_score))
         rules.append((unscored, "decision is approve, but no category has a score"))
     found = [(pc.index(mask, True).as_py(), reason) for mask, reason in rules]
-    return min(((index, reason) for index, reason in found if index >= 0), default=None)
+    wrong = [(index, reason) for index, reason in found if index >= 0]
+    return min(wrong, key=itemgetter(0), default=None)
 
 
 def _first_that_fails(array: Any, check: Callable[[Any], Any]) -> int:
