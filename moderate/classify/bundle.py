@@ -124,6 +124,8 @@ class ModelCard(Table):
             raise ValueError("categories: no category is fed by any label")
         if os.path.isabs(self.folder) or ".." in self.folder.split("/"):
             raise ValueError("folder: must lie inside the bundle")
+        if not self.folder.isprintable():
+            raise ValueError("folder: holds a control character")
         return self
 
 

@@ -55,7 +55,7 @@ class ColumnCondition:
 
     def holds(self, path: bytes, columns: Mapping[str, Any]) -> bool:
         """Whether the row that carries these values is meant."""
-        return (_text(columns.get(self.column)) == self.value) == self.equal
+        return (column_text(columns.get(self.column)) == self.value) == self.equal
 
 
 Condition = PathCondition | ColumnCondition
@@ -115,7 +115,7 @@ def _candidates(path: bytes) -> Iterator[bytes]:
         at = path.find(b"!/", at + 2)
 
 
-def _text(value: Any) -> str:
+def column_text(value: Any) -> str:
     """A carried value as results in CSV have it, so that all formats decide alike."""
     if value is None:
         return ""

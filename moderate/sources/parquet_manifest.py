@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from moderate.arrow import python_values
 from moderate.errors import InputError
 from moderate.fetch.local import FetchError
 from moderate.sources.columns import (
@@ -365,24 +366,7 @@ def _values(batch: Any, column: str, masked: frozenset[str]) -> list[Any]:
             None if text is None else shown(text).decode("utf-8", "backslashreplace")
             for text in texts
         ]
-    try:
-        values: list[Any] = array.to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException):
-        return [_python_value(scalar) for scalar in array]
-    return values
-
-
-def _python_value(scalar: Any) -> Any:
-    """A scalar's Python value; the scalar itself where Python has none that is equal to it, as
-    for a timestamp in nanoseconds."""
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError:
-        if _is_text(scalar.type) and not pa.types.is_dictionary(scalar.type):
-            return scalar.as_buffer().to_pybytes().decode("utf-8", "backslashreplace")
-        return scalar
-    except (ValueError, OverflowError, pa.ArrowException):
-        return scalar
+    return python_values(array)
 
 
 @dataclass(frozen=True, slots=True)
