@@ -6,6 +6,7 @@ clock stands behind it, and a process that neither works nor waits for a process
 
 from __future__ import annotations
 
+import os
 import time
 
 WALL_FACTOR = 10
@@ -61,11 +62,18 @@ def cpu_time(pid: int) -> float:
 
 
 def _is_working(pid: int) -> bool:
-    """Whether the process runs, waits for a processor or for the disk; True where nobody says."""
+    """Whether a thread of the process runs, waits for a processor or for the disk.
+
+    True where the system does not say.
+    """
+    tasks = f"/proc/{pid}/task"
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name before the state may hold anything, also brackets.
-            state = file.read().rpartition(b")")[2].split()[0].decode()
+        return any(_state(f"{tasks}/{thread}/stat") in _WORKING for thread in os.listdir(tasks))
     except (OSError, IndexError):
         return True
-    return state in _WORKING
+
+
+def _state(stat_file: str) -> str:
+    with open(stat_file, "rb") as file:
+        # The name before the state may hold anything, also brackets.
+        return file.read().rpartition(b")")[2].split()[0].decode()
