@@ -12,7 +12,8 @@ import time
 WALL_FACTOR = 10
 """A process may take this many times its CPU limit by the wall clock."""
 
-_NEXT_LOOK = 0.25  # seconds between looks at a process whose time limit has passed on the wall
+_NEXT_LOOK = 0.25  # seconds until another look at a process that seems to do nothing
+_LEAST_WAIT = 0.01  # seconds between looks at one that works
 _WORKING = "RD"  # states of proc(5): running or waiting for a processor; waiting for the disk
 _NO_PROGRESS = 0.001  # CPU seconds between two looks that are not worth being called work
 
@@ -45,7 +46,8 @@ class DecodingClock:
         if idle and self._was_idle:
             return True
         self._was_idle, self._seen_cpu = idle, cpu
-        self.next_look = now + (_NEXT_LOOK if idle else max(_NEXT_LOOK, self._limit - used))
+        # One that works cannot have used up what is left any sooner.
+        self.next_look = now + (_NEXT_LOOK if idle else max(_LEAST_WAIT, self._limit - used))
         return False
 
 
