@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from moderate.errors import ConfigError
 from moderate.text import printable
+from moderate.toml_files import TomlError, read_toml
 
 # Values that name a file are meant relative to the configuration file they stand in.
 _PATH_KEYS = frozenset({"out", "summary", "state", "lock"})
@@ -41,12 +41,9 @@ def load_config(named: str | None, known: Iterable[str], start: str = ".") -> di
 def _table(path: str) -> Mapping[str, Any] | None:
     """The settings in a file; None for a pyproject.toml that has none."""
     try:
-        with open(path, "rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"config {printable(path)}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {printable(path)}: not valid TOML: {error}") from error
+        content = read_toml(path)
+    except TomlError as error:
+        raise ConfigError(f"config {printable(path)}: {error}") from error
     if os.path.basename(path) != "pyproject.toml":
         return content
     tool = content.get("tool")

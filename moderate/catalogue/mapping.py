@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 
 from moderate.errors import WeightsError
@@ -73,12 +72,9 @@ def read_mapping(options: Sequence[str]) -> LabelMap:
 def _read_file(path: str) -> LabelMap:
     where = printable(path)
     try:
-        with open(path, "rb") as file:
-            content: Mapping[str, object] = tomllib.load(file)
-    except OSError as error:
-        raise WeightsError(f"--map {where}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"--map {where}: not valid TOML: {error}") from error
+        content: Mapping[str, object] = read_toml(path)
+    except TomlError as error:
+        raise WeightsError(f"--map {where}: {error}") from error
     table = content.get("categories", content)
     if not isinstance(table, dict):
         raise WeightsError(f"--map {where}: categories: expected a table")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from moderate.errors import InputError, UsageError
 from moderate.results.open import SUFFIXES
 from moderate.results.read import Results
-from moderate.text import one_line, printable
+from moderate.text import first_repeated, one_line, printable
 from moderate.types import CATEGORIES, Category, Decision, Status
 
 UNKNOWN = -1
@@ -408,8 +408,7 @@ def _read_csv(path: str) -> _Read:
         except csv.Error as error:
             where = f"line {reader.line_num} of {_shown(path)}"
             raise InputError(f"{where}: not CSV: {one_line(str(error))}") from None
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
+    if (twice := first_repeated(header)) is not None:
         raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
     cells_of: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(header)
     return _Read(dict(zip(header, cells_of, strict=True)), lambda index: f"line {lines[index]}")
@@ -452,8 +451,7 @@ def _read_parquet(path: str) -> _Read:
         with pa.OSFile(os.fsencode(path)) as source:
             table = pq.ParquetFile(source, page_checksum_verification=True).read()
         names = table.column_names
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+        if (twice := first_repeated(names)) is not None:
             raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
         wanted = [name for name in names if not pa.types.is_nested(table.schema.field(name).type)]
         columns: dict[str, Sequence[Any]] = {name: table[name].to_pylist() for name in wanted}

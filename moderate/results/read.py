@@ -27,7 +27,7 @@ from moderate.results.parquet_writer import arrow_schema
 from moderate.results.remote import is_remote, shown_target
 from moderate.results.schema import COLUMNS, in_order
 from moderate.results.text_writers import _FORMULA_STARTS, metadata_path
-from moderate.text import one_line, printable
+from moderate.text import first_repeated, one_line, printable
 from moderate.types import CATEGORIES, Decision, Status
 
 CHUNK_ROWS = 8192
@@ -554,8 +554,7 @@ def _check_columns(path: str, names: Sequence[str]) -> None:
         raise InputError(
             f"{_shown(path)} is no results file of this tool: it has no column {missing[0]}"
         )
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    if (twice := first_repeated(names)) is not None:
         raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
 
 
