@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -67,7 +68,7 @@ def test_deep_nesting_never_reaches_the_parser(text: str, monkeypatch: pytest.Mo
     "text", ["a = ", 'a = "', 'a = """\n.', "a = '''", "a = " + "9" * 5_000, "]", "\x00", "a\rb"]
 )
 def test_what_is_no_toml_is_one_line(text: str) -> None:
-    with pytest.raises(TomlError, match="^not valid TOML: .*$"):
+    with pytest.raises(TomlError, match=r"^not valid TOML: .*$"):
         parse_toml(text)
 
 
@@ -122,10 +123,8 @@ UNITS = {
 def test_reading_costs_in_proportion_to_the_size(build) -> None:  # type: ignore[no-untyped-def]
     def cost(count: int) -> int:
         def work() -> None:
-            try:
+            with contextlib.suppress(TomlError):
                 parse_toml(build(count))
-            except TomlError:
-                pass
 
         return count_lines(work)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from moderate.errors import WeightsError
 from moderate.text import one_line, printable
+from moderate.toml_files import TomlError, read_toml
 from moderate.types import CATEGORIES, Category
 
 LabelMap = dict[Category, list[str | list[str]]]
