@@ -40,6 +40,7 @@ _EXPECTED = {decision.value: number for number, decision in enumerate(DECISIONS)
 )
 _ID_COLUMNS = ("path", "sha256")
 _OF_A_SAMPLE = ("chosen_by", "chosen_for", "inclusion_probability")
+_MAX_PARQUET_BYTES = 1 << 30  # of labels; one has some hundred bytes
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _HERE = r"^(\./+)+"
 _SHOWN = 3  # ids that an error names
@@ -445,19 +446,22 @@ def _objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _read_parquet(path: str) -> _Read:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        with pa.OSFile(os.fsencode(path)) as source:
-            table = pq.ParquetFile(source, page_checksum_verification=True).read()
-        names = table.column_names
+    from moderate.tables.parquet import open_parquet
+
+    with open_parquet(os.fsencode(path)) as file:
+        names = file.schema.names
         if (twice := first_repeated(names)) is not None:
             raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
-        wanted = [name for name in names if not pa.types.is_nested(table.schema.field(name).type)]
-        columns: dict[str, Sequence[Any]] = {name: table[name].to_pylist() for name in wanted}
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        reason = one_line(str(error))
-        raise InputError(f"{_shown(path)} is not readable Parquet: {reason}") from None
+        wanted = [name for name in names if not pa.types.is_nested(file.schema.field(name).type)]
+        columns: dict[str, list[Any]] = {name: [] for name in wanted}
+        size = 0
+        for batch in file.batches(wanted):
+            size += batch.nbytes
+            if size > _MAX_PARQUET_BYTES:
+                raise InputError(f"{_shown(path)} holds more than {_MAX_PARQUET_BYTES >> 20} MiB")
+            for name, array in zip(wanted, batch.columns, strict=True):
+                columns[name] += array.to_pylist()
     return _Read(columns, lambda index: f"row {index + 1}")
 
 

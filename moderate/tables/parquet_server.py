@@ -5,7 +5,8 @@ footer that lies about sizes), and damaged ones can abort the process. The waiti
 imported what reading takes and never sees a file; it forks for each one, which costs milliseconds.
 The fork reads one file within a limit of memory, and sends record batches as Arrow IPC.
 
-Messages to a reader are JSON, those from it FRAME followed by as many bytes as that says.
+Messages to a reader are JSON. Those from it are FRAME, followed by as many bytes as that says, but
+for batches in memory that is shared with the parent: it copies one, then answers with a byte.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import gc
 import io
 import json
+import mmap
 import os
 import signal
 import socket
@@ -25,20 +27,23 @@ from typing import Any
 FRAME = struct.Struct("<cQ")
 """What follows (one of the kinds below), and its length in bytes."""
 
-SCHEMA, FACTS, BATCH, DONE, ERROR = b"S", b"F", b"B", b"D", b"E"
-"""The file's Arrow schema, that with the file's metadata, a batch, and JSON for the others."""
+SCHEMA, FACTS, BATCH, SHARED_BATCH, DONE, ERROR = b"S", b"F", b"B", b"M", b"D", b"E"
+"""The file's Arrow schema, one with its metadata, a batch, one in the shared memory, and JSON."""
 
 LENGTH = struct.Struct("<I")
 """Length of a message to a reader."""
 
 LIMIT = struct.Struct("<Q")
-"""What the waiting process is sent for each file, with two descriptors: bytes of memory."""
+"""What the waiting process is sent for each file, with three descriptors: bytes of memory."""
 
-BATCH_BYTES = 16 << 20
+BATCH_BYTES = 4 << 20
 """What a batch of rows should hold."""
 
 MAX_BATCH_BYTES = 4 * BATCH_BYTES
 """More is read again in smaller batches, down to single rows."""
+
+SHARED_BYTES = MAX_BATCH_BYTES + (1 << 20)
+"""Memory that a reader shares with the parent, so that all batches but single rows fit."""
 
 BATCH_ROWS = 4096
 """Most rows of a batch."""
@@ -46,7 +51,10 @@ BATCH_ROWS = 4096
 READ_BYTES = 1 << 20
 """Read of a column at once; without it, Arrow reads a row group's whole column."""
 
-_FILE, _CHANNEL = 0, 1
+NO_MEMORY = "reading it needs more memory than a file of its size may use"
+"""What is wrong with a file that is damaged, or made to exhaust memory."""
+
+_FILE, _CHANNEL, _MEMORY = 0, 1, 2
 
 
 class _UnreadableError(Exception):
@@ -58,12 +66,12 @@ class _UnreadableError(Exception):
 
 
 def main() -> None:
-    """Fork a reader for each pair of descriptors (file, channel) until the parent is gone."""
+    """Fork a reader for each three descriptors (file, channel, memory) until the parent is gone."""
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the readers
     _rehearse()
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, LIMIT.size, 2)
+        message, descriptors, _, _ = socket.recv_fds(control, LIMIT.size, 3)
         if not message:
             return
         try:
@@ -73,8 +81,8 @@ def main() -> None:
             reason = f"no process can be started for it: {error.strerror}"
             _send_all(descriptors[1], _json_frame(ERROR, {"failed": reason}))
         if child == 0:
-            os.dup2(descriptors[0], _FILE)
-            os.dup2(descriptors[1], _CHANNEL)
+            for descriptor, number in zip(descriptors, (_FILE, _CHANNEL, _MEMORY), strict=True):
+                os.dup2(descriptor, number)
             for descriptor in (*descriptors, control.detach()):
                 os.close(descriptor)
             try:
@@ -95,29 +103,55 @@ def _rehearse() -> None:
     pq.write_table(table, sink)
     file = _open(io.BytesIO(sink.getvalue()))
     request = {"leaves": [["e", "f"], ["a"]], "columns": ["c"], "max_value_bytes": 1}
-    for batch in _batches(file, {**request, "groups": [0], "max_row_bytes": 1 << 20}):
+    rows = {"group": 0, "skip": 0, "most_rows": BATCH_ROWS, "max_row_bytes": 1 << 20}
+    for batch in _batches(file, {**request, **rows}):
         _ipc(batch)
+        _write_ipc(batch, _fixed_sink(bytearray(1 << 16)))
     gc.freeze()  # so that collecting does not copy the parent's pages
 
 
 def _read_one_file(memory_bytes: int) -> None:
     from moderate.decode.sandbox import harden
 
+    shared = mmap.mmap(_MEMORY, SHARED_BYTES)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, _MEMORY)  # standard error, which libraries write to
+    os.close(devnull)
     harden(memory_bytes)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         try:
             file = _open(os.fdopen(_FILE, "rb", buffering=0, closefd=False))
             _send_file_facts(file)
-            while request := _request():
-                rows = 0
-                for batch in _batches(file, request):
-                    rows += batch.num_rows
-                    _send(BATCH, _ipc(batch))
-                _send(DONE, json.dumps({"rows": rows}).encode())
+            while True:
+                request = _request()
+                _send_batches(_batches(file, request), shared)
         except _UnreadableError as error:
             _send_error(str(error), error.group)
         except MemoryError:
-            _send_error("it needs more memory than its size allows", None)
+            _send_error(NO_MEMORY, None)
+
+
+def _send_batches(batches: Iterator[Any], shared: mmap.mmap) -> None:
+    rows = 0
+    in_use = False
+    for batch in batches:
+        rows += batch.num_rows
+        if in_use:
+            _receive(1)
+        in_use = batch.nbytes <= MAX_BATCH_BYTES
+        if not in_use:
+            _send(BATCH, _ipc(batch))
+            continue
+        try:
+            size = _write_ipc(batch, _fixed_sink(shared))
+        except OSError:  # a schema larger than what there is for it
+            in_use = False
+            _send(BATCH, _ipc(batch))
+        else:
+            _send_all(_CHANNEL, FRAME.pack(SHARED_BATCH, size))
+    if in_use:
+        _receive(1)
+    _send(DONE, json.dumps({"rows": rows}).encode())
 
 
 def _open(source: Any) -> Any:
@@ -158,34 +192,31 @@ def _send_file_facts(file: Any) -> None:
 
 
 def _batches(file: Any, request: dict[str, Any]) -> Iterator[Any]:
-    """The record batches that a request asks for, none over MAX_BATCH_BYTES but of a single row.
+    """The record batches of a row group, none over MAX_BATCH_BYTES but of a single row.
 
     How large a value is shows when it is there: sizes in the footer may be anything. A batch that
     is too large, or that there is no memory for, is read again in smaller ones.
     """
-    for group in request["groups"]:
-        done = 0
-        rows = _first_rows(file, group)
-        while rows:
-            try:
-                for batch in _group_batches(file, group, rows, done, request):
-                    if batch.num_rows > 1 and batch.nbytes > MAX_BATCH_BYTES:
-                        rows = max(1, batch.num_rows * BATCH_BYTES // batch.nbytes)
-                        break
-                    if batch.nbytes > request["max_row_bytes"]:
-                        reason = f"row {done} of it holds {batch.nbytes} bytes"
-                        raise _UnreadableError(reason, group)
-                    done += batch.num_rows
-                    yield batch
-                else:
-                    rows = 0
-            except MemoryError:
-                if rows == 1:
-                    reason = "it needs more memory than the file's size allows"
-                    raise _UnreadableError(reason, group) from None
-                rows = max(1, rows // 64)
-            batch = None
-            gc.collect()
+    group, done = request["group"], request["skip"]
+    rows = min(_first_rows(file, group), request["most_rows"])
+    while rows:
+        try:
+            for batch in _group_batches(file, group, rows, done, request):
+                if batch.num_rows > 1 and batch.nbytes > MAX_BATCH_BYTES:
+                    rows = max(1, batch.num_rows * BATCH_BYTES // batch.nbytes)
+                    break
+                if batch.nbytes > request["max_row_bytes"]:
+                    raise _UnreadableError(f"its row {done} holds {batch.nbytes} bytes", group)
+                done += batch.num_rows
+                yield batch
+            else:
+                rows = 0
+        except MemoryError:
+            if rows == 1:
+                raise _UnreadableError(NO_MEMORY, group) from None
+            rows = max(1, rows // 64)
+        batch = None
+        gc.collect()
 
 
 def _first_rows(file: Any, group: int) -> int:
@@ -290,25 +321,37 @@ def _ipc(batch: Any) -> Any:
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
+    _write_ipc(batch, sink)
     return sink.getvalue()
 
 
-def _request() -> dict[str, Any] | None:
-    head = _receive(LENGTH.size)
-    if head is None:
-        return None
-    body = _receive(LENGTH.unpack(head)[0])
-    return None if body is None else json.loads(body)
+def _write_ipc(batch: Any, sink: Any) -> int:
+    """Write that stream to a sink; returns its size. Raises OSError where it does not fit."""
+    import pyarrow as pa
+
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    size: int = sink.tell()
+    return size
 
 
-def _receive(count: int) -> bytes | None:
+def _fixed_sink(memory: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.FixedSizeBufferWriter(pa.py_buffer(memory))
+
+
+def _request() -> dict[str, Any]:
+    request: dict[str, Any] = json.loads(_receive(LENGTH.unpack(_receive(LENGTH.size))[0]))
+    return request
+
+
+def _receive(count: int) -> bytes:
     data = b""
     while len(data) < count:
         piece = os.read(_CHANNEL, count - len(data))
         if not piece:
-            return None
+            raise BrokenPipeError  # the parent is done with the file
         data += piece
     return data
 
