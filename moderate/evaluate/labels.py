@@ -462,7 +462,7 @@ def _read_parquet(path: str) -> _Read:
                 raise InputError(f"{_shown(path)} holds more than {_MAX_PARQUET_BYTES >> 20} MiB")
             for name, array in zip(wanted, batch.columns, strict=True):
                 columns[name] += array.to_pylist()
-    return _Read(columns, lambda index: f"row {index + 1}")
+    return _Read({**columns}, lambda index: f"row {index + 1}")
 
 
 def _shown(path: str) -> str:

@@ -505,7 +505,7 @@ class _ParquetChunk(_Chunk):
             raise InputError(
                 f"{_shown(self._file.path)} is damaged: row group {self._group} lacks rows"
             )
-        return pa.Table.from_batches(batches) if batches else self._file.empty(names)
+        return self._file.restored(batches, names)
 
     def _typed(self, name: str, column: Any) -> Any:
         try:
@@ -527,11 +527,11 @@ class _Parquet(_File):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         with open_parquet(os.fsencode(path)) as reader:
-            self._schema = reader.schema
+            self.schema = reader.schema
             self._metadata = {**(reader.schema.metadata or {}), **reader.metadata}
             self._file_bytes = os.stat(path).st_size
         self._spent = 0
-        self.names = tuple(self._schema.names)
+        self.names = tuple(self.schema.names)
 
     def facts(self) -> dict[str, str]:
         # What was added at the end stands in the file's metadata alone, and wins.
@@ -545,7 +545,7 @@ class _Parquet(_File):
         first = 1
         self._spent = 0
         with open_parquet(os.fsencode(self.path)) as reader:
-            if reader.schema != self._schema:
+            if reader.schema != self.schema:
                 raise InputError(f"{_shown(self.path)} changed while it was read")
             for group, count in enumerate(reader.group_rows):
                 yield _ParquetChunk(self, reader, group, first, count)
@@ -560,19 +560,25 @@ class _Parquet(_File):
                 "times as much; no run writes that"
             )
 
-    def empty(self, names: Sequence[str]) -> Any:
-        """A table of these columns without a row."""
-        return pa.schema([self._plain(name) for name in names]).empty_table()
+    def restored(self, batches: Sequence[Any], names: Sequence[str]) -> Any:
+        """The table of these columns, with dictionaries where the file has them."""
+        kinds = {name: self.schema.field(name).type for name in names}
+        if not batches:
+            return pa.schema(kinds.items()).empty_table()
+        table = pa.Table.from_batches(batches)
+        for at, (name, kind) in enumerate(kinds.items()):
+            if pa.types.is_dictionary(kind):
+                try:
+                    encoded = table[name].dictionary_encode().cast(kind)
+                except _REFUSED as error:
+                    reason = one_line(str(error))
+                    raise InputError(f"{_shown(self.path)}: column {name}: {reason}") from None
+                table = table.set_column(at, name, encoded)
+        return table
 
     def carried_column(self, name: str, pieces: Sequence[Any]) -> Any:
         """See `_File`."""
-        return pa.chunked_array(pieces, self._plain(name).type)
-
-    def _plain(self, name: str) -> Any:
-        """A column as it is read: what a dictionary stands for is in its place."""
-        field = self._schema.field(name)
-        kind = field.type
-        return field.with_type(kind.value_type) if pa.types.is_dictionary(kind) else field
+        return pa.chunked_array(pieces, self.schema.field(name).type)
 
 
 # What all have in common -------------------------------------------------------------------------

@@ -133,7 +133,9 @@ def test_every_format_gives_back_the_values_that_went_in(tmp_path: Path) -> None
             assert same(got, each), (file, got, expected(each))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=20), min_size=1, max_size=5))
 def test_any_text_comes_back(tmp_path: Path, texts: list[str]) -> None:
     column = (Column("note", pa.string()),)
@@ -339,7 +341,7 @@ def swap(line: int, old: bytes, new: bytes) -> Any:
         ("parquet", lambda data: data[:-100], "not readable Parquet"),
         ("parquet", lambda data: data[: len(data) // 2], "not readable Parquet"),
         ("parquet", lambda data: b"path,status\n", "not readable Parquet"),
-        ("parquet", lambda data: data[:4] + b"\xff" * 400 + data[404:], "row group 0 of .*out.parquet"),
+        ("parquet", lambda data: data[:4] + b"\xff" * 400 + data[404:], "row group 0 of"),
     ],
 )  # fmt: skip
 def test_what_no_run_wrote_is_one_clear_line(
