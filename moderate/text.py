@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # Controls (C0, DEL, C1), surrogates, line and paragraph separators, and bidirectional controls.
 # The latter are category Cf, which also holds harmless joiners of emoji and Indic text.
@@ -37,3 +38,13 @@ def one_line(text: str, limit: int = 200) -> str:
 def path_text(path: bytes) -> str:
     """A path as text: UTF-8 as it is, other bytes as `\\xNN`."""
     return path.decode("utf-8", "backslashreplace")
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """The first of `names` that was there before; None where each is there once."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

@@ -393,7 +393,7 @@ def _carried_columns(results: Results, targets: Sequence[str]) -> list[Column]:
     if not any(not to_stdout(t) and not has_metadata(t) for t in targets):
         return [Column(name, pa.string()) for name in results.carried]
     if results.path.lower().endswith(".parquet"):
-        schema = results._file._opened.schema_arrow  # type: ignore[attr-defined]
+        schema = results._file.schema  # type: ignore[attr-defined]
         return [Column(name, schema.field(name).type) for name in results.carried]
     if results.path.lower().endswith(".csv"):
         return [Column(name, pa.string()) for name in results.carried]

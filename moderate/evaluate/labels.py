@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from moderate.arrow import plain_value, python_values
 from moderate.errors import InputError, UsageError
 from moderate.results.open import SUFFIXES
-from moderate.results.read import Results, _unguarded, json_object, repeated
-from moderate.text import one_line, printable
+from moderate.results.read import Results, _unguarded, json_object
+from moderate.text import first_repeated, one_line, printable
 from moderate.types import CATEGORIES, Category, Decision, Status
 
 UNKNOWN = -1
@@ -40,6 +40,7 @@ _EXPECTED = {decision.value: number for number, decision in enumerate(DECISIONS)
 )
 _ID_COLUMNS = ("path", "sha256")
 _OF_A_SAMPLE = ("chosen_by", "chosen_for", "inclusion_probability")
+_MAX_PARQUET_BYTES = 1 << 30  # of labels; one has some hundred bytes
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _HERE = r"^(\./+)+"
 _SHOWN = 3  # ids that an error names
@@ -415,8 +416,7 @@ def _read_csv(path: str) -> _Read:
         except csv.Error as error:
             where = f"line {reader.line_num} of {_shown(path)}"
             raise InputError(f"{where}: not CSV: {one_line(str(error))}") from None
-    if len(set(header)) < len(header):
-        twice = repeated(header)
+    if (twice := first_repeated(header)) is not None:
         raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
     cells_of: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(header)
     return _Read(dict(zip(header, cells_of, strict=True)), lambda index: f"line {lines[index]}")
@@ -449,21 +449,29 @@ def _objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _read_parquet(path: str) -> _Read:
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from moderate.tables.parquet import open_parquet
 
     try:
-        with pa.OSFile(os.fsencode(path)) as source:
-            table = pq.ParquetFile(source, page_checksum_verification=True).read()
-        names = table.column_names
-        if len(set(names)) < len(names):
-            twice = repeated(names)
-            raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
-        wanted = [name for name in names if not pa.types.is_nested(table.schema.field(name).type)]
-        columns: dict[str, Sequence[Any]] = {name: python_values(table[name]) for name in wanted}
+        with open_parquet(os.fsencode(path)) as file:
+            names = file.schema.names
+            if (twice := first_repeated(names)) is not None:
+                raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
+            fields = [(name, file.schema.field(name).type) for name in names]
+            wanted = [name for name, kind in fields if not pa.types.is_nested(kind)]
+            columns: dict[str, list[Any]] = {name: [] for name in wanted}
+            size = 0
+            for batch in file.batches(wanted):
+                size += batch.nbytes
+                if size > _MAX_PARQUET_BYTES:
+                    limit = f"{_MAX_PARQUET_BYTES >> 20} MiB"
+                    raise InputError(f"{_shown(path)} holds more than {limit}")
+                for name, array in zip(wanted, batch.columns, strict=True):
+                    columns[name] += python_values(array)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = one_line(str(error))
         raise InputError(f"{_shown(path)} is not readable Parquet: {reason}") from None
-    return _Read(columns, lambda index: f"row {index + 1}")
+    return _Read({**columns}, lambda index: f"row {index + 1}")
 
 
 def _shown(path: str) -> str:

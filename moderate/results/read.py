@@ -11,7 +11,6 @@ import os
 import re
 import stat
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
@@ -21,7 +20,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from moderate.arrow import python_value, python_values
 from moderate.errors import InputError, UsageError
@@ -30,7 +28,8 @@ from moderate.results.parquet_writer import arrow_schema
 from moderate.results.remote import is_remote, shown_target
 from moderate.results.schema import COLUMNS, in_order
 from moderate.results.text_writers import _FORMULA_STARTS, metadata_path
-from moderate.text import one_line, printable
+from moderate.tables.parquet import ParquetReader, open_parquet
+from moderate.text import first_repeated, one_line, printable
 from moderate.types import CATEGORIES, Decision, Status
 
 CHUNK_ROWS = 8192
@@ -44,6 +43,12 @@ MAX_WARNINGS = 64
 """Warnings of one row; the closed list that a run knows is far shorter."""
 
 MAX_FACTS_BYTES = 16 << 20
+
+MAX_GROUP_BYTES = 1 << 30
+"""Most bytes that the columns asked for of a Parquet file's row group hold; ours have some MiB."""
+
+MAX_RATIO = 1000
+"""How many times its size a Parquet file may hold, once that is over MAX_GROUP_BYTES."""
 
 _OWN = {field.name: field.type for field in arrow_schema()}
 _REQUIRED = ("path", "status", "decision")
@@ -487,16 +492,10 @@ def _nesting(line: str) -> int:
     return deepest
 
 
-def repeated(names: Sequence[str]) -> str:
-    """The first of names that is there more than once."""
-    counts = Counter(names)
-    return next(name for name in names if counts[name] > 1)
-
-
 def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        twice = repeated([name for name, _ in pairs])
+        twice = first_repeated(name for name, _ in pairs) or ""
         raise ValueError(f"two values for {one_line(twice, 60)!r}")
     return made
 
@@ -541,21 +540,28 @@ def _facts_beside(path: str) -> dict[str, str]:
 class _ParquetChunk(_Chunk):
     """A row group, whose columns are read when they are asked for."""
 
-    def __init__(self, file: _Parquet, group: int, first: int, count: int) -> None:
+    def __init__(
+        self, file: _Parquet, reader: ParquetReader, group: int, first: int, count: int
+    ) -> None:
         super().__init__(file.names, first, count)
-        self._file, self._group = file, group
+        self._file, self._reader, self._group = file, reader, group
 
     def columns(self, names: Sequence[str]) -> list[Any]:
         there = [name for name in names if name in self._file.names]
-        read = self._file.read(self._group, there)
+        read = self._read(there)
         found = {name: self._typed(name, read.column(name)) for name in there}
         return [
             found[name] if name in found else pa.nulls(self.count, _OWN[name]) for name in names
         ]
 
     def carried(self, name: str) -> Any:
-        column = self._file.read(self._group, [name]).column(name)
-        return self._valid(name, self._file._guarded(lambda: _whole(column)))
+        try:
+            column = _whole(self._read([name]).column(name))
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            reason = one_line(str(error))
+            where = _shown(self._file.path)
+            raise InputError(f"{where} is not readable Parquet: {reason}") from None
+        return self._valid(name, column)
 
     def bad(self, index: int, reason: str) -> InputError:
         return InputError(f"row {self.first + index} of {_shown(self._file.path)}: {reason}")
@@ -569,6 +575,25 @@ class _ParquetChunk(_Chunk):
             wrong = _first_that_fails(array, lambda part: part.validate(full=True))
             raise self.bad(wrong, f"{said}: {one_line(str(error), 100)}") from None
         return array
+
+    def _read(self, names: Sequence[str]) -> Any:
+        """Columns of the row group as an Arrow table. Raises InputError."""
+        batches = []
+        size = 0
+        for batch in self._reader.batches(names, groups=[self._group]):
+            size += batch.nbytes
+            if size > MAX_GROUP_BYTES:
+                raise InputError(
+                    f"row group {self._group} of {_shown(self._file.path)} holds more than "
+                    f"{MAX_GROUP_BYTES >> 20} MiB; no run writes that"
+                )
+            batches.append(batch)
+        self._file.spend(size)
+        if names and sum(batch.num_rows for batch in batches) != self.count:
+            raise InputError(
+                f"{_shown(self._file.path)} is damaged: row group {self._group} lacks rows"
+            )
+        return self._file.restored(batches, names)
 
     def _typed(self, name: str, column: Any) -> Any:
         try:
@@ -587,51 +612,59 @@ class _ParquetChunk(_Chunk):
 class _Parquet(_File):
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._opened = self._guarded(
-            lambda: pq.ParquetFile(pa.OSFile(os.fsencode(path)), page_checksum_verification=True)
-        )
-        self.names = self._guarded(lambda: tuple(self._opened.schema_arrow.names))
+        with open_parquet(os.fsencode(path)) as reader:
+            self.schema = reader.schema
+            self._metadata = {**(reader.schema.metadata or {}), **reader.metadata}
+            self._file_bytes = os.stat(path).st_size
+        self._spent = 0
+        self.names = tuple(self.schema.names)
 
     def facts(self) -> dict[str, str]:
         # What was added at the end stands in the file's metadata alone, and wins.
-        metadata = {
-            **(self._opened.schema_arrow.metadata or {}),
-            **(self._opened.metadata.metadata or {}),
-        }
         facts = {
             key.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
-            for key, value in metadata.items()
+            for key, value in self._metadata.items()
         }
         return {key: value for key, value in facts.items() if key not in _NOT_FACTS}
 
     def chunks(self) -> Iterator[_Chunk]:
         first = 1
-        for group in range(self._opened.metadata.num_row_groups):
-            count = self._opened.metadata.row_group(group).num_rows
-            yield _ParquetChunk(self, group, first, count)
-            first += count
+        self._spent = 0
+        with open_parquet(os.fsencode(self.path)) as reader:
+            if reader.schema != self.schema:
+                raise InputError(f"{_shown(self.path)} changed while it was read")
+            for group, count in enumerate(reader.group_rows):
+                yield _ParquetChunk(self, reader, group, first, count)
+                first += count
 
-    def read(self, group: int, names: Sequence[str]) -> Any:
-        """Columns of a row group as an Arrow table. Raises InputError."""
-        table = self._guarded(
-            lambda: self._opened.read_row_group(group, columns=list(names), use_threads=False)
-        )
-        if names and table.num_rows != self._opened.metadata.row_group(group).num_rows:
-            raise InputError(f"{_shown(self.path)} is damaged: row group {group} lacks rows")
+    def spend(self, size: int) -> None:
+        """Count what a pass has read. Raises InputError where that is out of all proportion."""
+        self._spent += size
+        if self._spent > max(MAX_GROUP_BYTES, MAX_RATIO * self._file_bytes):
+            raise InputError(
+                f"{_shown(self.path)} has {self._file_bytes} bytes and holds more than {MAX_RATIO} "
+                "times as much; no run writes that"
+            )
+
+    def restored(self, batches: Sequence[Any], names: Sequence[str]) -> Any:
+        """The table of these columns, with dictionaries where the file has them."""
+        kinds = {name: self.schema.field(name).type for name in names}
+        if not batches:
+            return pa.schema(kinds.items()).empty_table()
+        table = pa.Table.from_batches(batches)
+        for at, (name, kind) in enumerate(kinds.items()):
+            if pa.types.is_dictionary(kind):
+                try:
+                    encoded = table[name].dictionary_encode().cast(kind)
+                except _REFUSED as error:
+                    reason = one_line(str(error))
+                    raise InputError(f"{_shown(self.path)}: column {name}: {reason}") from None
+                table = table.set_column(at, name, encoded)
         return table
 
     def carried_column(self, name: str, pieces: Sequence[Any]) -> Any:
         """See `_File`."""
-        return pa.chunked_array(pieces, self._opened.schema_arrow.field(name).type)
-
-    def _guarded(self, work: Callable[[], Any]) -> Any:
-        try:
-            return work()
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            if isinstance(error, OSError) and error.errno:
-                raise _unreadable(self.path, error) from None
-            reason = one_line(str(error))
-            raise InputError(f"{_shown(self.path)} is not readable Parquet: {reason}") from None
+        return pa.chunked_array(pieces, self.schema.field(name).type)
 
 
 # What all have in common -------------------------------------------------------------------------
@@ -642,8 +675,7 @@ def _check_columns(path: str, names: Sequence[str]) -> None:
         raise InputError(
             f"{_shown(path)} is no results file of this tool: it has no column {missing[0]}"
         )
-    if len(set(names)) < len(names):
-        twice = repeated(names)
+    if (twice := first_repeated(names)) is not None:
         raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
 
 
