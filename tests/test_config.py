@@ -157,7 +157,7 @@ def test_an_upload_does_not_switch_off_the_file_above_it(
 
 def test_what_is_not_to_be_used_is_not_parsed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is anything said of a project's file that has nothing for us."""
-    monkeypatch.setattr(config.tomllib, "loads", lambda text: pytest.fail("it was parsed"))
+    monkeypatch.setattr(config, "parse_toml", lambda text: pytest.fail("it was parsed"))
     (place / "pyproject.toml").write_text('[project]\nname = "moderate"\n')
     assert ignored(find_config(KNOWN, ["."]), place / "moderate.toml", "it lies in the input .")
 
