@@ -52,7 +52,7 @@ def read_toml_text(path: str | os.PathLike[str]) -> str:
     try:
         data = read_regular(path, MAX_TOML_BYTES)
     except OSError as error:
-        raise TomlError(f"cannot read: {error.strerror}") from None
+        raise TomlError(str(error.strerror)) from None
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

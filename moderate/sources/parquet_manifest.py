@@ -297,6 +297,8 @@ def _values(array: Any, kind: Any, masked: bool) -> list[Any]:
             else (shown(text) if masked else text).decode("utf-8", "backslashreplace")
             for text in texts
         ]
+    if isinstance(array.type, pa.BaseExtensionType):
+        array = array.storage
     return python_values(array)
 
 

@@ -174,12 +174,16 @@ class ParquetReader:
             self._process = None
 
     def _checked(self, data: bytearray, group: int) -> list[Any]:
-        """The batches in a frame. Checked in full: the process may have been taken over."""
+        """The batches in a frame. Checked in full: the process may have been taken over.
+
+        Text that is not UTF-8 is for whoever reads it: they name its row, or escape it.
+        """
         try:
             with pa.ipc.open_stream(pa.py_buffer(data)) as stream:
                 batches = list(stream)
             for batch in batches:
-                batch.validate(full=True)
+                for array in batch.columns:
+                    check_structure(array)
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(str(error), group) from None
         return batches
@@ -253,6 +257,38 @@ class ParquetReader:
         if group is None:
             return InputError(f"{self._name} is not readable Parquet: {one_line(reason)}")
         return InputError(f"row group {group} of {self._name} cannot be read: {one_line(reason)}")
+
+
+def check_structure(array: Any) -> None:
+    """Check that all of an array lies where its type says. Raises pa.ArrowException.
+
+    That is Arrow's full validation, but for whether text is UTF-8.
+    """
+    array.view(_with_bytes_for_text(array.type)).validate(full=True)
+
+
+def _with_bytes_for_text(kind: Any) -> Any:
+    """The type with the same layout whose text is binary, at any depth."""
+    if pa.types.is_string(kind):
+        return pa.binary()
+    if pa.types.is_large_string(kind):
+        return pa.large_binary()
+    if pa.types.is_list(kind):
+        return pa.list_(_field_with_bytes(kind.value_field))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_field_with_bytes(kind.value_field))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_field_with_bytes(kind.value_field), kind.list_size)
+    if pa.types.is_struct(kind):
+        return pa.struct([_field_with_bytes(field) for field in kind])
+    if pa.types.is_map(kind):
+        keys = _with_bytes_for_text(kind.key_type)
+        return pa.map_(keys, _field_with_bytes(kind.item_field), kind.keys_sorted)
+    return kind
+
+
+def _field_with_bytes(field: Any) -> Any:
+    return field.with_type(_with_bytes_for_text(field.type))
 
 
 def open_parquet(path: bytes) -> ParquetReader:
