@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from moderate.errors import ConfigError
-from moderate.fetch.local import FetchError, open_regular
 from moderate.ownership import Identity, folders_on_the_way, identity_of, why_others_could_write
+from moderate.regular import read_regular
 from moderate.text import one_line, path_text, printable
+from moderate.toml_files import TomlError, parse_toml
 
 MAX_BYTES = 1 << 20
 """Largest configuration file that is read."""
@@ -175,24 +175,18 @@ def _record(path: str, data: bytes) -> ConfigRecord:
 def _read(path: str) -> bytes:
     """All bytes of a regular file. Raises ConfigError, also where there are too many."""
     try:
-        opened = open_regular(os.fsencode(path))
-    except FetchError as error:
-        raise ConfigError(f"config {printable(path)}: {error}") from error
-    try:
-        with os.fdopen(opened.fd, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        return read_regular(path, MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"config {printable(path)}: {error.strerror}") from error
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"config {printable(path)}: larger than {MAX_BYTES >> 20} MB")
-    return data
 
 
 def _table(path: str, data: bytes) -> Mapping[str, Any] | None:
     """The settings in a file; None for a pyproject.toml that has none."""
     try:
-        content = tomllib.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = parse_toml(data.decode("utf-8"))
+    except TomlError as error:
+        raise ConfigError(f"config {printable(path)}: {error}") from error
+    except UnicodeDecodeError as error:
         raise ConfigError(f"config {printable(path)}: not valid TOML: {error}") from error
     if os.path.basename(path) != _PYPROJECT:
         return content

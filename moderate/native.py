@@ -8,6 +8,7 @@ are therefore loaded by threads whose own working directory is the root folder.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import itertools
@@ -37,15 +38,15 @@ def apart(function: Callable[[], Result]) -> Result:
     keeps clear of OpenMP's thread pool, which the fork did not copy.
 
     Where the system does not let a thread have its own working directory (Docker's usual seccomp
-    profile), it raises DeviceError if the working directory cannot be used, or holds a file that
-    a library would run. Raises what `function` raises.
+    profile), it has the process's, and DeviceError is raised if that cannot be used. Raises what
+    `function` raises.
     """
     future: Future[Result] = Future()
 
     def call() -> None:
         try:
-            if not _leave():
-                _refuse_dangers()
+            if not _leave() and (problem := working_directory_problem()):
+                raise DeviceError(f"{problem}: start moderate from another folder")
             future.set_result(function())
         except BaseException as error:  # noqa: BLE001 - raised on in the caller's thread
             future.set_exception(error)
@@ -55,8 +56,17 @@ def apart(function: Callable[[], Result]) -> Result:
 
 
 def load(module: str) -> None:
-    """Import a module whose native libraries must not be looked for among the uploads."""
-    apart(lambda: importlib.import_module(module))
+    """Import a module whose native libraries must not be looked for among the uploads.
+
+    Raises DeviceError where that cannot be prevented and there is a file that would be run.
+    """
+
+    def importing() -> None:
+        if module == "torch" and os.getcwd() != ROOT:
+            _refuse_planted_driver()
+        importlib.import_module(module)
+
+    apart(importing)
 
 
 def claim() -> None:
@@ -110,14 +120,12 @@ def _leave() -> bool:
     return True
 
 
-def _refuse_dangers() -> None:
-    if problem := working_directory_problem():
-        raise DeviceError(f"{problem}: start moderate from another folder")
-    try:
-        ctypes.CDLL(_CUDA)
-        return  # what is loaded already is not looked for again
-    except OSError:
-        pass
+def _refuse_planted_driver() -> None:
+    search_path = os.environ.get("LD_LIBRARY_PATH", "")
+    if not search_path or all(entry.startswith("/") for entry in search_path.split(":")):
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(_CUDA)
+            return  # the system's own: what is loaded already is not looked for again
     for name in _cuda_candidates():
         if os.path.lexists(name):
             raise DeviceError(

@@ -1,23 +1,31 @@
-"""Names and messages of strangers, made safe to show and to store."""
+"""Untrusted names and messages, made safe to show and to store."""
 
 from __future__ import annotations
 
-import unicodedata
+import re
+from collections.abc import Iterable
 
-# Bidirectional controls are category Cf, which also holds harmless joiners of emoji and Indic text.
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_UNSHOWABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+# Controls (C0, DEL, C1), surrogates, line and paragraph separators, and bidirectional controls.
+# The latter are category Cf, which also holds harmless joiners of emoji and Indic text.
+_UNSHOWABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def printable(text: str) -> str:
     """`text` with every control, surrogate and direction-changing character as an escape."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        char.encode("unicode_escape").decode("ascii")
-        if char in _BIDI or unicodedata.category(char) in _UNSHOWABLE
-        else char
-        for char in text
+    return _UNSHOWABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def for_terminal(text: str, kept: str = "\t\n") -> str:
+    """Lines of text as a terminal may have them: as `printable`, but characters of `kept` stay.
+
+    All escapes are of the form `\\uXXXX`, which in JSON stands for the same character as before.
+    """
+    return _UNSHOWABLE.sub(
+        lambda found: found[0] if found[0] in kept else f"\\u{ord(found[0]):04x}", text
     )
 
 
@@ -30,3 +38,13 @@ def one_line(text: str, limit: int = 200) -> str:
 def path_text(path: bytes) -> str:
     """A path as text: UTF-8 as it is, other bytes as `\\xNN`."""
     return path.decode("utf-8", "backslashreplace")
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """The first of `names` that was there before; None where each is there once."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

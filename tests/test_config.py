@@ -157,7 +157,7 @@ def test_an_upload_does_not_switch_off_the_file_above_it(
 
 def test_what_is_not_to_be_used_is_not_parsed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is anything said of a project's file that has nothing for us."""
-    monkeypatch.setattr(config.tomllib, "loads", lambda text: pytest.fail("it was parsed"))
+    monkeypatch.setattr(config, "parse_toml", lambda text: pytest.fail("it was parsed"))
     (place / "pyproject.toml").write_text('[project]\nname = "moderate"\n')
     assert ignored(find_config(KNOWN, ["."]), place / "moderate.toml", "it lies in the input .")
 
@@ -296,7 +296,7 @@ def test_a_named_file_has_to_be_a_regular_file_of_some_size(place: Path) -> None
         ("/dev/zero", "a device, not a regular file"),
         (".", "a folder, not a regular file"),
         ("gone.toml", "No such file"),
-        ("large.toml", "larger than 1 MB"),
+        ("large.toml", "larger than 1 MiB"),
     ):
         with pytest.raises(ConfigError, match=f"config {name}: .*{reason}"):
             named_config(name, KNOWN)
@@ -305,7 +305,7 @@ def test_a_named_file_has_to_be_a_regular_file_of_some_size(place: Path) -> None
 @pytest.mark.parametrize("text", [b"a = " + b"[" * 20_000, b"a = \xff", b"a = " + b"9" * 5000])
 def test_toml_that_cannot_be_read_is_one_error(place: Path, text: bytes) -> None:
     (place / "odd.toml").write_bytes(text)
-    with pytest.raises(ConfigError, match=r"config odd\.toml: not valid TOML"):
+    with pytest.raises(ConfigError, match=r"config odd\.toml: (not valid TOML|nested deeper)"):
         named_config("odd.toml", KNOWN)
 
 

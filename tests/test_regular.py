@@ -111,10 +111,10 @@ def test_a_mapping_of_labels(tmp_path: Path, make: Make) -> None:
 def test_nesting_beyond_python_s_stack(tmp_path: Path) -> None:
     deep = "a = " + "[" * 100_000 + "]" * 100_000
     (tmp_path / "deep.toml").write_text(deep)
-    refused(lambda: load_policy(str(tmp_path / "deep.toml")), "deep.toml: not valid TOML")
-    refused(lambda: read_mapping([str(tmp_path / "deep.toml")]), "deep.toml: not valid TOML")
+    refused(lambda: load_policy(str(tmp_path / "deep.toml")), "deep.toml: nested deeper than")
+    refused(lambda: read_mapping([str(tmp_path / "deep.toml")]), "deep.toml: nested deeper than")
     (tmp_path / "moderation.toml").write_text(deep)
-    refused(lambda: load_bundle(str(tmp_path)), "moderation.toml: not valid TOML")
+    refused(lambda: load_bundle(str(tmp_path)), "moderation.toml: nested deeper than")
 
 
 def test_what_is_read_is_whole(tmp_path: Path) -> None:

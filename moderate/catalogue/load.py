@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 from importlib.resources import files
 
 from moderate.catalogue.model import Entry
 from moderate.errors import WeightsError
 from moderate.text import printable
+from moderate.toml_files import parse_toml
 
 
 @cache
@@ -20,7 +20,7 @@ def catalogue() -> dict[str, Entry]:
         for file in folder.iterdir()
         if file.name.endswith(".toml")
     )
-    entries = [Entry.model_validate(tomllib.loads(text)) for _, text in texts]
+    entries = [Entry.model_validate(parse_toml(text)) for _, text in texts]
     return {entry.name: entry for entry in entries}
 
 

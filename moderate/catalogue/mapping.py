@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 
 from moderate.errors import WeightsError
-from moderate.regular import MAX_TEXT_BYTES, read_regular
 from moderate.text import one_line, printable
+from moderate.toml_files import TomlError, read_toml
 from moderate.types import CATEGORIES, Category
 
 LabelMap = dict[Category, list[str | list[str]]]
@@ -74,12 +73,9 @@ def read_mapping(options: Sequence[str]) -> LabelMap:
 def _read_file(path: str) -> LabelMap:
     where = printable(path)
     try:
-        data = read_regular(path, MAX_TEXT_BYTES)
-        content: Mapping[str, object] = tomllib.loads(data.decode("utf-8"))
-    except OSError as error:
-        raise WeightsError(f"--map {where}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WeightsError(f"--map {where}: not valid TOML: {error}") from error
+        content: Mapping[str, object] = read_toml(path)
+    except TomlError as error:
+        raise WeightsError(f"--map {where}: {error}") from error
     table = content.get("categories", content)
     if not isinstance(table, dict):
         raise WeightsError(f"--map {where}: categories: expected a table")

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,8 +19,9 @@ from moderate.classify.files import read_json
 from moderate.decode.resize import Interpolation, PixelSpec
 from moderate.errors import WeightsError
 from moderate.folders import no_home, user_data
-from moderate.regular import MAX_TEXT_BYTES, read_regular, sha256_of
+from moderate.regular import sha256_of
 from moderate.text import one_line, printable
+from moderate.toml_files import TomlError, read_toml
 from moderate.types import CATEGORIES, Category
 from moderate.validation import Table, first_problem
 
@@ -124,6 +124,8 @@ class ModelCard(Table):
             raise ValueError("categories: no category is fed by any label")
         if os.path.isabs(self.folder) or ".." in self.folder.split("/"):
             raise ValueError("folder: must lie inside the bundle")
+        if not self.folder.isprintable():
+            raise ValueError("folder: holds a control character")
         return self
 
 
@@ -303,9 +305,9 @@ def load_card(folder: str) -> Card:
     card_file = os.path.join(folder, CARD)
     where = printable(card_file)
     try:
-        return Card.model_validate(tomllib.loads(_read(card_file).decode("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WeightsError(f"{where}: not valid TOML: {error}") from error
+        return Card.model_validate(read_toml(card_file))
+    except TomlError as error:
+        raise WeightsError(f"{where}: {error}") from error
     except ValidationError as error:
         raise WeightsError(f"{where}: {first_problem(error)}") from error
 
@@ -351,13 +353,6 @@ def _read_config(path: str) -> tuple[str, tuple[str, ...]]:
     if config.get("num_classes", len(names)) != len(names):
         raise WeightsError(f"{where}: {config['num_classes']} classes but {len(names)} label names")
     return architecture, names
-
-
-def _read(path: str) -> bytes:
-    try:
-        return read_regular(path, MAX_TEXT_BYTES)
-    except OSError as error:
-        raise WeightsError(f"{printable(path)}: {error.strerror}") from error
 
 
 def _digest(path: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from moderate.errors import DeviceError, UsageError
 from moderate.native import load
+from moderate.text import one_line
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BACKENDS = ("auto", "torch", "openvino")
@@ -76,13 +77,16 @@ def _with_torch(device: str, precision: str, backend: str) -> Placement:
             f"--device {device}: this machine has no working CUDA "
             "(no GPU, no driver, or a torch without CUDA); use --device cpu to run on the CPU"
         )
-    index = int(device.partition(":")[2] or torch.cuda.current_device())
-    if index >= torch.cuda.device_count():
-        raise DeviceError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices")
     try:
+        # Not in a process that was forked from one that used CUDA, which torch says in its error.
+        index = int(device.partition(":")[2] or torch.cuda.current_device())
+        if index >= torch.cuda.device_count():
+            count = torch.cuda.device_count()
+            raise DeviceError(f"--device {device}: there are {count} CUDA devices")
         torch.zeros(1, device=f"cuda:{index}").add_(1).item()
     except RuntimeError as error:
-        raise DeviceError(f"--device {device}: CUDA does not work: {error}") from error
+        reason = one_line(str(error), 200)
+        raise DeviceError(f"--device {device}: CUDA does not work: {reason}") from error
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return Placement(f"cuda:{index}", precision, torch.cuda.get_device_name(index))

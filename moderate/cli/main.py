@@ -36,6 +36,7 @@ from moderate.folders import settle_temporary
 from moderate.native import working_directory_problem
 from moderate.stopping import Stopped
 from moderate.system_limits import no_thread_limit, system_limit, with_limit
+from moderate.terminal import guard_terminals
 
 app = typer.Typer(
     name="moderate",
@@ -163,6 +164,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
+    guard_terminals()
     handled = stopping.signals()
     for number in handled:
         signal.signal(number, _stop)

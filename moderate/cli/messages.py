@@ -59,7 +59,7 @@ def say_error(event: str, message: str, error: BaseException | None = None, **fi
         if _voice.json:
             fields["traceback"] = text
         else:
-            _write("\n".join(map(printable, text.rstrip("\n").split("\n"))))
+            _write(_printable_lines(text.rstrip("\n")))
     say("error", event, message, **fields)
 
 
@@ -123,7 +123,7 @@ class _Handler(logging.Handler):
         """See `logging.Handler`. What cannot be formatted is said all the same."""
         try:
             if not _voice.json:
-                _write(self.format(record))
+                _write(_printable_lines(self.format(record)))
             else:
                 _write(_record_line(record))
         except Exception:  # noqa: BLE001 - a message that cannot be put together ends no run
@@ -167,6 +167,10 @@ class _Stderr(io.TextIOBase):
         """Say what has no line end. The stream behind stays open."""
         if self._rest:
             self.write("\n")
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _write(line: str) -> None:

@@ -6,12 +6,14 @@ clock stands behind it, and a process that neither works nor waits for a process
 
 from __future__ import annotations
 
+import os
 import time
 
 WALL_FACTOR = 10
 """A process may take this many times its CPU limit by the wall clock."""
 
-_NEXT_LOOK = 0.25  # seconds between looks at a process whose time limit has passed on the wall
+_NEXT_LOOK = 0.25  # seconds until another look at a process that seems to do nothing
+_LEAST_WAIT = 0.01  # seconds between looks at one that works
 _WORKING = "RD"  # states of proc(5): running or waiting for a processor; waiting for the disk
 _NO_PROGRESS = 0.001  # CPU seconds between two looks that are not worth being called work
 
@@ -44,7 +46,8 @@ class DecodingClock:
         if idle and self._was_idle:
             return True
         self._was_idle, self._seen_cpu = idle, cpu
-        self.next_look = now + (_NEXT_LOOK if idle else max(_NEXT_LOOK, self._limit - used))
+        # One that works cannot have used up what is left any sooner.
+        self.next_look = now + (_NEXT_LOOK if idle else max(_LEAST_WAIT, self._limit - used))
         return False
 
 
@@ -61,11 +64,18 @@ def cpu_time(pid: int) -> float:
 
 
 def _is_working(pid: int) -> bool:
-    """Whether the process runs, waits for a processor or for the disk; True where nobody says."""
+    """Whether a thread of the process runs, waits for a processor or for the disk.
+
+    True where the system does not say.
+    """
+    tasks = f"/proc/{pid}/task"
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name before the state may hold anything, also brackets.
-            state = file.read().rpartition(b")")[2].split()[0].decode()
+        return any(_state(f"{tasks}/{thread}/stat") in _WORKING for thread in os.listdir(tasks))
     except (OSError, IndexError):
         return True
-    return state in _WORKING
+
+
+def _state(stat_file: str) -> str:
+    with open(stat_file, "rb") as file:
+        # The name before the state may hold anything, also brackets.
+        return file.read().rpartition(b")")[2].split()[0].decode()

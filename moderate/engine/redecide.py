@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -14,14 +13,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from moderate.arrow import python_values
 from moderate.config import ConfigRecord
 from moderate.engine.videos import VideoEnd, video_row
 from moderate.errors import UsageError
 from moderate.policy.columns import (
     BANDS,
     DECISIONS,
+    UNKNOWN_ERROR,
     ColumnJudge,
     Columns,
     Rows,
@@ -31,11 +33,11 @@ from moderate.policy.columns import (
 )
 from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.report.files import check_summary_targets
-from moderate.report.summary import EXAMPLES_KEPT, Audit, Summary, utc
+from moderate.report.summary import EXAMPLES_KEPT, Audit, Summary, name_counted, utc
 from moderate.results.columnar import ColumnsWriter
 from moderate.results.fast_csv import Unusual, whole_parts
 from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
-from moderate.results.read import Results, _Chunk, _python_values, read_results
+from moderate.results.read import Results, _Chunk, read_results
 from moderate.results.remote import is_remote, shown_target, target_name
 from moderate.results.schema import COLUMNS
 from moderate.results.text_writers import metadata_path
@@ -102,7 +104,7 @@ class Piece:
 
         def carried(name: str) -> list[Any]:
             if name not in values:
-                values[name] = _python_values(self.carried[name])
+                values[name] = python_values(self.carried[name])
             return values[name]
 
         return Rows(
@@ -368,7 +370,7 @@ def _count(summary: Summary, piece: Piece, made: Columns) -> None:
         summary.decisions[DECISIONS[severity]] += int(count)
     for cell in pc.value_counts(piece.own["warnings"]).to_pylist():
         for warning in (cell["values"] or "").split("; ") if cell["values"] else ():
-            summary.warnings[warning] += cell["counts"]
+            summary.warnings[name_counted(warning, summary.warnings)] += cell["counts"]
     failed = np.flatnonzero(piece.failed)
     summary.errors += len(failed)
     scored = made.bands[:, ~piece.failed]
@@ -377,15 +379,13 @@ def _count(summary: Summary, piece: Piece, made: Columns) -> None:
             counts[band] += int(count)
     if not len(failed):
         return
-    codes = piece.own["error_code"].take(pa.array(failed)).fill_null("unknown").to_pylist()
-    for code, found in Counter(codes).items():
-        summary.error_codes[code] += found
-        examples = summary.error_examples.setdefault(code, [])
-        for index, other in zip(failed.tolist(), codes, strict=True):
-            if len(examples) >= EXAMPLES_KEPT:
-                break
-            if other == code:
-                examples.append(piece.own["path"][index].as_py())
+    codes = piece.own["error_code"].take(pa.array(failed)).fill_null(UNKNOWN_ERROR).to_pylist()
+    for index, code in zip(failed.tolist(), codes, strict=True):
+        name = name_counted(code, summary.error_codes)
+        summary.error_codes[name] += 1
+        examples = summary.error_examples.setdefault(name, [])
+        if len(examples) < EXAMPLES_KEPT:
+            examples.append(piece.own["path"][index].as_py())
 
 
 def _carried_columns(results: Results, targets: Sequence[str]) -> list[Column]:
@@ -393,7 +393,7 @@ def _carried_columns(results: Results, targets: Sequence[str]) -> list[Column]:
     if not any(not to_stdout(t) and not has_metadata(t) for t in targets):
         return [Column(name, pa.string()) for name in results.carried]
     if results.path.lower().endswith(".parquet"):
-        schema = results._file._opened.schema_arrow  # type: ignore[attr-defined]
+        schema = results._file.schema  # type: ignore[attr-defined]
         return [Column(name, schema.field(name).type) for name in results.carried]
     if results.path.lower().endswith(".csv"):
         return [Column(name, pa.string()) for name in results.carried]
@@ -405,7 +405,18 @@ def _json_types(results: Results) -> dict[str, Any]:
     types = dict.fromkeys(results.carried, pa.null())
     for chunk in results._file.chunks() if results.carried else ():
         types = {name: _common(kind, chunk, name) for name, kind in types.items()}
-    return {name: pa.string() if kind == pa.null() else kind for name, kind in types.items()}
+    return {name: kind if _fits_parquet(kind) else pa.string() for name, kind in types.items()}
+
+
+def _fits_parquet(kind: Any) -> bool:
+    """Whether Parquet can hold a column of the type; it has none for an object without a key."""
+    if kind == pa.null():
+        return False
+    try:
+        pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([pa.field("x", kind)])).close()
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def _common(kind: Any, chunk: _Chunk, name: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from moderate.errors import InputError, OutputError
 from moderate.evaluate.metrics import calibration_error
 from moderate.evaluate.tune import Bools, Floats, Labelled, split
 from moderate.text import printable
+from moderate.toml_files import read_toml
 from moderate.types import CATEGORIES, Category
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def write_copy(bundle: Bundle, calibrations: Mapping[Category, Calibration], tar
     staged = final.with_name(f".staging-{secrets.token_hex(4)}")
     try:
         _copy_files(bundle, staged)
-        card = tomllib.loads((staged / CARD).read_text("utf-8"))
+        card = read_toml(staged / CARD)
         card["name"] = f"{bundle.name[:69]}-calibrated"
         card["calibration"] = card.get("calibration", {}) | {
             category.value: calibrations[category].model_dump(mode="json", exclude_defaults=True)
@@ -274,7 +274,7 @@ def _set_tolerances(
     card_file: Path, recorded: SelfTest, calibrations: Mapping[Category, Calibration]
 ) -> None:
     """A difference of raw scores that was allowed stays allowed where the curve is steep."""
-    card = tomllib.loads(card_file.read_text("utf-8"))
+    card = read_toml(card_file)
     for name in ("tolerance", "low_tolerance"):
         allowed = float(getattr(recorded, name))
         wanted = [allowed]

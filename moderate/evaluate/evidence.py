@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -23,6 +22,7 @@ from moderate.policy.model import Policy
 from moderate.results.read import Results
 from moderate.results.schema import shortest
 from moderate.text import one_line, printable
+from moderate.toml_files import parse_toml
 from moderate.types import CATEGORIES, Category
 from moderate.version import __version__
 
@@ -155,7 +155,7 @@ def policy_text(
     base: LoadedPolicy, tuning: Tuning, evidence: Evidence, *, today: date | None = None
 ) -> str:
     """The TOML of the base policy with the proposed thresholds, and the evidence as comments."""
-    table = tomllib.loads(base.text)
+    table = parse_toml(base.text)
     tuned = {each.category: each for each in tuning.tuned}
     for category, each in tuned.items():
         limits = each.thresholds

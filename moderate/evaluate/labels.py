@@ -6,7 +6,6 @@ A label is about one image and one category; what is not labelled is unknown, ne
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -17,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from moderate.arrow import plain_value, python_values
 from moderate.errors import InputError, UsageError
 from moderate.results.open import SUFFIXES
-from moderate.results.read import Results
-from moderate.text import one_line, printable
+from moderate.results.read import Results, _unguarded, json_object
+from moderate.text import first_repeated, one_line, printable
 from moderate.types import CATEGORIES, Category, Decision, Status
 
 UNKNOWN = -1
@@ -40,6 +40,7 @@ _EXPECTED = {decision.value: number for number, decision in enumerate(DECISIONS)
 )
 _ID_COLUMNS = ("path", "sha256")
 _OF_A_SAMPLE = ("chosen_by", "chosen_for", "inclusion_probability")
+_MAX_PARQUET_BYTES = 1 << 30  # of labels; one has some hundred bytes
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _HERE = r"^(\./+)+"
 _SHOWN = 3  # ids that an error names
@@ -285,7 +286,7 @@ def _numbers(
         except TypeError:  # a list
             number = None
         if number is None:
-            text = one_line(str(value), 40)
+            text = one_line(_shown_value(value), 40)
             reason = f"{one_line(column, 60)}: {text!r} is no label; write {wanted}"
             raise InputError(f"{read.where(index)} of {shown}: {reason}")
         made[index] = number
@@ -300,7 +301,9 @@ def _ids(shown: str, read: _Read, column: str) -> tuple[str, list[str]]:
         if empty or isinstance(value, bool | float | bytes | list | dict):
             what = "is empty" if empty else "is no text"
             raise InputError(f"{read.where(index)} of {shown}: {one_line(column, 60)} {what}")
-        ids.append(str(value).encode("utf-8", "backslashreplace").decode())  # as results have it
+        ids.append(
+            _shown_value(value).encode("utf-8", "backslashreplace").decode()
+        )  # as results have it
     digest = _normal(column) == "sha256"
     if digest:
         ids = [text.strip() for text in ids]
@@ -359,7 +362,12 @@ def _normal(column: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip().lower()
+    return "" if value is None else _shown_value(value).strip().lower()
+
+
+def _shown_value(value: Any) -> str:
+    is_scalar = hasattr(value, "cast")  # of Arrow, where Python has nothing equal to it
+    return str(plain_value(value) if is_scalar else value)
 
 
 def _listed(columns: Collection[str]) -> str:
@@ -403,13 +411,12 @@ def _read_csv(path: str) -> _Read:
                 if len(row) != len(header):
                     cells = f"{len(row)} cells where {len(header)} are expected"
                     raise InputError(f"line {reader.line_num} of {_shown(path)}: {cells}")
-                rows.append(row)
+                rows.append([_unguarded(cell) for cell in row])
                 lines.append(reader.line_num)
         except csv.Error as error:
             where = f"line {reader.line_num} of {_shown(path)}"
             raise InputError(f"{where}: not CSV: {one_line(str(error))}") from None
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
+    if (twice := first_repeated(header)) is not None:
         raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
     cells_of: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(header)
     return _Read(dict(zip(header, cells_of, strict=True)), lambda index: f"line {lines[index]}")
@@ -433,34 +440,38 @@ def _objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            where = f"line {number} of {_shown(path)}"
             try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-                raise InputError(f"{where}: not JSON: {one_line(reason)}") from None
-            if not isinstance(value, dict):
-                raise InputError(f"{where}: no JSON object")
+                value = json_object(line)
+            except ValueError as error:
+                raise InputError(f"line {number} of {_shown(path)}: {error}") from None
             yield number, value
 
 
 def _read_parquet(path: str) -> _Read:
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from moderate.tables.parquet import open_parquet
 
     try:
-        with pa.OSFile(os.fsencode(path)) as source:
-            table = pq.ParquetFile(source, page_checksum_verification=True).read()
-        names = table.column_names
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
-        wanted = [name for name in names if not pa.types.is_nested(table.schema.field(name).type)]
-        columns: dict[str, Sequence[Any]] = {name: table[name].to_pylist() for name in wanted}
+        with open_parquet(os.fsencode(path)) as file:
+            names = file.schema.names
+            if (twice := first_repeated(names)) is not None:
+                raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
+            fields = [(name, file.schema.field(name).type) for name in names]
+            wanted = [name for name, kind in fields if not pa.types.is_nested(kind)]
+            columns: dict[str, list[Any]] = {name: [] for name in wanted}
+            size = 0
+            for batch in file.batches(wanted):
+                size += batch.nbytes
+                if size > _MAX_PARQUET_BYTES:
+                    limit = f"{_MAX_PARQUET_BYTES >> 20} MiB"
+                    raise InputError(f"{_shown(path)} holds more than {limit}")
+                for name, array in zip(wanted, batch.columns, strict=True):
+                    columns[name] += python_values(array)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = one_line(str(error))
         raise InputError(f"{_shown(path)} is not readable Parquet: {reason}") from None
-    return _Read(columns, lambda index: f"row {index + 1}")
+    return _Read({**columns}, lambda index: f"row {index + 1}")
 
 
 def _shown(path: str) -> str:

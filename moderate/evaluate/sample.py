@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from moderate.errors import InputError
 from moderate.policy.model import Policy
 from moderate.results.read import Results
+from moderate.results.text_writers import _no_formula
 from moderate.text import printable
 from moderate.types import CATEGORIES, Category, Decision, Status
 
@@ -107,7 +108,8 @@ def as_csv(taken: Sample) -> str:
     for one in taken.chosen:
         probability = "" if one.probability is None else repr(one.probability)
         unknown = [""] * len(CATEGORIES)
-        writer.writerow([one.path, one.sha256, *unknown, taken.by, one.reason, probability])
+        named = [_no_formula(one.path), _no_formula(one.sha256 or "")]
+        writer.writerow([*named, *unknown, taken.by, one.reason, probability])
     return buffer.getvalue()
 
 

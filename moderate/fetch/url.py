@@ -28,11 +28,11 @@ _BREAKS_URL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\u3000]")
 # signed URLs are signed letter by letter.
 _KEPT = "!#$%&'()*+,/:;=?@[]~"
 
-_USER_INFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:)?([/\\]{2,})[^/?#]*@")
-# `http://user:pa/ss@host`: a password with a slash in it, which nothing but a person can read.
-_BROKEN_USER_INFO = re.compile(
-    r"^([A-Za-z][A-Za-z0-9+.-]*:)?([/\\]{2,})[^/?#@\[]*:(?!\d*[/?#])[^@]*.*@", re.DOTALL
-)
+# Possessive, as the text may be of any length and from anyone: none of these goes back over what
+# an earlier part has matched.
+_USER_INFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*+:)?([/\\]{2,}+)[^/?#]*@")
+_AUTHORITY = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*+:)?[/\\]{2,}+)([^/?#@\[]*+)")
+_PORT_ENDS = re.compile(r"\d*+[/?#]")
 _PARAMETER = re.compile(r"(?<=[?&;#])([^=&;#?]+)=([^&;#]*)")
 # Of parameters, in lower case, without `-` and `_`.
 _SECRET_NAME = re.compile(
@@ -105,7 +105,7 @@ def mask_secrets(url: str) -> str:
         return f"{head[:100]}{comma}… ({len(body)} characters)"
     masked = _USER_INFO.sub(_without_user, url, count=1)
     if masked == url:
-        masked = _BROKEN_USER_INFO.sub(_without_user, url, count=1)
+        masked = _without_broken_user(url)
     return _PARAMETER.sub(_without_value, masked)
 
 
@@ -242,6 +242,24 @@ def _encoded(target: str) -> str:
 
 def _without_user(match: re.Match[str]) -> str:
     return f"{match[1] or ''}{match[2]}***@"
+
+
+def _without_broken_user(url: str) -> str:
+    """The URL without what stands before its last `@`, where that may be a password with a slash.
+
+    `http://user:pa/ss@host` is one that nothing but a person can read. A colon that only a port
+    follows, up to the path, starts no password.
+    """
+    found = _AUTHORITY.match(url)
+    last_at = url.rfind("@")
+    if found is None or last_at < found.end():
+        return url
+    colon = found[2].find(":")
+    if colon < 0 or (
+        ":" not in found[2][colon + 1 :] and _PORT_ENDS.match(url, found.start(2) + colon + 1)
+    ):
+        return url
+    return f"{found[1]}***@{url[last_at + 1 :]}"
 
 
 def _without_value(match: re.Match[str]) -> str:

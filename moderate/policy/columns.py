@@ -20,7 +20,7 @@ from moderate.policy.decide import _compare, _Condition, _Limit, _rules
 from moderate.policy.judge import Judge, Subject
 from moderate.policy.load import LoadedPolicy
 from moderate.policy.model import Policy
-from moderate.policy.when import ColumnCondition, parse_when
+from moderate.policy.when import ColumnCondition, column_text, parse_when
 from moderate.types import CATEGORIES, Decision, ErrorCode, ImageError, Scores, Warn
 
 Severities = NDArray[np.int8]
@@ -168,7 +168,7 @@ class ColumnJudge:
         policy_for, names = self.judge.policy_for, self._asked
         known: dict[Any, int] = {}
         for index, (path, *values) in enumerate(zip(paths, *columns, strict=True)):
-            key = (path, *map(repr, values)) if values else path
+            key = (path, *map(column_text, values)) if values else path
             which = known.get(key)
             if which is None:
                 carried = dict(zip(names, values, strict=True))

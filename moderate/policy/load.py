@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tomllib
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 
@@ -13,8 +12,8 @@ from pydantic import ValidationError
 from moderate.errors import PolicyError
 from moderate.policy.lists import Lists, beside, read_lists
 from moderate.policy.model import NOT_NESTED, Override, Policy
-from moderate.regular import MAX_TEXT_BYTES, read_regular
 from moderate.text import printable
+from moderate.toml_files import TomlError, parse_toml, read_toml_text
 from moderate.validation import first_problem
 
 PRESETS = ("balanced", "strict", "permissive", "children")
@@ -51,9 +50,9 @@ def parse_policy(text: str, where: str) -> LoadedPolicy:
     No other file is read: what the policy names is not filled in.
     """
     try:
-        policy = Policy.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise PolicyError(f"policy {where}: not valid TOML: {error}") from error
+        policy = Policy.model_validate(parse_toml(text))
+    except TomlError as error:
+        raise PolicyError(f"policy {where}: {error}") from error
     except ValidationError as error:
         raise PolicyError(f"policy {where}: {first_problem(error)}") from error
     filled = [f"override.{n}.rules" for n, each in enumerate(policy.override) if each.rules]
@@ -106,10 +105,6 @@ def _text(name_or_file: str, where: str) -> str:
             f"no policy {where!r}: name a TOML file or one of the presets {', '.join(PRESETS)}"
         )
     try:
-        data = read_regular(name_or_file, MAX_TEXT_BYTES)
-        # Line endings are TOML's own business, but the digest is that of the text with plain ones.
-        return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
-    except OSError as error:
-        raise PolicyError(f"policy {where}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise PolicyError(f"policy {where}: cannot be read ({error})") from error
+        return read_toml_text(name_or_file)
+    except TomlError as error:
+        raise PolicyError(f"policy {where}: {error}") from error

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
-from moderate.sources.directory import GlobPattern
+from moderate.globs import ANY_FOLDERS, GlobPattern, GlobState
 
 _COLUMN = re.compile(r"(\S.*?)\s+(!?=)(?:\s+(\S.*?))?\s*", re.DOTALL)
 _WILD = re.compile(rb"[*?\[]")
@@ -34,15 +33,19 @@ class PathCondition:
             return False
         if self.start is not None and _start(path) != self.start:
             return False
-        named = self.start is None and len(self.glob.segments) == 1
-        for candidate in _candidates(path):
-            parts = [part for part in candidate.split(b"/") if part not in (b"", b".")]
-            if named:
-                if parts and fnmatchcase(parts[-1], self.glob.segments[0]):
-                    return True
-            elif self.glob.matches(b"/".join(parts)):
+        if not path.startswith((b"/", b"./")) and b"://" in path:
+            path = re.split(rb"[?#]", path, maxsplit=1)[0]
+        *above, last = path.split(b"/")
+        state = self.glob.start()
+        for part in above:
+            # `dump.zip` of `dump.zip!/a.jpg`, and whatever else the path is in.
+            if part.endswith(b"!") and self.glob.accepts(self._after(state, part[:-1])):
                 return True
-        return False
+            state = self._after(state, part)
+        return self.glob.accepts(self._after(state, last))
+
+    def _after(self, state: GlobState, part: bytes) -> GlobState:
+        return state if part in (b"", b".") else self.glob.step(state, part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class ColumnCondition:
 
     def holds(self, path: bytes, columns: Mapping[str, Any]) -> bool:
         """Whether the row that carries these values is meant."""
-        return (_text(columns.get(self.column)) == self.value) == self.equal
+        return (column_text(columns.get(self.column)) == self.value) == self.equal
 
 
 Condition = PathCondition | ColumnCondition
@@ -83,10 +86,10 @@ def parse_when(text: str) -> Condition:
     if not segments:
         raise ValueError("an empty glob matches nothing; '**' matches everything")
     literal = max((part for part in segments if not _WILD.search(part)), key=len, default=b"")
-    if start is None and len(segments) > 1:
-        segments.insert(0, b"**")
+    if start is None:
+        segments.insert(0, ANY_FOLDERS)
     once = [part for part, last in zip(segments, [b"", *segments], strict=False)
-            if not part == last == b"**"]  # fmt: skip
+            if not part == last == ANY_FOLDERS]  # fmt: skip
     return PathCondition(GlobPattern(tuple(once)), start, literal)
 
 
@@ -104,18 +107,7 @@ def _start(path: bytes) -> bytes | None:
     return scheme + b":" if colon else None
 
 
-def _candidates(path: bytes) -> Iterator[bytes]:
-    """The path, and those of what it is in: `dump.zip` of `dump.zip!/a.jpg`."""
-    if not path.startswith((b"/", b"./")) and b"://" in path:
-        path = re.split(rb"[?#]", path, maxsplit=1)[0]
-    yield path
-    at = path.find(b"!/")
-    while at >= 0:
-        yield path[:at]
-        at = path.find(b"!/", at + 2)
-
-
-def _text(value: Any) -> str:
+def column_text(value: Any) -> str:
     """A carried value as results in CSV have it, so that all formats decide alike."""
     if value is None:
         return ""

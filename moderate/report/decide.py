@@ -7,12 +7,11 @@ import os
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
-from rich.text import Text
-
 from moderate.report.plain import markdown, print_tables
 from moderate.report.summary import as_json as summary_json
 from moderate.report.tables import Table, headline, share
 from moderate.report.tables import tables as summary_tables
+from moderate.report.terminal import safe_text
 from moderate.results.atomic import write_atomic
 from moderate.results.remote import target_name
 from moderate.text import printable
@@ -114,9 +113,9 @@ def to_markdown(made: Redecided) -> str:
 def show(made: Redecided, stream: IO[str]) -> None:
     """Print all of it."""
     out = print_tables(list(tables(made)), stream)
-    out.print(Text(title_line(made), style="bold"))
+    out.print(safe_text(title_line(made), "bold"))
     for line in closing(made):
-        out.print(Text(line, style="yellow" if line.startswith("note:") else ""))
+        out.print(safe_text(line, "yellow" if line.startswith("note:") else ""))
 
 
 FORMATS: dict[str, Callable[[Redecided], str]] = {".json": to_json, ".md": to_markdown}

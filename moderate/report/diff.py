@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import IO, Any
 
-from rich.text import Text
-
 from moderate.engine.compare import Difference
 from moderate.errors import UsageError
 from moderate.report.decide import transitions, transitions_json
 from moderate.report.plain import markdown, print_tables
 from moderate.report.tables import Table, share
+from moderate.report.terminal import safe_text
 from moderate.results.open import check_place
 from moderate.results.remote import shown_target, target_name
 from moderate.text import one_line, printable
@@ -140,10 +139,10 @@ def check_targets(targets: list[str]) -> None:
 def show(found: Difference, stream: IO[str]) -> None:
     """Print all of it."""
     out = print_tables(list(tables(found)), stream)
-    out.print(Text(headline(found), style="bold"))
+    out.print(safe_text(headline(found), "bold"))
     for line in sentences(found):
         differ = line.startswith(("note:", "weights: different", "policies: different"))
-        out.print(Text(line, style="yellow" if differ else ""))
+        out.print(safe_text(line, "yellow" if differ else ""))
 
 
 def _same(

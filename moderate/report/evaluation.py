@@ -6,8 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
-from rich.text import Text
-
 from moderate.evaluate.evaluation import (
     DEFINITIONS,
     Evaluation,
@@ -18,7 +16,7 @@ from moderate.evaluate.evaluation import (
 from moderate.evaluate.metrics import CONFIDENCE, Confusion, Estimate, Measured
 from moderate.report.plain import markdown, print_tables
 from moderate.report.tables import Table, share
-from moderate.report.terminal import console
+from moderate.report.terminal import console, safe_text
 from moderate.results.schema import shortest
 from moderate.text import one_line, printable
 from moderate.types import Decision
@@ -34,21 +32,21 @@ _VALUE_WIDTH = 24  # of a slice's value in a table
 def show(evaluation: Evaluation, stream: IO[str]) -> None:
     """Print the whole evaluation, legible at 80 columns."""
     out = console(stream)
-    out.print(Text(headline(evaluation), style="bold"))
+    out.print(safe_text(headline(evaluation), "bold"))
     out.print()
     print_tables(list(tables(evaluation)), stream)
     for table in worst(evaluation):
-        out.print(Text(table.title, style="bold"))
+        out.print(safe_text(table.title, "bold"))
         for path, score, decision in table.rows:  # whole names, to be copied
-            out.print(Text(f"{score:<13} {decision:<8} {path}"), soft_wrap=True)
+            out.print(safe_text(f"{score:<13} {decision:<8} {path}"), soft_wrap=True)
         out.print()
     for line in undefined(evaluation):
-        out.print(Text(f"undefined  {line}"))
+        out.print(safe_text(f"undefined  {line}"))
     for note in evaluation.notes:
-        out.print(Text(f"note       {note}", style="yellow"))
+        out.print(safe_text(f"note       {note}", "yellow"))
     for gate in evaluation.gates:
         style, word = ("green", "gate held") if gate.passed else ("red", "MISSED")
-        out.print(Text(f"{word:<10} {gate.line}", style=style))
+        out.print(safe_text(f"{word:<10} {gate.line}", style))
 
 
 def to_markdown(evaluation: Evaluation) -> str:

@@ -17,11 +17,12 @@ from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
+from moderate.arrow import plain_value
 from moderate.errors import PolicyError, UsageError
 from moderate.policy.judge import BLOCK_LIST, CLEARED, Judge, Subject
 from moderate.policy.load import parse_policy
 from moderate.policy.model import Policy
-from moderate.report.terminal import console
+from moderate.report.terminal import console, safe_text
 from moderate.results.read import Results
 from moderate.results.schema import shortest
 from moderate.results.text_writers import metadata_path
@@ -284,6 +285,8 @@ def _json_value(value: Any) -> Any:
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, float):
         return value if abs(value) < float("inf") else str(value)
+    if hasattr(value, "cast"):  # an Arrow scalar that Python has nothing equal to
+        return _json_value(plain_value(value))
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
@@ -424,6 +427,6 @@ def _grid(lines: Iterator[tuple[str, str]] | list[tuple[str, str]], style: str =
         colour = _COLOURS.get(label, "red" if label == "PROBLEM" else "")
         grid.add_row(
             Text(label.upper() if label in _COLOURS else label, style=colour or "dim"),
-            Text(printable(value)),
+            safe_text(value),
         )
     return grid

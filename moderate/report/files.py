@@ -14,6 +14,7 @@ from moderate.report.tables import facts, headline, tables
 from moderate.results.atomic import open_whole, output_error
 from moderate.results.open import check_place
 from moderate.results.remote import shown_target, target_name
+from moderate.text import printable
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#!|])")
 
@@ -25,9 +26,9 @@ def to_json(summary: Summary) -> str:
 
 def to_markdown(summary: Summary) -> str:
     """The summary as Markdown tables."""
-    lines = ["# moderate: summary", "", f"**{headline(summary)}**", ""]
+    lines = ["# moderate: summary", "", f"**{_plain(headline(summary))}**", ""]
     for table in tables(summary):
-        lines += [f"## {table.title}", "", _line(table.header)]
+        lines += [f"## {_plain(table.title)}", "", _line(table.header)]
         lines.append("|" + "|".join(["---", *("---:" for _ in table.header[1:])]) + "|")
         lines += [_line(row) for row in table.rows]
         lines.append("")
@@ -96,8 +97,8 @@ def open_summaries(targets: Sequence[str]) -> Iterator[list[SummaryFile]]:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is: a name must not become a link, an image or a cell."""
-    return _MARKDOWN.sub(r"\\\1", text)
+    """Text that Markdown shows as it is: a name must not become a link, a cell or a line."""
+    return _MARKDOWN.sub(r"\\\1", printable(text))
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from typing import IO
 
 from rich.console import Console
-from rich.text import Text
 
 from moderate.report.files import _line, _plain
 from moderate.report.tables import Table
-from moderate.report.terminal import _rich_table, console
+from moderate.report.terminal import _rich_table, console, safe_text
 
 
 def print_tables(tables: Sequence[Table], stream: IO[str]) -> Console:
     """Print tables under their titles; the console, for what comes after them."""
     out = console(stream)
     for table in tables:
-        out.print(Text(table.title, style="bold"))
+        out.print(safe_text(table.title, "bold"))
         out.print(_rich_table(table, out.width))
         out.print()
     return out

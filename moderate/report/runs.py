@@ -12,9 +12,8 @@ from typing import IO, Any
 from rich.table import Table
 from rich.text import Text
 
-from moderate.report.terminal import console
+from moderate.report.terminal import console, safe_text
 from moderate.state.ledger import RunRecord
-from moderate.text import printable
 from moderate.types import Decision
 
 SHORT_ID = 8
@@ -52,11 +51,11 @@ def show_list(records: Sequence[RunRecord], more: bool, stream: IO[str]) -> None
             record.counts.get("errors", 0),
         )
         table.add_row(
-            record.id[:SHORT_ID],
-            _minute(record.started),
+            safe_text(record.id[:SHORT_ID]),
+            safe_text(_minute(record.started)),
             Text(status, style=_COLOURS.get(status, "")),
             duration(_seconds(record)),
-            *(printable(str(number)) for number in numbers),
+            *(safe_text(str(number)) for number in numbers),
         )
     # A number is never cut: with a hundred million images, a line is wider than the terminal.
     unbounded = out.options.update(max_width=1_000)
@@ -74,7 +73,7 @@ def show_run(record: RunRecord, stream: IO[str]) -> None:
     table.add_column(overflow="fold")
     for label, value in _lines(record):
         status = record.status.value if label == "status" else ""
-        table.add_row(Text(label), Text(printable(value), style=_COLOURS.get(status, "")))
+        table.add_row(Text(label), safe_text(value, _COLOURS.get(status, "")))
     out.print(table)
 
 

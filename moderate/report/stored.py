@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
-from rich.text import Text
 
 from moderate.evaluate.policies import policy_of
+from moderate.policy.columns import UNKNOWN_ERROR
 from moderate.policy.model import Policy
 from moderate.report.plain import markdown, print_tables
-from moderate.report.summary import EXAMPLES_KEPT, SCHEMA_VERSION
+from moderate.report.summary import EXAMPLES_KEPT, SCHEMA_VERSION, name_counted
 from moderate.report.tables import Table, share
+from moderate.report.terminal import safe_text
 from moderate.results.read import Results
 from moderate.text import printable
-from moderate.types import CATEGORIES, Decision
+from moderate.types import CATEGORIES, Decision, Status
 
 _BANDS = ("approve", "review", "block", "unscored")
 _FACTS = (
@@ -55,7 +56,8 @@ def summarise(results: Results) -> Stored:
     warnings: Counter[str] = Counter()
     for text, count in counted(table["warnings"]).items():
         for warning in text.split("; "):
-            warnings[warning] += count
+            warnings[name_counted(warning, warnings)] += count
+    codes, examples = _errors(table)
     scored = statuses.get("ok", 0)
     return Stored(
         facts=results.facts,
@@ -64,8 +66,8 @@ def summarise(results: Results) -> Stored:
         duplicates=table.num_rows - table["duplicate_of"].null_count,
         decisions=counted(table["decision"]),
         bands={name.value: _bands(table[name], policy, name, scored) for name in CATEGORIES},
-        error_codes=dict(sorted(counted(table["error_code"]).items())),
-        error_examples=_examples(table),
+        error_codes=dict(sorted(codes.items())),
+        error_examples=dict(sorted(examples.items())),
         warnings=dict(sorted(warnings.items())),
         notes=tuple(_notes(results, policy)),
     )
@@ -164,9 +166,9 @@ FORMATS: dict[str, Callable[[Stored], str]] = {".json": to_json, ".md": to_markd
 def show(stored: Stored, stream: IO[str]) -> None:
     """Print the counts."""
     out = print_tables(list(tables(stored)), stream)
-    out.print(Text(headline(stored), style="bold"))
+    out.print(safe_text(headline(stored), "bold"))
     for line in closing(stored):
-        out.print(Text(line, style="yellow" if line.startswith("note:") else ""))
+        out.print(safe_text(line, "yellow" if line.startswith("note:") else ""))
 
 
 def _bands(column: Any, policy: Policy, category: Any, scored: int) -> dict[str, int]:
@@ -179,14 +181,20 @@ def _bands(column: Any, policy: Policy, category: Any, scored: int) -> dict[str,
     return dict(zip(_BANDS, counts, strict=True))
 
 
-def _examples(table: Any) -> dict[str, list[str]]:
+def _errors(table: Any) -> tuple[Counter[str], dict[str, list[str]]]:
+    """How many rows failed by code, and paths of the first."""
     import pyarrow.compute as pc
 
-    found: dict[str, list[str]] = {}
-    for code in counted(table["error_code"]):
-        rows = pc.indices_nonzero(pc.equal(table["error_code"], code))[:EXAMPLES_KEPT]
-        found[code] = table["path"].take(rows).to_pylist()
-    return dict(sorted(found.items()))
+    failed = table.filter(pc.equal(table["status"], Status.ERROR.value))
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    for index, code in enumerate(failed["error_code"].fill_null(UNKNOWN_ERROR).to_pylist()):
+        name = name_counted(code, counts)
+        counts[name] += 1
+        paths = examples.setdefault(name, [])
+        if len(paths) < EXAMPLES_KEPT:
+            paths.append(failed["path"][index].as_py())
+    return counts, examples
 
 
 def _notes(results: Results, policy: Policy) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -11,11 +12,25 @@ from moderate.config import ConfigRecord
 from moderate.policy.decide import asked
 from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
-from moderate.text import path_text
+from moderate.text import one_line, path_text
 from moderate.types import CATEGORIES, Decision, ErrorCode, Origin, Row, Skipped
 
 SCHEMA_VERSION = 1
 EXAMPLES_KEPT = 5
+MOST_NAMES = 50
+"""Names of warnings and of error codes that are counted apart; a run knows fewer of either."""
+
+OTHER_NAMES = "(other names)"
+
+
+def name_counted(name: str, counts: Mapping[str, int]) -> str:
+    """What a warning or an error code of a results file is counted as.
+
+    A file that was changed may hold as many names as it has rows, and names of any length: no
+    report is to grow with them.
+    """
+    short = one_line(name, 60)
+    return short if short in counts or len(counts) < MOST_NAMES else OTHER_NAMES
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,13 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.text import Text
 
 from moderate.errors import InputError, UsageError
 from moderate.evaluate import bounds
 from moderate.report.plain import markdown, print_tables
 from moderate.report.stored import counted
 from moderate.report.tables import Table, share
+from moderate.report.terminal import safe_text
 from moderate.text import one_line, printable
 from moderate.types import CATEGORIES, Decision
 
@@ -382,7 +382,7 @@ def show(trend: Trend, stream: IO[str]) -> None:
     """Print the trend."""
     out = print_tables(list(tables(trend)), stream)
     for line in closing(trend):
-        out.print(Text(printable(line), style="bold red" if line.startswith("drift:") else ""))
+        out.print(safe_text(line, "bold red" if line.startswith("drift:") else ""))
 
 
 def check_limits(limits: Limits) -> None:

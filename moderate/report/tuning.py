@@ -6,15 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import IO, Any
 
-from rich.text import Text
-
 from moderate.evaluate.calibrate import Calibrated
 from moderate.evaluate.evidence import Evidence, evidence_lines
 from moderate.evaluate.tune import Measured, Tuning
 from moderate.report.plain import print_tables
 from moderate.report.tables import Table
+from moderate.report.terminal import safe_text
 from moderate.results.schema import shortest
-from moderate.text import printable
 
 
 def tables(tuning: Tuning) -> Iterator[Table]:
@@ -79,10 +77,12 @@ def as_json(
 def show(tuning: Tuning, evidence: Evidence, stream: IO[str]) -> None:
     """Print the trade-offs and the evidence."""
     out = print_tables(list(tables(tuning)), stream)
-    out.print(Text("* proposed; false alarms: negatives at or above, blocked if it were block"))
+    out.print(
+        safe_text("* proposed; false alarms: negatives at or above, blocked if it were block")
+    )
     out.print()
     for line in evidence_lines(tuning, evidence):
-        out.print(Text(printable(line), style="yellow" if line.startswith("note:") else ""))
+        out.print(safe_text(line, "yellow" if line.startswith("note:") else ""))
 
 
 def show_calibrated(calibrated: Sequence[Calibrated], stream: IO[str]) -> None:

@@ -12,7 +12,7 @@ from moderate.catalogue.load import catalogue, find_entry
 from moderate.classify.bundle import CARD, find_bundle, installed_bundles, load_card
 from moderate.errors import WeightsError
 from moderate.regular import MAX_TEXT_BYTES, read_regular
-from moderate.report.terminal import console
+from moderate.report.terminal import console, safe_text
 from moderate.text import printable
 
 
@@ -78,7 +78,7 @@ def show_list(listed: list[dict[str, Any]], stream: IO[str]) -> None:
     """Print the list, one block an entry: it has more columns than a terminal is wide."""
     out = console(stream)
     for item in listed:
-        head = Text(item["name"], style="bold")
+        head = safe_text(item["name"], "bold")
         if item["installed"]:
             state = item["problem"] or f"digest: {item['digest']}"
             head.append(
@@ -97,7 +97,7 @@ def show_list(listed: list[dict[str, Any]], stream: IO[str]) -> None:
             ("claim", claim),
             ("verified", item["verified"] or "not by this project"),
         ):
-            table.add_row(Text(label, style="dim"), Text(printable(value)))
+            table.add_row(Text(label, style="dim"), safe_text(value))
         out.print(table)
 
 

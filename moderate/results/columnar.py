@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from moderate.arrow import python_values
 from moderate.errors import OutputError
 from moderate.results.atomic import output_error
 from moderate.results.interface import ResultWriter
 from moderate.results.parquet_writer import ROW_GROUP_ROWS, ParquetResultWriter, arrow_schema
-from moderate.results.read import _python_values
 from moderate.results.remote import shown_target
 from moderate.results.schema import in_order, shortest
 from moderate.results.text_writers import (
@@ -163,7 +163,7 @@ def _put_lines(writer: _TextWriter, own: Sequence[Any], carried: Sequence[Cells]
 def _csv(cells: Cells, types: frozenset[Any]) -> Any:
     """Values as CSV cells; those of other types than these one by one."""
     if not (isinstance(cells, pa.Array) and cells.type in types):
-        texts = [None if v is None else _carried_csv(v) for v in _python_values(cells)]
+        texts = [None if v is None else _carried_csv(v) for v in python_values(cells)]
         return _csv_cells(_text_array(texts))
     texts = _plain_texts(cells)
     return _csv_cells(_guarded(texts) if cells.type in _FREE_TEXT else texts)
@@ -172,7 +172,7 @@ def _csv(cells: Cells, types: frozenset[Any]) -> Any:
 def _json(cells: Cells, types: frozenset[Any]) -> Any:
     """Values as JSON; those of other types than these one by one."""
     if not (isinstance(cells, pa.Array) and cells.type in types):
-        return _text_array([_carried_json(v) for v in _python_values(cells)])
+        return _text_array([_carried_json(v) for v in python_values(cells)])
     texts = _plain_texts(cells)
     if cells.type in _FREE_TEXT:
         quoted = pc.binary_join_element_wise('"', texts, '"', "")

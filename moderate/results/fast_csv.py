@@ -11,7 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from moderate.results.read import _OWN, _REFUSED, Results, _first_wrong, _unguarded
+from moderate.results.read import (
+    _OWN,
+    _REFUSED,
+    _TOGETHER,
+    Results,
+    _first_wrong,
+    _unguarded,
+    contradiction,
+)
 
 _BLOCK_BYTES = 8 << 20
 _GUARDED = "^'"
@@ -33,7 +41,8 @@ def whole_parts(
 
     names = results._file.names
     places = {name: f"{number}" for number, name in enumerate(names)}
-    wanted = [places[name] for name in (*own, *carried) if name in places]
+    needed = list(dict.fromkeys([*own, *_TOGETHER]))
+    wanted = dict.fromkeys(places[name] for name in (*needed, *carried) if name in places)
     try:
         reader = pcsv.open_csv(
             pa.OSFile(os.fsencode(results.path)),
@@ -46,13 +55,15 @@ def whole_parts(
             pcsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
             pcsv.ConvertOptions(
                 column_types=dict.fromkeys(wanted, pa.string()),
-                include_columns=wanted,
+                include_columns=list(wanted),
                 null_values=[],
             ),
         )
         for batch in reader:
             found = {name: batch.column(place) for name, place in places.items() if place in wanted}
-            ours = {name: _typed(name, found.get(name), batch.num_rows) for name in own}
+            ours = {name: _typed(name, found.get(name), batch.num_rows) for name in needed}
+            if contradiction(ours, places) is not None:
+                raise ValueError
             theirs = {name: _text(found[name]) for name in carried}
             yield ours, theirs
     except (*_REFUSED, OSError) as error:

@@ -45,6 +45,8 @@ def check_place(target: str) -> None:
 
         check_target(target)
         return
+    if "\0" in target:  # as configuration files can have it
+        raise OutputError(f"cannot write {printable(target)}: its name holds a NUL")
     folder = os.path.dirname(os.path.abspath(target))
     if not os.path.isdir(folder):
         raise OutputError(

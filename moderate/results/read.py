@@ -8,40 +8,58 @@ import csv
 import hashlib
 import json
 import os
+import re
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from itertools import islice
-from operator import add
+from operator import add, itemgetter
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from moderate.arrow import python_value, python_values
 from moderate.errors import InputError, UsageError
 from moderate.results.open import SUFFIXES
 from moderate.results.parquet_writer import arrow_schema
 from moderate.results.remote import is_remote, shown_target
 from moderate.results.schema import COLUMNS, in_order
 from moderate.results.text_writers import _FORMULA_STARTS, metadata_path
-from moderate.text import one_line, printable
+from moderate.tables.parquet import ParquetReader, open_parquet
+from moderate.text import first_repeated, one_line, printable
 from moderate.types import CATEGORIES, Decision, Status
 
 CHUNK_ROWS = 8192
 """Rows held as Python objects at once."""
 
 MAX_LINE_CHARACTERS = 64 << 20
+MAX_NESTING = 100
+"""Lists and objects within each other in a line of JSON, which later stages follow by recursion."""
+
+MAX_WARNINGS = 64
+"""Warnings of one row; the closed list that a run knows is far shorter."""
+
 MAX_FACTS_BYTES = 16 << 20
+
+MAX_GROUP_BYTES = 1 << 30
+"""Most bytes that the columns asked for of a Parquet file's row group hold; ours have some MiB."""
+
+MAX_RATIO = 1000
+"""How many times its size a Parquet file may hold, once that is over MAX_GROUP_BYTES."""
 
 _OWN = {field.name: field.type for field in arrow_schema()}
 _REQUIRED = ("path", "status", "decision")
 _ALLOWED = {"status": tuple(s.value for s in Status), "decision": tuple(d.value for d in Decision)}
-_SCORES = frozenset(category.value for category in CATEGORIES)
+_SCORES = tuple(category.value for category in CATEGORIES)
+_TOGETHER = ("status", "decision", "error_code", *_SCORES)
+"""Columns whose cells have to fit together in a row; see `contradiction`."""
+
 _NOT_FACTS = ("ARROW:schema", "pandas")  # what libraries keep in a Parquet file's metadata
 _TAKEN_AMISS = {"int64": float, "float": bool}  # Arrow would cut 3.5 to 3, and take true for 1
+_BRACKET_OR_STRING = re.compile(r'[\[\]{}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _REFUSED = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 
@@ -100,7 +118,7 @@ class Results:
             if number is not None:
                 found = [number - chunk.first] if 0 <= number - chunk.first < chunk.count else []
             else:
-                texts, digests = chunk.arrays(["path", "sha256"])
+                texts, digests = chunk.columns(["path", "sha256"])
                 matches = pc.is_in(texts, pa.array(list(paths), pa.string()))
                 if sha256:
                     by_digest = pc.starts_with(digests, sha256)
@@ -115,7 +133,7 @@ class Results:
     def column(self, name: str) -> Iterator[pa.Array]:
         """One of our own columns, piece by piece."""
         for chunk in self._file.chunks():
-            yield chunk.arrays([name])[0]
+            yield chunk.columns([name])[0]
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows, or these columns of them, with the types of the schema, in memory.
@@ -124,7 +142,8 @@ class Results:
         JSONL whatever holds all values, else strings of JSON. Raises InputError.
         """
         names = list(self.columns if columns is None else columns)
-        if unknown := [name for name in names if name not in self.columns]:
+        known = set(self.columns)
+        if unknown := [name for name in names if name not in known]:
             raise InputError(f"{_shown(self.path)} has no column {one_line(unknown[0], 60)!r}")
         own = [name for name in names if name in _OWN]
         parts: dict[str, list[Any]] = {name: [] for name in names}
@@ -150,7 +169,7 @@ class Results:
         for start in range(0, len(indices), CHUNK_ROWS):
             some = indices[start : start + CHUNK_ROWS]
             ours = [_taken(array, some).to_pylist() for array in arrays]
-            theirs = [_python_values(_taken(values, some)) for values in carried]
+            theirs = [python_values(_taken(values, some)) for values in carried]
             for cells in zip(*in_order(ours, theirs), strict=True):
                 yield dict(zip(names, cells, strict=True))
 
@@ -191,19 +210,38 @@ def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 class _Chunk(ABC):
-    """Some rows one after another; `first` is the number of the first, from 1."""
+    """Some rows one after another of a file with columns of these names.
 
-    def __init__(self, first: int, count: int) -> None:
+    first is the number of the first row, from 1.
+    """
+
+    def __init__(self, names: Collection[str], first: int, count: int) -> None:
+        self.names = names
         self.first = first
         self.count = count
 
-    @abstractmethod
     def arrays(self, names: Sequence[str]) -> list[Any]:
-        """These of our columns as Arrow arrays of the schema's types, and checked."""
+        """These of our columns as `columns` gives them, of rows that do not contradict themselves.
+
+        Raises InputError for a row that does.
+        """
+        wanted = list(dict.fromkeys([*names, *_TOGETHER]))
+        found = dict(zip(wanted, self.columns(wanted), strict=True))
+        if (wrong := contradiction(found, self.names)) is not None:
+            raise self.bad(*wrong)
+        return [found[name] for name in names]
+
+    @abstractmethod
+    def columns(self, names: Sequence[str]) -> list[Any]:
+        """These of our columns as Arrow arrays of the schema's types, each value checked."""
 
     @abstractmethod
     def carried(self, name: str) -> Any:
         """A carried column's values: a list, or an Arrow array."""
+
+    @abstractmethod
+    def bad(self, index: int, reason: str) -> InputError:
+        """What to raise for the row of this index, from 0, that no run wrote."""
 
 
 class _File(ABC):
@@ -241,14 +279,17 @@ class _TextChunk(_Chunk):
         raw: Callable[[str], Sequence[Any]],
         line: Callable[[int], int],
     ) -> None:
-        super().__init__(first, count)
+        super().__init__(file.names, first, count)
         self._file, self._raw, self._line = file, raw, line
 
-    def arrays(self, names: Sequence[str]) -> list[Any]:
+    def columns(self, names: Sequence[str]) -> list[Any]:
         return [self._array(name) for name in names]
 
     def carried(self, name: str) -> Any:
         return self._file.carried_values(self._raw(name))
+
+    def bad(self, index: int, reason: str) -> InputError:
+        return self._file.bad(self._line(index), reason)
 
     def _array(self, name: str) -> Any:
         if name not in self._file.names:
@@ -256,16 +297,16 @@ class _TextChunk(_Chunk):
         values, convert = self._raw(name), self._file.array
         try:
             array = convert(values, _OWN[name])
-        except _REFUSED:
+        except _REFUSED as error:
             for index, value in enumerate(values):
                 try:
                     convert([value], _OWN[name])
                 except _REFUSED:
                     reason = f"{name}: {one_line(str(value), 40)!r} is no {_kind(name)}"
-                    raise self._file.bad(self._line(index), reason) from None
-            raise
+                    raise self.bad(index, reason) from None
+            raise self.bad(0, f"{name}: {one_line(str(error))}") from None
         if (wrong := _first_wrong(name, array)) is not None:
-            raise self._file.bad(self._line(wrong), _wrong(name, array[wrong].as_py()))
+            raise self.bad(wrong, _wrong(name, array[wrong].as_py()))
         return array
 
 
@@ -377,14 +418,9 @@ class _Jsonl(_Text):
 
     def _object(self, number: int, line: str) -> dict[str, Any]:
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise self.bad(number, f"not JSON: {error.msg} at column {error.colno}") from None
-        except (ValueError, RecursionError) as error:
-            raise self.bad(number, f"not JSON that can be read: {one_line(str(error))}") from None
-        if not isinstance(value, dict):
-            raise self.bad(number, "no JSON object")
-        return value
+            return json_object(line)
+        except ValueError as error:
+            raise self.bad(number, str(error)) from None
 
     @staticmethod
     def array(values: Sequence[Any], kind: Any) -> Any:
@@ -426,6 +462,44 @@ def _line_of(rows: Sequence[Sequence[str]], before: int, index: int) -> int:
     return before + index + 1 + within
 
 
+def json_object(line: str) -> dict[str, Any]:
+    """The object in a line of JSON. Raises ValueError with a message for users.
+
+    One that is nested deeper than MAX_NESTING, or has two values for a name, is not taken either.
+    """
+    if line.count("[") + line.count("{") > MAX_NESTING and _nesting(line) > MAX_NESTING:
+        raise ValueError(f"not JSON that can be read: nested over {MAX_NESTING} levels deep")
+    try:
+        value = json.loads(line, object_pairs_hook=_object_of)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON that can be read: {one_line(str(error))}") from None
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
+
+
+def _nesting(line: str) -> int:
+    """How many lists and objects of a line of JSON lie within each other at the most."""
+    deepest = depth = 0
+    for found in _BRACKET_OR_STRING.finditer(line):
+        if found[0] in ("[", "{"):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif found[0] in ("]", "}"):
+            depth -= 1
+    return deepest
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = first_repeated(name for name, _ in pairs) or ""
+        raise ValueError(f"two values for {one_line(twice, 60)!r}")
+    return made
+
+
 def _column_of(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
     return [row[name] for row in rows]
 
@@ -455,7 +529,8 @@ def _facts_beside(path: str) -> dict[str, str]:
     if not isinstance(facts, dict):
         raise InputError(f"{_shown(beside)} holds no audit facts: it is not a JSON object")
     return {
-        key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()
+        _clean(key): _clean(value if isinstance(value, str) else json.dumps(value))
+        for key, value in facts.items()
     }
 
 
@@ -465,20 +540,60 @@ def _facts_beside(path: str) -> dict[str, str]:
 class _ParquetChunk(_Chunk):
     """A row group, whose columns are read when they are asked for."""
 
-    def __init__(self, file: _Parquet, group: int, first: int, count: int) -> None:
-        super().__init__(first, count)
-        self._file, self._group = file, group
+    def __init__(
+        self, file: _Parquet, reader: ParquetReader, group: int, first: int, count: int
+    ) -> None:
+        super().__init__(file.names, first, count)
+        self._file, self._reader, self._group = file, reader, group
 
-    def arrays(self, names: Sequence[str]) -> list[Any]:
+    def columns(self, names: Sequence[str]) -> list[Any]:
         there = [name for name in names if name in self._file.names]
-        read = self._file.read(self._group, there)
+        read = self._read(there)
         found = {name: self._typed(name, read.column(name)) for name in there}
         return [
             found[name] if name in found else pa.nulls(self.count, _OWN[name]) for name in names
         ]
 
     def carried(self, name: str) -> Any:
-        return _whole(self._file.read(self._group, [name]).column(name))
+        try:
+            column = _whole(self._read([name]).column(name))
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            reason = one_line(str(error))
+            where = _shown(self._file.path)
+            raise InputError(f"{where} is not readable Parquet: {reason}") from None
+        return self._valid(name, column)
+
+    def bad(self, index: int, reason: str) -> InputError:
+        return InputError(f"row {self.first + index} of {_shown(self._file.path)}: {reason}")
+
+    def _valid(self, name: str, array: Any) -> Any:
+        """The array; raises InputError where its bytes are not what its type promises."""
+        try:
+            array.validate(full=True)
+        except pa.ArrowException as error:
+            said = one_line(name, 60)
+            wrong = _first_that_fails(array, lambda part: part.validate(full=True))
+            raise self.bad(wrong, f"{said}: {one_line(str(error), 100)}") from None
+        return array
+
+    def _read(self, names: Sequence[str]) -> Any:
+        """Columns of the row group as an Arrow table. Raises InputError."""
+        batches = []
+        size = 0
+        for batch in self._reader.batches(names, groups=[self._group]):
+            size += batch.nbytes
+            if size > MAX_GROUP_BYTES:
+                raise InputError(
+                    f"row group {self._group} of {_shown(self._file.path)} holds more than "
+                    f"{MAX_GROUP_BYTES >> 20} MiB; no run writes that"
+                )
+            batches.append(batch)
+        self._file.spend(size)
+        if names and sum(batch.num_rows for batch in batches) != self.count:
+            raise InputError(
+                f"{_shown(self._file.path)} is damaged: row group {self._group} lacks rows"
+            )
+        return self._file.restored(batches, names)
 
     def _typed(self, name: str, column: Any) -> Any:
         try:
@@ -488,62 +603,68 @@ class _ParquetChunk(_Chunk):
                 f"{_shown(self._file.path)}: column {name} is {one_line(str(column.type), 60)}, "
                 f"not {_kind(name)}"
             ) from None
+        self._valid(name, array)
         if (wrong := _first_wrong(name, array)) is not None:
-            raise InputError(
-                f"row {self.first + wrong} of {_shown(self._file.path)}: "
-                f"{_wrong(name, array[wrong].as_py())}"
-            )
+            raise self.bad(wrong, _wrong(name, array[wrong].as_py()))
         return array
 
 
 class _Parquet(_File):
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._opened = self._guarded(
-            lambda: pq.ParquetFile(pa.OSFile(os.fsencode(path)), page_checksum_verification=True)
-        )
-        self.names = self._guarded(lambda: tuple(self._opened.schema_arrow.names))
+        with open_parquet(os.fsencode(path)) as reader:
+            self.schema = reader.schema
+            self._metadata = {**(reader.schema.metadata or {}), **reader.metadata}
+            self._file_bytes = os.stat(path).st_size
+        self._spent = 0
+        self.names = tuple(self.schema.names)
 
     def facts(self) -> dict[str, str]:
         # What was added at the end stands in the file's metadata alone, and wins.
-        metadata = {
-            **(self._opened.schema_arrow.metadata or {}),
-            **(self._opened.metadata.metadata or {}),
-        }
         facts = {
             key.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
-            for key, value in metadata.items()
+            for key, value in self._metadata.items()
         }
         return {key: value for key, value in facts.items() if key not in _NOT_FACTS}
 
     def chunks(self) -> Iterator[_Chunk]:
         first = 1
-        for group in range(self._opened.metadata.num_row_groups):
-            count = self._opened.metadata.row_group(group).num_rows
-            yield _ParquetChunk(self, group, first, count)
-            first += count
+        self._spent = 0
+        with open_parquet(os.fsencode(self.path)) as reader:
+            if reader.schema != self.schema:
+                raise InputError(f"{_shown(self.path)} changed while it was read")
+            for group, count in enumerate(reader.group_rows):
+                yield _ParquetChunk(self, reader, group, first, count)
+                first += count
 
-    def read(self, group: int, names: Sequence[str]) -> Any:
-        """Columns of a row group as an Arrow table. Raises InputError."""
-        table = self._guarded(
-            lambda: self._opened.read_row_group(group, columns=list(names), use_threads=False)
-        )
-        if names and table.num_rows != self._opened.metadata.row_group(group).num_rows:
-            raise InputError(f"{_shown(self.path)} is damaged: row group {group} lacks rows")
+    def spend(self, size: int) -> None:
+        """Count what a pass has read. Raises InputError where that is out of all proportion."""
+        self._spent += size
+        if self._spent > max(MAX_GROUP_BYTES, MAX_RATIO * self._file_bytes):
+            raise InputError(
+                f"{_shown(self.path)} has {self._file_bytes} bytes and holds more than {MAX_RATIO} "
+                "times as much; no run writes that"
+            )
+
+    def restored(self, batches: Sequence[Any], names: Sequence[str]) -> Any:
+        """The table of these columns, with dictionaries where the file has them."""
+        kinds = {name: self.schema.field(name).type for name in names}
+        if not batches:
+            return pa.schema(kinds.items()).empty_table()
+        table = pa.Table.from_batches(batches)
+        for at, (name, kind) in enumerate(kinds.items()):
+            if pa.types.is_dictionary(kind):
+                try:
+                    encoded = table[name].dictionary_encode().cast(kind)
+                except _REFUSED as error:
+                    reason = one_line(str(error))
+                    raise InputError(f"{_shown(self.path)}: column {name}: {reason}") from None
+                table = table.set_column(at, name, encoded)
         return table
 
     def carried_column(self, name: str, pieces: Sequence[Any]) -> Any:
         """See `_File`."""
-        return pa.chunked_array(pieces, self._opened.schema_arrow.field(name).type)
-
-    def _guarded(self, work: Callable[[], Any]) -> Any:
-        try:
-            return work()
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            if isinstance(error, OSError) and error.errno:
-                raise _unreadable(self.path, error) from None
-            reason = one_line(str(error))
-            raise InputError(f"{_shown(self.path)} is not readable Parquet: {reason}") from None
+        return pa.chunked_array(pieces, self.schema.field(name).type)
 
 
 # What all have in common -------------------------------------------------------------------------
@@ -554,9 +675,47 @@ def _check_columns(path: str, names: Sequence[str]) -> None:
         raise InputError(
             f"{_shown(path)} is no results file of this tool: it has no column {missing[0]}"
         )
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    if (twice := first_repeated(names)) is not None:
         raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
+
+
+def contradiction(columns: Mapping[str, Any], names: Collection[str]) -> tuple[int, str] | None:
+    """The first row whose status, decision, error code and scores contradict each other, and why.
+
+    columns are arrays of _TOGETHER, names those that the file has. A row whose status is not ok is
+    never approved and has no score, one without a score is never approved, and one that is ok has
+    no error: a file that says otherwise was changed, or was not written by this tool.
+    """
+    failed = pc.equal(columns["status"], Status.ERROR.value)
+    approved = pc.equal(columns["decision"], Decision.APPROVE.value)
+    coded = columns["error_code"].is_valid()
+    scored = {name: columns[name].is_valid() for name in _SCORES}
+    any_score = reduce(pc.or_, scored.values())
+    rules = [
+        (pc.and_(pc.invert(failed), coded), "status is ok, but error_code is not empty"),
+        (pc.and_(failed, approved), "status is error, but decision is approve"),
+        *((pc.and_(failed, mask), f"status is error, but {name} has a score")
+          for name, mask in scored.items()),
+    ]  # fmt: skip
+    if all(name in names for name in _SCORES):
+        unscored = pc.and_(approved, pc.invert(any_score))
+        rules.append((unscored, "decision is approve, but no category has a score"))
+    found = [(pc.index(mask, True).as_py(), reason) for mask, reason in rules]
+    wrong = [(index, reason) for index, reason in found if index >= 0]
+    return min(wrong, key=itemgetter(0), default=None)
+
+
+def _first_that_fails(array: Any, check: Callable[[Any], Any]) -> int:
+    """The index of the first value of an array that a check refuses."""
+    low, high = 0, len(array)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            check(array[low:middle])
+            low = middle
+        except pa.ArrowException:
+            high = middle
+    return low
 
 
 def _first_wrong(name: str, array: Any) -> int | None:
@@ -568,6 +727,9 @@ def _first_wrong(name: str, array: Any) -> int | None:
     elif name in _SCORES:  # NaN is neither above nor below anything
         inside = pc.and_(pc.greater_equal(array, 0.0), pc.less_equal(array, 1.0))
         good = pc.fill_null(inside, True)
+    elif name == "warnings":
+        few = pc.less(pc.count_substring(array, "; "), MAX_WARNINGS)
+        good = pc.fill_null(few, True)
     else:
         return None
     index: int = pc.index(good, False).as_py()
@@ -579,6 +741,8 @@ def _wrong(name: str, value: Any) -> str:
         return f"{name} is missing"
     if name in _SCORES:
         return f"{name}: {value} is no score from 0 to 1"
+    if name == "warnings":
+        return f"{name}: more than {MAX_WARNINGS} in one row"
     return f"{name}: {one_line(str(value), 40)!r} is none of {', '.join(_ALLOWED[name])}"
 
 
@@ -598,24 +762,10 @@ def _taken(values: Any, indices: Sequence[int]) -> Any:
         return values[indices.start : indices.stop]
     if isinstance(values, list):
         return [values[index] for index in indices]
-    return values.take(pa.array(indices, pa.int64()))
-
-
-def _python_values(values: Any) -> list[Any]:
-    """Carried values in Python; an Arrow scalar where Python has nothing equal to it."""
-    if isinstance(values, list):
-        return values
     try:
-        return list(values.to_pylist())
-    except (ValueError, OverflowError, pa.ArrowException):
-        return [_python_value(scalar) for scalar in values]
-
-
-def _python_value(scalar: Any) -> Any:
-    try:
-        return scalar.as_py()
-    except (ValueError, OverflowError, pa.ArrowException):
-        return scalar
+        return values.take(pa.array(indices, pa.int64()))
+    except pa.ArrowNotImplementedError:  # of some types, such as string_view
+        return [python_value(values[index]) for index in indices]
 
 
 def _shown(path: str) -> str:

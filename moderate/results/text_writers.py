@@ -16,6 +16,7 @@ from json.encoder import encode_basestring
 from operator import add
 from typing import Any, BinaryIO, ClassVar
 
+from moderate.arrow import plain_value
 from moderate.errors import OutputError, ReaderGoneError
 from moderate.results.atomic import WholeFile, open_whole, output_error
 from moderate.results.interface import ResultWriter
@@ -177,10 +178,8 @@ def _carried(value: Any) -> Plain:
         return {str(key): _carried(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_carried(item) for item in value]
-    if hasattr(value, "cast"):  # a pyarrow scalar: finer than Python's types are
-        import pyarrow as pa
-
-        return str(value.cast(pa.string()))
+    if hasattr(value, "cast"):  # an Arrow scalar that Python has nothing equal to
+        return _carried(plain_value(value))
     return str(value)
 
 

@@ -10,7 +10,9 @@ from typing import BinaryIO
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, sniff
 from moderate.fetch.local import FetchError, open_regular
+from moderate.globs import matches_any, matches_any_or_above
 from moderate.sources.directory import WalkOptions
+from moderate.sources.entries import MAX_PATH_BYTES, abridged, path_too_long
 from moderate.sources.interface import Source
 from moderate.sources.members import ArchiveLimits, Member, archive_limit
 from moderate.types import ErrorCode, ImageError, ImageRef, Inline, Skipped, SkipReason
@@ -97,6 +99,9 @@ class ArchiveSource(Source):
         return tar_members(file, self.name, self.limits)
 
     def _judge(self, member: Member) -> ImageRef | Skipped:
+        if len(member.name) > MAX_PATH_BYTES and not member.skip:
+            path = self.name + b"!/" + abridged(member.name)
+            return self._failed(path, path_too_long(len(member.name)))
         path = self.name + b"!/" + member.name
         reason = member.skip or passed_over(member.name, self.options)
         if reason:
@@ -137,13 +142,11 @@ def passed_over(name: bytes, options: WalkOptions) -> SkipReason | None:
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if not options.hidden and any(part[:1] == b"." and part != b".." for part in parts):
         return SkipReason.HIDDEN
-    if not (options.include or options.exclude):
-        return None
-    folders = (b"/".join(parts[:count]) for count in range(1, len(parts)))
-    left_out = options.leaves_out(b"/".join(parts), folder=False) or any(
-        options.leaves_out(folder, folder=True) for folder in folders
-    )
-    return SkipReason.EXCLUDED if left_out else None
+    if matches_any_or_above(parts, options.exclude) or (
+        options.include and not matches_any(parts, options.include)
+    ):
+        return SkipReason.EXCLUDED
+    return None
 
 
 def _is_tar(head: bytes) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from operator import attrgetter
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, sniff
 from moderate.fetch.local import FetchError, is_kept, os_error, read_head
+from moderate.globs import GlobPattern, matches_any
 from moderate.sources.interface import Source
 from moderate.types import ErrorCode, ImageError, ImageRef, Skipped, SkipReason, Warn
 
@@ -26,29 +26,12 @@ class WalkOptions:
 
     def leaves_out(self, relative: bytes, *, folder: bool) -> bool:
         """Whether --include or --exclude leave this path (below the input) out."""
-        if self.exclude and _matches_any(relative, self.exclude):
+        if not (self.exclude or self.include):
+            return False
+        parts = relative.split(b"/")
+        if matches_any(parts, self.exclude):
             return True
-        return bool(self.include) and not folder and not _matches_any(relative, self.include)
-
-
-@dataclass(frozen=True, slots=True)
-class GlobPattern:
-    """A shell pattern by its segments; `**` stands for any number of folders."""
-
-    segments: tuple[bytes, ...]
-
-    def matches(self, relative: bytes) -> bool:
-        """Whether the whole of a path matches."""
-        return _match(self.segments, tuple(relative.split(b"/")), prefix=False)
-
-    @property
-    def asks_for_hidden(self) -> bool:
-        """Whether its last part names a dot."""
-        return self.segments[-1].startswith(b".")
-
-    def may_hold(self, relative: bytes) -> bool:
-        """Whether something below this folder could match."""
-        return _match(self.segments, tuple(relative.split(b"/")), prefix=True)
+        return bool(self.include) and not folder and not matches_any(parts, self.include)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,30 +150,3 @@ def _look(ref: ImageRef) -> ImageRef | Skipped:
     except FetchError as error:
         return replace(ref, error=error.error)
     return ref if sniff(head) else Skipped(ref.path, SkipReason.NOT_AN_IMAGE)
-
-
-def _matches_any(relative: bytes, patterns: tuple[str, ...]) -> bool:
-    """Whether a pattern matches the name, or, where it holds a slash, the path below the input."""
-    name = os.path.basename(relative)
-    for pattern in patterns:
-        segments = tuple(part for part in os.fsencode(pattern).split(b"/") if part)
-        if len(segments) < 2:
-            if fnmatch.fnmatchcase(name, b"".join(segments)):
-                return True
-        elif GlobPattern(segments).matches(relative):
-            return True
-    return False
-
-
-def _match(segments: tuple[bytes, ...], parts: tuple[bytes, ...], *, prefix: bool) -> bool:
-    if not parts and prefix:
-        return True
-    if not segments or not parts:
-        return not parts and all(segment == b"**" for segment in segments)
-    if segments[0] == b"**":
-        return any(
-            _match(segments[1:], parts[start:], prefix=prefix) for start in range(len(parts) + 1)
-        )
-    return fnmatch.fnmatchcase(parts[0], segments[0]) and _match(
-        segments[1:], parts[1:], prefix=prefix
-    )

@@ -21,7 +21,12 @@ from moderate.types import (
 )
 
 MAX_ENTRY_BYTES = 1 << 16
-"""Longest path or URL taken; only `data:` URLs may be longer."""
+"""Longest URL taken, and longest path that rows show as it is; `data:` URLs may be longer."""
+
+MAX_PATH_BYTES = 4095
+"""Longest path that the system opens: Linux's PATH_MAX without the NUL at its end."""
+
+_ABRIDGED_BYTES = 200
 
 _URI = re.compile(rb"(data):|([A-Za-z][A-Za-z0-9+.-]*)://", re.IGNORECASE)
 _DATA_TYPE = re.compile(rb"data:[A-Za-z0-9.+-]{1,40}/[A-Za-z0-9.+-]{1,80}", re.IGNORECASE)
@@ -44,17 +49,19 @@ def entry_ref(
 ) -> ImageRef:
     """The image that `value` names; a relative path is one below the folder `base`.
 
-    White space around a URL is dropped unless `exact`; a path is taken as it is. `file://` is
-    refused, as everything that comes with a scheme and is neither fetched nor stored. Unless it was
-    written `by_operator`, a store's URI may not say where the store is: the machine's credentials
-    would go there. Raises
-    FetchError with `bad_input` or `bad_url`, or with what is wrong with the bytes of a `data:` URL.
+    White space around a URL is dropped unless `exact`; a path is taken as it is, and one that is
+    longer than MAX_PATH_BYTES comes with its error. `file://` is refused, as everything that comes
+    with a scheme and is neither fetched nor stored. Unless it was written `by_operator`, a store's
+    URI may not say where the store is: the machine's credentials would go there.
+
+    Raises FetchError with `bad_input`, `bad_url`, or `path_too_long` (a path over MAX_ENTRY_BYTES),
+    or with what is wrong with the bytes of a `data:` URL.
     """
     trimmed = value if exact else value.strip()
     scheme = _scheme(trimmed)
     if not value or (not trimmed and not exact):
         raise _bad_input("it is empty")
-    if len(value) > MAX_ENTRY_BYTES and scheme != "data":
+    if len(value) > MAX_ENTRY_BYTES and scheme not in (None, "data"):
         raise _bad_input(f"longer than {MAX_ENTRY_BYTES} bytes")
     if b"\0" in value:
         raise _bad_input("it holds a NUL byte")
@@ -63,12 +70,21 @@ def entry_ref(
         if not by_operator and b"://" in value and not os.path.lexists(path):
             # Taken for a path it would be shown as it is, with the credentials that may be in it.
             raise _bad_input("it looks like a URL with something around it; write the URL alone")
+        if len(path) > MAX_ENTRY_BYTES:
+            raise FetchError(path_too_long(len(path)))
+        if len(path) > MAX_PATH_BYTES:
+            return ImageRef(path, error=path_too_long(len(path)), carried=carried)
         return ImageRef(path, carried=carried)
     try:
         text = trimmed.decode()
     except UnicodeDecodeError:
         raise _bad_url("a URL that is not UTF-8; percent-encode it") from None
     return replace(_remote(scheme, text, max_file_bytes, by_operator), carried=carried)
+
+
+def is_uri(value: bytes) -> bool:
+    """Whether a value is a URL or an object's URI rather than a path."""
+    return _scheme(value.strip()) is not None
 
 
 def shown(value: bytes) -> bytes:
@@ -100,6 +116,18 @@ def bad_ref(path: bytes, place: str, error: ImageError, carried: tuple[Any, ...]
 def bad_line(name: str, number: int, error: ImageError, carried: tuple[Any, ...] = ()) -> ImageRef:
     """The row of a bad line: it is called by the file's name and the line's number."""
     return bad_ref(os.fsencode(f"{name}:{number}"), f"line {number} of {name}", error, carried)
+
+
+def path_too_long(size: int) -> ImageError:
+    """`path_too_long` for a name of `size` bytes, wherever it came from."""
+    message = f"the name has {size} bytes; the system opens at most {MAX_PATH_BYTES}"
+    return ImageError(ErrorCode.PATH_TOO_LONG, message)
+
+
+def abridged(name: bytes) -> bytes:
+    """How rows call a name that is too long to show: its start, and the digest of all of it."""
+    digest = hashlib.sha256(name).hexdigest()
+    return name[:_ABRIDGED_BYTES] + "…,sha256=".encode() + digest.encode()
 
 
 def no_image(message: str) -> ImageError:

@@ -87,6 +87,8 @@ def _opened(file: LineFile, name: str) -> Iterator[BinaryIO]:
         stream = open(file, "rb", buffering=0)  # noqa: SIM115
     except OSError as error:
         raise unreadable(name, error) from None
+    except ValueError as error:  # a NUL in the name, as configuration files can have it
+        raise InputError(f"cannot read {name}: {error}") from None
     with stream:
         yield stream
 

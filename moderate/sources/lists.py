@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from moderate.fetch.local import FetchError
-from moderate.sources.entries import bad_line, entry_ref, longest_line, no_image
+from moderate.sources.entries import bad_line, entry_ref, is_uri, longest_line, no_image
 from moderate.sources.interface import Source
 from moderate.sources.lines import LineFile, read_lines, without_bom
-from moderate.types import ImageRef, Limits, Skipped
+from moderate.types import ErrorCode, ImageError, ImageRef, Limits, Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,9 @@ class ListSource(Source):
     def _ref(self, entry: bytes, number: int, whole: bool) -> ImageRef:
         if not whole:
             hint = "" if self.nul else "; is each name on a line of its own?"
-            limit = self._limit(entry)
-            return bad_line(self.name, number, no_image(f"longer than {limit} bytes{hint}"))
+            message = f"longer than {self._limit(entry)} bytes{hint}"
+            code = ErrorCode.BAD_INPUT if is_uri(entry) else ErrorCode.PATH_TOO_LONG
+            return bad_line(self.name, number, ImageError(code, message))
         if b"\0" in entry:
             hint = "holds NUL bytes; a list separated by them is read with -0"
             return bad_line(self.name, number, no_image(hint))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from moderate.arrow import python_values
 from moderate.errors import InputError
 from moderate.fetch.local import FetchError
 from moderate.sources.columns import (
@@ -24,20 +24,21 @@ from moderate.sources.columns import (
     unknown_column,
     usual_column,
 )
-from moderate.sources.entries import bad_ref, empty_file, entry_ref, no_image, shown
+from moderate.sources.entries import (
+    MAX_PATH_BYTES,
+    abridged,
+    bad_ref,
+    empty_file,
+    entry_ref,
+    no_image,
+    path_too_long,
+    shown,
+)
 from moderate.sources.interface import Column, Source
-from moderate.sources.lines import file_name, unreadable
+from moderate.sources.lines import file_name
+from moderate.tables.parquet import open_parquet
 from moderate.text import one_line
 from moderate.types import ErrorCode, ImageError, ImageRef, Inline, Skipped
-
-BATCH_BYTES = 16 << 20
-"""What a batch of rows should hold at most. One value, or one page of the file, may be more."""
-
-BATCH_ROWS = 4096
-"""Most rows of a batch."""
-
-READ_BYTES = 1 << 20
-"""Read of a column at once; without it, Arrow reads a row group's whole column."""
 
 Field = tuple[str, ...]
 """A column's name, followed by that of a struct's field."""
@@ -61,9 +62,8 @@ class ParquetManifest(Source):
     A path or URL names its row. Bytes are called `file.parquet!/NAME`, NAME being the struct's path
     or a column such as file_name or id, else `row-000017`, counted from 0 within the file.
 
-    Only the columns needed are read, in batches of about BATCH_BYTES; a page, which writers make as
-    large as they like, is the least that can be read. Raises InputError where a file cannot be
-    read on, since rows would be missing.
+    Only the columns needed are read, by a process that may use only so much memory. Raises
+    InputError where a file cannot be read on, since rows would be missing.
     """
 
     paths: tuple[bytes, ...]
@@ -94,27 +94,36 @@ class ParquetManifest(Source):
     def _file(self, path: bytes) -> Iterator[ImageRef]:
         options = self.options
         base = os.path.dirname(path) if options.base is None else options.base
-        with _open(path) as file:
-            fields = _image_fields(file.schema_arrow, options, file_name(path))
+        with open_parquet(path) as file:
+            fields = _image_fields(file.schema, options, file_name(path))
             masked = _masked_columns(fields)
+            leaves = [leaf for leaf in (fields.data, fields.text, fields.name) if leaf]
+            limit = max(options.max_file_bytes, 1) if fields.data else 0
+            batches = file.batches(self.kept_from, leaves=leaves, max_value_bytes=limit)
             row = 0
-            for batch in _batches(path, file, fields, self.kept_from):
-                data = _field_array(batch, fields.data) if fields.data else None
-                texts = _texts(batch, fields.text)
-                names = _texts(batch, fields.name)
-                carried = [_values(batch, column, masked) for column in self.kept_from]
+            for batch in batches:
+                columns = iter(batch.columns)
+                data = next(columns) if fields.data else None
+                texts = _next_values(columns, fields.text, batch)
+                names = _next_values(columns, fields.name, batch)
+                sizes = next(columns).to_pylist() if limit else None
+                carried = [
+                    _values(array, file.schema.field(column).type, column in masked)
+                    for column, array in zip(self.kept_from, columns, strict=True)
+                ]
                 for index in range(batch.num_rows):
                     yield _ref(
                         _Row(path, row, base, options, tuple(values[index] for values in carried)),
                         data[index] if data is not None else None,
+                        sizes[index] if sizes is not None else None,
                         texts[index],
                         names[index],
                     )
                     row += 1
-            if row != file.metadata.num_rows:
+            if row != file.row_count:
                 raise InputError(
                     f"{file_name(path)} is damaged: {row} rows where its footer tells "
-                    f"of {file.metadata.num_rows}"
+                    f"of {file.row_count}"
                 )
 
 
@@ -128,8 +137,8 @@ def parquet_manifest(paths: Sequence[bytes], options: ManifestOptions) -> Parque
     columns: tuple[Column, ...] | None = None
     for path in paths:
         manifest = file_name(path)
-        with _open(path) as file:
-            schema = file.schema_arrow
+        with open_parquet(path) as file:
+            schema = file.schema
             fields = _image_fields(schema, options, manifest)
             kept = kept_columns(options, schema.names)
             names = tuple(column for _, column in kept)
@@ -150,59 +159,6 @@ def parquet_manifest(paths: Sequence[bytes], options: ManifestOptions) -> Parque
                 )
             columns = found
     return ParquetManifest(tuple(paths), columns or (), names, options)
-
-
-def _open(path: bytes) -> Any:
-    """A pyarrow.parquet.ParquetFile; raises InputError."""
-    name = file_name(path)
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise InputError(f"cannot read {name}: not a regular file")
-        file = pq.ParquetFile(
-            pa.OSFile(path),  # takes a path of any bytes
-            buffer_size=READ_BYTES,
-            pre_buffer=False,  # else all that a row group has of a column is read at once
-            page_checksum_verification=True,
-        )
-        for field in file.schema_arrow:
-            # Damaged names fail where they are first asked for.
-            _ = field.name, _is_image_struct(field.type)
-        return file
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise unreadable(name, error) from None
-        raise InputError(f"{name} is not readable Parquet: {one_line(str(error))}") from None
-
-
-def _batches(path: bytes, file: Any, fields: ImageFields, kept: Sequence[str]) -> Iterator[Any]:
-    """All rows as record batches with the columns needed."""
-    leaves = [".".join(f) for f in (fields.data, fields.text, fields.name) if f]
-    columns = list(dict.fromkeys([*leaves, *kept]))
-    for group in range(file.metadata.num_row_groups):
-        try:
-            rows = _batch_rows(file.metadata.row_group(group), fields)
-            batches = file.iter_batches(
-                rows, row_groups=[group], columns=columns, use_threads=False
-            )
-            while (batch := next(batches, None)) is not None:
-                yield batch
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(
-                f"row group {group} of {file_name(path)} cannot be read: {one_line(str(error))}"
-            ) from None
-
-
-def _batch_rows(group: Any, fields: ImageFields) -> int:
-    """How many rows of a row group to read at once.
-
-    A batch of images could consist of the largest, or of one that a dictionary repeats: what bounds
-    every value is the size of the row group. That of single columns is not asked for, since Arrow
-    aborts the process over some damaged footers then.
-    """
-    rows: int = group.num_rows
-    size: int = group.total_byte_size
-    per_row = max(size if fields.data else size // max(rows, 1), 1)
-    return max(1, min(BATCH_ROWS, BATCH_BYTES // per_row))
 
 
 def _image_fields(schema: Any, options: ManifestOptions, manifest: str) -> ImageFields:
@@ -259,12 +215,12 @@ def _fields_of(schema: Any, field: Any, place: Field) -> ImageFields:
 
 
 def _naming_field(schema: Any) -> Field | None:
-    names = [
+    counts = Counter(schema.names)
+    names = {
         field.name
         for field in schema
-        if schema.names.count(field.name) == 1
-        and (_is_text(field.type) or pa.types.is_integer(field.type))
-    ]
+        if counts[field.name] == 1 and (_is_text(field.type) or pa.types.is_integer(field.type))
+    }
     for name in NAMING_NAMES:
         if name in names:
             return (name,)
@@ -313,34 +269,11 @@ def _is_image_struct(kind: Any) -> bool:
     )
 
 
-def _field_array(batch: Any, field: Field) -> Any:
-    array = batch.column(batch.schema.get_field_index(field[0]))
-    for name in field[1:]:
-        # flatten(), unlike field(), makes the fields of a null struct null.
-        array = array.flatten()[array.type.get_field_index(name)]
-    return array
-
-
-def _texts(batch: Any, field: Field | None) -> list[bytes | None]:
-    """Values as bytes: a file may call text what is not UTF-8."""
+def _next_values(columns: Iterator[Any], field: Field | None, batch: Any) -> list[bytes | None]:
+    """The values of the next column, as bytes: a file may call text what is not UTF-8."""
     if field is None:
         return [None] * batch.num_rows
-    array = _field_array(batch, field)
-    if pa.types.is_dictionary(array.type):
-        values = _as_bytes(array.dictionary)
-        return [None if index is None else values[index] for index in array.indices.to_pylist()]
-    return _as_bytes(array)
-
-
-def _as_bytes(array: Any) -> list[bytes | None]:
-    kind = array.type
-    if pa.types.is_integer(kind):
-        return [None if value is None else b"%d" % value for value in array.to_pylist()]
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        array = array.cast(pa.binary() if pa.types.is_string(kind) else pa.large_binary())
-    elif pa.types.is_string_view(kind):
-        array = array.cast(pa.string()).cast(pa.binary())
-    values: list[bytes | None] = array.to_pylist()
+    values: list[bytes | None] = next(columns).to_pylist()
     return values
 
 
@@ -354,35 +287,19 @@ def _masked_columns(fields: ImageFields) -> frozenset[str]:
     return frozenset({fields.text[0]} if fields.text else ())
 
 
-def _values(batch: Any, column: str, masked: frozenset[str]) -> list[Any]:
-    """A kept column's values in Python."""
-    array = batch.column(batch.schema.get_field_index(column))
-    if isinstance(array.type, pa.BaseExtensionType):
-        array = array.storage
-    if column in masked and _is_text(array.type):
-        texts = _texts(batch, (column,))
+def _values(array: Any, kind: Any, masked: bool) -> list[Any]:
+    """A kept column's values in Python; `kind` is its type in the manifest."""
+    if _is_text(kind):
+        texts: list[bytes | None] = array.to_pylist()
         return [
-            None if text is None else shown(text).decode("utf-8", "backslashreplace")
+            None
+            if text is None
+            else (shown(text) if masked else text).decode("utf-8", "backslashreplace")
             for text in texts
         ]
-    try:
-        values: list[Any] = array.to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException):
-        return [_python_value(scalar) for scalar in array]
-    return values
-
-
-def _python_value(scalar: Any) -> Any:
-    """A scalar's Python value; the scalar itself where Python has none that is equal to it, as
-    for a timestamp in nanoseconds."""
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError:
-        if _is_text(scalar.type) and not pa.types.is_dictionary(scalar.type):
-            return scalar.as_buffer().to_pybytes().decode("utf-8", "backslashreplace")
-        return scalar
-    except (ValueError, OverflowError, pa.ArrowException):
-        return scalar
+    if isinstance(array.type, pa.BaseExtensionType):
+        array = array.storage
+    return python_values(array)
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,22 +318,24 @@ class _Row:
         return bad_ref(self.member(name), place, error, self.carried)
 
 
-def _ref(row: _Row, data: Any, text: bytes | None, name: bytes | None) -> ImageRef:
-    """The image of a row: from its bytes where it has any, else from its path or URL."""
-    if data is not None and pa.types.is_dictionary(data.type):
-        data = data.value
-    if data is not None and data.is_valid:
-        buffer = data.as_buffer()
+def _ref(
+    row: _Row, data: Any, size: int | None, text: bytes | None, name: bytes | None
+) -> ImageRef:
+    """The image of a row: from its bytes where it has any, else from its path or URL.
+
+    size is that of the bytes, which are not there where they are over the limit.
+    """
+    if size is not None:
         limit = row.options.max_file_bytes
-        if buffer.size > limit:
-            message = (
-                f"{buffer.size} bytes is over the limit of {limit}; raise it with --max-file-size"
-            )
+        if name is not None and len(name) > MAX_PATH_BYTES:
+            return row.bad(path_too_long(len(name)), abridged(name))
+        if size > limit:
+            message = f"{size} bytes is over the limit of {limit}; raise it with --max-file-size"
             return row.bad(ImageError(ErrorCode.FILE_TOO_LARGE, message), name)
-        if not buffer.size:
+        if not size:
             return row.bad(empty_file(), name)
         path = row.member(name)
-        return ImageRef(path, location=Inline(buffer.to_pybytes()), carried=row.carried)
+        return ImageRef(path, location=Inline(data.as_py()), carried=row.carried)
     if text is None:
         return row.bad(no_image("the image is null"), None)
     try:

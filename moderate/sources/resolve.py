@@ -10,6 +10,7 @@ from typing import BinaryIO, TypeGuard
 from moderate.decode.sniff import HEAD_BYTES
 from moderate.errors import InputError
 from moderate.fetch.local import FetchError, read_head
+from moderate.globs import GlobPattern
 from moderate.sources.archive import (
     ARCHIVE_SUFFIXES,
     ArchiveSource,
@@ -18,7 +19,7 @@ from moderate.sources.archive import (
     local_opener,
 )
 from moderate.sources.columns import ManifestOptions
-from moderate.sources.directory import DirectorySource, GlobPattern, WalkOptions
+from moderate.sources.directory import DirectorySource, WalkOptions
 from moderate.sources.entries import entry_ref, shown
 from moderate.sources.interface import Source
 from moderate.sources.manifest import (
@@ -160,7 +161,7 @@ def _resolve_one(path: bytes, options: InputOptions, stdin: BinaryIO | None) -> 
         return [FileSource(ImageRef(shown(path), error=error.error))]
     if isinstance(ref.location, StoredObject):
         return [_in_store(ref.path, ref.location.uri, options)]
-    if ref.location is None and _GLOB_CHARACTERS & set(path):
+    if ref.location is None and ref.error is None and _GLOB_CHARACTERS & set(path):
         return _glob(path, options)
     return [FileSource(ref)]
 

@@ -14,6 +14,7 @@ from moderate.errors import InputError
 from moderate.fetch.local import FetchError
 from moderate.fetch.store import Store, Stores, StoreUri, parse_store_uri, store_error
 from moderate.sources.directory import WalkOptions
+from moderate.sources.entries import MAX_PATH_BYTES, abridged, path_too_long
 from moderate.sources.interface import Source
 from moderate.text import one_line
 from moderate.types import ErrorCode, ImageError, ImageRef, Skipped, SkipReason, StoredObject
@@ -145,6 +146,9 @@ class _Walk:
             message = "keys with two slashes in a row cannot be read; rename them"
             return _ref(self._uri.with_key(folder + "/"), ImageError(ErrorCode.READ_ERROR, message))
         path = os.fsencode(uri.shown)
+        if len(path) > MAX_PATH_BYTES:
+            error = path_too_long(len(path))
+            return ImageRef(abridged(path), error=error, location=StoredObject(uri.text))
         is_folder = entry.size is None
         if entry.name.startswith(".") and not self._options.hidden:
             return Skipped(path, SkipReason.HIDDEN)

@@ -114,7 +114,9 @@ def share(path: bytes, count: int) -> int:
 
 
 def _has_name(ref: ImageRef) -> bool:
-    return ref.error is None or ref.error.code not in (ErrorCode.BAD_INPUT, ErrorCode.BAD_URL)
+    """Whether patterns are held against it: what names nothing keeps its error row."""
+    nameless = (ErrorCode.BAD_INPUT, ErrorCode.BAD_URL, ErrorCode.PATH_TOO_LONG)
+    return ref.error is None or ref.error.code not in nameless
 
 
 def _matched_part(ref: ImageRef) -> bytes:

@@ -10,6 +10,7 @@ import lzma
 import re
 import tarfile
 from collections.abc import Callable, Iterator
+from enum import Enum, auto
 from typing import Any, BinaryIO, cast
 
 from moderate.errors import InputError
@@ -31,6 +32,26 @@ _MAX_XZ_MEMORY = 256 << 20  # xz -9 needs 65 MiB
 _MAX_ZSTD_WINDOW = 128 << 20  # what the zstd command takes without being asked
 # Before 3.12.6 and its like, tarfile's search through a PAX header is quadratic in a run of digits.
 _LONG_NUMBER = re.compile(rb"\d{256}")
+_RECORD_LENGTH = re.compile(rb"(\d{1,20}) ")  # of a PAX record, all of it
+_MAX_EXTENDED = 16  # headers before that of a member; four kinds of them are in use, once each
+
+_MAX_CHARSETS = 16  # once is enough
+_TYPE_AT = 156  # where a header says what it is
+
+
+class _Part(Enum):
+    """What tarfile reads next of a member's header."""
+
+    HEADER = auto()
+    PAX = auto()
+    LONG_NAME = auto()
+    SPARSE_MAP = auto()
+
+
+_EXTENDED = {
+    **dict.fromkeys((tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE), _Part.PAX),
+    **dict.fromkeys((tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK), _Part.LONG_NAME),
+}
 
 
 def tar_members(file: BinaryIO, name: bytes, limits: ArchiveLimits) -> Iterator[Member]:
@@ -127,10 +148,14 @@ class _Reader:
         self._can_seek = can_seek
         self._position = 0
         self._header_left: int | None = _MAX_HEADER_BYTES
+        self._extended = 0
+        self._expected = _Part.HEADER
 
     def in_header(self, inside: bool) -> None:
         """Say whether a header is read from here on, or a member's bytes."""
         self._header_left = _MAX_HEADER_BYTES if inside else None
+        self._extended = 0
+        self._expected = _Part.HEADER
 
     def read(self, size: int) -> bytes:
         """The next `size` bytes, fewer only at the end."""
@@ -148,9 +173,28 @@ class _Reader:
             pieces.append(piece)
             size -= len(piece)
         data = b"".join(pieces)
-        if self._header_left is not None and _LONG_NUMBER.search(data):
-            raise broken("the archive cannot be read: a header is damaged")
+        if self._header_left is not None:
+            self._check_header(data)
         return data
+
+    def _check_header(self, data: bytes) -> None:
+        """Refuse what would cost tarfile much more than it costs to read.
+
+        In PAX records it looks for a `=` and for a line's end in all that follows, and it copies
+        all global records for every header: each is quadratic.
+        """
+        if _LONG_NUMBER.search(data) or (self._expected is _Part.PAX and not _is_pax(data)):
+            raise broken("the archive cannot be read: a header is damaged")
+        if self._expected is not _Part.HEADER:
+            if self._expected in (_Part.PAX, _Part.LONG_NAME):
+                self._expected = _Part.HEADER
+            return
+        kind = data[_TYPE_AT : _TYPE_AT + 1]
+        self._expected = _EXTENDED.get(kind, _Part.SPARSE_MAP)
+        if kind in _EXTENDED:
+            self._extended += 1
+            if self._extended > _MAX_EXTENDED:
+                raise archive_limit(f"a member has more than {_MAX_EXTENDED} headers")
 
     def seek(self, position: int) -> int:
         """Pass over what lies before `position`."""
@@ -172,6 +216,17 @@ class _Reader:
     def tell(self) -> int:
         """How far it has come."""
         return self._position
+
+
+def _is_pax(data: bytes) -> bool:
+    """Whether each record has its `=` within the length that it says."""
+    start = 0
+    while found := _RECORD_LENGTH.match(data, start):
+        end = start + int(found[1])
+        if data.find(b"=", found.end(), end) < 0:
+            return False
+        start = end
+    return data.count(b"hdrcharset=") <= _MAX_CHARSETS
 
 
 def _next_header(tar: tarfile.TarFile, reader: _Reader) -> tarfile.TarInfo | None:

@@ -24,6 +24,7 @@ from moderate.sources.columns import (
 from moderate.sources.entries import bad_line, entry_ref, no_image, shown
 from moderate.sources.interface import Column, Source
 from moderate.sources.lines import CHUNK_BYTES, Line, LineFile, file_name, read_lines, without_bom
+from moderate.text import first_repeated
 from moderate.types import ImageRef, Skipped
 
 LOOK_LINES = 1000
@@ -185,6 +186,9 @@ class JsonlManifest(Source):
                     f"column {key} is {column.type} by the first lines, but holds {shown_value}"
                 )
                 return bad_line(self.name, line.number, problem, nothing)
+            except RecursionError:  # it was read with a few calls fewer on the stack
+                problem = no_image(f"column {key} is nested too deep")
+                return bad_line(self.name, line.number, problem, nothing)
             carried.append(_shown_text(value) if key == self.image else value)
         return _named(image, self.name, line.number, self.base, self.options, tuple(carried))
 
@@ -265,12 +269,21 @@ class _TooLongError(Exception):
 
 
 class _CsvLines:
-    """Lines as text for csv.reader, which goes on after an error that this raises."""
+    """Lines as text for csv.reader, which goes on after an error that this raises.
 
-    def __init__(self, lines: Iterator[Line]) -> None:
+    A record may go over many lines, each ending within quotes: they count together.
+    """
+
+    def __init__(self, lines: Iterator[Line], limit: int) -> None:
         self._lines = lines
+        self._limit = limit
+        self._record_bytes = 0
         self.number = 0
         self.ended = False
+
+    def start_record(self) -> None:
+        """Say that the next line starts a record."""
+        self._record_bytes = 0
 
     def __iter__(self) -> _CsvLines:
         return self
@@ -281,7 +294,8 @@ class _CsvLines:
             self.ended = True
             raise StopIteration
         self.number = line.number
-        if not line.whole:
+        self._record_bytes += len(line.data) + 1
+        if not line.whole or self._record_bytes > self._limit + 1:
             raise _TooLongError
         return line.data.decode("utf-8", "surrogateescape") + "\n"
 
@@ -289,12 +303,13 @@ class _CsvLines:
 def _csv_records(
     path: bytes, name: str, delimiter: str, options: ManifestOptions
 ) -> Iterator[_Record]:
-    lines = _CsvLines(_manifest_lines(path, name, options))
+    lines = _CsvLines(_manifest_lines(path, name, options), _line_limit(options))
     # The module's limit counts for the whole process: it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), _line_limit(options)))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         start = lines.number + 1
+        lines.start_record()
         try:
             cells = next(reader)
         except StopIteration:
@@ -382,8 +397,7 @@ def _json_object(line: Line) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = first_repeated(key for key, _ in pairs)
         raise ValueError(f"the key {twice} is there twice")
     return values
 

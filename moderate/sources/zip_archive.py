@@ -34,6 +34,8 @@ from moderate.types import SkipReason
 _LOCAL_BYTES = 30
 _ENTRY_BYTES = 46
 _ENTRY_LENGTHS = struct.Struct("<3H")  # of name, extra field and comment, at byte 28
+_FIELD = struct.Struct("<2H")  # of an extra field: what it is, and how many bytes follow
+_FIELDS_IN_USE = frozenset({0x0001, 0x7075})  # sizes over 4 GiB, and the name in Unicode
 _END = struct.Struct("<4s4H2LH")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR_64 = struct.Struct("<4sLQL")
@@ -256,12 +258,34 @@ def _split(piece: bytes) -> list[bytes]:
     return entries
 
 
+def _plain(entry: bytes) -> bytes:
+    """An entry with no more extra fields than zipfile looks at, and without its comment.
+
+    zipfile copies what is left of them for each one: quadratic in 64 KiB of fields without content.
+    """
+    name_bytes, extra_bytes, _ = _ENTRY_LENGTHS.unpack_from(entry, 28)
+    extra_start = _ENTRY_BYTES + name_bytes
+    extra = entry[extra_start : extra_start + extra_bytes]
+    kept: dict[int, bytes] = {}
+    start = 0
+    while start + _FIELD.size <= len(extra):
+        kind, length = _FIELD.unpack_from(extra, start)
+        end = start + _FIELD.size + length
+        if kind in _FIELDS_IN_USE or end > len(extra):  # zipfile says what is wrong with the last
+            kept.setdefault(kind, extra[start:end])
+        start = end
+    fields = b"".join(kept.values())
+    lengths = _ENTRY_LENGTHS.pack(name_bytes, len(fields), 0)
+    return b"".join((entry[:28], lengths, entry[34:extra_start], fields))
+
+
 def _members(
     file: BinaryIO, directory: _Directory, entries: list[bytes], budget: Budget
 ) -> Iterator[tuple[Member | None, int]]:
     """Each entry's member, None for a folder, with the bytes that it takes up in the archive."""
+    plain = [_plain(entry) for entry in entries]
     try:
-        archive = zipfile.ZipFile(io.BufferedReader(_Excerpt(file, directory, entries)))
+        archive = zipfile.ZipFile(io.BufferedReader(_Excerpt(file, directory, plain)))
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
             raise

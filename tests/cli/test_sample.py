@@ -89,3 +89,17 @@ def test_nonsense_is_one_line(
     assert out == ""
     assert err.count("\n") == 1
     assert reason in err
+
+
+def test_no_cell_of_a_template_starts_a_formula(here: Path, capsys: Captured) -> None:
+    rows = [json.loads(line) for line in (here / "r.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row |= {"path": f"=HYPERLINK({number})", "sha256": None, "duplicate_of": None}
+    (here / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(["sample", "r.jsonl", "--by", "random", "--count", "9", "--out", "l.csv"]) == 0
+    with (here / "l.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert all(line["path"].startswith("'=HYPERLINK(") for line in lines)
+    text = (here / "l.csv").read_text()
+    (here / "l.csv").write_text(text.replace("),,,", "),,1,"))
+    assert all(name.startswith("=HYPERLINK(") for name in read_labels("l.csv").ids)

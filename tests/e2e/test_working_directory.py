@@ -171,6 +171,17 @@ def test_where_threads_have_no_working_directory_of_their_own_a_trap_is_named(
     assert opened.names == set()
 
 
+def test_such_a_trap_does_not_stop_a_scan_that_needs_no_torch(
+    cards: Path, converted: tuple[Path, Path], tmp_path: Path
+) -> None:
+    set_traps(tmp_path)
+    out = tmp_path / "rows.csv"
+    options = ("--weights", "testcard", "--device", "cpu", "--out", out, "-q")
+    done = moderate(tmp_path, "scan", cards, *options, prepare=without_unshare)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert decisions(out) == expected(cards)
+
+
 def removed(folder: Path) -> Callable[[], None]:
     return folder.rmdir
 

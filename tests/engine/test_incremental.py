@@ -528,10 +528,10 @@ def test_a_state_folder_that_cannot_be_used(
 def test_a_user_without_a_home_has_no_state_unless_it_is_named(
     folder: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moderate.state.database.user_state_path", no_home)
+    monkeypatch.setattr("moderate.folders.user_state_path", no_home)
     rows = scan(folder, bundle=bundle)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "there is no home folder to keep it in" in line
+    assert "has no home folder" in line
     assert "use --state DIR or --no-state" in line
     for arguments in (["--no-state"], ["--state", "state"], ["--state", "state"]):
         assert scan(folder, *arguments, bundle=bundle) == rows
@@ -539,11 +539,11 @@ def test_a_user_without_a_home_has_no_state_unless_it_is_named(
     assert origins() == (0, 0, 10, 0)
     for command in (["state", "info"], ["runs", "list"]):
         assert run(command) == 2
-        assert "name the state's with --state DIR" in capsys.readouterr().err
+        assert "use --state DIR" in capsys.readouterr().err
         assert run([*command, "--state", "state"]) == 0
     capsys.readouterr()
     assert run(["explain", "rows.jsonl", rows[0]["path"]]) == 0
-    assert "there is no home folder" in capsys.readouterr().out
+    assert "has no home folder" in capsys.readouterr().out
 
 
 def no_home(*_: object) -> Path:

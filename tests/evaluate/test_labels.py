@@ -268,3 +268,36 @@ def test_blanks_belong_to_a_name(tmp_path: Path) -> None:
     digest = f" {digest_of('./a.jpg')} "
     labels = read_labels(text(tmp_path / "d.csv", f"sha256, nudity\n{digest}, 1\n"))
     assert join(labels, results).rows.tolist() == [1]
+
+
+def test_columns_of_labels_that_python_cannot_hold_cost_nothing_or_one_line(tmp_path: Path) -> None:
+    unknown = pa.array([5, 5], pa.timestamp("us", "Nowhere/At_All"))
+    columns = {"path": ["a", "b"], "nudity": [1, 0], "at": unknown}
+    columns["for"] = pa.array([2**60, None], pa.duration("s"))
+    path = str(tmp_path / "l.parquet")
+    pq.write_table(pa.table(columns), path)
+    labels = read_labels(path)
+    assert (labels.ids, labels.ignored) == (("a", "b"), ("at", "for"))
+    pq.write_table(pa.table(columns | {"nudity": columns["at"]}), path)
+    with pytest.raises(InputError, match=r"row 1 of .*: nudity: '1970-.*' is no label"):
+        read_labels(path)
+    not_utf8 = pa.array([b"a\xff", b"b"], pa.binary()).buffers()
+    pq.write_table(
+        pa.table(columns | {"path": pa.Array.from_buffers(pa.string(), 2, not_utf8)}), path
+    )
+    assert read_labels(path).ids == ("a\\xff", "b")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("[" * 900 + "]" * 900, "nested over 100 levels"),
+        ("1" * 5000, "not JSON that can be read"),
+        ('1, "nudity": 0', "two values for 'nudity'"),
+        ("[1, [2]]", "nudity: .* is no label"),
+    ],
+)
+def test_lines_of_labels_that_hold_odd_json(tmp_path: Path, value: str, told: str) -> None:
+    path = text(tmp_path / "l.jsonl", f'{{"path": "a", "nudity": {value}}}\n')
+    with pytest.raises(InputError, match=f"line 1 of .*{told}"):
+        read_labels(path)

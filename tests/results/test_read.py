@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -18,7 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from moderate.engine.compare import compare_results
+from moderate.engine.redecide import DecideOptions, redecide
 from moderate.errors import InputError, UsageError
+from moderate.policy.load import load_policy
+from moderate.report.stored import summarise
 from moderate.results.open import open_writers
 from moderate.results.parquet_writer import arrow_schema
 from moderate.results.read import read_results, read_table
@@ -59,7 +64,7 @@ def row(
         ref=ImageRef(path, carried=carried),
         facts=ImageFacts(30, 20, "png", 1, 2**40, sha256, (Warn.SMALL_IMAGE, Warn.ANIMATED)),
         scores={**dict.fromkeys(CATEGORIES, exact), CATEGORIES[3]: None},
-        decision=Decision.APPROVE,
+        decision=Decision.REVIEW if exact is None else Decision.APPROVE,
         reasons=("nudity 0.10 < review 0.30", "b"),
         views=Views("safe", 0.1, 0.9, 0.9, "mid", False, "general"),
         duplicate_of=duplicate_of,
@@ -133,7 +138,9 @@ def test_every_format_gives_back_the_values_that_went_in(tmp_path: Path) -> None
             assert same(got, each), (file, got, expected(each))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=20), min_size=1, max_size=5))
 def test_any_text_comes_back(tmp_path: Path, texts: list[str]) -> None:
     column = (Column("note", pa.string()),)
@@ -339,7 +346,7 @@ def swap(line: int, old: bytes, new: bytes) -> Any:
         ("parquet", lambda data: data[:-100], "not readable Parquet"),
         ("parquet", lambda data: data[: len(data) // 2], "not readable Parquet"),
         ("parquet", lambda data: b"path,status\n", "not readable Parquet"),
-        ("parquet", lambda data: data[:4] + b"\xff" * 400 + data[404:], "not readable Parquet"),
+        ("parquet", lambda data: data[:4] + b"\xff" * 400 + data[404:], "row group 0 of"),
     ],
 )  # fmt: skip
 def test_what_no_run_wrote_is_one_clear_line(
@@ -351,6 +358,159 @@ def test_what_no_run_wrote_is_one_clear_line(
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(InputError, match=said):
         read_table(file)
+
+
+OK = {"status": "ok", "decision": "approve", "nudity": 0.1, "error_code": None}
+FAILED = {"status": "error", "decision": "review", "nudity": None, "error_code": "truncated"}
+
+
+def with_cells(tmp_path: Path, suffix: str, changes: dict[str, Any]) -> str:
+    """Three rows, of which the second has these cells and no other score."""
+    file = write(tmp_path, [row(b"1"), row(b"2"), row(b"3")])[SUFFIXES.index(suffix)]
+    changes = dict.fromkeys(CATEGORIES) | changes
+    if suffix == "parquet":
+        table = pq.read_table(file)
+        rows = table.to_pylist()
+        rows[1] |= changes
+        pq.write_table(pa.Table.from_pylist(rows, table.schema), file)
+    elif suffix == "jsonl":
+        lines = [json.loads(line) for line in Path(file).read_text().splitlines()]
+        lines[1] |= changes
+        Path(file).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    else:
+        with open(file, newline="") as read:
+            cells = list(csv.reader(read))
+        for name, value in changes.items():
+            cells[2][cells[0].index(name)] = "" if value is None else str(value)
+        with open(file, "w", newline="") as written:
+            csv.writer(written, lineterminator="\n").writerows(cells)
+    return file
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (OK, None),
+        (FAILED, None),
+        (FAILED | {"error_code": None}, None),
+        (OK | {"decision": "review", "nudity": None}, None),
+        (OK | {"error_code": "truncated"}, "status is ok, but error_code is not empty"),
+        (FAILED | {"nudity": 0.1}, "status is error, but nudity has a score"),
+        (FAILED | {"drug_use": 0.9}, "status is error, but drug_use has a score"),
+        (FAILED | {"decision": "approve"}, "status is error, but decision is approve"),
+        (OK | {"nudity": None}, "decision is approve, but no category has a score"),
+        (OK | {"status": "OK"}, "status: 'OK' is none of ok, error"),
+        (OK | {"decision": "Approve"}, "decision: 'Approve' is none of approve, review, block"),
+        (OK | {"nudity": -0.001}, "nudity: -0.001.* is no score"),
+        (OK | {"nudity": float("inf")}, "nudity: inf is no score"),
+        (OK | {"warnings": "; ".join("x" * 70)}, "warnings: more than 64 in one row"),
+    ],
+)
+def test_rows_that_contradict_themselves_are_never_decided(
+    tmp_path: Path, suffix: str, changes: dict[str, Any], said: str | None
+) -> None:
+    file = with_cells(tmp_path, suffix, changes)
+    options = DecideOptions(file, "permissive", [str(tmp_path / "again.jsonl")])
+    if said is None:
+        assert len(list(read_results(file).rows())) == 3
+        redecide(options)
+        again = list(read_results(str(tmp_path / "again.jsonl")).rows())[1]
+        assert (again["decision"] == "approve") == (changes["nudity"] is not None)
+        return
+    where = {"csv": "line 3 of", "jsonl": "line 2 of", "parquet": "row 2 of"}[suffix]
+    uses: list[Any] = [
+        lambda: list(read_results(file).rows()),
+        lambda: read_table(file, ["path"]),
+        lambda: redecide(options),
+        lambda: compare_results(file, file),
+    ]
+    if "warnings" in changes:
+        uses = [uses[0], uses[2]]
+    for use in uses:
+        with pytest.raises(InputError, match=f"{where} .*: {said}"):
+            use()
+    assert not (tmp_path / "again.jsonl").exists()
+
+
+def test_results_without_score_columns_are_read_but_nothing_is_approved(tmp_path: Path) -> None:
+    file = tmp_path / "few.csv"
+    file.write_text("path,status,decision\n./a,ok,approve\n./b,error,review\n")
+    assert [cells["decision"] for cells in read_results(str(file)).rows()] == ["approve", "review"]
+    made = redecide(DecideOptions(str(file), "permissive"))
+    assert made.summary.decisions["approve"] == 0
+
+
+@pytest.mark.parametrize("column", ["path", "label", "note"])
+def test_text_in_parquet_that_is_not_utf8_names_the_row(tmp_path: Path, column: str) -> None:
+    note = (Column("note", pa.string()),)
+    file = write(tmp_path, [row(carried=("n",)) for _ in range(5)], note)[1]
+    table = pq.read_table(file)
+    values = pa.array([b"a", b"b", b"c\xff", b"d", b"\xe9"], pa.binary())
+    texts = pa.Array.from_buffers(pa.string(), 5, values.buffers())
+    index = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(index, column, texts), file)
+    for use in (
+        lambda: list(read_results(file).rows()),
+        lambda: read_table(file),
+        lambda: redecide(DecideOptions(file, "strict")),
+    ):
+        with pytest.raises(InputError, match=f"row 3 of .*: {column}: .*UTF8"):
+            use()
+
+
+def test_json_that_recursion_cannot_follow_or_that_says_two_things_is_refused(
+    tmp_path: Path,
+) -> None:
+    for value, said in (
+        ("[" * 101 + "]" * 101, "line 1 of .*nested over 100 levels"),
+        ('{"a":' * 101 + "1" + "}" * 101, "line 1 of .*nested over 100 levels"),
+        ('1, "decision": "block"', "line 1 of .*two values for 'decision'"),
+        ('{"a": 1, "a": 2}', "line 1 of .*two values for 'a'"),
+    ):
+        file = write(tmp_path, [row(carried=(1,))], (Column("k", pa.int64()),))[2]
+        Path(file).write_text(Path(file).read_text().replace('"k": 1', f'"k": {value}'))
+        with pytest.raises(InputError, match=said):
+            list(read_results(file).rows())
+    brackets = '"' + "[" * 5000 + '\\"' + "{" * 5000 + '"'
+    file = write(tmp_path, [row(carried=(1,))], (Column("k", pa.int64()),))[2]
+    Path(file).write_text(Path(file).read_text().replace('"k": 1', f'"k": {brackets}'))
+    assert len(next(read_results(file).rows())["k"]) == 10_001
+
+
+def test_facts_that_no_text_can_hold_reach_every_format(tmp_path: Path) -> None:
+    file = write(tmp_path, [row()])[0]
+    facts = json.loads(Path(f"{file}.meta.json").read_text())
+    facts |= {"weights": "\ud800", "\udc80": [1, None]}
+    Path(f"{file}.meta.json").write_text(json.dumps(facts))
+    targets = [str(tmp_path / f"again.{suffix}") for suffix in SUFFIXES]
+    redecide(DecideOptions(file, "strict", targets))
+    for target in targets:
+        found = read_results(target).facts
+        assert (found["weights"], found["\\udc80"]) == ("\\ud800", "[1, null]")
+
+
+def test_names_that_no_list_knows_do_not_fill_a_summary(tmp_path: Path) -> None:
+    file = Path(write(tmp_path, [row() if n % 2 else error_row("x") for n in range(2000)])[2])
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for number, each in enumerate(rows):
+        each["warnings"] = f"strange {number} " + "w" * 1000
+        each["error_code"] = each["error_code"] and f"code {number}"
+    file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    policy = load_policy("balanced").policy.model_dump_json()
+    Path(f"{file}.meta.json").write_text(json.dumps({"policy_json": policy}))
+    made = redecide(DecideOptions(str(file), "strict")).summary
+    stored = summarise(read_results(str(file)))
+    for codes, warnings in (
+        (made.error_codes, made.warnings),
+        (stored.error_codes, stored.warnings),
+    ):
+        assert sum(codes.values()) == 1000
+        assert sum(warnings.values()) == 2000
+        for counts in (codes, warnings):
+            assert len(counts) == 51
+            assert max(map(len, counts)) <= 60
+            assert counts["(other names)"] == sum(counts.values()) - 50
 
 
 def test_scores_out_of_range_in_parquet_name_the_row(tmp_path: Path) -> None:

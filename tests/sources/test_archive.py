@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, cast
 
 import pytest
 import zstandard
+from operations import count_lines
 from pictures import encode, scene
 
 from moderate.decode.sniff import HEAD_BYTES
@@ -30,6 +31,7 @@ from moderate.sources.archive import (
     ArchiveSource,
     is_archive,
     local_opener,
+    passed_over,
 )
 from moderate.sources.directory import DirectorySource, WalkOptions
 from moderate.types import ErrorCode, ImageRef, Inline, Skipped, SkipReason
@@ -204,7 +206,7 @@ def test_all_files_include_and_exclude() -> None:
 NAMES = [
     b"../../etc/passwd.jpg", b"/absolute.jpg", b"C:\\windows\\a.jpg", b"a//b/./c.jpg",
     b"new\nline.jpg", b"\x1b[31mred.jpg", b"latin\xe9.jpg", b"=cmd.jpg", "ä中.jpg".encode(),
-    b"twice.jpg", b"twice.jpg", b"!/x.jpg", b"a" * 5000 + b".jpg",
+    b"twice.jpg", b"twice.jpg", b"!/x.jpg", b"a" * 4091 + b".jpg",
 ]  # fmt: skip
 
 
@@ -724,3 +726,118 @@ def test_what_is_an_archive() -> None:
         (b"x.gz", gzip.compress(tar)), (b"x.zip", tar), (b"x.tar", make_zip(SET)),
     ):  # fmt: skip
         assert not is_archive(name, head[:HEAD_BYTES])
+
+
+def long_names_zip(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name), PNG)
+        archive.writestr("after.png", PNG)
+    return buffer.getvalue()
+
+
+def long_names_tar(name: str, form: int) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=form) as archive:
+        for each in (name, "after.png"):
+            info = tarfile.TarInfo(each)
+            info.size = len(PNG)
+            archive.addfile(info, io.BytesIO(PNG))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("form", [None, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("patterns", [{}, {"include": ("*.png",)}, {"exclude": ("x/**/y",)}])
+def test_a_name_longer_than_any_path_is_an_error_row(
+    form: int | None, patterns: dict[str, tuple[str, ...]]
+) -> None:
+    name = "a/" * (20_000 if form is None else 500_000)
+    data = long_names_zip(name) if form is None else long_names_tar(name, form)
+    kind = "dump.zip" if form is None else "dump.tar.gz"
+
+    def work() -> None:
+        bad, good = read(data, kind, **patterns)
+        assert isinstance(bad, ImageRef)
+        assert bad.error is not None
+        assert bad.error.code is ErrorCode.PATH_TOO_LONG
+        assert len(bad.path) < 400
+        assert bad.path.startswith(f"./{kind}!/a/a/".encode())
+        assert good.path == f"./{kind}!/after.png".encode()
+
+    work()
+    assert count_lines(work) < 20_000
+
+
+def test_include_and_exclude_cost_in_proportion_to_a_names_folders() -> None:
+    options = WalkOptions(include=("*.png",), exclude=("**/x/**/y", "z"))
+
+    def cost(count: int) -> int:
+        name = b"a/" * count + b"b.png"
+        return count_lines(lambda: passed_over(name, options))
+
+    cost(10)
+    assert cost(1600) < 2.5 * cost(800)
+
+
+def pax_header(body: bytes, kind: bytes = tarfile.XHDTYPE) -> bytes:
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = kind, len(body)
+    return info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512)
+
+
+def member_after(headers: bytes) -> bytes:
+    info = tarfile.TarInfo("a.png")
+    info.size = len(PNG)
+    return headers + info.tobuf(tarfile.USTAR_FORMAT) + PNG + bytes(-len(PNG) % 512) + bytes(1024)
+
+
+def test_pax_records_that_cost_tarfile_quadratic_time_are_damage() -> None:
+    records = 150_000
+    damaged = [
+        pax_header(b"6 abc\n" * records + b"9 path=a\n"),  # each looked for the far `=`
+        pax_header(b"16000009 a=" + b"1 hdrcharset=" * (records // 2) + b"\n"),
+    ]
+    for headers in damaged:
+        (row,) = read(member_after(headers), "d.tar")
+        assert isinstance(row, ImageRef)
+        assert row.error is not None
+        assert row.error.code is ErrorCode.BAD_ARCHIVE_MEMBER
+    many = pax_header(b"9 path=a\n", tarfile.XGLTYPE) * 17
+    (row,) = read(member_after(many), "d.tar")
+    assert isinstance(row, ImageRef)
+    assert row.error is not None
+    assert row.error.code is ErrorCode.ARCHIVE_LIMIT
+
+
+def test_headers_that_are_in_use_are_read() -> None:
+    """Global and extended records, long names and sparse files, each in every combination."""
+    global_header = pax_header(b"19 comment=by=hand\n", tarfile.XGLTYPE)
+    for before in (b"", global_header, global_header * 3):
+        extended = pax_header(b"30 path=" + b"b" * 17 + b".png\n" + b"13 uid=1234\n")
+        assert pictures(read(member_after(before + extended), "d.tar")) == [
+            (b"b" * 17 + b".png", PNG)
+        ]
+
+
+def test_extra_fields_of_a_zip_cost_in_proportion_and_change_nothing() -> None:
+    def archive_of(count: int) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            info = zipfile.ZipInfo("a.png")
+            info.extra = struct.pack("<2H", 0x7777, 0) * count
+            info.comment = b"c" * 1000
+            archive.writestr(info, PNG)
+        return buffer.getvalue()
+
+    seen: list[int] = []
+
+    class Watched(zipfile.ZipInfo):
+        def _decodeExtra(self, *more: Any) -> None:  # noqa: N802 - zipfile's name
+            seen.append(len(self.extra))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zipfile, "ZipInfo", Watched)
+        read(archive_of(0xFFFF // 4))
+    assert seen
+    assert max(seen) == 0
+    assert pictures(read(archive_of(0xFFFF // 4))) == [(b"a.png", PNG)]

@@ -131,7 +131,7 @@ def test_credentials_stay_out_of_the_identity() -> None:
         (b"data:image/png;base64,", ErrorCode.EMPTY_FILE),
         (b"s3://KEY:se/cret@bucket/a.jpg", ErrorCode.BAD_URL),
         (b"a\0b", ErrorCode.BAD_INPUT),
-        (b"x" * 70_000, ErrorCode.BAD_INPUT),
+        (b"x" * 70_000, ErrorCode.PATH_TOO_LONG),
         (b"https://example.com/" + b"x" * 70_000, ErrorCode.BAD_INPUT),
     ],
 )
@@ -180,7 +180,9 @@ def test_a_file_is_read_anew_on_each_pass(tmp_path: Path) -> None:
     assert source.columns == ()
 
 
-name_bytes = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name)
+name_bytes = st.binary(min_size=1, max_size=40).filter(
+    lambda name: b"\0" not in name and b"://" not in name  # which is refused as a bad URL
+)
 
 
 @given(st.lists(name_bytes, max_size=8))

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moderate.errors import InputError
+from moderate.results.read import _check_columns
 from moderate.sources.columns import ManifestOptions
 from moderate.sources.interface import Column, Source
-from moderate.sources.text_manifest import csv_manifest, jsonl_manifest
+from moderate.sources.text_manifest import _unique, csv_manifest, jsonl_manifest
 from moderate.types import ErrorCode, ImageRef, StoredObject, Url
 
 
@@ -268,7 +269,8 @@ def test_a_bad_json_line_is_a_row_with_its_number(tmp_path: Path, line: bytes) -
     assert [one.path for one in found] == [b"a.jpg", b"m.jsonl:3", b"b.jpg"]
     error = found[1].error
     assert error is not None
-    assert error.code is ErrorCode.BAD_INPUT
+    too_long = line.startswith(b'{"path": "xx')
+    assert error.code is (ErrorCode.PATH_TOO_LONG if too_long else ErrorCode.BAD_INPUT)
     assert error.message.startswith("line 3 of m.jsonl: ")
     assert len(error.message) <= 400
 
@@ -307,3 +309,42 @@ def test_credentials_of_kept_urls_stay_behind(tmp_path: Path) -> None:
         assert "hunter2" not in first.carried[0]
         assert b"hunter2" not in first.path
     assert refs(in_json)[1].carried[0].startswith("data:,sha256=")
+
+
+class CountedKey(str):
+    """A key that counts how often it is compared with another."""
+
+    comparisons = 0
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        CountedKey.comparisons += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.parametrize("count", [1_000, 4_000])
+def test_a_key_given_twice_is_found_without_comparing_all_with_all(count: int) -> None:
+    keys = [CountedKey(f"k{index}") for index in range(count)]
+    CountedKey.comparisons = 0
+    with pytest.raises(ValueError, match=f"the key k{count - 1} is there twice"):
+        _unique([(key, 1) for key in [*keys, CountedKey(f"k{count - 1}")]])
+    assert CountedKey.comparisons < 2 * count
+    CountedKey.comparisons = 0
+    with pytest.raises(InputError, match=f"two columns 'k{count - 1}'"):
+        _check_columns("r.csv", ["path", "status", "decision", *keys, keys[-1]])
+    assert CountedKey.comparisons < 8 * count
+
+
+def test_a_quote_that_is_never_closed_does_not_swallow_the_file(tmp_path: Path) -> None:
+    text = b"path,b\na.jpg,x\n" + b'"x\n",' * 2_000_000
+    path = tmp_path / "m.csv"
+    path.write_bytes(text)
+    source = csv_manifest(os.fsencode(path), ManifestOptions(max_file_bytes=1 << 10))
+    iterator = iter(source)
+    next(iterator)
+    with pytest.raises(
+        InputError, match=r"record of line 3 is not closed properly \(longer than \d+ bytes\)"
+    ):
+        next(iterator)

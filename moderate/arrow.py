@@ -1,0 +1,87 @@
+"""Values of Arrow columns in Python, whatever types a file brings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+NO_PYTHON_VALUE = (ValueError, OverflowError, LookupError, OSError, pa.ArrowException)
+"""What Arrow raises for a value that Python has no equal of.
+
+LookupError and OSError come from zone names: one that is not known, one that names a folder.
+"""
+
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_MOST_SECONDS = 30_000 * 31_556_952
+"""Of a timestamp from 1970 that is told as a date: 30,000 years, either way."""
+
+
+def python_values(array: Any) -> list[Any]:
+    """The values of an Arrow array, see `python_value`; a list as it is."""
+    if isinstance(array, list):
+        return array
+    try:
+        values: list[Any] = array.to_pylist()
+    except NO_PYTHON_VALUE:
+        return [python_value(scalar) for scalar in array]
+    return values
+
+
+def python_value(scalar: Any) -> Any:
+    """A scalar's Python value; the scalar itself where Python has nothing equal to it.
+
+    Examples are a timestamp in nanoseconds, or of a zone that this machine does not know. Text that
+    is not UTF-8 keeps its other bytes as `\\xNN`.
+    """
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:  # no writer is to be given such text, not even within a list
+        return plain_value(scalar)
+    except NO_PYTHON_VALUE:
+        return scalar
+
+
+def plain_value(scalar: Any) -> Any:
+    """An Arrow scalar that Python has nothing equal to, as text; never raises for its type.
+
+    A nested value becomes a list or dict whose own values may again be such scalars; a struct that
+    has two fields of one name becomes a list of pairs. A timestamp of an unknown zone is given in
+    UTC. Text that is not UTF-8 keeps its other bytes as `\\xNN`.
+    """
+    if not scalar.is_valid:
+        return None
+    if isinstance(scalar, pa.StructScalar):
+        count = scalar.type.num_fields
+        pairs = [(scalar.type.field(i).name, python_value(scalar[i])) for i in range(count)]
+        return dict(pairs) if len(dict(pairs)) == count else pairs
+    if isinstance(scalar, pa.MapScalar):
+        keys, items = scalar.values.field(0), scalar.values.field(1)
+        return list(zip(python_values(keys), python_values(items), strict=True))
+    if hasattr(scalar, "values"):  # all kinds of lists
+        return python_values(scalar.values)
+    inner = getattr(scalar, "value", None)
+    if isinstance(inner, pa.Scalar):  # of dictionaries, unions, extension types
+        return python_value(inner)
+    if hasattr(scalar, "as_buffer"):
+        return scalar.as_buffer().to_pybytes().decode("utf-8", "backslashreplace")
+    if isinstance(scalar, pa.DurationScalar):
+        return f"{inner} {scalar.type.unit}"
+    if isinstance(scalar, pa.TimestampScalar):
+        return _timestamp_text(scalar)
+    try:
+        return scalar.cast(pa.string()).as_py()
+    except pa.ArrowException:
+        return f"a value of type {scalar.type}"
+
+
+def _timestamp_text(scalar: Any) -> str:
+    unit = scalar.type.unit
+    # Arrow itself names a wrong year beyond 32767.
+    if not -_MOST_SECONDS <= scalar.value // _PER_SECOND[unit] <= _MOST_SECONDS:
+        return f"{scalar.value} {unit} since 1970"
+    try:
+        text: str = scalar.cast(pa.string()).as_py()
+    except pa.ArrowException:
+        text = pa.scalar(scalar.value, pa.timestamp(unit, "UTC")).cast(pa.string()).as_py()
+    return text

@@ -1,0 +1,1 @@
+"""Tables from files of anyone: read by processes that may do nothing but that."""
