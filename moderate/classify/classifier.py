@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from moderate.classify.bundle import Bundle, Calibration, ModelCard
+from moderate.classify.bundle import Bundle, Calibration, Combine, ModelCard
 from moderate.classify.device import Placement
 from moderate.classify.labels import LabelModel, model_batch
 from moderate.decode.resize import Pixels
@@ -88,6 +88,7 @@ class Classifier:
         inference_threads: int | None = None,
     ) -> None:
         self._calibration = bundle.card.calibration
+        self._combine = bundle.card.combine
         self._placement = placement
         self._batch_size = batch_size
         self._size = model_batch(placement, batch_size)
@@ -208,15 +209,17 @@ class Classifier:
 
     def _outcomes(self, results: Sequence[NDArray[np.float32]]) -> list[Outcome]:
         """N x labels probabilities of each model to scores."""
-        best: dict[Category, NDArray[np.float32]] = {}
+        found: dict[Category, list[NDArray[np.float32]]] = {}
         finite = np.ones(len(results[0]), dtype=bool)
         for member, probabilities in zip(self._members, results, strict=True):
             finite &= np.isfinite(probabilities).all(axis=1)
             for category, sources in member.columns.items():
-                for columns in sources:
-                    value = _sum(probabilities, columns).clip(0, 1)
-                    known = best.get(category)
-                    best[category] = value if known is None else np.maximum(known, value)
+                values = [_sum(probabilities, columns).clip(0, 1) for columns in sources]
+                found.setdefault(category, []).append(reduce(np.maximum, values))
+        best = {
+            category: _combined(values, self._combine.get(category, "max"))
+            for category, values in found.items()
+        }
         for category, calibration in self._calibration.items():
             if category in best:
                 best[category] = calibrate(best[category], calibration)
@@ -267,6 +270,16 @@ def _sum(probabilities: NDArray[np.float32], columns: Sequence[int]) -> NDArray[
     # Column by column: the order in which numpy sums over an axis depends on the array's shape.
     total: NDArray[np.float32] = reduce(np.add, (probabilities[:, column] for column in columns))
     return total
+
+
+def _combined(values: Sequence[NDArray[np.float32]], how: Combine) -> NDArray[np.float32]:
+    """One score of each image, float32 in 0..1, from those of several models, in their order."""
+    if how == "max" or len(values) == 1:
+        return reduce(np.maximum, values)
+    # Model by model and in float32, so that it depends on nothing but the image's own scores.
+    total = reduce(np.add, values)
+    mean: NDArray[np.float32] = (total / np.float32(len(values))).clip(0, 1)
+    return mean
 
 
 def _outcome(best: dict[Category, NDArray[np.float32]], row: int, finite: bool) -> Outcome:

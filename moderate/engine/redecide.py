@@ -30,6 +30,7 @@ from moderate.policy.columns import (
     scores_of,
 )
 from moderate.policy.load import LoadedPolicy, load_policy
+from moderate.report.coverage import Coverage
 from moderate.report.files import check_summary_targets
 from moderate.report.summary import EXAMPLES_KEPT, Audit, Summary, utc
 from moderate.results.columnar import ColumnsWriter
@@ -358,6 +359,7 @@ def _audit(facts: dict[str, str], started: datetime) -> Audit:
         config=ConfigRecord(facts["config"], facts.get("config_sha256", ""))
         if "config" in facts
         else None,
+        coverage=Coverage.of_facts(facts),
     )
 
 

@@ -48,6 +48,7 @@ from moderate.folders import cache_outside_home
 from moderate.policy.decide import failed_row
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
+from moderate.report.coverage import Coverage
 from moderate.report.files import check_summary_targets, open_summaries
 from moderate.report.summary import Audit, Summary, audit_facts, utc
 from moderate.results.interface import ResultWriter
@@ -399,4 +400,5 @@ def _audit(planned: Plan, engine: Engine, run_id: str, started: datetime) -> Aud
         timm=version("timm"),
         started=started,
         config=planned.options.config,
+        coverage=Coverage.of_card(planned.bundle.card),
     )

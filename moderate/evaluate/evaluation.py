@@ -30,6 +30,7 @@ from moderate.evaluate.policies import policy_of
 from moderate.policy.judge import Judge, Subject
 from moderate.policy.load import load_policy
 from moderate.policy.model import Policy
+from moderate.report.coverage import Coverage
 from moderate.results.read import Results
 from moderate.text import one_line
 from moderate.types import CATEGORIES, Category, Decision, ErrorCode, Warn
@@ -185,6 +186,7 @@ class Evaluation:
     slices: tuple[OfSlice, ...]
     gates: tuple[Gate, ...]
     notes: tuple[str, ...]
+    coverage: Coverage = field(default_factory=Coverage)
 
     @property
     def passed(self) -> bool:
@@ -255,6 +257,7 @@ def evaluate(
         slices=tuple(found),
         gates=tuple(_gates(wanted, categories, decisions)),
         notes=tuple(notes),
+        coverage=Coverage.of_facts(results.facts),
     )
 
 

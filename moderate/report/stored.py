@@ -16,6 +16,7 @@ from rich.text import Text
 
 from moderate.evaluate.policies import policy_of
 from moderate.policy.model import Policy
+from moderate.report.coverage import Coverage
 from moderate.report.plain import markdown, print_tables
 from moderate.report.summary import EXAMPLES_KEPT, SCHEMA_VERSION
 from moderate.report.tables import Table, share
@@ -25,7 +26,15 @@ from moderate.types import CATEGORIES, Decision
 
 _BANDS = ("approve", "review", "block", "unscored")
 _FACTS = (
-    *("weights", "weights_sha256", "policy", "policy_sha256", "config", "config_sha256"),
+    *(
+        "weights",
+        "weights_sha256",
+        "weights_fit_for",
+        "policy",
+        "policy_sha256",
+        "config",
+        "config_sha256",
+    ),
     *("device", "precision", "backend", "started", "ended", "run_id", "version"),
 )
 
@@ -91,6 +100,7 @@ def as_json(stored: Stored) -> dict[str, Any]:
         "duplicates": stored.duplicates,
         "decisions": {d.value: stored.decisions.get(d.value, 0) for d in Decision},
         "categories": {name: dict(bands) for name, bands in stored.bands.items()},
+        "coverage": Coverage.of_facts(stored.facts).as_json(),
         "error_codes": dict(stored.error_codes),
         "error_examples": dict(stored.error_examples),
         "warnings": dict(stored.warnings),
@@ -120,6 +130,7 @@ def tables(stored: Stored) -> Iterator[Table]:
         tuple(
             (name, *(str(bands[band]) for band in _BANDS)) for name, bands in stored.bands.items()
         ),
+        Coverage.of_facts(stored.facts).lines(),
     )
     if stored.error_codes:
         yield Table(

@@ -29,12 +29,18 @@ def show(summary: Summary, stream: IO[str]) -> None:
     for table in tables(summary):
         out.print(Text(table.title, style="bold"))
         out.print(_rich_table(table, out.width))
+        _print_under(table, out)
         out.print()
     out.print(Text(headline(summary), style="bold"))
     for label, value in facts(summary):
         out.print(Text(f"{label:<8} {value}"))
     for note in summary.all_notes():
         out.print(Text(f"note     {note}", style="yellow"))
+
+
+def _print_under(table: Table, out: Console) -> None:
+    for line in table.under:
+        out.print(Text(line, style="dim"))
 
 
 def _rich_table(table: Table, width: int) -> RichTable:
