@@ -244,12 +244,14 @@ class Bundle:
 
     @property
     def labels(self) -> tuple[tuple[str, ...], ...]:
-        """Per model the names of all its labels, as MODEL/LABEL.
+        """Per model the names of all its labels, as MODEL/LABEL, safe to show.
 
         MODEL is the folder of the model in the bundle, or the bundle's name where it has none.
         """
         return tuple(
-            tuple(f"{part_name(self.card, model.card)}/{label}" for label in model.labels)
+            tuple(
+                printable(f"{part_name(self.card, model.card)}/{label}") for label in model.labels
+            )
             for model in self.models
         )
 

@@ -9,7 +9,7 @@ at all, and blocked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -330,7 +330,7 @@ def _decided(joined: Joined, results: Results, policy: str) -> NDArray[np.int8]:
     """As `moderate decide` does it, over all rows: a video is judged with its frames."""
     from moderate.engine.redecide import Redecider, pieces
 
-    redecider = Redecider(load_policy(policy), results.carried)
+    redecider = Redecider(load_policy(policy), results)
     severity = [redecider.decide(piece).severity for piece in pieces(results)]
     made = np.concatenate(severity) if severity else np.zeros(0, np.int8)
     return made[joined.rows].astype(np.int8)

@@ -131,6 +131,7 @@ def card_text(name: str) -> str:
         folder = find_bundle(name)
     except WeightsError:
         entry = find_entry(name)
+        entry = entry.model_copy(update={"covers": coverage(entry)})
         lines = [f"{key} = {value}" for key, value in entry.model_dump(mode="json").items()]
         return "# not installed; from the catalogue\n" + "\n".join(lines) + "\n"
     card = load_card(folder)  # what cannot be read is not shown

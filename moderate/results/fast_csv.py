@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from moderate.results.read import _OWN, _REFUSED, Results, _first_wrong, _unguarded
+from moderate.results.read import _REFUSED, Results, _first_wrong, _own_type, _unguarded
 
 _BLOCK_BYTES = 8 << 20
 _GUARDED = "^'"
@@ -61,7 +61,7 @@ def whole_parts(
 
 def _typed(name: str, cells: Any, count: int) -> Any:
     """A column of ours; raises one of _REFUSED for what it cannot hold."""
-    kind = _OWN[name]
+    kind = _own_type(name)
     if cells is None:
         return pa.nulls(count, kind)
     if kind == pa.string():
