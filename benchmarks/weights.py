@@ -182,7 +182,7 @@ def decided(scanned: Scanned, policy: str) -> tuple[Share, Share, Share]:
 
 
 class Reached(NamedTuple):
-    """How many images of a folder reach the two thresholds of a category."""
+    """How many images of a folder reach the two thresholds of a category; the highest score."""
 
     policy: str
     folder: str
@@ -192,6 +192,7 @@ class Reached(NamedTuple):
     block: float
     at_review: Share
     at_block: Share
+    highest: float
 
 
 def reached(scanned: Scanned, policy: str) -> Iterator[Reached]:
@@ -210,6 +211,7 @@ def reached(scanned: Scanned, policy: str) -> Iterator[Reached]:
             # All images of a folder have the same label: one of the two counts is 0.
             Share(at_review.tp + at_review.fp, each.n),
             Share(at_block.tp + at_block.fp, each.n),
+            float(np.nanmax(scanned.joined().scores[each.category])),
         )
 
 
@@ -295,6 +297,11 @@ def cost(bundle: Bundle, images: int) -> Cost:
     return Cost(bundle.name, len(bundle.models), backend, 1000 * spent / (rounds * size))
 
 
+def networks(bundle: Bundle) -> set[str]:
+    """The digests of the bundle's networks."""
+    return {model.card.sha256["model.safetensors"] for model in bundle.models}
+
+
 @dataclass(frozen=True)
 class Measurement:
     """All that was measured, ready to be printed."""
@@ -308,9 +315,9 @@ class Measurement:
         return [each for each in self.scans if (each.folder.category is not None) == positive]
 
     def pairs(self) -> Iterator[tuple[Scanned, Scanned]]:
-        """Two scans of one folder by different bundles."""
+        """Two scans of one folder by bundles that have no network in common."""
         for one, two in itertools.combinations(self.scans, 2):
-            if one.folder == two.folder:
+            if one.folder == two.folder and not networks(one.bundle) & networks(two.bundle):
                 yield one, two
 
 
@@ -382,7 +389,7 @@ def _about(measured: Measurement) -> Iterator[str]:
 
 
 def _reached_table(scans: Sequence[Scanned], policies: Sequence[str]) -> Iterator[str]:
-    header = ("policy", "folder", "weights", "category", "from review", "from block")
+    header = ("policy", "folder", "weights", "category", "from review", "from block", "highest")
     rows = [
         (
             found.policy,
@@ -391,6 +398,7 @@ def _reached_table(scans: Sequence[Scanned], policies: Sequence[str]) -> Iterato
             found.category.value,
             f"{found.review:.2f}: {found.at_review}",
             f"{found.block:.2f}: {found.at_block}",
+            f"{found.highest:.2f}",
         )
         for policy in policies
         for each in scans
@@ -425,7 +433,8 @@ def _agreement_table(measured: Measurement) -> Iterator[str]:
     yield "### Agreement between weights"
     yield ""
     yield (
-        f"Images at or above the review threshold of `{policy}` by each of two bundles. "
+        f"Images at or above the review threshold of `{policy}` by each of two bundles that have "
+        "no network in common. "
         "`by chance`: how many both would flag if they erred independently. `maximum` and `mean`: "
         "how many the maximum and the mean of the two scores would flag."
     )
@@ -527,14 +536,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     args.labels = dict(args.label)
     try:
-        around = split_page(args.page) if args.page else None
+        if args.page:
+            split_page(args.page)  # a page without marks is refused before hours of work
         with tempfile.TemporaryDirectory() as scratch:
             measured = measure(args, Path(scratch))
             text = "".join(f"{line}\n" for line in markdown(measured))
             if args.json:
                 write_json(args.json, as_json(measured))
-        if around:
-            args.page.write_text(f"{around[0]}\n{text}{around[1]}", encoding="utf-8")
+        if args.page:
+            head, tail = split_page(args.page)
+            args.page.write_text(f"{head}\n{text}{tail}", encoding="utf-8")
     except (RefusedError, ModerateError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -62,7 +62,7 @@ def test_its_counts_are_those_of_the_rows(images: Path, bundle: Path, tmp_path: 
         for weights in (bundle, other)
         for folder in ("ordinary", "firearms")
     }
-    expected, flagged_by = {}, {}
+    expected, flagged_by, highest = {}, {}, {}
     for policy in ("balanced", "permissive"):
         categories = load_policy(policy).policy.categories
         for (weights, folder), scored in rows.items():
@@ -76,6 +76,7 @@ def test_its_counts_are_those_of_the_rows(images: Path, bundle: Path, tmp_path: 
                     [sum(flagged), len(scored)],
                     [sum(score >= limits.block for score in scores), len(scored)],
                 ]
+                highest[folder, weights, category.value] = max(scores)
                 flagged_by[policy, folder, weights, category.value] = flagged
     found = {
         tuple(each[key] for key in ("policy", "folder", "weights", "category")): [
@@ -85,6 +86,9 @@ def test_its_counts_are_those_of_the_rows(images: Path, bundle: Path, tmp_path: 
         for each in read["reached"]
     }
     assert found == expected
+    for each in read["reached"]:
+        key = (each["folder"], each["weights"], each["category"])
+        assert each["highest"] == pytest.approx(highest[key], abs=1e-5)
     assert any(count for (count, _), _ in found.values())  # something is flagged, not everything
     assert any(count < total for (count, total), _ in found.values())
 
