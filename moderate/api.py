@@ -20,11 +20,13 @@ def scan(
     batch_size: int = 32,
     workers: int | None = None,
     limits: Limits | None = None,
+    keep_labels: bool = False,
 ) -> Iterator[Row]:
     """One `Row` per image of folders, files and globs, in input order.
 
-    Takes what the command line takes. Raises the errors under ModerateError, before the first row
-    where the options are at fault.
+    Takes what the command line takes. With keep_labels, `Row.labels` has the scores of the
+    networks' own labels, named MODEL/LABEL. Raises the errors under ModerateError, before the
+    first row where the options are at fault.
     """
     planned = plan(
         ScanOptions(
@@ -37,6 +39,7 @@ def scan(
             batch_size=batch_size,
             workers=workers,
             limits=limits or Limits(),
+            keep_labels=keep_labels,
         )
     )
     with LocalEngine(planned.job) as engine:

@@ -31,6 +31,13 @@ Scores = Mapping[Category, float | None]
 UNSCORED: Scores = dict.fromkeys(CATEGORIES)
 
 
+Labels = Mapping[str, float | None]
+"""Score per label of a network, named MODEL/LABEL: a float32 value in 0.0..1.0."""
+
+LABEL_PREFIX = "label:"
+"""What the names of columns start with that hold the scores of a label."""
+
+
 class Decision(StrEnum):
     """What to do with an image, mildest first."""
 
@@ -305,6 +312,7 @@ class Row:
     """One image's result: facts (scores) and what the policy made of them.
 
     duplicate_of is the display path of the first row of the run whose file has the same bytes.
+    labels holds the scores of the networks' own labels that the run keeps; none of an error.
     """
 
     ref: ImageRef
@@ -316,6 +324,7 @@ class Row:
     error: ImageError | None = None
     duplicate_of: bytes | None = None
     origin: Origin = Origin.NEW
+    labels: Labels = field(default_factory=dict)
 
     @property
     def status(self) -> Status:

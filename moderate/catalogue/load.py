@@ -9,6 +9,7 @@ from moderate.catalogue.model import Entry
 from moderate.errors import WeightsError
 from moderate.text import printable
 from moderate.toml_files import parse_toml
+from moderate.types import CATEGORIES, Category
 
 
 @cache
@@ -22,6 +23,19 @@ def catalogue() -> dict[str, Entry]:
     )
     entries = [Entry.model_validate(parse_toml(text)) for _, text in texts]
     return {entry.name: entry for entry in entries}
+
+
+def coverage(entry: Entry) -> dict[Category, str]:
+    """What each category's score is able to show, in words; a composite's members fill its gaps."""
+    found: dict[Category, list[str]] = {}
+    for member in entry.member:
+        theirs = find_entry(member.entry).covers
+        for category in member.categories:
+            if category in theirs:
+                found.setdefault(category, []).append(theirs[category])
+    of_members = {category: " or ".join(dict.fromkeys(texts)) for category, texts in found.items()}
+    known = of_members | entry.covers
+    return {category: known[category] for category in CATEGORIES if category in known}
 
 
 def find_entry(name: str) -> Entry:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from moderate.classify.bundle import LabelSum
+from moderate.classify.bundle import Combine, Coverage, LabelSum, check_combine
 from moderate.types import CATEGORIES, Category
 from moderate.validation import Table
 
@@ -108,7 +108,11 @@ class Member(Table):
 
 
 class Entry(Table):
-    """A checkpoint, or a composite of several, that `weights pull` installs by name."""
+    """A checkpoint, or a composite of several, that `weights pull` installs by name.
+
+    combine says how the scores of several members become that of a category: `max`, unless it says
+    `mean`. covers says in words what a category's score is able to show; see `load.coverage`.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}$")]
     title: str
@@ -119,12 +123,17 @@ class Entry(Table):
     verified: str = ""
     fit_for: str
     model: EntryModel | None = None
+    covers: dict[Category, Coverage] = {}
+    combine: dict[Category, Combine] = {}
     member: tuple[Member, ...] = ()
 
     @model_validator(mode="after")
     def _one_or_many(self) -> Self:
         if (self.model is None) == (not self.member):
             raise ValueError("needs a model, or members, and not both")
+        check_combine(self.combine, [member.categories for member in self.member])
+        if unfed := [category for category in self.covers if category not in self.categories]:
+            raise ValueError(f"covers: no label feeds {unfed[0]}")
         return self
 
     @property

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import pairwise
@@ -95,6 +95,11 @@ class Head(Table):
 
 
 LabelSum = str | Annotated[tuple[str, ...], Field(min_length=1)]
+Combine = Literal["max", "mean"]
+Coverage = Annotated[str, Field(min_length=1, max_length=200)]
+
+MOST_LABELS = 64
+"""A model with more labels than these keeps the scores of those that feed a category alone."""
 
 
 class ModelCard(Table):
@@ -168,6 +173,8 @@ class Card(Table):
 
     digest says where the sha256 values come from: `published` (known before the download),
     `first-pull` (taken at the first download, checked ever since) or `own` (files of one's own).
+    combine says how the scores of several models become that of a category: their maximum, unless
+    it says `mean`, or their mean. covers says in words what a category's score is able to show.
     """
 
     format: Literal[1]
@@ -179,9 +186,18 @@ class Card(Table):
     fit_for: str
     revision: str = ""
     digest: Literal["published", "first-pull", "own"] = "own"
+    combine: dict[Category, Combine] = {}
+    covers: dict[Category, Coverage] = {}
     calibration: dict[Category, Calibration] = {}
     selftest: SelfTest | None = None
     model: Annotated[tuple[ModelCard, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _of_fed_categories(self) -> Self:
+        check_combine(self.combine, [tuple(model.categories) for model in self.model])
+        if unfed := [category for category in self.covers if category not in self.categories]:
+            raise ValueError(f"covers: no label feeds {unfed[0]}")
+        return self
 
     @property
     def categories(self) -> tuple[Category, ...]:
@@ -209,7 +225,8 @@ class Bundle:
     """A bundle whose files were found to match their digests.
 
     sha256 is the digest of all that scores depend on: the models' cards, which hold the digests of
-    their files, and the calibration. The same weights have the same digest on every machine.
+    their files, the calibration, and how scores are combined. The same weights have the same digest
+    on every machine.
     """
 
     card: Card
@@ -226,6 +243,109 @@ class Bundle:
     def specs(self) -> tuple[PixelSpec, ...]:
         """What the decoders make for each model, in order."""
         return tuple(model.card.preprocess.pixel_spec() for model in self.models)
+
+    @property
+    def labels(self) -> tuple[tuple[str, ...], ...]:
+        """Per model the names of all its labels, as MODEL/LABEL, safe to show.
+
+        MODEL is the folder of the model in the bundle, or the bundle's name where it has none.
+        """
+        return tuple(
+            tuple(
+                printable(f"{part_name(self.card, model.card)}/{label}") for label in model.labels
+            )
+            for model in self.models
+        )
+
+    @property
+    def kept_labels(self) -> tuple[str, ...]:
+        """The names of the labels whose scores `--keep-labels` writes.
+
+        They are all labels of a model; of one with more than MOST_LABELS, those that feed a
+        category.
+        """
+        found: list[str] = []
+        for model, names in zip(self.models, self.labels, strict=True):
+            feeding = {
+                label for sources in model.card.categories.values() for label in _flat(sources)
+            }
+            many = len(names) > MOST_LABELS
+            found += [
+                name
+                for name, label in zip(names, model.labels, strict=True)
+                if not many or label in feeding
+            ]
+        return tuple(found)
+
+
+def check_combine(
+    combine: Mapping[Category, Combine], models: Sequence[Collection[Category]]
+) -> None:
+    """Raise ValueError where a category that is to be combined has not several models.
+
+    models holds the categories that each model feeds.
+    """
+    for category in combine:
+        if sum(category in fed for fed in models) < 2:
+            raise ValueError(f"combine: {category} is not fed by several models")
+
+
+def part_name(card: Card, model: ModelCard) -> str:
+    """What a model of a bundle is called in the names of its labels: its folder, or the bundle."""
+    folder = os.path.normpath(model.folder)
+    return card.name if folder == "." else folder
+
+
+def shared_labels(card: Card) -> tuple[str, ...]:
+    """A sentence for each group of categories that are fed by the same labels, read off the card.
+
+    Categories that are fed by exactly the same labels, combined in the same way, have one score;
+    others may still have a label in common.
+    """
+    feeding = {category: _feeding(card, category) for category in card.categories}
+    sentences: list[str] = []
+    groups: list[list[Category]] = []
+    for category, sources in feeding.items():
+        same = next((group for group in groups if feeding[group[0]] == sources), None)
+        if same is None:
+            groups.append([category])
+        else:
+            same.append(category)
+    sentences += [f"{_listed(group)} come from one score" for group in groups if len(group) > 1]
+    for index, group in enumerate(groups):
+        for other in groups[index + 1 :]:
+            common = {x for x in _names(feeding[group[0]]) if x in _names(feeding[other[0]])}
+            if common:
+                labels = "the label" if len(common) == 1 else "the labels"
+                sentences.append(
+                    f"{_listed([*group, *other])} share {labels} {', '.join(sorted(common))}"
+                )
+    return tuple(sentences)
+
+
+_Feeding = tuple[str, frozenset[tuple[str, frozenset[str]]]]
+
+
+def _feeding(card: Card, category: Category) -> _Feeding:
+    """What a category's score is made of: how it is combined, and which sums of labels feed it."""
+    sources = {
+        (str(index), frozenset(f"{part_name(card, model)}/{label}" for label in _flat([source])))
+        for index, model in enumerate(card.model)
+        for source in model.categories.get(category, ())
+    }
+    return card.combine.get(category, "max"), frozenset(sources)
+
+
+def _names(feeding: _Feeding) -> set[str]:
+    return {name for _, names in feeding[1] for name in names}
+
+
+def _flat(sources: Sequence[LabelSum]) -> list[str]:
+    return [label for item in sources for label in ([item] if isinstance(item, str) else item)]
+
+
+def _listed(categories: Sequence[Category]) -> str:
+    return f"{', '.join(categories[:-1])} and {categories[-1]}"
 
 
 def find_bundle(name_or_folder: str) -> str:
@@ -296,6 +416,8 @@ def load_bundle(name_or_folder: str) -> Bundle:
     card = load_card(folder)
     models = tuple(_model_files(model, folder) for model in card.model)
     scoring = card.model_dump(mode="json", include={"model", "calibration"})
+    if means := sorted(name for name, how in card.combine.items() if how == "mean"):
+        scoring["mean"] = means  # where there is none, the digest is that of older versions
     digest = hashlib.sha256(json.dumps(scoring, sort_keys=True).encode()).hexdigest()
     return Bundle(card, folder, digest, models)
 
@@ -325,8 +447,7 @@ def _model_files(card: ModelCard, bundle: str) -> ModelFiles:
     architecture, labels = _read_config(config_file)
     known = set(labels)
     for category, sources in card.categories.items():
-        named = {label for item in sources for label in ([item] if isinstance(item, str) else item)}
-        if unknown := sorted(named - known):
+        if unknown := sorted(set(_flat(sources)) - known):
             raise WeightsError(
                 f"{printable(os.path.join(bundle, CARD))}: categories.{category} names the label "
                 f"{unknown[0]!r}, but the model's labels are {', '.join(labels)}"

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moderate.classify.bundle import Bundle, Calibration, ModelCard
+from moderate.classify.bundle import Bundle, Calibration, Combine, ModelCard
 from moderate.classify.device import Placement
 from moderate.classify.labels import LabelModel, model_batch
 from moderate.decode.resize import Pixels
@@ -24,6 +24,16 @@ from moderate.types import CATEGORIES, UNSCORED, Category, ErrorCode, ImageError
 log = logging.getLogger(__name__)
 
 Outcome = Scores | ImageError
+
+
+class Scored(NamedTuple):
+    """The outcome of one image, with the scores of the labels that were asked for, in order.
+
+    labels are float32 values in 0..1; there are none for an error.
+    """
+
+    outcome: Outcome
+    labels: tuple[float, ...] = ()
 
 
 Batch = tuple[Pixels, ...]
@@ -37,10 +47,14 @@ _NO_MEMORY = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """One model of the bundle with, per category, the columns to sum for each of its sources."""
+    """One model of the bundle with, per category, the columns to sum for each of its sources.
+
+    kept has the column of each label that was asked for, by its place among those.
+    """
 
     model: LabelModel
     columns: dict[Category, tuple[tuple[int, ...], ...]]
+    kept: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +75,11 @@ class Pending:
 
     def result(self) -> list[Outcome]:
         """Wait for the scores of each image, in order. Call it once, in the order of `submit`."""
-        return [outcome for part in self._parts for outcome in self._classifier._finish(part)]
+        return [scored.outcome for scored in self.scored()]
+
+    def scored(self) -> list[Scored]:
+        """`result` with the scores of labels; one of the two is called."""
+        return [scored for part in self._parts for scored in self._classifier._finish(part)]
 
 
 class Classifier:
@@ -76,6 +94,7 @@ class Classifier:
     on CUDA, and a few images (`CPU_BATCH`) on the CPU. Only out of memory is it halved.
 
     compile asks for torch.compile. inference_threads is for the CPU; all available cores without.
+    labels are names as `Bundle.labels` has them, whose scores `Pending.scored` gives.
     """
 
     def __init__(
@@ -86,8 +105,12 @@ class Classifier:
         batch_size: int = 32,
         compile: bool = False,
         inference_threads: int | None = None,
+        labels: Sequence[str] = (),
     ) -> None:
+        self._labels = len(labels)
+        places = {name: place for place, name in enumerate(labels)}
         self._calibration = bundle.card.calibration
+        self._combine = bundle.card.combine
         self._placement = placement
         self._batch_size = batch_size
         self._size = model_batch(placement, batch_size)
@@ -96,7 +119,7 @@ class Classifier:
         self._members: list[_Member] = []
         claim()
         with self._stack:
-            for files in bundle.models:
+            for files, names in zip(bundle.models, bundle.labels, strict=True):
                 model = LabelModel(
                     files,
                     placement,
@@ -105,7 +128,9 @@ class Classifier:
                     threads=inference_threads,
                 )
                 self._stack.callback(model.backend.close)
-                self._members.append(_Member(model, label_columns(files.card, files.labels)))
+                kept = {places[n]: column for column, n in enumerate(names) if n in places}
+                feeding = label_columns(files.card, files.labels)
+                self._members.append(_Member(model, feeding, kept))
             self._stack = self._stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -170,19 +195,19 @@ class Classifier:
             return _Part(batch, padded, error.with_traceback(None))
         return _Part(batch, padded, started)
 
-    def _finish(self, part: _Part) -> list[Outcome]:
+    def _finish(self, part: _Part) -> list[Scored]:
         failure: Exception
         if isinstance(part.started, Exception):
             failure = part.started
         else:
             try:
-                return self._outcomes([wait() for wait in part.started])
+                return self._scored([wait() for wait in part.started])
             except Exception as error:  # noqa: BLE001 - one image must not cost the others their row
                 failure = error.with_traceback(None)
         # Here, and not in the handler, the failed attempt's memory is free again.
         return self._retry(part, failure)
 
-    def _retry(self, part: _Part, failure: Exception) -> list[Outcome]:
+    def _retry(self, part: _Part, failure: Exception) -> list[Scored]:
         if _out_of_memory(failure):
             for member in self._members:
                 member.model.backend.release()
@@ -195,32 +220,42 @@ class Classifier:
                         part.padded,
                         self._size,
                     )
-                return self.submit(part.batch).result()
+                return self.submit(part.batch).scored()
         count = len(part.batch[0])
         if count == 1:
-            return [ImageError(ErrorCode.CLASSIFY_FAILED, _failure(failure))]
+            return [Scored(ImageError(ErrorCode.CLASSIFY_FAILED, _failure(failure)))]
         log.warning("a batch of %d failed (%s); trying image by image", count, _failure(failure))
         return [
-            outcome
+            scored
             for image in _split(part.batch, 1)
-            for outcome in self._finish(self._start(image, self._size))
+            for scored in self._finish(self._start(image, self._size))
         ]
 
-    def _outcomes(self, results: Sequence[NDArray[np.float32]]) -> list[Outcome]:
+    def _scored(self, results: Sequence[NDArray[np.float32]]) -> list[Scored]:
         """N x labels probabilities of each model to scores."""
-        best: dict[Category, NDArray[np.float32]] = {}
+        found: dict[Category, list[NDArray[np.float32]]] = {}
+        kept = np.zeros((len(results[0]), self._labels), np.float32)
         finite = np.ones(len(results[0]), dtype=bool)
         for member, probabilities in zip(self._members, results, strict=True):
             finite &= np.isfinite(probabilities).all(axis=1)
+            for place, column in member.kept.items():
+                kept[:, place] = probabilities[:, column].clip(0, 1)
             for category, sources in member.columns.items():
-                for columns in sources:
-                    value = _sum(probabilities, columns).clip(0, 1)
-                    known = best.get(category)
-                    best[category] = value if known is None else np.maximum(known, value)
+                values = [_sum(probabilities, columns).clip(0, 1) for columns in sources]
+                found.setdefault(category, []).append(reduce(np.maximum, values))
+        best = {
+            category: _combined(values, self._combine.get(category, "max"))
+            for category, values in found.items()
+        }
         for category, calibration in self._calibration.items():
             if category in best:
                 best[category] = calibrate(best[category], calibration)
-        return [_outcome(best, row, bool(finite[row])) for row in range(len(finite))]
+        return [
+            Scored(
+                _outcome(best, row, bool(finite[row])), tuple(kept[row].tolist()) if good else ()
+            )
+            for row, good in enumerate(finite)
+        ]
 
 
 def label_columns(
@@ -267,6 +302,16 @@ def _sum(probabilities: NDArray[np.float32], columns: Sequence[int]) -> NDArray[
     # Column by column: the order in which numpy sums over an axis depends on the array's shape.
     total: NDArray[np.float32] = reduce(np.add, (probabilities[:, column] for column in columns))
     return total
+
+
+def _combined(values: Sequence[NDArray[np.float32]], how: Combine) -> NDArray[np.float32]:
+    """One score of each image, float32 in 0..1, from those of several models, in their order."""
+    if how == "max" or len(values) == 1:
+        return reduce(np.maximum, values)
+    # Model by model and in float32, so that it depends on nothing but the image's own scores.
+    total = reduce(np.add, values)
+    mean: NDArray[np.float32] = (total / np.float32(len(values))).clip(0, 1)
+    return mean
 
 
 def _outcome(best: dict[Category, NDArray[np.float32]], row: int, finite: bool) -> Outcome:

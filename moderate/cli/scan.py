@@ -120,6 +120,10 @@ def scan(
         list[str] | None,
         _option(metavar="[NAME=]COLUMN", help="Carry a manifest's column into the output."),
     ] = None,
+    keep_labels: Annotated[
+        bool,
+        _option("--keep-labels", help="Write the scores of the networks' own labels, too."),
+    ] = False,
     shard: Annotated[
         str | None,
         _option(metavar="I/N", help="Only share I of N, the same on every machine."),
@@ -373,6 +377,7 @@ def scan(
             lock=lock,
             lock_wait=lock_wait,
             config=ctx.obj.record,
+            keep_labels=keep_labels,
         )
     )
     card = planned.bundle.card

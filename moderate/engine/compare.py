@@ -17,7 +17,7 @@ from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.policy.model import Policy
 from moderate.results.read import Results, read_results
 from moderate.text import path_text
-from moderate.types import CATEGORIES
+from moderate.types import CATEGORIES, LABEL_PREFIX
 
 _READ = (
     *("path", "path_bytes", "status", "decision", "warnings", "error_code", "sha256"),
@@ -149,9 +149,10 @@ def _stored(results: Results) -> _Side:
 
 def _decided(results: Results, loaded: LoadedPolicy) -> _Side:
     """The decisions that a policy makes of the scores in the file."""
-    redecider = Redecider(loaded, results.carried)
+    redecider = Redecider(loaded, results)
     parts = []
-    for piece in pieces(results, _READ, redecider.judge.columns):
+    names = [*_READ, *(LABEL_PREFIX + name for name in redecider.labels)]
+    for piece in pieces(results, names, redecider.judge.columns):
         made = redecider.decide(piece)
         parts.append(_part(piece, made.severity, made.bands))
     return _side(results, parts, (loaded.policy.name, loaded.sha256), known=True)

@@ -27,7 +27,8 @@ class Job:
 
     rescore has everything scored anew, retry_errors what was an error; verify has every file read,
     and scored where its content is new; deduplicate=False decodes copies, too (for measuring).
-    video is None where videos are refused. max_rows counts a video once, with all its rows.
+    video is None where videos are refused. max_rows counts a video once, with all its rows. labels
+    are the names of the labels whose scores rows have.
     """
 
     sources: Sequence[Source]
@@ -50,6 +51,7 @@ class Job:
     verify: bool = False
     deduplicate: bool = True
     video: VideoOptions | None = None
+    labels: tuple[str, ...] = ()
     converted: str | None = field(default_factory=ir_cache.cache_folder)
     """The folder that converted models are kept in, None to keep none."""
 

@@ -156,7 +156,11 @@ class LocalEngine(Engine):
             raise RunError(f"{limit}; the model needs a thread for each core")
         with ir_cache.kept_in(job.converted):
             classifier = Classifier(
-                job.bundle, self._planned, batch_size=job.batch_size, compile=job.compile
+                job.bundle,
+                self._planned,
+                batch_size=job.batch_size,
+                compile=job.compile,
+                labels=job.labels,
             )
         self._classifier = self._stack.enter_context(classifier)
         self._placement = self._classifier.placement  # the backend may not suit the model
@@ -256,18 +260,18 @@ class LocalEngine(Engine):
         return self._loaded.submit(pixels) if pixels and len(pixels[0]) else None
 
     def _finish(self, batch: Batch[Item], pending: Pending | None) -> tuple[int, list[_Result]]:
-        scored = iter(pending.result() if pending else ())
+        scored = iter(pending.scored() if pending else ())
         self._pool.release(batch)
         results: list[_Result] = []
         for entry in batch.entries:
             # Taken before anything can go wrong, so that the next image gets its own.
             decoded = isinstance(entry.outcome, ImageFacts)
-            scores = next(scored) if decoded else UNSCORED
+            scores, labels = next(scored) if decoded else (UNSCORED, ())
             if isinstance(entry.item, Block):
                 for one in entry.item.items:
                     results.append(self._contained(one, None, UNSCORED))
             else:
-                results.append(self._contained(entry.item, entry.outcome, scores))
+                results.append(self._contained(entry.item, entry.outcome, scores, labels))
         if self._scores:
             self._scores.commit()
         return batch.number, results
@@ -277,10 +281,11 @@ class LocalEngine(Engine):
         item: Item,
         outcome: ImageFacts | Undecoded | None,
         scores: Scores | ImageError,
+        labels: tuple[float, ...] = (),
     ) -> _Result:
         """The result of one input; what goes wrong with it is its error."""
         try:
-            return self._result(item, outcome, scores)
+            return self._result(item, outcome, scores, labels)
         except ModerateError:
             raise
         except Exception as error:
@@ -297,6 +302,7 @@ class LocalEngine(Engine):
         item: Item,
         outcome: ImageFacts | Undecoded | None,
         scores: Scores | ImageError,
+        labels: tuple[float, ...],
     ) -> _Result:
         if isinstance(item, Known):
             return self._known(item)
@@ -311,7 +317,7 @@ class LocalEngine(Engine):
         if isinstance(outcome, Undecoded):
             return self._new(item, outcome.facts, ImageError(outcome.code, outcome.message))
         assert outcome is not None
-        return self._new(item, outcome, scores)
+        return self._new(item, outcome, scores, labels=labels)
 
     def _failed_row(self, ref: ImageRef, error: ImageError) -> Row:
         return failed_row(self._job.judge.policy, ref, error)
@@ -319,23 +325,27 @@ class LocalEngine(Engine):
     def _known(self, item: Known) -> Row:
         if self._scores and (item.file or item.used):
             self._scores.add(item.file, used=item.used)
-        result = item.outcome.result
-        return self._row(item.ref, item.facts, result, item.origin, item.duplicate_of)
+        return self._row(item.ref, item.facts, item.outcome, item.origin, item.duplicate_of)
 
     def _new(
-        self, item: Fetched, decoded: ImageFacts, result: Scores | ImageError, claim: str = ""
+        self,
+        item: Fetched,
+        decoded: ImageFacts,
+        result: Scores | ImageError,
+        claim: str = "",
+        labels: tuple[float, ...] = (),
     ) -> Row:
         """The row of an image whose outcome is new, which is kept."""
+        own = replace(item.facts, warnings=())
+        outcome = Outcome(_merge(own, decoded), result, claim, labels)
         if item.sha256:
-            own = replace(item.facts, warnings=())
-            outcome = Outcome(_merge(own, decoded), result, claim)
             if self._contents:
                 self._contents.settle(item.sha256, outcome)
             if self._scores:
                 lasting = not isinstance(result, ImageError) or result.code in _LASTING
                 self._scores.add(item.file, (item.sha256, outcome) if lasting else None)
         facts = _merge(item.facts, decoded)
-        return self._row(item.ref, facts, result, item.origin, item.duplicate_of)
+        return self._row(item.ref, facts, outcome, item.origin, item.duplicate_of)
 
     def _settled(self, results: list[_Result]) -> list[_Settled] | None:
         """The results with rows for copies; None while one of them has to wait."""
@@ -354,7 +364,7 @@ class LocalEngine(Engine):
     def _copied(self, copy: Copy, outcome: Outcome) -> Row:
         try:
             facts = _merge(copy.facts, outcome.facts)
-            return self._row(copy.ref, facts, outcome.result, copy.origin, copy.duplicate_of)
+            return self._row(copy.ref, facts, outcome, copy.origin, copy.duplicate_of)
         except ModerateError:
             raise
         except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
@@ -388,14 +398,18 @@ class LocalEngine(Engine):
         self,
         ref: ImageRef,
         facts: ImageFacts,
-        result: Scores | ImageError,
+        outcome: Outcome,
         origin: Origin,
         duplicate_of: bytes | None,
     ) -> Row:
+        result = outcome.result
         error = result if isinstance(result, ImageError) else None
         scores: Scores = UNSCORED if isinstance(result, ImageError) else result
-        decision, reasons, derived = self._job.judge.row(ref, facts, scores, error)
-        return Row(ref, facts, scores, decision, reasons, derived, error, duplicate_of, origin)
+        labels = {} if error else dict(zip(self._job.labels, outcome.labels, strict=True))
+        decision, reasons, derived = self._job.judge.row(ref, facts, scores, error, labels)
+        return Row(
+            ref, facts, scores, decision, reasons, derived, error, duplicate_of, origin, labels
+        )
 
 
 def make_sampler(job: Job) -> VideoSampler | None:

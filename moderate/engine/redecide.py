@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from moderate.arrow import python_values
 from moderate.config import ConfigRecord
 from moderate.engine.videos import VideoEnd, video_row
-from moderate.errors import UsageError
+from moderate.errors import PolicyError, UsageError
 from moderate.policy.columns import (
     BANDS,
     DECISIONS,
@@ -28,10 +28,12 @@ from moderate.policy.columns import (
     Columns,
     Rows,
     Severities,
+    labels_of,
     row_of,
     scores_of,
 )
 from moderate.policy.load import LoadedPolicy, load_policy
+from moderate.report.coverage import Coverage
 from moderate.report.files import check_summary_targets
 from moderate.report.summary import EXAMPLES_KEPT, Audit, Summary, name_counted, utc
 from moderate.results.columnar import ColumnsWriter
@@ -43,7 +45,8 @@ from moderate.results.schema import COLUMNS
 from moderate.results.text_writers import metadata_path
 from moderate.sources.interface import Column
 from moderate.sources.resolve import file_identity
-from moderate.types import CATEGORIES, ImageFacts, ImageRef, Row, Status
+from moderate.text import one_line, printable
+from moderate.types import CATEGORIES, LABEL_PREFIX, ImageFacts, ImageRef, Row, Status
 from moderate.version import __version__
 
 MOST_ROWS = 100_000
@@ -57,7 +60,7 @@ _SEVERITIES = pa.array([decision.value for decision in DECISIONS], pa.string())
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows of a results file: an Arrow array for each of OWN, cells of carried columns.
+    """Some rows of a results file: an Arrow array for each own column, cells of carried ones.
 
     first is the number of the first row, from 1.
     """
@@ -115,17 +118,19 @@ class Piece:
             paths=all_paths,
             sha256=self.own["sha256"],
             carried=carried,
+            labels=lambda name: scores_of([self.own[LABEL_PREFIX + name]])[0],
         )
 
 
 def pieces(
-    results: Results, names: Sequence[str] = OWN, carried: Sequence[str] | None = None
+    results: Results, names: Sequence[str] | None = None, carried: Sequence[str] | None = None
 ) -> Iterator[Piece]:
     """All rows in order, MOST_ROWS at the most at once. Raises InputError.
 
-    Only these columns are there, None standing for all carried ones; one of our own that the file
-    lacks is null.
+    Only these columns are there, None standing for all of ours or all carried ones; one of our own
+    that the file lacks is null.
     """
+    names = results.own if names is None else names
     wanted = results.carried if carried is None else carried
     first = 1
     for own, theirs in _parts(results, names, wanted):
@@ -166,13 +171,18 @@ class Redecider:
     """Decides on the rows of a file by one policy; the pieces are given in their order.
 
     A video is decided as in a scan: by its own scores and by the rows of its frames before it.
+    Raises PolicyError where the policy names a label that the results do not have the scores of.
     """
 
-    def __init__(
-        self, loaded: LoadedPolicy, carried: Sequence[str] = (), today: date | None = None
-    ) -> None:
+    def __init__(self, loaded: LoadedPolicy, results: Results, today: date | None = None) -> None:
         self.loaded = loaded
-        self.judge = ColumnJudge(loaded, carried, today)
+        self.judge = ColumnJudge(loaded, results.carried, today)
+        self.labels = self.judge.judge.labels
+        if missing := [name for name in self.labels if name not in results.labels]:
+            raise PolicyError(
+                f"policy {printable(loaded.policy.name)}: labels.{missing[0]!r}: the results have "
+                f"no column {LABEL_PREFIX}{missing[0]}; {_labels_there(results.labels)}"
+            )
         self._video: bytes | None = None
         self._frames: list[Row] = []
 
@@ -226,7 +236,14 @@ class Redecider:
             decision=DECISIONS[made.severity[index]],
             reasons=tuple(made.reasons[index].as_py().split("; ")),
             error=error,
+            labels=labels_of(piece.rows, index, self.labels),
         )
+
+
+def _labels_there(names: Sequence[str]) -> str:
+    if not names:
+        return "scan again with this policy, or with --keep-labels"
+    return f"they have {one_line(', '.join(names), 400)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +288,7 @@ def redecide(options: DecideOptions) -> Redecided:
     check_distinct(options.out, options.summary, [options.results, options.policy])
     loaded = load_policy(options.policy)
     facts = _facts(results, loaded, started)
-    redecider = Redecider(loaded, results.carried)
+    redecider = Redecider(loaded, results)
     judge = redecider.judge.judge
     summary = Summary(_audit(facts, started), loaded.policy, judge)
     changes = np.zeros((len(DECISIONS), len(DECISIONS)), np.int64)
@@ -282,7 +299,7 @@ def redecide(options: DecideOptions) -> Redecided:
         writers = [ColumnsWriter(writer) for writer in opened]
         columns = _carried_columns(results, options.out)
         for writer in writers:
-            writer.start(facts, columns)
+            writer.start(facts, columns, results.labels)
         for piece in pieces(results):
             decided = redecider.decide(piece)
             _count(summary, piece, decided)
@@ -290,7 +307,7 @@ def redecide(options: DecideOptions) -> Redecided:
             own = {**piece.own, **decided.views, "reasons": decided.reasons}
             own["decision"] = decided.decisions()
             for writer in writers:
-                writer.write([own[name] for name in OWN], list(piece.carried.values()))
+                writer.write([own[name] for name in results.own], list(piece.carried.values()))
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
         for writer in writers:
             made.outputs.update(writer.commit(facts))
@@ -360,6 +377,7 @@ def _audit(facts: dict[str, str], started: datetime) -> Audit:
         config=ConfigRecord(facts["config"], facts.get("config_sha256", ""))
         if "config" in facts
         else None,
+        coverage=Coverage.of_facts(facts),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ from moderate.errors import (
     InputError,
     ModerateError,
     OutputError,
+    PolicyError,
     ReaderGoneError,
     UsageError,
     WeightsError,
@@ -48,6 +50,7 @@ from moderate.folders import cache_outside_home
 from moderate.policy.decide import failed_row
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
+from moderate.report.coverage import Coverage
 from moderate.report.files import check_summary_targets, open_summaries
 from moderate.report.summary import Audit, Summary, audit_facts, utc
 from moderate.results.interface import ResultWriter
@@ -56,7 +59,7 @@ from moderate.results.remote import is_remote, shown_target, target_name
 from moderate.results.text_writers import metadata_path
 from moderate.sources.resolve import NO_INPUT, InputOptions, file_identity, resolve
 from moderate.state.locks import exclusive
-from moderate.text import path_text, printable
+from moderate.text import one_line, path_text, printable
 from moderate.types import ErrorCode, Limits, Row, Skipped
 from moderate.version import __version__
 
@@ -79,7 +82,9 @@ class ScanOptions:
 
     state is None for a run that remembers nothing and leaves nothing behind. lock is a file that
     one run at a time holds; lock_wait says for how many seconds to wait for it, None not at all.
-    config is the file that some of this was read from, for the record.
+    config is the file that some of this was read from, for the record. keep_labels writes the
+    scores of the networks' own labels; those that the policy has thresholds for are written in any
+    case.
     """
 
     inputs: Sequence[str | os.PathLike[str]]
@@ -109,6 +114,7 @@ class ScanOptions:
     lock: str | None = None
     lock_wait: float | None = None
     config: ConfigRecord | None = None
+    keep_labels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,8 @@ class Plan:
     bundle: Bundle
     policy: LoadedPolicy
     job: Job
+    labels: tuple[str, ...] = ()
+    """The labels that have a column in the results."""
 
 
 def plan(options: ScanOptions) -> Plan:
@@ -141,10 +149,12 @@ def plan(options: ScanOptions) -> Plan:
     read = {file_identity(file) for source in sources for file in source.files}
     _check_distinct(options, {identity for identity in read if identity})
     bundle = load_bundle(options.weights)
+    judge = Judge.of(policy, columns=[column.name for column in carried_columns(sources)])
+    scored, written = _labels(bundle, judge, keep=options.keep_labels)
     job = Job(
         sources=sources,
         bundle=bundle,
-        judge=Judge.of(policy, columns=[column.name for column in carried_columns(sources)]),
+        judge=judge,
         limits=options.limits,
         device=options.device,
         precision=options.precision,
@@ -161,11 +171,37 @@ def plan(options: ScanOptions) -> Plan:
         retry_errors=options.retry_errors,
         verify=options.verify,
         video=options.video,
+        labels=scored,
         converted=_converted(options.state),
     )
     if reading.keep and not job.columns:
         raise UsageError("--keep: none of the inputs has columns; it goes with manifests")
-    return Plan(options, bundle, policy, job)
+    return Plan(options, bundle, policy, job, written)
+
+
+def _labels(bundle: Bundle, judge: Judge, *, keep: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The labels that are scored and kept, and those of them that are written.
+
+    Where any are scored, all that --keep-labels writes are: what is kept for later runs then serves
+    both. Raises PolicyError for a label that the weights do not have.
+    """
+    asked = judge.labels
+    if not (keep or asked):
+        return (), ()
+    there = [name for names in bundle.labels for name in names]
+    if missing := [name for name in asked if name not in there]:
+        shown = one_line(", ".join(bundle.kept_labels), 400)
+        raise PolicyError(
+            f"policy {printable(judge.policy.name)}: labels.{missing[0]!r}: the weights "
+            f"{bundle.name} have no such label; they have {shown}"
+        )
+    if twice := [name for name, count in Counter(there).items() if count > 1]:
+        raise WeightsError(
+            f"the weights {bundle.name} have two labels called {one_line(twice[0], 60)!r}, which "
+            "cannot be told apart; go without --keep-labels and without thresholds for labels"
+        )
+    scored = tuple(dict.fromkeys([*bundle.kept_labels, *asked]))
+    return scored, scored if keep else asked
 
 
 def _converted(state: StateOptions | None) -> str | None:
@@ -273,7 +309,7 @@ def _run(
         recorder.counting(summary)
         known = {k: v for k, v in audit_facts(audit).items() if k not in _KNOWN_LATE}
         for writer in writers:
-            writer.start(known, planned.job.columns)
+            writer.start(known, planned.job.columns, planned.labels)
         with contextlib.closing(engine.rows()) as rows:  # type: ignore[type-var]
             for item in rows:
                 if isinstance(item, Skipped):
@@ -399,4 +435,5 @@ def _audit(planned: Plan, engine: Engine, run_id: str, started: datetime) -> Aud
         timm=version("timm"),
         started=started,
         config=planned.options.config,
+        coverage=Coverage.of_card(planned.bundle.card),
     )

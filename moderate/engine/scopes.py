@@ -16,7 +16,8 @@ from moderate.state.scores import Scopes
 def scopes(job: Job, placement: Placement) -> Scopes:
     """The scopes under which a job's outcomes are kept.
 
-    Scores: weights and calibration, preprocessing, kind of device, precision, backend. Errors: the
+    Scores: weights and calibration, preprocessing, kind of device, precision, backend, and which
+    labels' scores are kept beside them. Errors: the
     decoding libraries and their limits. Versions of torch and its like are not among them: they
     move scores by less than the tolerance of every other comparison.
     """
@@ -27,6 +28,8 @@ def scopes(job: Job, placement: Placement) -> Scopes:
         "device": placement.device.partition(":")[0],
         "precision": placement.precision,
         "backend": placement.backend,
+        # What was scored without labels does not have them. Without any, the scope is as ever.
+        **({"labels": list(job.labels)} if job.labels else {}),
     }
     errors = {
         **pixels,

@@ -16,6 +16,7 @@ from moderate.decode.video import (
     video_kind,
 )
 from moderate.fetch.local import FetchError, OpenFile, open_regular, os_error
+from moderate.policy.decide import label_term
 from moderate.policy.judge import Judge, at_time
 from moderate.types import (
     CATEGORIES,
@@ -180,7 +181,7 @@ class VideoRows:
 
 
 def video_row(judge: Judge, end: VideoEnd, frames: list[Row]) -> Row:
-    """One row for a video: the maximum of each category, the worst decision, and at which times.
+    """One row for a video: the maximum of each category and label, the worst decision, and when.
 
     The decision is the worst of the policy's on the maxima and of the frames' own, among which
     those that failed have on_error; or that of the list which the file is on.
@@ -201,17 +202,24 @@ def video_row(judge: Judge, end: VideoEnd, frames: list[Row]) -> Row:
         if found:
             score, row = max(found, key=lambda pair: pair[0])
             scores[category], times[category.value] = score, _time_of(row)
-    judged = judge.judge(judge.subject(end.ref, facts), scores, facts.warnings, None)
+    labels: dict[str, float | None] = {}
+    for name in good[0].labels:
+        known = [(value, row) for row in good if (value := row.labels.get(name)) is not None]
+        if known:
+            value, row = max(known, key=lambda pair: pair[0])
+            labels[name], times[label_term(name)] = value, _time_of(row)
+    judged = judge.judge(judge.subject(end.ref, facts), scores, facts.warnings, None, labels)
     decision = judged.decision
     if judged.listed:
-        return Row(end.ref, facts, scores, decision, judged.reasons, judged.views)
+        reasons = judged.reasons
+        return Row(end.ref, facts, scores, decision, reasons, judged.views, labels=labels)
     told = [_placed(reason, times) for reason in judged.reasons]
     worst = max((row.decision for row in frames), key=lambda one: one.severity)
     if worst.severity > decision.severity:
         decision, told = worst, []
     if decision is not Decision.APPROVE:
         told += _of_frames(decision, frames)
-    return Row(end.ref, facts, scores, decision, tuple(told), judged.views)
+    return Row(end.ref, facts, scores, decision, tuple(told), judged.views, labels=labels)
 
 
 def _of_frames(decision: Decision, frames: list[Row]) -> list[str]:
@@ -228,8 +236,9 @@ def _of_frames(decision: Decision, frames: list[Row]) -> list[str]:
 
 
 def _placed(reason: str, times: dict[str, str]) -> str:
-    at = times.get(reason.split(" ", 1)[0])
-    return at_time(reason, at) if at else reason
+    # Names of labels may hold blanks: the longest that fits is meant.
+    terms = [term for term in times if reason.startswith(f"{term} ")]
+    return at_time(reason, times[max(terms, key=len)]) if terms else reason
 
 
 def _none_scored(frames: list[Row]) -> ImageError:

@@ -9,7 +9,7 @@ at all, and blocked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ from moderate.evaluate.policies import policy_of
 from moderate.policy.judge import Judge, Subject
 from moderate.policy.load import load_policy
 from moderate.policy.model import Policy
+from moderate.report.coverage import Coverage
 from moderate.results.read import Results
 from moderate.text import one_line
 from moderate.types import CATEGORIES, Category, Decision, ErrorCode, Warn
@@ -185,6 +186,7 @@ class Evaluation:
     slices: tuple[OfSlice, ...]
     gates: tuple[Gate, ...]
     notes: tuple[str, ...]
+    coverage: Coverage = field(default_factory=Coverage)
 
     @property
     def passed(self) -> bool:
@@ -255,6 +257,7 @@ def evaluate(
         slices=tuple(found),
         gates=tuple(_gates(wanted, categories, decisions)),
         notes=tuple(notes),
+        coverage=Coverage.of_facts(results.facts),
     )
 
 
@@ -327,7 +330,7 @@ def _decided(joined: Joined, results: Results, policy: str) -> NDArray[np.int8]:
     """As `moderate decide` does it, over all rows: a video is judged with its frames."""
     from moderate.engine.redecide import Redecider, pieces
 
-    redecider = Redecider(load_policy(policy), results.carried)
+    redecider = Redecider(load_policy(policy), results)
     severity = [redecider.decide(piece).severity for piece in pieces(results)]
     made = np.concatenate(severity) if severity else np.zeros(0, np.int8)
     return made[joined.rows].astype(np.int8)

@@ -131,8 +131,12 @@ def _first_known(
 
 
 def asks_otherwise(policy: Policy) -> bool:
-    """Whether more than the scores decides: warnings, unscored categories, overrides, lists."""
-    return bool(policy.on_warning or policy.on_unscored == "review" or policy.in_context)
+    """Whether more than the categories' scores decides.
+
+    That is warnings, unscored categories, labels, overrides and lists.
+    """
+    more = policy.on_warning or policy.on_unscored == "review" or policy.labels
+    return bool(more or policy.in_context)
 
 
 def decided(results: Results, base: LoadedPolicy, tuning: Tuning, evidence: Evidence) -> Tuning:
@@ -140,7 +144,7 @@ def decided(results: Results, base: LoadedPolicy, tuning: Tuning, evidence: Evid
     from moderate.engine.redecide import Redecider, pieces
 
     policy = base.policy.model_copy(update={"categories": dict(tuning.thresholds)})
-    redecider = Redecider(replace(base, policy=policy), results.carried)
+    redecider = Redecider(replace(base, policy=policy), results)
     counts = np.zeros(3, np.int64)
     for piece in pieces(results):
         severity = redecider.decide(piece).severity[~piece.failed]

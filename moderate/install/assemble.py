@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
 
 from moderate.catalogue.mapping import LabelMap
-from moderate.classify.bundle import CARD, CONFIG, WEIGHTS, user_weights
+from moderate.classify.bundle import CARD, CONFIG, WEIGHTS, Combine, user_weights
 from moderate.classify.selftest import record
 from moderate.convert.folder import write_model
 from moderate.convert.interface import Converted
 from moderate.errors import WeightsError
 from moderate.install.download import digest_of
 from moderate.text import printable
+from moderate.types import Category
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Facts:
     fit_for: str
     revision: str = ""
     digest: Literal["published", "first-pull", "own"] = "own"
+    combine: Mapping[Category, Combine] = field(default_factory=dict)
+    covers: Mapping[Category, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ def remove(name: str) -> Path:
 
 
 def _card(facts: Facts, parts: Sequence[Part], staged: Path) -> dict[str, Any]:
-    return {
+    card = {
         "format": 1,
         "name": facts.name,
         "purpose": "moderation",
@@ -98,8 +101,11 @@ def _card(facts: Facts, parts: Sequence[Part], staged: Path) -> dict[str, Any]:
         "licence": facts.licence,
         "fit_for": facts.fit_for,
         "digest": facts.digest,
+        "combine": {category.value: how for category, how in facts.combine.items()},
+        "covers": {category.value: text for category, text in facts.covers.items()},
         "model": [_model_table(part, staged / part.folder) for part in parts],
     }
+    return {key: value for key, value in card.items() if value != {}}
 
 
 def _model_table(part: Part, folder: Path) -> dict[str, Any]:

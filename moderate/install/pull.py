@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from moderate.catalogue.load import catalogue, find_entry
+from moderate.catalogue.load import catalogue, coverage, find_entry
 from moderate.catalogue.mapping import LabelMap, usual_mapping
 from moderate.catalogue.model import Entry, EntryModel
 from moderate.classify.bundle import BUNDLE_NAME, SHIPPED, WEIGHTS, Preprocess, user_weights
@@ -85,6 +85,8 @@ def _pull_entry(
         fit_for=entry.fit_for,
         revision=", ".join(d.revision for d in downloads),
         digest="published" if all(d.published for d in downloads) else "first-pull",
+        combine=entry.combine,
+        covers=coverage(entry),
     )
     folder = install(facts, parts, replace=overwrite)
     for downloaded in downloads:

@@ -21,7 +21,7 @@ from moderate.policy.judge import Judge, Subject
 from moderate.policy.load import LoadedPolicy
 from moderate.policy.model import Policy
 from moderate.policy.when import ColumnCondition, column_text, parse_when
-from moderate.types import CATEGORIES, Decision, ErrorCode, ImageError, Scores, Warn
+from moderate.types import CATEGORIES, Decision, ErrorCode, ImageError, Labels, Scores, Warn
 
 Severities = NDArray[np.int8]
 Mask = NDArray[np.bool_]
@@ -45,7 +45,8 @@ class Rows:
     """What decisions on n rows depend on.
 
     scores are float32 (categories, n), in the order of CATEGORIES, NaN for what was not scored.
-    warnings are texts joined with `; `, null for none. failed says which rows have no scores for
+    labels gives those of a label by its name. warnings are texts joined with `; `, null for none.
+    failed says which rows have no scores for
     an error, errors their codes. paths and sha256 give a row's subject; carried gives the values of
     a carried column, an empty sequence for one that the rows do not have.
     """
@@ -57,6 +58,7 @@ class Rows:
     paths: Callable[[], Sequence[bytes]]
     sha256: Any
     carried: Callable[[str], Sequence[Any]]
+    labels: Callable[[str], NDArray[np.float32]] | None = None
 
     def __len__(self) -> int:
         return len(self.failed)
@@ -99,7 +101,9 @@ class ColumnJudge:
         """What becomes of these rows, in their order."""
         policy = self.judge.policy
         if not policy.override:
-            made = decide_columns(policy, rows.scores, rows.warnings, rows.failed, rows.errors)
+            made = decide_columns(
+                policy, _scores(policy, rows), rows.warnings, rows.failed, rows.errors
+            )
         else:
             made = self._by_override(rows)
         if self._listed is not None:
@@ -108,7 +112,7 @@ class ColumnJudge:
 
     def bands(self, rows: Rows) -> Severities:
         """`Columns.bands` alone."""
-        values = _values(rows.scores, rows.failed)
+        values = _values(rows.scores, rows.failed)  # of categories alone
         if not self.judge.policy.override:
             return _bands(self.judge.policy, values)
         made = np.empty(values.shape, np.int8)
@@ -133,9 +137,10 @@ class ColumnJudge:
         for indices in groups:
             first = self.subject(rows, int(indices[0]))
             taken = pa.array(indices)
+            policy = self.judge.policy_for(first)
             part = decide_columns(
-                self.judge.policy_for(first),
-                rows.scores[:, indices],
+                policy,
+                _scores(policy, rows)[:, indices],
                 rows.warnings.take(taken),
                 rows.failed[indices],
                 rows.errors.take(taken),
@@ -143,8 +148,9 @@ class ColumnJudge:
             )
             parts.append((indices, part))
         if not parts:
+            policy = self.judge.policy
             return decide_columns(
-                self.judge.policy, rows.scores, rows.warnings, rows.failed, rows.errors
+                policy, _scores(policy, rows), rows.warnings, rows.failed, rows.errors
             )
         # In the order of the groups, then back in that of the rows.
         back = np.argsort(np.concatenate([indices for indices, _ in parts]), kind="stable")
@@ -194,7 +200,8 @@ class ColumnJudge:
             return
         changed = []
         for index in map(int, indices):
-            judged = self.judge.judge(self.subject(rows, index), *row_of(rows, index))
+            labels = labels_of(rows, index, self.judge.labels)
+            judged = self.judge.judge(self.subject(rows, index), *row_of(rows, index), labels)
             made.severity[index] = judged.decision.severity
             changed.append("; ".join(judged.reasons))
         made.reasons = pc.replace_with_mask(made.reasons, on_list, pa.array(changed, pa.string()))
@@ -213,6 +220,25 @@ def row_of(rows: Rows, index: int) -> tuple[Scores, tuple[Warn, ...], ImageError
     return scores, _warnings(rows.warnings[index].as_py()), error
 
 
+def labels_of(rows: Rows, index: int, names: Sequence[str]) -> Labels:
+    """A row's scores of these labels as the row path takes them."""
+    if rows.labels is None:
+        return {}
+    found = {name: float(rows.labels(name)[index]) for name in names}
+    return {name: None if score != score else score for name, score in found.items()}
+
+
+def _scores(policy: Policy, rows: Rows) -> NDArray[np.float32]:
+    """The scores of the categories, and then those of the labels that the policy names."""
+    if not policy.labels:
+        return rows.scores
+    if rows.labels is None:
+        labels = np.full((len(policy.labels), len(rows)), np.nan, np.float32)
+    else:
+        labels = np.stack([rows.labels(name) for name in policy.labels])
+    return np.concatenate([rows.scores, labels])
+
+
 UNKNOWN_ERROR = "unknown"
 """The code of an error in a file that lacks the column."""
 
@@ -225,13 +251,16 @@ def decide_columns(
     errors: Any,
     ending: str = "",
 ) -> Columns:
-    """`decide`, `asked` and `views` of n rows; see `Rows`. Each reason ends with `ending`."""
+    """`decide`, `asked` and `views` of n rows; see `Rows`. Each reason ends with `ending`.
+
+    scores are float32 (categories and the labels of the policy, n).
+    """
     values = _values(scores, failed)
     unscored = np.isnan(values)
     bands = _bands(policy, values)
     worst: Severities = np.where(unscored, np.int8(_APPROVE), bands).max(axis=0)
     gap = np.full(values.shape[1], np.inf)
-    nearest = np.full(values.shape[1], -1, np.int8)
+    nearest = np.full(values.shape[1], -1, np.int16)
     for row, (_, review, _) in enumerate(_rules(policy).limits):
         distance = np.where(bands[row] == _APPROVE, review.value - values[row], np.inf)
         closer = distance < gap
@@ -241,14 +270,15 @@ def decide_columns(
         np.minimum(worst, _BLOCK, out=worst)
     told = _Warned(policy, warnings)
     np.maximum(worst, told.severity, out=worst)
-    nothing = (worst == _APPROVE) & (nearest < 0)
+    categories = slice(len(CATEGORIES))
+    nothing = (worst == _APPROVE) & unscored[categories].all(axis=0)
     worst[nothing] = _REVIEW
     worst[failed] = policy.on_error.severity
     scored = ~failed
     parts = [
         _category_reasons(policy, row, values[row], bands[row], worst, nearest == row, scored,
                           ending)
-        for row in range(len(CATEGORIES))
+        for row in range(len(values))
     ]  # fmt: skip
     parts.append(told.reasons(worst, scored, ending))
     parts.append(_error_reasons(policy, errors, failed, ending))
@@ -256,9 +286,9 @@ def decide_columns(
     present = [part for part in parts if part.null_count < len(part)]
     return Columns(
         severity=worst,
-        bands=bands,
+        bands=bands[categories],
         reasons=_joined(present, len(worst)),
-        views=_views(policy, values, unscored),
+        views=_views(policy, values[categories], unscored[categories]),
     )
 
 
@@ -269,9 +299,13 @@ def _values(scores: NDArray[np.float32], failed: Mask) -> NDArray[np.float64]:
 
 
 def _bands(policy: Policy, values: NDArray[np.float64]) -> Severities:
-    """What each category asks for, by its number in BANDS."""
+    """What each category, and each label where there are scores of those, asks for.
+
+    By its number in BANDS.
+    """
     bands = np.full(values.shape, _UNSCORED, np.int8)
-    for band, score, (_, review, block) in zip(bands, values, _rules(policy).limits, strict=True):
+    limits = _rules(policy).limits[: len(values)]
+    for band, score, (_, review, block) in zip(bands, values, limits, strict=True):
         band[score < review.least] = _APPROVE
         band[score >= review.least] = _REVIEW
         band[score >= block.least] = _BLOCK

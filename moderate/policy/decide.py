@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from moderate.policy.model import Bands, Level, Policy, reaches
 from moderate.types import (
@@ -20,15 +20,18 @@ from moderate.types import (
     ImageError,
     ImageFacts,
     ImageRef,
+    Labels,
     Row,
     Scores,
     Views,
     Warn,
 )
 
+_NO_LABELS: Labels = {}
+
 
 class _Limit(NamedTuple):
-    """A threshold of one category: the number, the least score that reaches it, and its text."""
+    """A threshold of a category or label: the number, the least score to reach it, its text."""
 
     value: float
     least: float
@@ -41,10 +44,15 @@ _Condition = tuple[tuple[Category, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """A policy made ready. `levels` are those above the first, the highest first."""
+    """A policy made ready. `levels` are those above the first, the highest first.
+
+    limits has the thresholds of the categories, and then those of labels under what reasons call
+    them; `labels` has the names of these.
+    """
 
     policy: Policy
-    limits: tuple[tuple[Category, _Limit, _Limit], ...]
+    limits: tuple[tuple[str, _Limit, _Limit], ...]
+    labels: tuple[str, ...]
     cuts: tuple[tuple[Category, float, float], ...]
     levels: tuple[tuple[str, _Condition, _Condition], ...]
     lowest: str | None
@@ -53,11 +61,17 @@ class _Rules:
     @classmethod
     def of(cls, policy: Policy) -> _Rules:
         thresholds = [(category, policy.categories[category]) for category in CATEGORIES]
-        limits = tuple((name, _limit(each.review), _limit(each.block)) for name, each in thresholds)
+        cuts = [(category, least_score(each.review), least_score(each.block))
+                for category, each in thresholds]  # fmt: skip
+        terms = [(label_term(name), each) for name, each in policy.labels.items()]
+        limits = tuple(
+            (name, _limit(each.review), _limit(each.block)) for name, each in [*thresholds, *terms]
+        )
         return cls(
             policy=policy,
             limits=limits,
-            cuts=tuple((name, review.least, block.least) for name, review, block in limits),
+            labels=tuple(policy.labels),
+            cuts=tuple(cuts),
             levels=tuple(map(_level, reversed(policy.rating[1:]))),
             lowest=policy.rating[0].value if policy.rating else None,
             bands=policy.bands,
@@ -98,21 +112,29 @@ def failed_row(policy: Policy, ref: ImageRef, error: ImageError) -> Row:
 
 
 def decide(
-    policy: Policy, scores: Scores, warnings: Sequence[Warn], error: ImageError | None
+    policy: Policy,
+    scores: Scores,
+    warnings: Sequence[Warn],
+    error: ImageError | None,
+    labels: Labels = _NO_LABELS,
 ) -> tuple[Decision, tuple[str, ...]]:
-    """The worst of what the categories, the warnings and the error ask for, and why.
+    """The worst of what the categories, the labels, the warnings and the error ask for, and why.
 
     The reasons are those of the final decision; an approval names the score that came closest to
-    review. An image without scores is never approved.
+    review. An image without scores of categories is never approved.
     """
     if error is not None:
         return on_error(policy, error)
     blocks: list[str] = []
     reviews: list[str] = []
-    nearest: tuple[Category, float, _Limit] | None = None
+    nearest: tuple[str, float, _Limit] | None = None
     gap = math.inf
-    for category, review, block in _rules(policy).limits:
-        score = scores[category]
+    rules = _rules(policy)
+    known: Mapping[Any, float | None] = scores
+    if rules.labels:
+        known = {**scores, **{label_term(name): labels.get(name) for name in rules.labels}}
+    for category, review, block in rules.limits:
+        score = known[category]
         if score is None:
             if policy.on_unscored == "review":
                 reviews.append(f"{category} not scored: on_unscored review")
@@ -132,7 +154,7 @@ def decide(
         return Decision.BLOCK, tuple(blocks)
     if reviews:
         return Decision.REVIEW, tuple(reviews)
-    if nearest is None:
+    if nearest is None or not any(score is not None for score in scores.values()):
         return Decision.REVIEW, ("no category was scored",)
     category, score, review = nearest
     return Decision.APPROVE, (_compare(category, score, "< review", review),)
@@ -197,7 +219,12 @@ def _risk(bands: Bands, nsfw_score: float) -> str:
     return "high" if nsfw_score > bands.risk_high_above else "mid"
 
 
-def _compare(category: Category, score: float, sign: str, limit: _Limit) -> str:
+def label_term(name: str) -> str:
+    """What reasons call a label; no category is called so."""
+    return f"label {name}"
+
+
+def _compare(category: str, score: float, sign: str, limit: _Limit) -> str:
     """`nudity 0.91 >= block 0.85`, with as many digits as keep the comparison true as printed."""
     value = limit.value
     if abs(score - value) > 0.01:  # more than rounding to two digits can change

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Literal, NamedTuple, Self
 
-from moderate.policy.decide import decide, views
+from moderate.policy.decide import _NO_LABELS, decide, views
 from moderate.policy.lists import Lists
 from moderate.policy.load import LoadedPolicy, resolve
 from moderate.policy.model import Override, Policy
@@ -22,6 +22,7 @@ from moderate.types import (
     ImageError,
     ImageFacts,
     ImageRef,
+    Labels,
     Scores,
     Views,
     Warn,
@@ -112,10 +113,11 @@ class Judge:
         scores: Scores,
         warnings: Sequence[Warn],
         error: ImageError | None,
+        labels: Labels = _NO_LABELS,
     ) -> Judged:
         """What becomes of an image. One without scores is never approved."""
         if self.plain:
-            decision, reasons = decide(self.policy, scores, warnings, error)
+            decision, reasons = decide(self.policy, scores, warnings, error, labels)
             return Judged(decision, reasons, views(self.policy, scores))
         case = self._case(subject)
         policy, label = (case.policy, case.label) if case else (self.policy, None)
@@ -126,10 +128,16 @@ class Judge:
             return Judged(Decision.BLOCK, reasons, derived, label, "block")
         if (why := self._cleared.get(sha256)) is not None and error is None and _scored(scores):
             return Judged(Decision.APPROVE, (why,), derived, label, "ignore")
-        decision, reasons = decide(policy, scores, warnings, error)
+        decision, reasons = decide(policy, scores, warnings, error, labels)
         if label is not None:
             reasons = tuple(f"{reason}{_OVERRIDE}{_as_part(label)})" for reason in reasons)
         return Judged(decision, reasons, derived, label)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that the policy, or one of an override, has thresholds for."""
+        policies = [self.policy, *(case.policy for case in self._cases)]
+        return tuple(dict.fromkeys(name for policy in policies for name in policy.labels))
 
     def policy_for(self, subject: Subject) -> Policy:
         """The policy whose thresholds count for a row; the same object for the same override."""
@@ -137,13 +145,19 @@ class Judge:
         return case.policy if case else self.policy
 
     def row(
-        self, ref: ImageRef, facts: ImageFacts, scores: Scores, error: ImageError | None
+        self,
+        ref: ImageRef,
+        facts: ImageFacts,
+        scores: Scores,
+        error: ImageError | None,
+        labels: Labels = _NO_LABELS,
     ) -> tuple[Decision, tuple[str, ...], Views]:
         """What `judge` says of the row of a run, as cheap as can be: rows may cost nothing else."""
         if self.plain:
-            decision, reasons = decide(self.policy, scores, facts.warnings, error)
+            decision, reasons = decide(self.policy, scores, facts.warnings, error, labels)
             return decision, reasons, views(self.policy, scores)
-        return self.judge(self.subject(ref, facts), scores, facts.warnings, error)[:3]
+        subject = self.subject(ref, facts)
+        return self.judge(subject, scores, facts.warnings, error, labels)[:3]
 
     def policy_of(self, ref: ImageRef, facts: ImageFacts) -> Policy:
         """`policy_for` for the row of a run."""

@@ -65,8 +65,20 @@ Why = Annotated[Text, Field(min_length=1, max_length=200)]
 FileName = Annotated[Text, Field(min_length=1, max_length=4096)]
 
 
+def _label(name: str) -> str:
+    model, slash, label = name.partition("/")
+    if not (model and slash and label):
+        raise ValueError("a label is named MODEL/LABEL, as in the results of scan --keep-labels")
+    if "; " in name:
+        raise ValueError("holds '; ', which separates reasons")
+    return name
+
+
+LabelName = Annotated[Text, Field(max_length=1000), AfterValidator(_label)]
+
+
 class Thresholds(Table):
-    """Of one category: score < review approves, score >= block blocks, between is for people."""
+    """Of a category or label: score < review approves, >= block blocks, between is for people."""
 
     review: Score
     block: Score
@@ -109,7 +121,7 @@ class Bands(Table):
 
 
 class PartialThresholds(Table):
-    """Thresholds of one category that an override changes; None: as in the policy."""
+    """Thresholds of one category or label that an override changes; None: as in the policy."""
 
     review: Score | None = None
     block: Score | None = None
@@ -138,6 +150,7 @@ class Override(Table):
     on_unscored: Literal["ignore", "review"] | None = None
     on_warning: dict[Warn, NotApprove] = {}
     categories: dict[Category, PartialThresholds] = {}
+    labels: Annotated[dict[LabelName, PartialThresholds], Field(max_length=MOST_LISTED)] = {}
     rating: Annotated[tuple[Level, ...], Field(max_length=7)] = ()
     bands: PartialBands | None = None
 
@@ -149,7 +162,8 @@ class Override(Table):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         own = (self.on_error, self.on_unscored, self.bands)
-        has_own = own != (None,) * 3 or self.on_warning or self.categories or self.rating
+        thresholds = self.categories or self.labels
+        has_own = own != (None,) * 3 or self.on_warning or thresholds or self.rating
         if self.policy and has_own:
             raise ValueError("has a policy and values of its own; give it one of the two")
         if not (self.policy or has_own):
@@ -168,6 +182,10 @@ class Override(Table):
             else limits
             for name, limits in policy.categories.items()
         }
+        labels = {name: limits.model_dump() for name, limits in policy.labels.items()}
+        for name, limits in self.labels.items():
+            labels[name] = labels.get(name, {}) | limits.model_dump(exclude_none=True)
+        changed["labels"] = labels
         changed["on_warning"] = policy.on_warning | self.on_warning
         changed["on_error"] = self.on_error or policy.on_error
         changed["on_unscored"] = self.on_unscored or policy.on_unscored
@@ -203,6 +221,7 @@ class ListFile(Table):
 class Policy(Table):
     """Thresholds for the five categories and what to do where a score alone does not decide.
 
+    labels has thresholds for labels of the networks themselves, named MODEL/LABEL.
     `list_files` says what was in ignore_file and block_file; it is filled in when the policy is
     loaded.
     """
@@ -213,6 +232,7 @@ class Policy(Table):
     on_unscored: Literal["ignore", "review"] = "ignore"
     on_warning: dict[Warn, NotApprove] = {}
     categories: dict[Category, Thresholds]
+    labels: Annotated[dict[LabelName, Thresholds], Field(max_length=MOST_LISTED)] = {}
     rating: Annotated[tuple[Level, ...], Field(max_length=7)] = ()
     bands: Bands = Bands()
     override: tuple[Override, ...] = ()
@@ -224,7 +244,10 @@ class Policy(Table):
 
     @property
     def in_context(self) -> bool:
-        """Whether a row's decision depends on more than its scores, warnings and error."""
+        """Whether a row's decision depends on more than its scores, warnings and error.
+
+        Scores are those of categories and labels.
+        """
         lists = self.ignore or self.block or self.ignore_file or self.block_file
         return bool(self.override or lists)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moderate.globs import ANY_FOLDERS, GlobPattern, GlobState
+from moderate.types import LABEL_PREFIX
 
 _COLUMN = re.compile(r"(\S.*?)\s+(!?=)(?:\s+(\S.*?))?\s*", re.DOTALL)
 _WILD = re.compile(rb"[*?\[]")
@@ -68,6 +69,9 @@ def parse_when(text: str) -> Condition:
     """What the text of an override's `when` means. Raises ValueError, saying what to write."""
     if found := _COLUMN.fullmatch(text):
         column, sign, value = found[1], found[2], found[3] or ""
+        if column.startswith(LABEL_PREFIX):
+            raise ValueError(f"{column} is a column of the results: thresholds of labels go under "
+                             "[labels]")  # fmt: skip
         if column in _own_columns():
             raise ValueError(f"{column} is a column of the results, none that an input carries")
         if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":

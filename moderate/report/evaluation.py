@@ -111,6 +111,7 @@ def tables(evaluation: Evaluation) -> Iterator[Table]:
                 )
                 for each in there
             ),
+            evaluation.coverage.lines([each.category for each in there]),
         )
     scored = [each for each in evaluation.categories if each.n]
     if not scored:
@@ -237,6 +238,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         ],
         "decisions": _decisions_json(evaluation.decisions),
         "categories": {each.category.value: _category(each) for each in evaluation.categories},
+        "coverage": evaluation.coverage.as_json(),
         "slices": [_slice(each) for each in evaluation.slices],
         "notes": list(evaluation.notes),
         "definitions": list(DEFINITIONS),

@@ -28,7 +28,15 @@ from moderate.results.schema import shortest
 from moderate.results.text_writers import metadata_path
 from moderate.state.ledger import RunRecord
 from moderate.text import path_text, printable
-from moderate.types import CATEGORIES, ErrorCode, ImageError, Status, Warn
+from moderate.types import (
+    CATEGORIES,
+    LABEL_PREFIX,
+    ErrorCode,
+    ImageError,
+    Labels,
+    Status,
+    Warn,
+)
 
 MOST_IMAGES = 10
 """Cards shown of one answer."""
@@ -218,13 +226,14 @@ def _image(
     subject = Subject(path, carried, row["sha256"])
     policy = judging and judging[0].policy_for(subject)
     scores = {category: row[category.value] for category in CATEGORIES}
+    labels = {name: row[LABEL_PREFIX + name] for name in results.labels}
     return {
         "row": number,
         "path": row["path"],
         "path_bytes": None if exact is None else base64.b64encode(exact).decode("ascii"),
         "decision": row["decision"],
         "reasons": _parts(row["reasons"]),
-        "follows": _follows(row, subject, judging),
+        "follows": _follows(row, subject, judging, labels),
         "scores": [
             {
                 "category": category.value,
@@ -236,6 +245,17 @@ def _image(
                 else None,
             }
             for category, score in scores.items()
+        ],
+        "labels": [
+            {
+                "label": name,
+                "score": None if score is None else float(shortest(score)),
+                "review": limits and limits.review,
+                "block": limits and limits.block,
+                "band": limits.decision(score).value if limits and score is not None else None,
+            }
+            for name, score in labels.items()
+            for limits in (policy.labels.get(name) if policy else None,)
         ],
         "rating": row["rating"],
         "status": row["status"],
@@ -251,12 +271,17 @@ def _image(
 
 
 def _follows(
-    row: Mapping[str, Any], subject: Subject, judging: tuple[Judge, bool] | None
+    row: Mapping[str, Any],
+    subject: Subject,
+    judging: tuple[Judge, bool] | None,
+    labels: Labels,
 ) -> bool | None:
     """Whether the policy decides so from what the row holds; None where that cannot be told."""
     if judging is None:
         return None
     judge, lists_missing = judging
+    if any(name not in labels for name in judge.labels):
+        return None
     try:
         warnings = [Warn(name) for name in _parts(row["warnings"])]
         error = None
@@ -265,7 +290,7 @@ def _follows(
     except ValueError:  # a name of another version
         return None
     scores = {category: row[category.value] for category in CATEGORIES}
-    if judge.judge(subject, scores, warnings, error).decision == row["decision"]:
+    if judge.judge(subject, scores, warnings, error, labels).decision == row["decision"]:
         return True
     by_list = (row["reasons"] or "").startswith((BLOCK_LIST, CLEARED))
     return None if by_list and lists_missing else False
@@ -335,7 +360,16 @@ def _scores(image: Mapping[str, Any]) -> Table:
     return shown
 
 
+def _label_line(label: Mapping[str, Any]) -> str:
+    score = "not scored" if label["score"] is None else str(label["score"])
+    if label["review"] is None:
+        return f"{label['label']} {score}"
+    limits = f"review from {label['review']:g}, block from {label['block']:g}"
+    return f"{label['label']} {score} ({limits}: {label['band'] or 'not scored'})"
+
+
 def _facts(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from _labelled("labels", list(map(_label_line, image["labels"])))
     if image["rating"]:
         yield "rating", image["rating"]
     yield "status", image["status"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from moderate.errors import UsageError
 from moderate.report.summary import Summary, as_json
-from moderate.report.tables import facts, headline, tables
+from moderate.report.tables import Table, facts, headline, tables
 from moderate.results.atomic import open_whole, output_error
 from moderate.results.open import check_place
 from moderate.results.remote import shown_target, target_name
@@ -31,6 +31,7 @@ def to_markdown(summary: Summary) -> str:
         lines += [f"## {_plain(table.title)}", "", _line(table.header)]
         lines.append("|" + "|".join(["---", *("---:" for _ in table.header[1:])]) + "|")
         lines += [_line(row) for row in table.rows]
+        lines += _under(table)
         lines.append("")
     lines += [
         f"- {label}: {_plain(value)}" if label else f"  - {_plain(value)}"
@@ -99,6 +100,10 @@ def open_summaries(targets: Sequence[str]) -> Iterator[list[SummaryFile]]:
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is: a name must not become a link, a cell or a line."""
     return _MARKDOWN.sub(r"\\\1", printable(text))
+
+
+def _under(table: Table) -> list[str]:
+    return ["", *(f"- {_plain(line)}" for line in table.under)] if table.under else []
 
 
 def _line(cells: Sequence[str]) -> str:

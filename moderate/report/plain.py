@@ -7,9 +7,9 @@ from typing import IO
 
 from rich.console import Console
 
-from moderate.report.files import _line, _plain
+from moderate.report.files import _line, _plain, _under
 from moderate.report.tables import Table
-from moderate.report.terminal import _rich_table, console, safe_text
+from moderate.report.terminal import _print_under, _rich_table, console, safe_text
 
 
 def print_tables(tables: Sequence[Table], stream: IO[str]) -> Console:
@@ -18,6 +18,7 @@ def print_tables(tables: Sequence[Table], stream: IO[str]) -> Console:
     for table in tables:
         out.print(safe_text(table.title, "bold"))
         out.print(_rich_table(table, out.width))
+        _print_under(table, out)
         out.print()
     return out
 
@@ -33,5 +34,6 @@ def markdown(
         lines += [f"## {_plain(table.title)}", "", _line(table.header)]
         lines.append("|" + "|".join(["---", *("---:" for _ in table.header[1:])]) + "|")
         lines += [_line(row) for row in table.rows]
+        lines += _under(table)
         lines.append("")
     return "\n".join([*lines, *(f"- {_plain(line)}" for line in closing)]) + "\n"

@@ -16,6 +16,7 @@ import numpy as np
 from moderate.evaluate.policies import policy_of
 from moderate.policy.columns import UNKNOWN_ERROR
 from moderate.policy.model import Policy
+from moderate.report.coverage import Coverage
 from moderate.report.plain import markdown, print_tables
 from moderate.report.summary import EXAMPLES_KEPT, SCHEMA_VERSION, name_counted
 from moderate.report.tables import Table, share
@@ -26,7 +27,15 @@ from moderate.types import CATEGORIES, Decision, Status
 
 _BANDS = ("approve", "review", "block", "unscored")
 _FACTS = (
-    *("weights", "weights_sha256", "policy", "policy_sha256", "config", "config_sha256"),
+    *(
+        "weights",
+        "weights_sha256",
+        "weights_fit_for",
+        "policy",
+        "policy_sha256",
+        "config",
+        "config_sha256",
+    ),
     *("device", "precision", "backend", "started", "ended", "run_id", "version"),
 )
 
@@ -93,6 +102,7 @@ def as_json(stored: Stored) -> dict[str, Any]:
         "duplicates": stored.duplicates,
         "decisions": {d.value: stored.decisions.get(d.value, 0) for d in Decision},
         "categories": {name: dict(bands) for name, bands in stored.bands.items()},
+        "coverage": Coverage.of_facts(stored.facts).as_json(),
         "error_codes": dict(stored.error_codes),
         "error_examples": dict(stored.error_examples),
         "warnings": dict(stored.warnings),
@@ -122,6 +132,7 @@ def tables(stored: Stored) -> Iterator[Table]:
         tuple(
             (name, *(str(bands[band]) for band in _BANDS)) for name, bands in stored.bands.items()
         ),
+        Coverage.of_facts(stored.facts).lines(),
     )
     if stored.error_codes:
         yield Table(

@@ -12,6 +12,7 @@ from moderate.config import ConfigRecord
 from moderate.policy.decide import asked
 from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
+from moderate.report.coverage import Coverage
 from moderate.text import one_line, path_text
 from moderate.types import CATEGORIES, Decision, ErrorCode, Origin, Row, Skipped
 
@@ -39,7 +40,7 @@ class Audit:
 
     policy_json is the whole policy, so that thresholds can be looked up when its file is gone.
     sandbox is None where there was nothing to decode, and before that is known. config is None
-    where no configuration file was used.
+    where no configuration file was used. coverage is what the weights say of themselves.
     """
 
     version: str
@@ -60,6 +61,7 @@ class Audit:
     timm: str
     started: datetime
     config: ConfigRecord | None = None
+    coverage: Coverage = field(default_factory=Coverage)
 
 
 def utc(moment: datetime) -> str:
@@ -223,6 +225,7 @@ def audit_facts(audit: Audit) -> dict[str, str]:
         "weights": audit.weights,
         "weights_sha256": audit.weights_sha256,
         "weights_models": "; ".join(audit.weights_models),
+        **audit.coverage.facts(),
         "policy": audit.policy,
         "policy_sha256": audit.policy_sha256,
         "policy_json": audit.policy_json,
@@ -250,6 +253,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
             name: {band: bands[band] for band in ("approve", "review", "block", "unscored")}
             for name, bands in summary.bands.items()
         },
+        "coverage": summary.audit.coverage.as_json(),
         "error_examples": dict(sorted(summary.error_examples.items())),
         "skipped_by_reason": dict(sorted(summary.skipped.items())),
         "notes": summary.all_notes(),

@@ -15,11 +15,15 @@ _PLURALS = {Origin.DUPLICATE: "duplicates"}
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A title, a header and rows of cells; every column but the first holds numbers."""
+    """A title, a header and rows of cells; every column but the first holds numbers.
+
+    under holds sentences that belong below the rows.
+    """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    under: tuple[str, ...] = ()
 
 
 def share(part: int, whole: int) -> str:
@@ -48,6 +52,7 @@ def tables(summary: Summary) -> Iterator[Table]:
             (name, *(str(bands[b]) for b in ("approve", "review", "block", "unscored")))
             for name, bands in summary.bands.items()
         ),
+        summary.audit.coverage.lines(),
     )
     if summary.errors:
         yield Table(
@@ -82,6 +87,8 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "weights", f"{audit.weights} ({audit.weights_sha256[:12]})"
     if len(audit.weights_models) > 1:
         yield from (("", model) for model in audit.weights_models)
+    if audit.coverage.fit_for:
+        yield "", printable(audit.coverage.fit_for)
     yield "policy", f"{printable(audit.policy)} ({audit.policy_sha256[:12]})"
     if audit.config:
         yield "config", f"{printable(audit.config.path)} ({printable(audit.config.sha256[:12])})"

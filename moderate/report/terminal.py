@@ -50,12 +50,18 @@ def show(summary: Summary, stream: IO[str]) -> None:
     for table in tables(summary):
         out.print(safe_text(table.title, "bold"))
         out.print(_rich_table(table, out.width))
+        _print_under(table, out)
         out.print()
     out.print(safe_text(headline(summary), "bold"))
     for label, value in facts(summary):
         out.print(safe_text(f"{label:<8} {value}"))
     for note in summary.all_notes():
         out.print(safe_text(f"note     {note}", "yellow"))
+
+
+def _print_under(table: Table, out: Console) -> None:
+    for line in table.under:
+        out.print(Text(line, style="dim"))
 
 
 def _rich_table(table: Table, width: int) -> RichTable:

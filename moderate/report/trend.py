@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from moderate.errors import InputError, UsageError
 from moderate.evaluate import bounds
+from moderate.report.coverage import Coverage
 from moderate.report.plain import markdown, print_tables
 from moderate.report.stored import counted
 from moderate.report.tables import Table, share
@@ -97,13 +98,17 @@ class Tested:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """Periods, oldest first, and what the tests say of the latest."""
+    """Periods, oldest first, and what the tests say of the latest.
+
+    coverage is what the weights of the latest results say of themselves.
+    """
 
     by: By
     periods: tuple[Period, ...]
     limits: Limits
     tests: tuple[Tested, ...]
     notes: tuple[str, ...]
+    coverage: Coverage = field(default_factory=Coverage)
 
     @property
     def drifted(self) -> list[str]:
@@ -119,6 +124,7 @@ class Counting:
         self._periods: dict[str, Period] = {}
         self._runs: set[str] = set()
         self._repeated = 0
+        self._latest, self._coverage = "", Coverage()
 
     def add_results(self, results: Results) -> None:
         """Count a file's rows. Raises InputError where it does not say when it was made."""
@@ -130,6 +136,8 @@ class Counting:
         if self._seen(results.facts.get("run_id")):
             return
         period = self._period(started, results.path)
+        if started >= self._latest:
+            self._latest, self._coverage = started, Coverage.of_facts(results.facts)
         period.policies.add(results.facts.get("policy_sha256", "unknown"))
         period.weights.add(results.facts.get("weights_sha256", "unknown"))
         from moderate.evaluate.policies import policy_of
@@ -173,7 +181,8 @@ class Counting:
         if not periods:
             raise InputError("there are no rows to show a trend of")
         tests = _tests(periods, limits)
-        return Trend(self._by, periods, limits, tests, tuple(self._notes(periods, tests)))
+        notes = tuple(self._notes(periods, tests))
+        return Trend(self._by, periods, limits, tests, notes, self._coverage)
 
     def _seen(self, run: str | None) -> bool:
         if run is None:
@@ -287,6 +296,7 @@ def as_json(trend: Trend) -> dict[str, Any]:
         ],
         "latest": trend.periods[-1].name,
         "tests": [asdict(test) for test in trend.tests],
+        "coverage": trend.coverage.as_json(),
         "drift": trend.drifted,
         "notes": list(trend.notes),
     }
@@ -329,6 +339,7 @@ def tables(trend: Trend) -> Iterator[Table]:
                     for period in counted
                     for bands in (period.bands[category.value],)
                 ),
+                trend.coverage.lines([category]),
             )
     tested = [test for test in trend.tests if test.p is not None]
     if tested:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import IO, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from moderate.catalogue.load import catalogue, find_entry
-from moderate.classify.bundle import CARD, find_bundle, installed_bundles, load_card
+from moderate.catalogue.load import catalogue, coverage, find_entry
+from moderate.classify.bundle import (
+    CARD,
+    find_bundle,
+    installed_bundles,
+    load_card,
+    shared_labels,
+)
 from moderate.errors import WeightsError
 from moderate.regular import MAX_TEXT_BYTES, read_regular
 from moderate.report.terminal import console, safe_text
@@ -27,7 +34,9 @@ def weights_list() -> list[dict[str, Any]]:
         {
             "name": entry.name,
             "title": entry.title,
+            "fit_for": entry.fit_for,
             "categories": [category.value for category in entry.categories],
+            "covers": {name.value: text for name, text in coverage(entry).items()},
             "licence": entry.licence,
             "size": entry.size,
             "claim": entry.claim,
@@ -50,7 +59,9 @@ def _installed(name: str) -> dict[str, Any]:
     item: dict[str, Any] = {
         "name": name,
         "title": "",
+        "fit_for": "",
         "categories": [],
+        "covers": {},
         "licence": "",
         "size": None,
         "claim": None,
@@ -67,7 +78,9 @@ def _installed(name: str) -> dict[str, Any]:
         return item | {"problem": str(error)}
     return item | {
         "title": card.title,
+        "fit_for": card.fit_for,
         "categories": [category.value for category in card.categories],
+        "covers": {name.value: text for name, text in card.covers.items()},
         "licence": card.licence,
         "verified": "made by this project" if card.purpose == "demo" else None,
         "digest": card.digest,
@@ -91,7 +104,8 @@ def show_list(listed: list[dict[str, Any]], stream: IO[str]) -> None:
         claim = f"{item['claim']} - {item['claimed_by']}" if item["claim"] else "none"
         for label, value in (
             ("title", item["title"]),
-            ("covers", ", ".join(item["categories"])),
+            ("fit for", item["fit_for"]),
+            *_covers(item),
             ("licence", item["licence"]),
             ("size", item["size"] or "-"),
             ("claim", claim),
@@ -101,15 +115,27 @@ def show_list(listed: list[dict[str, Any]], stream: IO[str]) -> None:
         out.print(table)
 
 
+def _covers(item: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    label = "covers"
+    for name in item["categories"]:
+        text = item["covers"].get(name)
+        yield label, f"{name}: {text}" if text else name
+        label = ""
+    if not item["categories"]:
+        yield label, ""
+
+
 def card_text(name: str) -> str:
     """The card of a bundle that is here, or what the catalogue says. Raises WeightsError."""
     try:
         folder = find_bundle(name)
     except WeightsError:
         entry = find_entry(name)
+        entry = entry.model_copy(update={"covers": coverage(entry)})
         lines = [f"{key} = {value}" for key, value in entry.model_dump(mode="json").items()]
         return "# not installed; from the catalogue\n" + "\n".join(lines) + "\n"
-    load_card(folder)  # what cannot be read is not shown
+    card = load_card(folder)  # what cannot be read is not shown
+    shared = [f"# {printable(sentence)}" for sentence in shared_labels(card)]
     text = read_regular(os.path.join(folder, CARD), MAX_TEXT_BYTES).decode("utf-8")
     lines = [printable(line) for line in text.splitlines()]
-    return "\n".join([f"# {printable(folder)}", *lines]) + "\n"
+    return "\n".join([f"# {printable(folder)}", *shared, *lines]) + "\n"

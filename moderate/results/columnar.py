@@ -62,13 +62,15 @@ class ColumnsWriter:
         self._held: list[Any] = []
         self._count = 0
 
-    def start(self, audit: dict[str, str], carried: Sequence[Column]) -> None:
+    def start(
+        self, audit: dict[str, str], carried: Sequence[Column], labels: Sequence[str] = ()
+    ) -> None:
         """See `ResultWriter`."""
-        self._schema = arrow_schema(carried)
-        self._inner.start(audit, carried)
+        self._schema = arrow_schema(carried, labels)
+        self._inner.start(audit, carried, labels)
 
     def write(self, own: Sequence[Any], carried: Sequence[Cells]) -> None:
-        """Some rows: an Arrow array for each of COLUMNS, cells for each carried column.
+        """Some rows: an Arrow array for each of our own columns, cells for each carried one.
 
         Raises OutputError.
         """

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from moderate.results.read import (
-    _OWN,
     _REFUSED,
     _TOGETHER,
     Results,
     _first_wrong,
+    _own_type,
     _unguarded,
     contradiction,
 )
@@ -72,7 +72,7 @@ def whole_parts(
 
 def _typed(name: str, cells: Any, count: int) -> Any:
     """A column of ours; raises one of _REFUSED for what it cannot hold."""
-    kind = _OWN[name]
+    kind = _own_type(name)
     if cells is None:
         return pa.nulls(count, kind)
     if kind == pa.string():

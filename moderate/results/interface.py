@@ -17,9 +17,12 @@ class ResultWriter(ABC):
     """
 
     @abstractmethod
-    def start(self, audit: dict[str, str], carried: Sequence[Column] = ()) -> None:
+    def start(
+        self, audit: dict[str, str], carried: Sequence[Column] = (), labels: Sequence[str] = ()
+    ) -> None:
         """Take the audit facts known before the first row, and the columns that rows carry.
 
+        labels are the names of the labels that get a column each, after all others.
         Once, before `write`.
         """
 

@@ -13,7 +13,7 @@ from moderate.errors import OutputError
 from moderate.results.atomic import open_whole, output_error
 from moderate.results.interface import ResultWriter
 from moderate.results.remote import shown_target
-from moderate.results.schema import COLUMNS, carried_values, in_order, values
+from moderate.results.schema import carried_values, in_order, own_columns, values
 from moderate.sources.interface import Column
 from moderate.types import Row
 
@@ -29,9 +29,9 @@ _TYPES = {
 }
 
 
-def arrow_schema(carried: Sequence[Column] = ()) -> pa.Schema:
-    """The row schema in Arrow's types, with the columns that rows carry."""
-    own = [pa.field(column.name, _TYPES[column.type]) for column in COLUMNS]
+def arrow_schema(carried: Sequence[Column] = (), labels: Sequence[str] = ()) -> pa.Schema:
+    """The row schema in Arrow's types, with the columns that rows carry and those of labels."""
+    own = [pa.field(column.name, _TYPES[column.type]) for column in own_columns(labels)]
     return pa.schema(in_order(own, [pa.field(column.name, column.type) for column in carried]))
 
 
@@ -44,17 +44,21 @@ class ParquetResultWriter(ResultWriter):
         self._writer: pq.ParquetWriter | None = None
         self._rows: list[list[Any]] = []
         self._carried: list[str] = []
+        self._labels: Sequence[str] = ()
         self._sealed = False
 
-    def start(self, audit: dict[str, str], carried: Sequence[Column] = ()) -> None:
+    def start(
+        self, audit: dict[str, str], carried: Sequence[Column] = (), labels: Sequence[str] = ()
+    ) -> None:
         """See `ResultWriter`."""
         self._carried = [column.name for column in carried]
-        schema = arrow_schema(carried).with_metadata(audit)
+        self._labels = labels
+        schema = arrow_schema(carried, labels).with_metadata(audit)
         self._writer = pq.ParquetWriter(self._atomic.file, schema, compression="zstd")
 
     def prepare(self, row: Row) -> list[Any]:
         """See `ResultWriter`."""
-        cells = values(row)
+        cells = values(row, self._labels)
         if self._carried:
             cells = in_order(cells, carried_values(row, self._carried))
         return cells

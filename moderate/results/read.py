@@ -26,11 +26,11 @@ from moderate.errors import InputError, UsageError
 from moderate.results.open import SUFFIXES
 from moderate.results.parquet_writer import arrow_schema
 from moderate.results.remote import is_remote, shown_target
-from moderate.results.schema import COLUMNS, in_order
+from moderate.results.schema import in_order, own_columns
 from moderate.results.text_writers import _FORMULA_STARTS, metadata_path
 from moderate.tables.parquet import ParquetReader, open_parquet
 from moderate.text import first_repeated, one_line, printable
-from moderate.types import CATEGORIES, Decision, Status
+from moderate.types import CATEGORIES, LABEL_PREFIX, Decision, Status
 
 CHUNK_ROWS = 8192
 """Rows held as Python objects at once."""
@@ -95,7 +95,21 @@ class Results:
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns of a row, in order."""
-        return tuple(in_order([column.name for column in COLUMNS], self.carried))
+        return tuple(in_order(self.own, self.carried))
+
+    @property
+    def own(self) -> list[str]:
+        """The columns of ours: those that every file has, and those of labels."""
+        return [column.name for column in own_columns(self.labels)]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, named MODEL/LABEL, that the rows have the scores of."""
+        return tuple(
+            name.removeprefix(LABEL_PREFIX)
+            for name in self._file.names
+            if name.startswith(LABEL_PREFIX)
+        )
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Each row as column name to value, in bounded memory.
@@ -145,26 +159,25 @@ class Results:
         known = set(self.columns)
         if unknown := [name for name in names if name not in known]:
             raise InputError(f"{_shown(self.path)} has no column {one_line(unknown[0], 60)!r}")
-        own = [name for name in names if name in _OWN]
+        own = [name for name in names if _is_own(name)]
         parts: dict[str, list[Any]] = {name: [] for name in names}
         for chunk in self._file.chunks():
             for name, array in zip(own, chunk.arrays(own), strict=True):
                 parts[name].append(array)
             for name in names:
-                if name not in _OWN:
+                if not _is_own(name):
                     parts[name].append(chunk.carried(name))
         made = {
-            name: pa.chunked_array(pieces, _OWN[name])
-            if name in _OWN
+            name: pa.chunked_array(pieces, _own_type(name))
+            if _is_own(name)
             else self._file.carried_column(name, pieces)
             for name, pieces in parts.items()
         }
         return pa.table(made)
 
     def _chunk_rows(self, chunk: _Chunk, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
-        own = [column.name for column in COLUMNS]
         names = self.columns
-        arrays = chunk.arrays(own)
+        arrays = chunk.arrays(self.own)
         carried = [chunk.carried(name) for name in self.carried]
         for start in range(0, len(indices), CHUNK_ROWS):
             some = indices[start : start + CHUNK_ROWS]
@@ -200,7 +213,7 @@ def read_results(path: str) -> Results:
     file = kinds[suffix](path)
     if file.names or found.st_size:
         _check_columns(path, file.names)
-    carried = tuple(name for name in file.names if name not in _OWN)
+    carried = tuple(name for name in file.names if not _is_own(name))
     return Results(path, facts or file.facts(), carried, file)
 
 
@@ -293,14 +306,14 @@ class _TextChunk(_Chunk):
 
     def _array(self, name: str) -> Any:
         if name not in self._file.names:
-            return pa.nulls(self.count, _OWN[name])
+            return pa.nulls(self.count, _own_type(name))
         values, convert = self._raw(name), self._file.array
         try:
-            array = convert(values, _OWN[name])
+            array = convert(values, _own_type(name))
         except _REFUSED as error:
             for index, value in enumerate(values):
                 try:
-                    convert([value], _OWN[name])
+                    convert([value], _own_type(name))
                 except _REFUSED:
                     reason = f"{name}: {one_line(str(value), 40)!r} is no {_kind(name)}"
                     raise self.bad(index, reason) from None
@@ -551,7 +564,8 @@ class _ParquetChunk(_Chunk):
         read = self._read(there)
         found = {name: self._typed(name, read.column(name)) for name in there}
         return [
-            found[name] if name in found else pa.nulls(self.count, _OWN[name]) for name in names
+            found[name] if name in found else pa.nulls(self.count, _own_type(name))
+            for name in names
         ]
 
     def carried(self, name: str) -> Any:
@@ -597,7 +611,7 @@ class _ParquetChunk(_Chunk):
 
     def _typed(self, name: str, column: Any) -> Any:
         try:
-            array = _whole(column.cast(_OWN[name]))
+            array = _whole(column.cast(_own_type(name)))
         except _REFUSED:
             raise InputError(
                 f"{_shown(self._file.path)}: column {name} is {one_line(str(column.type), 60)}, "
@@ -718,13 +732,26 @@ def _first_that_fails(array: Any, check: Callable[[Any], Any]) -> int:
     return low
 
 
+def _is_own(name: str) -> bool:
+    return name in _OWN or name.startswith(LABEL_PREFIX)
+
+
+def _own_type(name: str) -> Any:
+    """The Arrow type of a column of ours."""
+    return _OWN[name] if name in _OWN else pa.float32()
+
+
+def _is_score(name: str) -> bool:
+    return name in _SCORES or name.startswith(LABEL_PREFIX)
+
+
 def _first_wrong(name: str, array: Any) -> int | None:
     """The index of the first value that a column of ours cannot have."""
     if name in _ALLOWED:
         good = pc.is_in(array, pa.array(_ALLOWED[name], pa.string()))
     elif name == "path":
         good = array.is_valid()
-    elif name in _SCORES:  # NaN is neither above nor below anything
+    elif _is_score(name):  # NaN is neither above nor below anything
         inside = pc.and_(pc.greater_equal(array, 0.0), pc.less_equal(array, 1.0))
         good = pc.fill_null(inside, True)
     elif name == "warnings":
@@ -739,7 +766,7 @@ def _first_wrong(name: str, array: Any) -> int | None:
 def _wrong(name: str, value: Any) -> str:
     if value is None:
         return f"{name} is missing"
-    if name in _SCORES:
+    if _is_score(name):
         return f"{name}: {value} is no score from 0 to 1"
     if name == "warnings":
         return f"{name}: more than {MAX_WARNINGS} in one row"
@@ -748,7 +775,7 @@ def _wrong(name: str, value: Any) -> str:
 
 def _kind(name: str) -> str:
     kinds = {"float": "number", "int64": "whole number", "bool": "true or false"}
-    return kinds.get(str(_OWN[name]), "base64" if _OWN[name] == pa.binary() else "text")
+    return kinds.get(str(_own_type(name)), "base64" if _own_type(name) == pa.binary() else "text")
 
 
 def _whole(column: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from moderate.text import path_text
-from moderate.types import CATEGORIES, Row, Status
+from moderate.types import CATEGORIES, LABEL_PREFIX, Row, Status
 
 ColumnType = Literal["string", "binary", "bool", "int64", "float32"]
 Cell = str | bytes | bool | int | float | None
@@ -65,8 +65,14 @@ IDENTITY = 2
 _all_scores = itemgetter(*CATEGORIES)
 
 
-def values(row: Row) -> list[Cell]:
-    """A row's value for each of COLUMNS. A row with an error has no scores."""
+def own_columns(labels: Sequence[str] = ()) -> tuple[Column, ...]:
+    """COLUMNS, and one for each of these labels, which are named MODEL/LABEL."""
+    meaning = "score of a network's own label"
+    return (*COLUMNS, *(Column(LABEL_PREFIX + name, "float32", meaning) for name in labels))
+
+
+def values(row: Row, labels: Sequence[str] = ()) -> list[Cell]:
+    """A row's value for each of `own_columns(labels)`. A row with an error has no scores."""
     facts, views, error, first = row.facts, row.views, row.error, row.duplicate_of
     scores = _all_scores(row.scores)
     assert error is None or scores.count(None) == len(scores)
@@ -98,6 +104,7 @@ def values(row: Row) -> list[Cell]:
         "; ".join(facts.warnings) or None,
         error.code if error else None,
         error.message if error else None,
+        *(row.labels.get(name) for name in labels),
     ]
 
 

@@ -21,7 +21,7 @@ from moderate.errors import OutputError, ReaderGoneError
 from moderate.results.atomic import WholeFile, open_whole, output_error
 from moderate.results.interface import ResultWriter
 from moderate.results.remote import target_name
-from moderate.results.schema import COLUMNS, carried_values, in_order, shortest, values
+from moderate.results.schema import carried_values, in_order, own_columns, shortest, values
 from moderate.sources.interface import Column
 from moderate.types import Row
 
@@ -48,6 +48,7 @@ class _TextWriter(ResultWriter):
         self._stream: BinaryIO = self._atomic.file if self._atomic else sys.stdout.buffer
         self._audit: dict[str, str] = {}
         self._carried: list[str] = []
+        self._labels: Sequence[str] = ()
         self._sealed = False
         self._texts: list[Callable[[Any], str]] = []
 
@@ -69,17 +70,21 @@ class _TextWriter(ResultWriter):
     def line(self, cells: list[str]) -> str:
         """One row of cells made text, with its line end."""
 
-    def start(self, audit: dict[str, str], carried: Sequence[Column] = ()) -> None:
+    def start(
+        self, audit: dict[str, str], carried: Sequence[Column] = (), labels: Sequence[str] = ()
+    ) -> None:
         """See `ResultWriter`."""
         self._audit = audit
         self._carried = [column.name for column in carried]
-        own = [self.texts[column.type] for column in COLUMNS]
+        self._labels = labels
+        columns = own_columns(labels)
+        own = [self.texts[column.type] for column in columns]
         self._texts = in_order(own, [self.texts["carried"] for _ in carried])
-        self._put(self.header(in_order([column.name for column in COLUMNS], self._carried)))
+        self._put(self.header(in_order([column.name for column in columns], self._carried)))
 
     def prepare(self, row: Row) -> str:
         """See `ResultWriter`."""
-        cells, null = values(row), self.null
+        cells, null = values(row, self._labels), self.null
         if self._carried:
             cells = in_order(cells, carried_values(row, self._carried))
         pairs = zip(self._texts, cells, strict=True)

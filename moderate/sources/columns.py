@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from moderate.errors import InputError
 from moderate.text import one_line
-from moderate.types import Limits
+from moderate.types import LABEL_PREFIX, Limits
 
 TEXT_NAMES = (
     "image",
@@ -120,7 +120,7 @@ def kept_columns(options: ManifestOptions, columns: Sequence[str]) -> tuple[Kept
     for wanted in options.keep:
         name, equals, column = wanted.partition("=")
         found = Kept(name, column) if equals and wanted not in columns else Kept(wanted, wanted)
-        if found.name in ours:
+        if found.name in ours or found.name.startswith(LABEL_PREFIX):
             raise InputError(
                 f"--keep {wanted}: the results have a column {found.name} themselves; give it "
                 f"another name, as in --keep original_{found.name}={found.column}"

@@ -26,8 +26,9 @@ from moderate.types import (
 # Every number of an image is one that a header claims or a decoder reports: 64 bits for each, as in
 # the results. The layout is part of the checksum, so that a version of this program that knows
 # another one takes the record for unknown, and the image is scored again.
-_LAYOUT = b"2"
+_LAYOUT, _WITH_LABELS = b"2", b"3"  # with labels, their scores stand before the text
 _OUTCOME = struct.Struct("<I5f4q")  # checksum, scores (NaN: none), bytes, width, height, frames
+_COUNT = struct.Struct("<I")
 _STAT = struct.Struct("<Iqqq")  # checksum, size, mtime, ctime
 _INT64 = range(-(1 << 63), 1 << 63)
 _SEPARATOR = "\x1f"  # in no code, format or suffix; the message comes last and may hold anything
@@ -50,12 +51,14 @@ class Outcome:
     """What decoding and scoring some bytes gave.
 
     facts.warnings are those of decoding alone. claim is the format that the file's name claimed,
-    where the error depends on it, else empty.
+    where the error depends on it, else empty. labels are the scores of the labels that the run
+    keeps, in its order; none of an error.
     """
 
     facts: ImageFacts
     result: Scores | ImageError
     claim: str = ""
+    labels: tuple[float, ...] = ()
 
 
 def pack_outcome(sha256: bytes, scope: bytes, outcome: Outcome) -> bytes:
@@ -73,8 +76,12 @@ def pack_outcome(sha256: bytes, scope: bytes, outcome: Outcome) -> bytes:
         _number(facts.height),
         _number(facts.frames),
     )
-    tail = packed[4:] + _SEPARATOR.join(text).encode("utf-8", "surrogatepass")
-    return crc32(tail, crc32(_LAYOUT + sha256 + scope)).to_bytes(4, "little") + tail
+    labels, layout = b"", _LAYOUT
+    if outcome.labels:
+        count = len(outcome.labels)
+        labels, layout = struct.pack(f"<I{count}f", count, *outcome.labels), _WITH_LABELS
+    tail = packed[4:] + labels + _SEPARATOR.join(text).encode("utf-8", "surrogatepass")
+    return crc32(tail, crc32(layout + sha256 + scope)).to_bytes(4, "little") + tail
 
 
 def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | None:
@@ -86,9 +93,15 @@ def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | No
     if not isinstance(payload, bytes) or len(payload) < _OUTCOME.size:
         return None
     checksum, a, b, c, d, e, size, width, height, frames = _OUTCOME.unpack_from(payload)
+    labels: tuple[float, ...] = ()
+    start = _OUTCOME.size
     if checksum != crc32(payload[4:], crc32(_LAYOUT + sha256 + scope)):
-        return None
-    text = _unpack_text(payload[_OUTCOME.size :])
+        if checksum != crc32(payload[4:], crc32(_WITH_LABELS + sha256 + scope)):
+            return None
+        (count,) = _COUNT.unpack_from(payload, start)
+        labels = struct.unpack_from(f"<{count}f", payload, start + _COUNT.size)
+        start += _COUNT.size + 4 * count
+    text = _unpack_text(payload[start:])
     if text is None:
         return None
     kind, warnings, error = text
@@ -107,7 +120,7 @@ def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | No
     scores: dict[Category, float | None] = dict(zip(CATEGORIES, (a, b, c, d, e), strict=True))
     if math.isnan(a + b + c + d + e):
         scores = {name: None if score != score else score for name, score in scores.items()}
-    return Outcome(facts, scores)
+    return Outcome(facts, scores, labels=labels)
 
 
 @lru_cache(maxsize=64)  # most say the same

@@ -1,0 +1,87 @@
+"""What the scores of a category are able to show, in the words of the weights' card."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from moderate.classify.bundle import Card, shared_labels
+from moderate.text import one_line
+from moderate.types import CATEGORIES
+
+FIT_FOR, COVERS, SHARED = "weights_fit_for", "weights_covers", "weights_shared"
+"""The keys of the audit facts."""
+
+_MOST_CHARACTERS = 1000
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What weights say of themselves: what they are fit for, and what each category covers.
+
+    shared holds sentences on categories that are fed by the same labels.
+    """
+
+    fit_for: str = ""
+    covers: Mapping[str, str] = field(default_factory=dict)
+    shared: tuple[str, ...] = ()
+
+    @classmethod
+    def of_card(cls, card: Card) -> Self:
+        """What the card of the weights says."""
+        return cls(
+            fit_for=_words(card.fit_for),
+            covers={
+                name.value: _words(card.covers[name]) for name in CATEGORIES if name in card.covers
+            },
+            shared=tuple(map(_words, shared_labels(card))),
+        )
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, str]) -> Self:
+        """What audit facts say; anybody may have written them, so they are made safe to show."""
+        try:
+            found = json.loads(facts.get(COVERS, "{}"))
+        except (ValueError, RecursionError):
+            found = {}
+        words = found if isinstance(found, dict) else {}
+        return cls(
+            fit_for=_words(facts.get(FIT_FOR, "")),
+            covers={
+                name.value: _words(words[name.value])
+                for name in CATEGORIES
+                if isinstance(words.get(name.value), str)
+            },
+            shared=tuple(_words(part) for part in facts.get(SHARED, "").split("; ") if part),
+        )
+
+    def facts(self) -> dict[str, str]:
+        """The audit facts that say the same."""
+        said = {
+            FIT_FOR: self.fit_for,
+            COVERS: json.dumps(dict(self.covers), ensure_ascii=False) if self.covers else "",
+            SHARED: "; ".join(self.shared),
+        }
+        return {key: text for key, text in said.items() if text}
+
+    def lines(self, categories: Iterable[str] = CATEGORIES) -> tuple[str, ...]:
+        """Sentences that belong under counts of these categories."""
+        named = set(map(str, categories))
+        covered = [f"{name}: {text}" for name, text in self.covers.items() if name in named]
+        return (*covered, *(said for said in self.shared if named & set(_WORD.findall(said))))
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {
+            "fit_for": self.fit_for,
+            "covers": dict(self.covers),
+            "shared": list(self.shared),
+        }
+
+
+def _words(text: str) -> str:
+    return one_line(text, _MOST_CHARACTERS)
