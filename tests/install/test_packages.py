@@ -142,7 +142,10 @@ def test_a_composite_of_packages_that_were_carried_over(
         assert "--name must be one of them" in last_error(capsys)
         # With one of the two, the other is asked for.
         assert run(["weights", "add", str(other), "--name", "both", "--replace"]) == 2
-        assert "carry that file over" in last_error(capsys)
+        message = last_error(capsys)
+        assert "carry those files over" in message
+        assert message.endswith(" --name both")
+        assert message.count(".whl") == 4, "both packages, where to get them and what to do"
 
 
 def test_a_package_that_cannot_be_had_names_the_file_to_carry_over(
