@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from moderate.catalogue.load import catalogue
+from moderate.catalogue.load import catalogue, coverage
 from moderate.catalogue.mapping import read_mapping, usual_mapping
-from moderate.catalogue.model import IMAGENET, Package
+from moderate.catalogue.model import IMAGENET, Entry, Package
 from moderate.errors import WeightsError
 from moderate.types import CATEGORIES, Category
 
@@ -93,11 +93,50 @@ def test_a_package_is_stated_whole(change: dict[str, object], said: str) -> None
 def test_composites_cover_everything_and_say_that_nobody_measured_them() -> None:
     composites = [entry for entry in catalogue().values() if entry.member]
     assert len(composites) >= 2
+    assert all(entry.categories == CATEGORIES for entry in composites if "full" in entry.name)
     for entry in composites:
-        assert entry.categories == CATEGORIES
         assert "no independent figure exists" in entry.claimed_by
         for member in entry.member:
             assert set(member.categories) <= set(catalogue()[member.entry].categories)
+
+
+@pytest.mark.parametrize("entry", catalogue().values(), ids=lambda entry: entry.name)
+def test_every_entry_says_what_each_of_its_categories_covers(entry: Entry) -> None:
+    assert tuple(coverage(entry)) == entry.categories
+
+
+def test_the_starters_need_packages_alone_and_score_no_drug_use() -> None:
+    starter, plus = catalogue()["starter"], catalogue()["starter-plus"]
+    registries = {}
+    for entry in (starter, plus):
+        models = [catalogue()[member.entry].model for member in entry.member]
+        registries[entry.name] = {model.package.registry for model in models}  # type: ignore[union-attr]
+        assert entry.combine == {Category.NUDITY: "mean"}
+        assert Category.DRUG_USE not in entry.categories
+        assert "not fights, knives, injuries" in entry.covers[Category.VIOLENCE]
+        assert "by the mean of the two networks, 0.17 by their maximum" in entry.verified
+    assert registries == {"starter": {"pypi"}, "starter-plus": {"pypi", "npm"}}
+    assert set(plus.categories) - set(starter.categories) == {Category.SUGGESTIVE}
+
+
+def test_members_say_what_a_composite_leaves_out() -> None:
+    light = coverage(catalogue()["full-coverage-light"])
+    assert light[Category.NUDITY] == catalogue()["marqo-nsfw-384"].covers[Category.NUDITY]
+    assert light[Category.DRUG_USE] == catalogue()["image-multi-detect"].covers[Category.DRUG_USE]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"combine": {"violence": "median"}}, "combine"),
+        ({"combine": {"sexual_activity": "mean"}}, "not fed by several models"),
+        ({"covers": {"drug_use": "drugs"}}, "covers: no label feeds drug_use"),
+    ],
+)
+def test_an_entry_combines_and_covers_what_it_has(change: dict[str, object], said: str) -> None:
+    stated = catalogue()["starter"].model_dump(exclude_none=True)
+    with pytest.raises(ValidationError, match=said):
+        Entry.model_validate({**stated, **change})
 
 
 def test_usual_labels_map_themselves() -> None:

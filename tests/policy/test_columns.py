@@ -12,7 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moderate.policy.columns import BANDS, VIEWS, ColumnJudge, Rows, row_of, scores_of
+from moderate.policy.columns import (
+    BANDS,
+    VIEWS,
+    ColumnJudge,
+    Rows,
+    labels_of,
+    row_of,
+    scores_of,
+)
 from moderate.policy.decide import asked
 from moderate.policy.judge import Judge, Subject
 from moderate.policy.lists import Clearance, Lists
@@ -30,6 +38,7 @@ PATHS = (
     b"./deep/avatars/a",
 )
 TENANTS = (None, "shop", "forum", "forum; x")
+LABELS = ("safety/NSFL", "safety/NSFW", "lite/assault rifle")
 DIGESTS = (None, "ab" * 32, "cd" * 32, "ef" * 32)
 
 
@@ -66,8 +75,10 @@ def policies(draw: st.DrawFn, *, context: bool = False) -> Policy:
         levels.append(level)
     mid, high = sorted((draw(limits), draw(limits)))
     on_warning = st.dictionaries(st.sampled_from(Warn), not_approve, max_size=4)
+    labels = st.dictionaries(st.sampled_from(LABELS), thresholds(), max_size=3)
     made: dict[str, Any] = {
         "name": "drawn",
+        "labels": draw(labels),
         "on_error": draw(not_approve),
         "on_unscored": draw(st.sampled_from(["ignore", "review"])),
         "on_warning": draw(on_warning),
@@ -86,7 +97,8 @@ def policies(draw: st.DrawFn, *, context: bool = False) -> Policy:
             {"when": when, "name": draw(st.sampled_from(["", "a; b"])) and f"a; {when}",
              "on_error": draw(not_approve),
              "on_unscored": draw(st.sampled_from(["ignore", "review"])),
-             "categories": {"nudity": draw(thresholds())}}
+             "categories": {"nudity": draw(thresholds())},
+             "labels": draw(labels)}
             for when in draw(st.lists(st.sampled_from(whens), unique=True, max_size=4))
         ]  # fmt: skip
     return Policy.model_validate(made)
@@ -95,7 +107,8 @@ def policies(draw: st.DrawFn, *, context: bool = False) -> Policy:
 @st.composite
 def drawn_rows(draw: st.DrawFn) -> Rows:
     """Few cells drawn, many rows of them."""
-    some = draw(st.lists(st.tuples(*[scores] * len(CATEGORIES)), min_size=1, max_size=30))
+    width = len(CATEGORIES) + len(LABELS)
+    some = draw(st.lists(st.tuples(*[scores] * width), min_size=1, max_size=30))
     warnings = draw(st.lists(st.lists(st.sampled_from(Warn), max_size=3), min_size=1, max_size=6))
     errors = [None, None, None, *draw(st.lists(st.sampled_from(ErrorCode), max_size=3))]
     count = draw(st.integers(0, 300))
@@ -108,17 +121,21 @@ def rows_of(
     cells: list[tuple[float | None, ...]], warnings: list[str | None], errors: list[Any]
 ) -> Rows:
     count = len(cells)
-    columns = [pa.array([row[n] for row in cells], pa.float32()) for n in range(len(CATEGORIES))]
+    width = len(cells[0]) if cells else len(CATEGORIES) + len(LABELS)
+    columns = [pa.array([row[n] for row in cells], pa.float32()) for n in range(width)]
+    own, theirs = columns[: len(CATEGORIES)], columns[len(CATEGORIES) :]
+    labels = {name: scores_of([array])[0] for name, array in zip(LABELS, theirs, strict=False)}
     paths = [PATHS[n % len(PATHS)] for n in range(count)]
     tenants = [TENANTS[(n // 2) % len(TENANTS)] for n in range(count)]
     return Rows(
-        scores=scores_of(columns),
+        scores=scores_of(own),
         warnings=pa.array(warnings, pa.string()),
         failed=np.array([error is not None for error in errors], bool),
         errors=pa.array(errors, pa.string()),
         paths=lambda: paths,
         sha256=pa.array([DIGESTS[(n // 3) % len(DIGESTS)] for n in range(count)], pa.string()),
         carried={"tenant": tenants}.__getitem__,
+        labels=labels.__getitem__,
     )
 
 
@@ -132,7 +149,8 @@ def check(loaded: LoadedPolicy, rows: Rows) -> None:
     for index in range(len(rows)):
         subject = Subject(paths[index], {"tenant": tenants[index]}, rows.sha256[index].as_py())
         scores, warnings, error = row_of(rows, index)
-        judged = judge.judge(subject, scores, warnings, error)
+        labels = labels_of(rows, index, judge.labels)
+        judged = judge.judge(subject, scores, warnings, error, labels)
         assert decisions[index] == judged.decision
         assert Decision(decisions[index]).severity == made.severity[index]
         assert reasons[index] == "; ".join(judged.reasons)

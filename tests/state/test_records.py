@@ -39,7 +39,8 @@ facts = st.builds(
     sha256=st.just(SHA256.hex()),
     warnings=st.lists(st.sampled_from(Warn), unique=True).map(tuple),
 )
-outcomes = st.builds(Outcome, facts, scores) | st.builds(
+labels = st.lists(float32, max_size=40).map(tuple)
+outcomes = st.builds(Outcome, facts, scores, labels=labels) | st.builds(
     Outcome, facts, errors, st.sampled_from(["", "-", "jpeg", "tif"])
 )
 
