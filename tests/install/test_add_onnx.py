@@ -1,4 +1,4 @@
-"""ONNX graphs as weights: kept as they are, run by OpenVINO, and refused where they are not sound."""
+"""ONNX graphs as weights: kept as they are, run by OpenVINO, refused where they are not sound."""
 
 from __future__ import annotations
 
@@ -255,7 +255,8 @@ def test_its_options_are_refused_for_other_files(tmp_path: Path, capsys: Capture
 def test_a_layout_that_the_shape_does_not_tell(capsys: Captured) -> None:
     graph = Graph()
     graph.convolution("image", "stem", (3, 3, 8, 3))
-    graph.add("ReduceMean", "v0", graph.constant("axes", [2, 3], "<i8"), output="outputs", keepdims=0)
+    axes = graph.constant("axes", [2, 3], "<i8")
+    graph.add("ReduceMean", "v0", axes, output="outputs", keepdims=0)
     data = graph.file(port("image", ("n", 3, 8, 3)), port("outputs", ("n", 3)))
     assert add(data, *NEEDED) == 2
     assert "say with --layout nchw or nhwc" in last_error(capsys)
@@ -266,7 +267,7 @@ def test_a_changed_graph_stops_a_run_before_its_first_image() -> None:
     bundle = load_bundle("mine")
     file = Path(bundle.path) / "model.onnx"
     file.write_bytes(small(seed=1))
-    with pytest.raises(WeightsError, match="is not the file that moderation.toml promises"):
+    with pytest.raises(WeightsError, match=r"is not the file that moderation.toml promises"):
         load_bundle("mine")
     # Exchanged after the check: the very bytes that are run are compared.
     with pytest.raises(WeightsError, match=r"model.onnx: changed since it was checked"):
