@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from pictures import encode, scene
 from moderate.catalogue.load import catalogue
 from moderate.catalogue.model import Entry
 from moderate.classify.bundle import load_bundle
+from moderate.classify.classifier import Classifier
+from moderate.classify.device import place
 from moderate.cli.main import run
 from moderate.install import pull
 
