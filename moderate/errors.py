@@ -25,6 +25,10 @@ class DeviceError(ModerateError):
     """A device or precision that this machine does not have."""
 
 
+class MissingLibraryError(DeviceError):
+    """A library that is needed and not installed; the message names what to install."""
+
+
 class InputError(ModerateError):
     """No input was found."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from packages import node, onnx_file, port, tensor
+from packages import field, node, onnx_file, port, tensor
 
 
 class Graph:
@@ -197,6 +197,50 @@ def _attention(graph: Graph, x: str, name: str, width: int, side: int) -> str:
     y = _linear(graph, graph.add("Mul", pooled, key), f"{name}.proj", width)
     y = _linear(graph, graph.add("Add", y, query), f"{name}.final", width)
     return graph.add("Reshape", graph.add("Transpose", y, perm=(0, 2, 1)), square)
+
+
+SMALL_LABELS = ("nude", "weapon", "fine")
+
+
+def small(
+    classes: int = 3,
+    *,
+    layout: str = "nchw",
+    batch: int | str = "n",
+    side: int | str = 64,
+    end: str = "",
+    operator: str = "Relu",
+    mixes: bool = False,
+    constants: bool = False,
+    seed: int = 0,
+    outputs: int | str | None = None,
+) -> bytes:
+    """A network of one convolution and one linear layer, whose scores vary with the image.
+
+    end is an operator to make probabilities. mixes adds the mean of the batch to every image.
+    constants gives the linear layer's weights by an operation, as PyTorch's exporter does. batch 1
+    is written into a reshape, too.
+    """
+    graph = Graph(seed)
+    x = graph.add("Transpose", "image", perm=(0, 3, 1, 2)) if layout == "nhwc" else "image"
+    x = graph.add(operator, graph.convolution(x, "stem", (16, 3, 5, 5), 4, 2))
+    x = graph.add("GlobalAveragePool", x)
+    rows = batch if isinstance(batch, int) else 0
+    x = graph.add("Reshape", x, graph.constant("rows", [rows, 16], "<i8"))
+    graph.uniform("fc", (16, classes), 1.0)
+    if constants:
+        value = graph.tensors.pop("fc")
+        item = field(1, "value") + field(5, tensor("", value)) + field(20, 4)
+        graph.nodes.append(node("Constant", (), "fc") + field(5, item))
+    x = graph.add("MatMul", x, "fc")
+    if mixes:
+        axes = graph.constant("axes", [0], "<i8")
+        x = graph.add("Add", x, graph.add("ReduceMean", x, axes, keepdims=1))
+    x = graph.add("Add", x, graph.uniform("fc_bias", (classes,), 0.5))
+    graph.add(end or "Identity", x, output="outputs", **({"axis": 1} if end == "Softmax" else {}))
+    shape = (batch, 3, side, side) if layout == "nchw" else (batch, side, side, 3)
+    named = classes if outputs is None else outputs
+    return graph.file(port("image", shape), port("outputs", (batch, named)))
 
 
 def run_in_openvino(file: Path, batch: NDArray[np.float32]) -> NDArray[np.float32]:

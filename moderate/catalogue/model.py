@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from moderate.classify.bundle import Combine, Coverage, LabelSum, check_combine
+from moderate.classify.bundle import (
+    Colours,
+    Combine,
+    Coverage,
+    LabelSum,
+    Layout,
+    Preprocess,
+    check_combine,
+)
 from moderate.types import CATEGORIES, Category
 from moderate.validation import Table
 
@@ -49,6 +57,19 @@ class Package(Table):
         return f"{self.name}{'==' if self.registry == 'pypi' else '@'}{self.version}"
 
 
+class GraphForm(Table):
+    """How a source that is an ONNX graph can be run as it is, without timm.
+
+    labels and categories are those of the entry; the activation may differ, as graphs often end
+    with it.
+    """
+
+    layout: Layout
+    colours: Colours = "rgb"
+    activation: Literal["softmax", "sigmoid", "none"]
+    preprocess: Preprocess
+
+
 class EntryModel(Table):
     """One checkpoint of an entry: where its files are and what its labels mean.
 
@@ -56,7 +77,7 @@ class EntryModel(Table):
     or package a package of a registry. sha256 holds the digests known in advance of files that are
     not a package's. form `timm-keys` says that the tensors carry timm's names although config.json
     is not timm's; the forms below it are those of `convert.forms`. preprocess overrides what the
-    source states.
+    source states. onnx is for sources of one ONNX file.
     """
 
     repo: Annotated[str, Field(pattern=r"^([\w.-]+/[\w.-]+)?$")] = ""
@@ -77,6 +98,7 @@ class EntryModel(Table):
     labels: tuple[str, ...] | Literal["imagenet-1k"]
     activation: Literal["softmax", "sigmoid"]
     preprocess: dict[str, Any] = {}
+    onnx: GraphForm | None = None
     categories: dict[Category, Labels]
 
     @model_validator(mode="after")

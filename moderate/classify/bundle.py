@@ -26,6 +26,7 @@ from moderate.types import CATEGORIES, Category
 from moderate.validation import Table, first_problem
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "moderation.toml"
+GRAPH = "model.onnx"
 SHIPPED = "testcard"
 BUNDLE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
 
@@ -94,6 +95,27 @@ class Head(Table):
     activation: Literal["relu", "gelu", "tanh"] = "relu"
 
 
+Layout = Literal["nchw", "nhwc"]
+Colours = Literal["rgb", "bgr"]
+
+
+class GraphInput(Table):
+    """What a model.onnx takes and gives: the order of its axes and colours, and its outputs.
+
+    The preprocessing's mean and std are those of red, green and blue, whatever the order here.
+    """
+
+    labels: Annotated[tuple[str, ...], Field(min_length=1, max_length=100_000)]
+    layout: Layout
+    colours: Colours = "rgb"
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels: two labels have the same name")
+        return self
+
+
 LabelSum = str | Annotated[tuple[str, ...], Field(min_length=1)]
 Combine = Literal["max", "mean"]
 Coverage = Annotated[str, Field(min_length=1, max_length=200)]
@@ -103,11 +125,15 @@ MOST_LABELS = 64
 
 
 class ModelCard(Table):
-    """One model of a bundle."""
+    """One model of a bundle: a timm network, or the ONNX graph that `onnx` describes.
+
+    activation `none` is for graphs whose outputs are probabilities.
+    """
 
     folder: str = "."
-    activation: Literal["softmax", "sigmoid"]
-    sha256: dict[Literal["config.json", "model.safetensors"], str]
+    activation: Literal["softmax", "sigmoid", "none"]
+    sha256: dict[Literal["config.json", "model.safetensors", "model.onnx"], str]
+    onnx: GraphInput | None = None
     preprocess: Preprocess
     categories: dict[Category, Annotated[tuple[LabelSum, ...], Field(min_length=1)]]
     head: Head | None = None
@@ -120,8 +146,15 @@ class ModelCard(Table):
         for name, value in self.model_args.items():
             if isinstance(value, int | float) and not abs(value) <= 65_536:
                 raise ValueError(f"model_args: {name} is too large")
-        if missing := {CONFIG, WEIGHTS} - set(self.sha256):
+        needed = {GRAPH} if self.onnx else {CONFIG, WEIGHTS}
+        if missing := needed - set(self.sha256):
             raise ValueError(f"sha256: no digest for {', '.join(sorted(missing))}")
+        if surplus := set(self.sha256) - needed:
+            raise ValueError(f"sha256: {', '.join(sorted(surplus))} is not of this kind of model")
+        if self.onnx and (self.head or self.model_args):
+            raise ValueError("onnx goes without head and model_args")
+        if self.activation == "none" and not self.onnx:
+            raise ValueError("activation: none goes with onnx")
         for sources in self.categories.values():
             if any(len(set(s)) < len(s) for s in sources if not isinstance(s, str)):
                 raise ValueError("categories: a sum names the same label twice")
@@ -206,14 +239,22 @@ class Card(Table):
         return tuple(category for category in CATEGORIES if category in fed)
 
 
+Kind = Literal["timm", "onnx"]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """One model's card with what its config.json says."""
+    """One model's card with what its config.json says, or what the card says of its graph."""
 
     card: ModelCard
     folder: str
     architecture: str
     labels: tuple[str, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it is a network of timm or an ONNX graph."""
+        return "onnx" if self.card.onnx else "timm"
 
     def summary(self) -> str:
         """Which architecture gives which categories, in a line."""
@@ -238,6 +279,11 @@ class Bundle:
     def name(self) -> str:
         """The bundle's name."""
         return self.card.name
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """What its models are."""
+        return frozenset(model.kind for model in self.models)
 
     @property
     def specs(self) -> tuple[PixelSpec, ...]:
@@ -418,6 +464,9 @@ def load_bundle(name_or_folder: str) -> Bundle:
     scoring = card.model_dump(mode="json", include={"model", "calibration"})
     if means := sorted(name for name, how in card.combine.items() if how == "mean"):
         scoring["mean"] = means  # where there is none, the digest is that of older versions
+    for model_card in scoring["model"]:
+        if model_card["onnx"] is None:  # so that the digest of timm networks stays what it was
+            del model_card["onnx"]
     digest = hashlib.sha256(json.dumps(scoring, sort_keys=True).encode()).hexdigest()
     return Bundle(card, folder, digest, models)
 
@@ -443,8 +492,10 @@ def _model_files(card: ModelCard, bundle: str) -> ModelFiles:
                 f"{printable(os.path.join(folder, name))} is not the file that {CARD} promises "
                 f"(sha256 {found[:12]}..., promised {promised[:12]}...); install the weights again"
             )
-    config_file = os.path.join(folder, CONFIG)
-    architecture, labels = _read_config(config_file)
+    if card.onnx:
+        architecture, labels = "ONNX graph", card.onnx.labels
+    else:
+        architecture, labels = _read_config(os.path.join(folder, CONFIG))
     known = set(labels)
     for category, sources in card.categories.items():
         if unknown := sorted(set(_flat(sources)) - known):

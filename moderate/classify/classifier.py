@@ -13,10 +13,12 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from moderate.classify import selftest
 from moderate.classify.bundle import Bundle, Calibration, Combine, ModelCard
 from moderate.classify.device import Placement
 from moderate.classify.labels import LabelModel, model_batch
 from moderate.decode.resize import Pixels
+from moderate.errors import WeightsError
 from moderate.native import claim
 from moderate.text import one_line
 from moderate.types import CATEGORIES, UNSCORED, Category, ErrorCode, ImageError, Scores
@@ -131,7 +133,25 @@ class Classifier:
                 kept = {places[n]: column for column, n in enumerate(names) if n in places}
                 feeding = label_columns(files.card, files.labels)
                 self._members.append(_Member(model, feeding, kept))
+            if "onnx" in bundle.kinds:
+                self._compare_with_install(bundle)
             self._stack = self._stack.pop_all()
+
+    def _compare_with_install(self, bundle: Bundle) -> None:
+        """Hold a runtime of ONNX graphs against the scores that were recorded at install.
+
+        Raises WeightsError where they differ.
+        """
+        if bundle.card.selftest is None:
+            return
+        result = selftest.check(bundle, self, self.placement, bundle.card.selftest)
+        if not result.passed:
+            placement = self.placement
+            raise WeightsError(
+                f"{bundle.name}: {placement.backend} on {placement.name} in {placement.precision} "
+                f"gives scores that differ by {result.difference:.1e} from those recorded at "
+                f"install, {result.tolerance:.0e} being allowed"
+            )
 
     def __enter__(self) -> Self:
         """Nothing more than was done when it was built."""

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
+import logging
 import os
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 
-from moderate.errors import DeviceError, UsageError
-from moderate.native import load
+from moderate.classify.bundle import Kind
+from moderate.errors import DeviceError, MissingLibraryError, UsageError
+from moderate.libraries import has_torch, installed
+from moderate.native import apart, load
 from moderate.text import one_line
 
+log = logging.getLogger(__name__)
+
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-BACKENDS = ("auto", "torch", "openvino")
+BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
+
+NO_ONNXRUNTIME = (
+    "ONNX graphs run on CUDA by onnxruntime-gpu, which is not installed: "
+    "pip install 'moderate[onnx-gpu]'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +47,22 @@ def check_device(device: str) -> None:
         raise UsageError(f"--device {device!r}: use auto, cpu, cuda or cuda:N")
 
 
-def place(device: str, precision: str, backend: str = "auto") -> Placement:
+def place(
+    device: str,
+    precision: str,
+    backend: str = "auto",
+    kinds: Set[Kind] = frozenset({"timm"}),
+) -> Placement:
     """Resolve `auto` and make sure that the device works. Raises UsageError or DeviceError.
 
     Device `auto` takes CUDA where there is one, else the CPU. What is asked for by name is used or
     refused, never exchanged. Precision `auto` is bf16 on GPUs that have it, else fp32. Backend
     `auto` is torch on CUDA, and on the CPU OpenVINO where it is installed. torch, which takes
     seconds to import, is imported only where there may be a GPU.
+
+    kinds is what the models are. ONNX graphs run on CUDA by onnxruntime and in fp32, and there
+    `auto` takes CUDA where onnxruntime has it; on the CPU they run by OpenVINO, or by onnxruntime
+    without it. torch is not imported for them.
     """
     check_device(device)
     if precision not in PRECISIONS:
@@ -52,9 +71,39 @@ def place(device: str, precision: str, backend: str = "auto") -> Placement:
         raise UsageError(f"--backend {backend!r}: use one of {', '.join(BACKENDS)}")
     if backend == "openvino" and device.startswith("cuda"):
         raise UsageError("--backend openvino runs on the CPU: leave it out, or use --device cpu")
+    if backend == "torch" and "timm" not in kinds:
+        raise UsageError("--backend torch: these weights are an ONNX graph, which torch cannot run")
+    if backend == "onnxruntime" and "onnx" not in kinds:
+        raise UsageError("--backend onnxruntime: these weights hold no ONNX graph: leave it out")
     if device == "cpu" or backend == "openvino" or (device == "auto" and not _may_have_gpu()):
-        return _on_cpu(precision, backend)
-    return _with_torch(device, precision, backend)
+        return _on_cpu(precision, backend, kinds)
+    if "onnx" in kinds and not _onnxruntime_has_cuda():
+        if device != "auto":
+            raise MissingLibraryError(f"--device {device}: {NO_ONNXRUNTIME}")
+        log.info("running on the CPU: %s", NO_ONNXRUNTIME)
+        return _on_cpu(precision, backend, kinds)
+    if "onnx" in kinds and precision not in ("auto", "fp32"):
+        raise DeviceError(f"--precision {precision}: ONNX graphs run in fp32 on CUDA")
+    if "timm" not in kinds:
+        index = device.partition(":")[2] or "0"
+        return Placement(f"cuda:{index}", "fp32", f"cuda:{index}", "onnxruntime")
+    if not has_torch():
+        if device != "auto":
+            raise MissingLibraryError(
+                f"--device {device} needs torch and timm, which this light installation lacks: "
+                "pip install torch timm"
+            )
+        return _on_cpu(precision, backend, kinds)
+    return _with_torch(device, "fp32" if "onnx" in kinds else precision, backend, kinds)
+
+
+def _onnxruntime_has_cuda() -> bool:
+    if not installed("onnxruntime"):
+        return False
+    from moderate.classify.backends.onnxruntime_backend import import_onnxruntime
+
+    providers = apart(import_onnxruntime).get_available_providers()
+    return "CUDAExecutionProvider" in providers
 
 
 def _may_have_gpu() -> bool:
@@ -66,13 +115,13 @@ def _may_have_gpu() -> bool:
     return True
 
 
-def _with_torch(device: str, precision: str, backend: str) -> Placement:
+def _with_torch(device: str, precision: str, backend: str, kinds: Set[Kind]) -> Placement:
     load("torch")
     import torch
 
     if not torch.cuda.is_available():
         if device == "auto":
-            return _on_cpu(precision, backend)
+            return _on_cpu(precision, backend, kinds)
         raise DeviceError(
             f"--device {device}: this machine has no working CUDA "
             "(no GPU, no driver, or a torch without CUDA); use --device cpu to run on the CPU"
@@ -92,19 +141,33 @@ def _with_torch(device: str, precision: str, backend: str) -> Placement:
     return Placement(f"cuda:{index}", precision, torch.cuda.get_device_name(index))
 
 
-def _on_cpu(precision: str, backend: str) -> Placement:
+def _on_cpu(precision: str, backend: str, kinds: Set[Kind]) -> Placement:
     if precision == "fp16":
         raise DeviceError("--precision fp16 needs CUDA; on the CPU use fp32 or bf16")
-    installed = importlib.util.find_spec("openvino") is not None
-    if backend == "openvino" and not installed:
+    has_openvino = installed("openvino")
+    if backend == "openvino" and not has_openvino:
         raise DeviceError(
             "--backend openvino: OpenVINO is not installed; pip install 'moderate[cpu]'"
         )
-    chosen = "openvino" if installed and backend != "torch" else "torch"
+    if backend == "onnxruntime" and not installed("onnxruntime"):
+        raise MissingLibraryError(
+            "--backend onnxruntime: onnxruntime is not installed: pip install onnxruntime"
+        )
+    chosen = backend
+    if backend == "auto":
+        chosen = "openvino" if has_openvino else "torch" if "timm" in kinds else "onnxruntime"
+    if "onnx" in kinds and chosen != "openvino":
+        if not has_openvino and not installed("onnxruntime"):
+            raise MissingLibraryError(
+                "ONNX graphs run on the CPU by OpenVINO, which is not installed: "
+                "pip install 'moderate[cpu]'"
+            )
+        if precision == "bf16" and (chosen == "onnxruntime" or not has_openvino):
+            raise DeviceError("--precision bf16: onnxruntime runs ONNX graphs in fp32")
     return Placement(
         "cpu",
         "fp32" if precision == "auto" else precision,
         "cpu",
         chosen,
-        fallback=chosen == "openvino" and backend == "auto",
+        fallback=chosen == "openvino" and backend == "auto" and has_torch(),
     )

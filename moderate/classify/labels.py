@@ -12,12 +12,15 @@ from moderate.classify.backends.interface import Backend, Logits
 from moderate.classify.bundle import ModelFiles
 from moderate.classify.device import Placement
 from moderate.decode.resize import Pixels
-from moderate.errors import DeviceError
+from moderate.errors import DeviceError, WeightsError
+from moderate.libraries import installed, require_torch
 from moderate.native import load
 
 log = logging.getLogger(__name__)
 
-CPU_BATCH = {"torch": 8, "openvino": 4}
+_NAMES = {"openvino": "OpenVINO", "onnxruntime": "onnxruntime"}
+
+CPU_BATCH = {"torch": 8, "openvino": 4, "onnxruntime": 4}
 """How many images a CPU runs at once, by backend.
 
 More do not fit its caches. On two cores, images/s: torch with mobilenetv3_large_100 made 260 in
@@ -64,7 +67,19 @@ class LabelModel:
             pixels = whole
         whole_rows: Pixels = np.ascontiguousarray(pixels)  # type: ignore[assignment]
         logits = self.backend.start(whole_rows)
-        return lambda: activate(logits()[:count], self._activation)
+        shape = (len(pixels), len(self.labels))
+
+        def wait() -> NDArray[np.float32]:
+            found = logits()
+            if found.shape != shape:
+                # Columns are taken by number: of another shape they would be other labels.
+                raise WeightsError(
+                    f"the model gives {' x '.join(map(str, found.shape))} numbers for a batch of "
+                    f"{shape[0]} images, but {shape[1]} labels are named"
+                )
+            return activate(found[:count], self._activation)
+
+        return wait
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
         """N x H x W x 3 pixels, uint8 or float32 in 0..255, to N x labels float32."""
@@ -77,7 +92,12 @@ class LabelModel:
 
 
 def activate(logits: Logits, activation: str) -> NDArray[np.float32]:
-    """Probabilities of N x labels logits: `softmax` over a row, or `sigmoid` of each."""
+    """Probabilities of N x labels logits: `softmax` over a row, `sigmoid` of each, or as they are.
+
+    activation `none` says that they are probabilities already.
+    """
+    if activation == "none":
+        return logits.astype(np.float32)
     exact = logits.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are told apart later
         if activation == "softmax":
@@ -92,20 +112,35 @@ def activate(logits: Logits, activation: str) -> NDArray[np.float32]:
 def _open(
     files: ModelFiles, placement: Placement, batch: int, compile: bool, threads: int | None
 ) -> tuple[Backend, str]:
-    if placement.backend == "openvino":
+    backend = placement.backend
+    if files.kind == "onnx":
+        if placement.device != "cpu":
+            backend = "onnxruntime"
+        elif backend == "torch":  # which runs the other models of the bundle
+            backend = "openvino" if installed("openvino") else "onnxruntime"
+    elif backend == "onnxruntime":
+        backend = "torch"
+    if compile and backend != "torch":
+        log.warning("%s compiles by itself: --compile is for --backend torch", _NAMES[backend])
+    if backend == "onnxruntime":
+        from moderate.classify.backends.onnxruntime_backend import OnnxRuntimeBackend
+
+        return OnnxRuntimeBackend(files, placement, threads=threads), "onnxruntime"
+    if backend == "openvino":
         from moderate.classify.backends.openvino_backend import OpenVinoBackend
 
-        if compile:
-            log.warning("OpenVINO compiles by itself: --compile is for --backend torch")
         try:
             return OpenVinoBackend(files, placement, threads=threads), "openvino"
         except DeviceError as error:
-            if not placement.fallback:
+            if not placement.fallback or files.kind == "onnx":
                 raise
             log.warning("%s; using torch", error)
+    require_torch(f"running {files.architecture}")
     for library in ("torch", "timm"):
         load(library)
     from moderate.classify.backends.torch_backend import TorchBackend
 
-    backend = TorchBackend(files, placement, batch_size=batch, compile=compile, threads=threads)
-    return backend, "torch"
+    torch_backend = TorchBackend(
+        files, placement, batch_size=batch, compile=compile, threads=threads
+    )
+    return torch_backend, "torch"

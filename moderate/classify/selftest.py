@@ -64,15 +64,16 @@ def scores(classifier: Classifier, specs: Sequence[PixelSpec]) -> dict[Category,
 def record(folder: Path) -> None:
     """Compute the known answers of a bundle by torch, the reference, on the CPU in fp32.
 
-    They are added to its card. Raises WeightsError where the bundle does not load or cannot be
-    scored.
+    Those of an ONNX graph are computed by OpenVINO, or by onnxruntime where that is missing. They
+    are added to its card. Raises WeightsError where the bundle does not load or cannot be scored.
     """
     from moderate.classify.bundle import CARD, load_bundle
     from moderate.classify.classifier import Classifier
     from moderate.classify.device import place
 
     bundle = load_bundle(str(folder))
-    with Classifier(bundle, place("cpu", "fp32", "torch")) as classifier:
+    backend = "torch" if "timm" in bundle.kinds else "auto"
+    with Classifier(bundle, place("cpu", "fp32", backend, bundle.kinds)) as classifier:
         known = scores(classifier, bundle.specs)
     lines = [f"{category} = {values}" for category, values in known.items()]
     with (folder / CARD).open("a", encoding="utf-8") as file:

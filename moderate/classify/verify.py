@@ -44,7 +44,7 @@ def verify_bundle(
     device that is not there.
     """
     bundle = load_bundle(name)
-    placement = place(device, precision, backend)
+    placement = place(device, precision, backend, bundle.kinds)
     from moderate.classify.classifier import Classifier
 
     recorded = bundle.card.selftest

@@ -17,7 +17,9 @@ def bench(
     ] = "testcard",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option()] = "auto",
-    backend: Annotated[Literal["auto", "torch", "openvino"], typer.Option()] = "auto",
+    backend: Annotated[
+        Literal["auto", "torch", "openvino", "onnxruntime"], typer.Option()
+    ] = "auto",
     compile: Annotated[bool, typer.Option("--compile", help="Compile the model.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, max=4096)] = 32,
     workers: Annotated[

@@ -69,19 +69,20 @@ _STOP_AGAIN = 1.0  # seconds
 def _show_version(wanted: bool) -> None:
     if not wanted:
         return
-    from importlib.metadata import version
-
+    from moderate.libraries import has_torch, installed_version
     from moderate.native import load
-
-    load("torch")
-    import torch
-
     from moderate.version import __version__
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    typer.echo(
-        f"moderate {__version__}, torch {version('torch')}, timm {version('timm')}, device {device}"
+    device = "cpu"
+    if has_torch():
+        load("torch")
+        import torch
+
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    versions = (
+        f"{name} {installed_version(name) or 'not installed'}" for name in ("torch", "timm")
     )
+    typer.echo(f"moderate {__version__}, {', '.join(versions)}, device {device}")
     raise typer.Exit
 
 

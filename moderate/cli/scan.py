@@ -152,8 +152,11 @@ def scan(
         _option(help="auto: bf16 on GPUs that have it, else fp32."),
     ] = "auto",
     backend: Annotated[
-        Literal["auto", "torch", "openvino"],
-        _option(help="auto: torch on CUDA, else OpenVINO where it is installed, else torch."),
+        Literal["auto", "torch", "openvino", "onnxruntime"],
+        _option(
+            help="auto: torch on CUDA, else OpenVINO where it is installed, else torch; "
+            "ONNX graphs by onnxruntime on CUDA."
+        ),
     ] = "auto",
     compile: Annotated[
         bool, _option("--compile", help="Compile the model: slow to start, faster on long runs.")

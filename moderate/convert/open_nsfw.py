@@ -9,10 +9,10 @@ import torch
 
 from moderate.classify.architectures import OPEN_NSFW
 from moderate.classify.files import shown
+from moderate.classify.onnx_reader import Node, OnnxGraph, attribute_integers, read_onnx
 from moderate.convert.checks import checked, choose_labels, make_preprocess
 from moderate.convert.folded import identity_norm
 from moderate.convert.interface import Converted
-from moderate.convert.onnx_reader import Node, OnnxGraph, attribute_integers, read_onnx
 from moderate.errors import WeightsError
 from moderate.text import printable
 
@@ -56,7 +56,8 @@ class _Graph:
     def tensors(self) -> tuple[dict[str, torch.Tensor], int]:
         """timm's tensors, and how many classes there are."""
         ports = self._graph.inputs
-        if len(ports) != 1 or ports[0].shape[1:] != (224, 224, 3) or len(ports[0].shape) != 4:
+        shape = ports[0].shape if len(ports) == 1 else None
+        if shape is None or len(shape) != 4 or shape[1:] != (224, 224, 3):
             raise self._other("its input is not N x 224 x 224 x 3")
         x = self._output("Transpose", ports[0].name, perm=(0, 3, 1, 2))
         x = self._convolution(x, "conv1", "bn1", stride=2, padding=3)

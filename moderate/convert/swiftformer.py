@@ -14,10 +14,10 @@ from torch import nn
 from moderate.classify.bundle import Preprocess
 from moderate.classify.files import shown
 from moderate.classify.model import build_model
+from moderate.classify.onnx_reader import Node, OnnxGraph, attribute_integers, read_onnx
 from moderate.convert.checks import checked, choose_labels, make_preprocess
 from moderate.convert.folded import identity_norm
 from moderate.convert.interface import Converted
-from moderate.convert.onnx_reader import Node, OnnxGraph, attribute_integers, read_onnx
 from moderate.convert.reading import TensorPool
 from moderate.errors import WeightsError
 from moderate.text import printable
@@ -120,8 +120,8 @@ def _check_operators(graph: OnnxGraph, where: str) -> None:
 
 def _preprocess(graph: OnnxGraph, tensors: dict[str, torch.Tensor], where: str) -> Preprocess:
     """Size, mean and standard deviation, which the graph holds: (pixels / 255 - mean) / std."""
-    shape = graph.inputs[0].shape if len(graph.inputs) == 1 else ()
-    if len(shape) != 4 or shape[1] != 3 or None in shape[1:]:
+    shape = graph.inputs[0].shape if len(graph.inputs) == 1 else None
+    if shape is None or len(shape) != 4 or shape[1] != 3 or None in shape[1:]:
         raise WeightsError(f"{where}: the input is not N x 3 x height x width")
     x = graph.inputs[0].name
     steps: list[torch.Tensor] = []

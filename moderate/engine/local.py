@@ -120,7 +120,9 @@ class LocalEngine(Engine):
             self._batches = self._pool.run(reader.images(), on_work=self._get_ready, weigh=weigh)
             if self._store is None:
                 reader.begin(None)
-            self._planned = self._placement = place(job.device, job.precision, job.backend)
+            self._planned = self._placement = place(
+                job.device, job.precision, job.backend, job.bundle.kinds
+            )
             if self._store:
                 self._scores = RunScores(
                     self._store,

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Self
 from uuid import uuid4
 
@@ -47,6 +46,7 @@ from moderate.fetch.address import make_guard
 from moderate.fetch.local import FetchError, read_head
 from moderate.fetch.options import HttpOptions
 from moderate.folders import cache_outside_home
+from moderate.libraries import installed_version
 from moderate.policy.decide import failed_row
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
@@ -431,8 +431,8 @@ def _audit(planned: Plan, engine: Engine, run_id: str, started: datetime) -> Aud
         backend=placement.backend,
         sandbox=engine.protections,
         exact_decode=all(spec.exact for spec in planned.job.specs),
-        torch=version("torch"),
-        timm=version("timm"),
+        torch=installed_version("torch"),
+        timm=installed_version("timm"),
         started=started,
         config=planned.options.config,
         coverage=Coverage.of_card(planned.bundle.card),

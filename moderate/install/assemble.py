@@ -9,19 +9,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
 from moderate.catalogue.mapping import LabelMap
-from moderate.classify.bundle import CARD, CONFIG, WEIGHTS, Combine, user_weights
+from moderate.classify.bundle import CARD, CONFIG, WEIGHTS, Combine, load_bundle, user_weights
 from moderate.classify.selftest import record
-from moderate.convert.folder import write_model
-from moderate.convert.interface import Converted
 from moderate.errors import WeightsError
 from moderate.install.download import digest_of
+from moderate.install.graph import OnnxModel, try_graphs
 from moderate.text import printable
 from moderate.types import Category
+
+if TYPE_CHECKING:  # converting needs torch
+    from moderate.convert.interface import Converted
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,12 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One model of a bundle and what its labels mean.
+    """One model of a bundle, converted to timm or an ONNX graph, and what its labels mean.
 
     folder is where its files go. licence is a file to keep beside them.
     """
 
-    converted: Converted
+    converted: Converted | OnnxModel
     categories: LabelMap
     folder: str = "."
     licence: Path | None = None
@@ -63,11 +65,12 @@ def install(facts: Facts, parts: Sequence[Part], *, replace: bool = False) -> Pa
         raise WeightsError(f"{facts.name} is installed already; use --replace to install it anew")
     with _staging(facts.name) as staged:
         for part in parts:
-            write_model(part.converted, staged / part.folder)
+            _write(part.converted, staged / part.folder)
             if part.licence:
                 shutil.copyfile(part.licence, staged / part.folder / part.licence.name)
         card = tomli_w.dumps(_card(facts, parts, staged))
         (staged / CARD).write_text(card, encoding="utf-8")
+        try_graphs(load_bundle(str(staged)))
         record(staged)
         _publish(staged, final)
     return final
@@ -88,6 +91,15 @@ def remove(name: str) -> Path:
     except OSError as error:
         raise WeightsError(f"cannot remove {folder}: {error.strerror or error}") from error
     return folder
+
+
+def _write(model: Converted | OnnxModel, folder: Path) -> None:
+    if isinstance(model, OnnxModel):
+        model.write(folder)
+        return
+    from moderate.convert.folder import write_model
+
+    write_model(model, folder)
 
 
 def _card(facts: Facts, parts: Sequence[Part], staged: Path) -> dict[str, Any]:
@@ -112,12 +124,16 @@ def _model_table(part: Part, folder: Path) -> dict[str, Any]:
     converted = part.converted
     table: dict[str, Any] = {
         "folder": part.folder,
-        "activation": converted.activation,
-        "sha256": {name: digest_of(folder / name) for name in (CONFIG, WEIGHTS)},
-        "preprocess": converted.preprocess.model_dump(mode="json"),
         "categories": {
             category.value: list(part.categories[category]) for category in part.categories
         },
+    }
+    if isinstance(converted, OnnxModel):
+        return table | converted.table()
+    table |= {
+        "activation": converted.activation,
+        "sha256": {name: digest_of(folder / name) for name in (CONFIG, WEIGHTS)},
+        "preprocess": converted.preprocess.model_dump(mode="json"),
     }
     if converted.head:
         table["head"] = converted.head.model_dump(mode="json")
@@ -138,6 +154,10 @@ def _staging(name: str) -> Iterator[Path]:
         raise WeightsError(f"cannot write to {root}: {error.strerror}") from error
     try:
         yield staged
+    except WeightsError as error:
+        # The folder is gone when the error is read.
+        message = str(error).replace(f"{printable(str(staged))}/", "")
+        raise WeightsError(message) from error
     except OSError as error:
         raise WeightsError(f"cannot install {name}: {error.strerror}") from error
     finally:

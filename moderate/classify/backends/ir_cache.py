@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from moderate.folders import user_cache
+from moderate.libraries import torch_versions
 from moderate.regular import read_regular, sha256_of
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def load(key: str) -> Graph | None:
     """The model kept under a key; None where there is none, or where it is not to be trusted.
 
     That OpenVINO computes a model otherwise than torch is believed for a day: the cause may have
-    gone.
+    gone. One that other versions of torch or timm made is made anew, where they are installed.
     """
     folder = cache_folder()
     if folder is None:
@@ -110,6 +111,8 @@ def load(key: str) -> Graph | None:
             return None
         kept = json.loads(read_regular(_path(folder, key, "json"), _MAX_FACTS_BYTES))
         if kept["key"] != key:
+            return None
+        if (versions := torch_versions()) and kept["made_by"] != versions:
             return None
         facts = GraphFacts.parse(kept)
         graph = Graph(_path(folder, key, "xml"), _path(folder, key, "bin"), facts)
@@ -149,7 +152,7 @@ def keep(key: str, folder: str, facts: GraphFacts) -> Graph:
     try:
         _forget_unused(cache)
         with open(described, "w", encoding="utf-8") as file:
-            json.dump({"key": key, **asdict(facts)}, file)
+            json.dump({"key": key, "made_by": torch_versions(), **asdict(facts)}, file)
         # Without its facts a model does not count: they go first and come last.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_path(cache, key, "json"))

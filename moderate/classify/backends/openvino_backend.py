@@ -4,6 +4,8 @@ With the converted model at hand neither torch nor timm is imported, which saves
 it, a child process converts the model. OpenVINO reads it from files of ours, by their full paths:
 given a model in memory it takes a file `.bin` in the working directory for the weights. What it
 has read is compared with what was meant at every start.
+
+An ONNX graph is read from the bytes that were checked, and needs no conversion.
 """
 
 from __future__ import annotations
@@ -36,9 +38,12 @@ from moderate.classify.backends.ir_cache import Graph
 from moderate.classify.bundle import WEIGHTS, ModelFiles
 from moderate.classify.device import Placement
 from moderate.classify.files import check_unchanged
+from moderate.classify.onnx_graph import cannot_run as cannot_run_graph
+from moderate.classify.onnx_graph import check_labels, read_graph
 from moderate.cores import available_cores
 from moderate.decode.resize import Pixels
 from moderate.errors import DeviceError
+from moderate.libraries import require_torch
 from moderate.native import apart
 from moderate.text import one_line
 from moderate.version import __version__
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+_ELEMENTS = {"uint8": "u8", "float32": "f32"}
 
 
 class _NotAsMeantError(Exception):
@@ -75,9 +81,55 @@ class OpenVinoBackend(Backend):
         # OpenVINO does not keep the arrays alive that its threads read.
         self._busy: dict[int, tuple[openvino.InferRequest, Pixels]] = {}
         self._compiled: Any = None
+        self._single = False  # whether the network takes one image at a time
         _alive.add(self)
         self._openvino = apart(_import_openvino)
-        self._open(cache_key(files))
+        if files.card.onnx:
+            self._open_graph()
+        else:
+            self._open(cache_key(files))
+
+    def _open_graph(self) -> None:
+        """Compile an ONNX graph behind its normalisation. Raises WeightsError."""
+        files = self._files
+        graph = read_graph(files)
+        runtime = f"OpenVINO {version('openvino')}"
+
+        def compiled() -> Any:
+            with no_telemetry():
+                try:
+                    model = self._openvino.Core().read_model(graph.data)
+                    return self._openvino.Core().compile_model(
+                        self._normalised(model), "CPU", self._config
+                    )
+                except Exception as error:
+                    # Whatever a runtime makes of a graph.
+                    raise cannot_run_graph(graph.where, runtime, error) from error
+
+        self._compiled = apart(compiled)
+        self._single = graph.single
+        shape = self._compiled.output(0).get_partial_shape()
+        if shape.rank.is_static and shape.rank.get_length() == 2 and shape[1].is_static:
+            check_labels(shape[1].get_length(), len(files.labels), graph.where)
+
+    def _normalised(self, model: Any) -> Any:
+        """The graph with pixels in, N x H x W x 3, as the decoders leave them."""
+        onnx, preprocess = self._files.card.onnx, self._files.card.preprocess
+        assert onnx is not None
+        prepost = self._openvino.preprocess
+        pixels = prepost.PrePostProcessor(model)
+        source = pixels.input()
+        dtype = getattr(self._openvino.Type, _ELEMENTS[preprocess.pixel_spec().dtype])
+        layout = self._openvino.Layout
+        source.tensor().set_element_type(dtype).set_layout(layout("NHWC"))
+        source.tensor().set_color_format(prepost.ColorFormat.RGB)
+        steps = source.preprocess().convert_element_type(self._openvino.Type.f32)
+        steps.mean([value * 255 for value in preprocess.mean])
+        steps.scale([value * 255 for value in preprocess.std])
+        if onnx.colours == "bgr":
+            steps.convert_color(prepost.ColorFormat.BGR)
+        source.model().set_layout(layout(onnx.layout.upper()))
+        return pixels.build()
 
     def _open(self, key: str) -> None:
         files = self._files
@@ -90,6 +142,7 @@ class OpenVinoBackend(Backend):
                 return
             except _NotAsMeantError as error:
                 log.debug("the kept model is converted anew: %s", error)
+        require_torch(f"converting {files.architecture} for OpenVINO")
         try:
             with ir_cache.workspace() as folder:
                 # What is run is what was written: the same whether it was kept or just made.
@@ -132,6 +185,12 @@ class OpenVinoBackend(Backend):
 
     def start(self, pixels: Pixels) -> PendingLogits:
         """See `Backend`. OpenVINO's own threads take up the work at once."""
+        if not self._single:
+            return self._start(pixels)
+        rows = [self._start(pixels[number : number + 1]) for number in range(len(pixels))]
+        return lambda: np.concatenate([row() for row in rows])
+
+    def _start(self, pixels: Pixels) -> PendingLogits:
         request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
         request.set_input_tensor(self._openvino.Tensor(pixels, shared_memory=True))
         self._busy[id(request)] = request, pixels
@@ -194,7 +253,8 @@ def cache_key(files: ModelFiles) -> str:
         "model_args": card.model_args,
         "head": card.head.model_dump(mode="json") if card.head else None,
         "preprocess": card.preprocess.model_dump(mode="json"),
-        "versions": {name: version(name) for name in ("openvino", "torch", "timm")},
+        # Those of torch and timm are noted beside the model: it can be run without them.
+        "openvino": version("openvino"),
         "moderate": __version__,
     }
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()

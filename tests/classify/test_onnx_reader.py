@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from packages import attribute, field, node, onnx_file, port, tensor, varint
 
-from moderate.convert.onnx_reader import OnnxGraph, read_onnx
+from moderate.classify.onnx_reader import OnnxGraph, read_onnx
 from moderate.errors import WeightsError
 
 WEIGHT = np.arange(6, dtype="<f4").reshape(2, 3)

@@ -20,8 +20,8 @@ from moderate.classify.files import shown
 from moderate.errors import WeightsError
 from moderate.text import one_line, printable
 
-Attribute = int | float | str | tuple[int, ...] | tuple[float, ...]
 Array = NDArray[Any]
+Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | Array
 
 _MAX_BYTES = 1 << 30  # of a file
 _MAX_FIELDS = 200_000  # of one message: nodes and tensors of a graph among them
@@ -33,8 +33,11 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # TensorProto.data_type: NumPy's type, and the field that may hold the values in place of raw_data.
 _TYPES = {
     1: ("<f4", 4),
+    2: ("|u1", 5),
+    3: ("|i1", 5),
     6: ("<i4", 5),
     7: ("<i8", 7),
+    9: ("|b1", 0),
     10: ("<f2", 0),
     11: ("<f8", 10),
 }
@@ -54,10 +57,15 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output of the graph. A dimension that is not fixed is None."""
+    """An input or output of the graph. A dimension that is not fixed is None.
+
+    shape is None where the file states none. element is the number that ONNX has for the type of
+    the elements (TensorProto.DataType); 1 is float32.
+    """
 
     name: str
-    shape: tuple[int | None, ...]
+    shape: tuple[int | None, ...] | None
+    element: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,11 @@ def read_onnx(path: Path) -> OnnxGraph:
         data = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{where}: {error.strerror}") from error
+    return parse_onnx(data, where)
+
+
+def parse_onnx(data: bytes, where: str) -> OnnxGraph:
+    """The graph in the bytes of an ONNX file, which errors call `where`. Raises WeightsError."""
     try:
         return _read_model(memoryview(data))
     except _MalformedError as error:
@@ -246,9 +259,9 @@ def _read_graph(data: memoryview) -> OnnxGraph:
         if name in tensors:
             raise _MalformedError(f"tensor {printable(name)} is there twice")
         tensors[name] = array
-    if not tensors:
-        raise _MalformedError("the graph holds no tensors")
     nodes = tuple(_read_node(item) for item in graph.messages(1))
+    if not tensors and not any(_is_constant(node) for node in nodes):
+        raise _MalformedError("the graph holds no tensors")
     ports = [_read_port(item) for item in graph.messages(11)]
     return OnnxGraph(
         nodes=nodes,
@@ -257,6 +270,10 @@ def _read_graph(data: memoryview) -> OnnxGraph:
         inputs=tuple(port for port in ports if port.name not in tensors),
         outputs=tuple(_read_port(item) for item in graph.messages(12)),
     )
+
+
+def _is_constant(node: Node) -> bool:
+    return any(isinstance(value, np.ndarray) for value in node.attributes.values())
 
 
 def _read_tensor(data: memoryview) -> tuple[str, Array]:
@@ -317,8 +334,13 @@ def _read_node(data: memoryview) -> Node:
 def _read_attribute(data: memoryview) -> tuple[str, Attribute]:
     attribute = _Message(data, "an attribute")
     name = attribute.text(1)
-    attribute.refuse(a_tensor=5, a_graph=6, strings=9, tensors=10, graphs=11, a_reference=21)
+    attribute.refuse(a_graph=6, strings=9, tensors=10, graphs=11, a_reference=21)
+    attribute.refuse(a_sparse_tensor=22, sparse_tensors=23)
     kind = attribute.integer(20)
+    if attribute.has(5) != (kind == 4):
+        raise _MalformedError(f"attribute {printable(name)} is a tensor and is none")
+    if kind == 4:
+        return name, _read_tensor(attribute.message(5) or memoryview(b""))[1]
     if kind == 1:
         values = attribute.floats(2)
         if values.size == 1:
@@ -339,12 +361,14 @@ def _read_port(data: memoryview) -> Port:
     name = port.text(1)
     kind = _Message(port.message(2) or memoryview(b""), "a type")
     tensor = _Message(kind.message(1) or memoryview(b""), "a type")
-    shape = _Message(tensor.message(2) or memoryview(b""), "a shape")
+    stated = tensor.message(2)
+    if stated is None:
+        return Port(name, None, tensor.integer(1))
     dimensions: list[int | None] = []
-    for item in shape.messages(1):
+    for item in _Message(stated, "a shape").messages(1):
         dimension = _Message(item, "a dimension")
         dimensions.append(dimension.integer(1) if dimension.has(1) else None)
-    return Port(name, tuple(dimensions))
+    return Port(name, tuple(dimensions), tensor.integer(1))
 
 
 def attribute_integers(node: Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
