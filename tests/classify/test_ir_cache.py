@@ -178,6 +178,7 @@ def test_a_cache_that_cannot_be_written_is_none(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name) if name == "file" else name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # which a relative name leaves in charge
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
@@ -289,7 +290,7 @@ def test_the_key_changes_with_all_that_the_model_depends_on(bundle: Path) -> Non
 
 
 def keep(key: str) -> Graph:
-    with ir_cache.workspace() as folder:
+    with ir_cache.workspace(0) as folder:
         Path(folder, ir_cache.NETWORK).write_bytes(b"<net/>")
         Path(folder, ir_cache.WEIGHTS).write_bytes(b"weights")
         return ir_cache.keep(key, folder, GraphFacts(True, time.time()))

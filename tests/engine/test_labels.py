@@ -1,4 +1,4 @@
-"""Scores of the networks' own labels: columns of the results, kept in the state, and in policies."""
+"""Scores of networks' own labels: columns of results, kept in the state, and in policies."""
 
 from __future__ import annotations
 

@@ -120,8 +120,9 @@ def load(key: str) -> Graph | None:
             return graph if 0 <= time.time() - facts.made < _DAY else None
         if sha256_of(graph.network, _MAX_NETWORK_BYTES) != facts.network:
             return None
-        for suffix in ("xml", "bin", "json"):
-            os.utime(_path(folder, key, suffix), follow_symlinks=False)  # so that it counts as used
+        with contextlib.suppress(OSError):  # as on a file system that is read-only
+            for suffix in ("xml", "bin", "json"):  # so that it counts as used
+                os.utime(_path(folder, key, suffix), follow_symlinks=False)
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         log.debug("no converted model: %s", error)
         return None
@@ -129,12 +130,12 @@ def load(key: str) -> Graph | None:
 
 
 @contextmanager
-def workspace() -> Iterator[str]:
-    """A private folder to make a model in, removed afterwards.
+def workspace(nbytes: int) -> Iterator[str]:
+    """A private folder to make a model of so many bytes in, removed afterwards.
 
     It lies in the cache where that can be used, else among the temporary files. Raises OSError.
     """
-    with tempfile.TemporaryDirectory(prefix=_WORKSPACE, dir=_prepare()) as folder:
+    with tempfile.TemporaryDirectory(prefix=_WORKSPACE, dir=_prepare(nbytes)) as folder:
         yield folder
 
 
@@ -172,8 +173,8 @@ def _path(folder: str, key: str, suffix: str) -> str:
     return os.path.join(folder, f"{key}.{suffix}")
 
 
-def _prepare() -> str | None:
-    """The cache's folder, ready to be written to; None where it cannot be used."""
+def _prepare(nbytes: int) -> str | None:
+    """The cache's folder, ready to take so many bytes; None where it cannot be used."""
     folder = cache_folder()
     if folder is None or not os.path.isabs(folder):
         return None
@@ -182,7 +183,10 @@ def _prepare() -> str | None:
         if not _is_private(folder):
             log.debug("%s is open to other users: converted models are not kept there", folder)
             return None
-        if os.access(folder, os.W_OK | os.X_OK):
+        status = os.statvfs(folder)
+        if status.f_bavail * status.f_frsize < nbytes:
+            log.debug("%s has no room for a converted model", folder)
+        elif os.access(folder, os.W_OK | os.X_OK):
             return folder
     except OSError as error:
         log.debug("converted models are not kept: %s", error)

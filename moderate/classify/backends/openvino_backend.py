@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+_NETWORK_ROOM = 16 << 20  # bytes for the description of a network
 _ELEMENTS = {"uint8": "u8", "float32": "f32"}
 
 
@@ -144,7 +145,8 @@ class OpenVinoBackend(Backend):
                 log.debug("the kept model is converted anew: %s", error)
         require_torch(f"converting {files.architecture} for OpenVINO")
         try:
-            with ir_cache.workspace() as folder:
+            weights_bytes = os.path.getsize(os.path.join(files.folder, WEIGHTS))
+            with ir_cache.workspace(2 * weights_bytes + _NETWORK_ROOM) as folder:
                 # What is run is what was written: the same whether it was kept or just made.
                 self._take(ir_cache.keep(key, folder, convert(files, folder)))
         except OSError as error:
