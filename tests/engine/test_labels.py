@@ -1,10 +1,9 @@
-"""Scores of the networks' own labels: columns of the results, kept in the state, and in policies."""
+"""Scores of the networks' own labels: columns of the results, kept in the state, in policies."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +76,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plain.toml").write_text(PLAIN)
     (tmp_path / "gore.toml").write_text(GORE)
-    yield
 
 
 @pytest.fixture
@@ -321,4 +319,4 @@ def test_python_has_them_too(images: Path, weights: Path) -> None:
     found = list(moderate.scan(image, **common, keep_labels=True))  # type: ignore[arg-type]
     assert tuple(found[0].labels) == NAMES
     assert all(isinstance(score, float) for score in found[0].labels.values())
-    assert list(moderate.scan(image, **common))[0].labels == {}  # type: ignore[arg-type]
+    assert next(iter(moderate.scan(image, **common))).labels == {}  # type: ignore[arg-type]
