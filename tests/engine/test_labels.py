@@ -1,10 +1,9 @@
-"""Scores of networks' own labels: columns of results, kept in the state, and in policies."""
+"""Scores of the networks' own labels: columns of the results, kept in the state, in policies."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +76,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plain.toml").write_text(PLAIN)
     (tmp_path / "gore.toml").write_text(GORE)
-    return
 
 
 @pytest.fixture

