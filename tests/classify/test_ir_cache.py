@@ -114,6 +114,7 @@ def edit(**changes: object) -> Callable[[bytes], bytes]:
         ("json", edit(logits=[])),
         ("json", edit(made="never")),
         ("json", edit(made=10**400)),
+        ("json", edit(made_by="torch 2.5.0, timm 1.0.9")),
     ],
 )
 def test_a_damaged_file_is_made_anew_silently(
