@@ -179,6 +179,7 @@ def test_a_cache_that_cannot_be_written_is_none(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name) if name == "file" else name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where a relative name leads to
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
