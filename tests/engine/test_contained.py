@@ -97,7 +97,7 @@ STAGES: dict[str, tuple[object, str, Callable[[bytes], Callable[..., bool]]]] = 
         ),
     ),
     "deciding": (
-        Judge, "row", lambda data: lambda self, ref, facts, scores, error: (
+        Judge, "row", lambda data: lambda self, ref, *_: (
             ref.name == VICTIM.encode()
         ),
     ),
