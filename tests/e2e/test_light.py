@@ -56,6 +56,8 @@ importlib.metadata.version = version
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with images and an ONNX graph, where nothing is installed yet."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    # Other tests may have converted the weights that ship.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
     for number in range(4):

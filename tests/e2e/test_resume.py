@@ -491,7 +491,7 @@ def test_files_that_cannot_grow(large: Undisturbed, tmp_path: Path) -> None:
         place.scan(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     )
     line = check_refusal(done, warnings=2)
-    assert "File too large" in line
+    assert "ulimit -f 128" in line
     assert contents_of(place.out) == before
     fresh = large.place(tmp_path / "fresh", *options)
     assert fresh.run(fresh.scan("--rescore")).returncode == 0

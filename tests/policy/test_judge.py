@@ -478,7 +478,7 @@ def test_the_readmes_examples_are_policies() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## Policies")[2].partition("\n## ")[0]
     examples = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for text in examples:
         whole = re.sub(r'[0-9a-f]{8}\.\.\."', f'{A}"', text)
         lines = whole.splitlines()
