@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from moderate.classify.files import shown
 from moderate.errors import WeightsError
+from moderate.regular import read_regular
 from moderate.text import one_line, printable
 
 Array = NDArray[Any]
@@ -86,11 +87,7 @@ def read_onnx(path: Path) -> OnnxGraph:
     """Read an ONNX file. Raises WeightsError where it is malformed or uses what is not accepted."""
     where = shown(path)
     try:
-        if not path.is_file():
-            raise WeightsError(f"{where}: no such file")
-        if path.stat().st_size > _MAX_BYTES:
-            raise WeightsError(f"{where}: larger than {_MAX_BYTES} bytes")
-        data = path.read_bytes()
+        data = read_regular(path, _MAX_BYTES)
     except OSError as error:
         raise WeightsError(f"{where}: {error.strerror}") from error
     return parse_onnx(data, where)

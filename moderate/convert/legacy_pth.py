@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from moderate.classify.files import shown
 from moderate.errors import WeightsError
+from moderate.regular import read_regular
 from moderate.text import one_line, printable
 
 _MAGIC: Final = 0x1950A86A20F9469CFC6C
@@ -83,11 +84,7 @@ def read_legacy_pth(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a state dict by name. Raises WeightsError for anything else."""
     where = shown(path)
     try:
-        if not path.is_file():
-            raise WeightsError(f"{where}: no such file")
-        if path.stat().st_size > _MAX_BYTES:
-            raise WeightsError(f"{where}: larger than {_MAX_BYTES} bytes")
-        data = path.read_bytes()
+        data = read_regular(path, _MAX_BYTES)
     except OSError as error:
         raise WeightsError(f"{where}: {error.strerror}") from error
     try:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from moderate.classify.files import shown
 from moderate.errors import WeightsError
+from moderate.regular import read_regular
 from moderate.text import one_line
 
 _MAX_BYTES = 256 << 20  # of a file
@@ -71,11 +72,7 @@ def _exported(path: Path) -> str:
     """The text of the literal."""
     where = shown(path)
     try:
-        if not path.is_file():
-            raise WeightsError(f"{where}: no such file")
-        if path.stat().st_size > _MAX_BYTES:
-            raise WeightsError(f"{where}: larger than {_MAX_BYTES} bytes")
-        text = path.read_bytes().decode("ascii").rstrip()
+        text = read_regular(path, _MAX_BYTES).decode("ascii").rstrip()
     except OSError as error:
         raise WeightsError(f"{where}: {error.strerror}") from error
     except UnicodeDecodeError:

@@ -98,7 +98,7 @@ def test_other_files_and_other_contents(tmp_path: Path) -> None:
     with_hooks = OrderedDict(w=torch.ones(2))
     with_hooks.other = 1  # type: ignore[attr-defined]
     refused(tmp_path, saved(with_hooks), "attributes of a state dict")
-    with pytest.raises(WeightsError, match="no such file"):
+    with pytest.raises(WeightsError, match="a folder, not a regular file"):
         read_legacy_pth(tmp_path)
 
 

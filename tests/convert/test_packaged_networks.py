@@ -244,7 +244,7 @@ def test_inception_is_converted_whole(inception: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="2 label names for 5 classes"):
         convert_nsfwjs_inception(tmp_path, ("a", "b"))
     (tmp_path / "shard2.min.js").unlink()
-    with pytest.raises(WeightsError, match=r"shard2.min.js: no such file"):
+    with pytest.raises(WeightsError, match=r"shard2.min.js: No such file"):
         convert_nsfwjs_inception(tmp_path, NSFWJS)
 
 
