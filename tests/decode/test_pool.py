@@ -433,7 +433,7 @@ def test_decoders_are_gone_within_two_seconds_of_their_parent() -> None:
         "data = sys.stdin.buffer.read()\n"
         "with DecoderPool((PixelSpec(48, 48),), Limits(max_file_bytes=1 << 30), 2, 8) as pool:\n"
         "    run = pool.run((n, data) for n in range(10_000))\n"
-        "    pool.protections()\n"
+        "    pool.wait_until_ready()\n"
         "    print(pool._server.process.pid, *[d.pid for d in pool._decoders], flush=True)\n"
         "    time.sleep(60)\n"
     )

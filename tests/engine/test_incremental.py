@@ -27,6 +27,7 @@ import pytest
 from bundles import make_bundle
 from http_servers import Farm, Request, Server, answer, plain
 from pictures import encode, scene
+from PIL import Image
 from videos import make_video
 
 from moderate.cli.main import run
@@ -480,7 +481,8 @@ def test_a_reason_that_depends_on_the_name_is_not_that_of_another_name(
 
 
 def test_errors_of_the_moment_are_tried_again(folder: Path, bundle: Path) -> None:
-    (folder / "0.png").write_bytes(encode(scene((3000, 3000)), "PNG"))
+    # Large enough to take many times the limit on any machine, and the others far less than it.
+    (folder / "0.png").write_bytes(encode(Image.new("RGB", (8_000, 6_000)), "PNG"))
     time.sleep(0.1)
     rows = scan(folder, "--decode-timeout", "0.05", bundle=bundle)
     assert rows[0]["error_code"] == "decode_timeout"
