@@ -1,0 +1,142 @@
+"""The model on CUDA: the same scores as on the CPU, batches under way, memory that runs out.
+
+These need a GPU and are skipped elsewhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bundles import make_bundle, model_table, write_card, write_model
+from pictures import encode, scene
+from scans import COMMAND
+
+from moderate.classify.bundle import load_bundle
+from moderate.classify.classifier import Classifier
+from moderate.classify.device import place
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="CUDA is needed: this machine has no GPU that torch sees"
+)
+
+FP32 = 1e-4
+BF16 = 0.05  # a random network's, whose scores lie around 0.5
+
+
+def pixels(count: int, side: int = 64, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def scored(bundle: Path, array: np.ndarray, *where: str, **options: object) -> np.ndarray:
+    with Classifier(load_bundle(str(bundle)), place(*where), **options) as model:  # type: ignore[arg-type]
+        outcomes = model.submit((array,)).result()
+    return np.array([list(outcome.values()) for outcome in outcomes], np.float32)
+
+
+@pytest.fixture(scope="module", params=["convolutions", "attention"])
+def net(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nets") / request.param
+    table = model_table()
+    if request.param == "convolutions":
+        write_model(folder, architecture="mobilenetv4_conv_small_035", spread=0.05)
+    else:
+        write_model(folder, architecture="test_vit")
+        table["preprocess"]["size"] = [160, 160]
+    write_card(folder, [table])
+    return folder
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", FP32), ("bf16", BF16), ("fp16", BF16)])
+def test_scores_are_those_of_the_cpu(net: Path, precision: str, most: float) -> None:
+    batch = pixels(70, load_bundle(str(net)).specs[0].height)
+    expected = scored(net, batch, "cpu", "fp32", "torch")
+    got = scored(net, batch, "cuda", precision)
+    assert np.ptp(expected, axis=0).max() > 10 * FP32, "the scores tell images apart"
+    assert np.abs(got - expected).max() <= most
+
+
+def test_batches_under_way_in_registered_memory_keep_to_themselves(net: Path) -> None:
+    side = load_bundle(str(net)).specs[0].height
+    batches = [pixels(32, side, seed) for seed in range(12)]
+    with Classifier(load_bundle(str(net)), place("cuda", "fp32"), batch_size=32) as model:
+        alone = [model.submit((batch,)).result() for batch in batches]
+        memory = np.empty((model.depth, 32, side, side, 3), np.uint8)
+        model.pin([memory])
+        pending = []
+        results = []
+        for number, batch in enumerate(batches):
+            slot = number % model.depth
+            if len(pending) == model.depth:
+                # Only then may its memory be filled again, as the run does.
+                results.append(pending.pop(0).result())
+            memory[slot] = batch
+            pending.append(model.submit((memory[slot],)))
+        results += [one.result() for one in pending]
+    assert results == alone
+
+
+def test_batches_are_halved_when_memory_runs_out(tmp_path: Path) -> None:
+    """In a process of its own, whose share of the GPU's memory is made small."""
+    bundle = make_bundle(tmp_path / "bundle")
+    code = (
+        "import sys, numpy as np, torch\n"
+        "from moderate.classify.bundle import load_bundle\n"
+        "from moderate.classify.classifier import Classifier\n"
+        "from moderate.classify.device import place\n"
+        "total = torch.cuda.get_device_properties(0).total_memory\n"
+        "torch.cuda.set_per_process_memory_fraction((192 << 20) / total)\n"
+        "array = np.random.default_rng(0).integers(0, 256, (4096, 64, 64, 3), np.uint8)\n"
+        "with Classifier(load_bundle(sys.argv[1]), place('cuda', 'fp32'), batch_size=4096) as m:\n"
+        "    found = m.submit((array,)).result()\n"
+        "    print(m.batch_limit, sum(isinstance(one, dict) for one in found))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(bundle)], capture_output=True, text=True, cwd=os.getcwd()
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    limit, good = map(int, done.stdout.split())
+    assert good == 4096
+    assert 1 <= limit < 4096
+
+
+def test_a_scan_on_the_gpu_decides_as_one_on_the_cpu(bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(100):
+        (folder / f"{number:03}.jpg").write_bytes(encode(scene((200, 150), seed=number), "JPEG"))
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    rows = {}
+    for device in ("cpu", "cuda"):
+        out = tmp_path / f"{device}.csv"
+        flags = ["--device", device, "--precision", "fp32", "--no-state", "--out", str(out), "-q"]
+        done = subprocess.run(
+            [*COMMAND, "scan", str(folder), "--weights", str(bundle), *flags],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode in (0, 1), done.stderr
+        with out.open() as file:
+            rows[device] = list(csv.DictReader(file))
+    assert len(rows["cpu"]) == len(rows["cuda"]) == 101
+    for a, b in zip(rows["cpu"], rows["cuda"], strict=True):
+        assert (a["path"], a["decision"], a["error_code"]) == (
+            b["path"],
+            b["decision"],
+            b["error_code"],
+        )
+        if a["nudity"]:
+            assert float(a["nudity"]) == pytest.approx(float(b["nudity"]), abs=FP32)
+
+
+def test_a_compiled_model_scores_the_same(net: Path) -> None:
+    batch = pixels(40, load_bundle(str(net)).specs[0].height)
+    plain = scored(net, batch, "cuda", "fp32")
+    compiled = scored(net, batch, "cuda", "fp32", compile=True)
+    assert np.abs(plain - compiled).max() <= FP32
