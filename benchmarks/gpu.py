@@ -119,6 +119,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="keeps corpora and bundles between runs")
     parser.add_argument("--count", type=int, default=4096, help="images of the corpus small")
     parser.add_argument("--photos", type=int, default=512, help="images of the corpus phone")
+    parser.add_argument(
+        "--originals", type=int, default=ORIGINALS, help="different images of a corpus"
+    )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--models", nargs="*", default=list(MODELS), help="timm architectures")
@@ -145,7 +148,7 @@ def main() -> None:
         for corpus, count in (("small", options.count), ("phone", options.photos)):
             if not count:
                 continue
-            originals = make(cache, corpus, min(ORIGINALS, count))
+            originals = make(cache, corpus, min(options.originals, count))
             folder = many(Path(temporary), originals, count)
             for model in options.models:
                 bundle = random_bundle(cache / model, model)
@@ -153,8 +156,10 @@ def main() -> None:
                     folder, bundle, options.device, precision, options.batch, options.repeat
                 )
                 result["results"].append({"model": model, "corpus": corpus, **one})
+                keep(options.json, result)
             if on_gpu:
                 result["gpu_decoding"][corpus] = gpu_decoders(files_of(folder)[:512], 384)
+                keep(options.json, result)
     print_table(
         f"Images/s on {gpu or 'the CPU'} in {precision}",
         ["model", "corpus", "decode", "forward", "end to end", "share of the smaller", "bound by"],
@@ -175,8 +180,12 @@ def main() -> None:
         for name, rate in found.items():
             shown = f"{rate:.0f} images/s" if isinstance(rate, float) else rate
             print(f"{corpus}, JPEGs decoded by {name}: {shown}")
-    if options.json:
-        write_json(options.json, result)
+
+
+def keep(path: Path | None, result: dict[str, Any]) -> None:
+    """Write what has been measured so far: a lent machine may go before the end."""
+    if path:
+        write_json(path, result)
 
 
 if __name__ == "__main__":
