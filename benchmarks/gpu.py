@@ -24,6 +24,7 @@ from reporting import machine, print_table, write_json
 MODELS = ("vit_tiny_patch16_384", "eva02_base_patch14_448")
 TARGET = 0.90
 ORIGINALS = 64
+STEADY_BATCHES = 20
 
 
 def gpu_decoders(files: list[Path], side: int) -> dict[str, Any]:
@@ -99,7 +100,9 @@ def measure(
         flags = ("--device", device, "--precision", precision)
         done = run(scan_command(folder, bundle, *flags, batch=batch))
         check_scan(done, len(files))
-        whole.append(done.steady_rate(batch) or done.rate())
+        # Rows come in bursts where batches take long: few batches say nothing of a steady rate.
+        steady = done.steady_rate(batch) if len(files) >= STEADY_BATCHES * batch else None
+        whole.append(steady or done.rate())
         started.append(done.rate())
         rows = len(done.rows)
     limits = statistics.median(decode), statistics.median(forward)
