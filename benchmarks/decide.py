@@ -87,7 +87,7 @@ def in_a_process(how: str, source: str, *targets: str) -> dict[str, Any]:
 
 def measure(how: str, source: str, targets: str) -> dict[str, Any]:
     """Decide on one core, reading and writing included: seconds, CPU seconds, bytes of memory."""
-    from moderate.engine.redecide import DecideOptions, redecide
+    from moderate.analysis.decide import DecideOptions, redecide
 
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     begun, cpu = time.perf_counter(), time.process_time()

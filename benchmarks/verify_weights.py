@@ -27,17 +27,17 @@ from PIL import Image
 from reporting import machine, print_table, write_json
 from torch.nn import functional
 
-from moderate.catalogue.load import catalogue
-from moderate.catalogue.model import Entry, Package
 from moderate.classify.bundle import Bundle, load_bundle
 from moderate.classify.device import place
 from moderate.classify.labels import LabelModel
 from moderate.decode.image import Decoded, decode, prepare
 from moderate.decode.resize import PixelSpec, resize
 from moderate.errors import WeightsError
-from moderate.install.package import archive_digest, extract
-from moderate.install.pull import add_packages
 from moderate.types import Limits
+from moderate.weights.catalogue.load import catalogue
+from moderate.weights.catalogue.model import Entry, Package
+from moderate.weights.package import archive_digest, extract
+from moderate.weights.pull import add_packages
 
 TOLERANCE = 1e-4  # of a probability
 LOSSY = 0.01  # where the reference was made by another JPEG or WebP decoder

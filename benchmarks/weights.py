@@ -28,14 +28,14 @@ import numpy as np
 from processes import MODERATE
 from reporting import machine, write_json
 
+from moderate.analysis import bounds
+from moderate.analysis.evaluation import Evaluation, Wanted, evaluate
+from moderate.analysis.labels import UNKNOWN, Joined, Labels, join
+from moderate.analysis.metrics import CONFIDENCE
 from moderate.classify.bundle import Bundle, load_bundle
 from moderate.classify.classifier import Classifier
 from moderate.classify.device import place
 from moderate.errors import ModerateError
-from moderate.evaluate import bounds
-from moderate.evaluate.evaluation import Evaluation, Wanted, evaluate
-from moderate.evaluate.labels import UNKNOWN, Joined, Labels, join
-from moderate.evaluate.metrics import CONFIDENCE
 from moderate.policy.load import load_policy
 from moderate.results.read import Results, read_results
 from moderate.text import one_line, printable

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from moderate.engine.local import LocalEngine
-from moderate.engine.scan import ScanOptions, plan
+from moderate.run.pipeline import LocalEngine
+from moderate.run.scan import ScanOptions, plan
 from moderate.types import Limits, Row
 
 

@@ -13,8 +13,8 @@ from bundles import write_card
 from moderate.classify.bundle import load_bundle
 from moderate.classify.device import place
 from moderate.classify.labels import LabelModel
-from moderate.convert.folder import write_model
-from moderate.convert.interface import Converted
+from moderate.weights.convert.folder import write_model
+from moderate.weights.convert.interface import Converted
 
 LABELS = ("normal", "hentai", "Enticing or Sensual")
 NAMES = {"id2label": dict(enumerate(LABELS)), "label2id": {n: i for i, n in enumerate(LABELS)}}

@@ -12,7 +12,7 @@ LABELS = ("Drawing", "Hentai", "Neutral", "Porn", "Sexy")
 
 def make_nsfwjs_bundle(folder: Path) -> Path:
     """Convert the checkpoint into a bundle in `folder`."""
-    from moderate.convert.folder import convert_folder, write_model
+    from moderate.weights.convert.folder import convert_folder, write_model
 
     converted = convert_folder(CHECKPOINT)
     assert converted.labels == LABELS

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moderate.catalogue import load
-from moderate.catalogue.model import Entry, Package
+from moderate.weights.catalogue import load
+from moderate.weights.catalogue.model import Entry, Package
 
 
 def sha256(data: bytes) -> str:

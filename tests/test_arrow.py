@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from moderate.analysis.decide import DecideOptions, redecide
 from moderate.arrow import plain_value, python_values
-from moderate.engine.redecide import DecideOptions, redecide
 from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
 from moderate.results.open import open_writers

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from bundles import make_bundle
 
-from moderate.catalogue.mapping import read_mapping
 from moderate.classify.bundle import load_bundle
-from moderate.convert.folder import convert_folder, convert_state_dict
 from moderate.errors import ModerateError
 from moderate.policy.load import load_policy
 from moderate.regular import MAX_TEXT_BYTES, read_regular, sha256_of
+from moderate.weights.catalogue.mapping import read_mapping
+from moderate.weights.convert.folder import convert_folder, convert_state_dict
 
 GIGABYTES = 9 << 30
 

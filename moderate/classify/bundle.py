@@ -439,7 +439,7 @@ def user_weights() -> Path:
 
 def _is_in_catalogue(name: str) -> bool:
     # By the names of its files: reading them is the catalogue's own business.
-    entries = files("moderate.catalogue").joinpath("entries")
+    entries = files("moderate.weights.catalogue").joinpath("entries")
     return name == SHIPPED or entries.joinpath(f"{name}.toml").is_file()
 
 

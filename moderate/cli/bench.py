@@ -36,10 +36,10 @@ def bench(
 
     from moderate.classify.allocator import tune_allocator
     from moderate.cli.scan import parse_workers
-    from moderate.engine.bench import Bench, measure
-    from moderate.engine.scan import ScanOptions, plan
     from moderate.report.bench import as_json, lines
     from moderate.results.atomic import write_atomic
+    from moderate.run.bench import Bench, measure
+    from moderate.run.scan import ScanOptions, plan
     from moderate.scratch import scratch_folder
     from moderate.testcards import write_cards
     from moderate.text import printable

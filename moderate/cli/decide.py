@@ -43,7 +43,7 @@ def decide(
 
     Scores, carried columns and everything else stay as they are. Nothing is written over RESULTS.
     """
-    from moderate.engine.redecide import DecideOptions, redecide
+    from moderate.analysis.decide import DecideOptions, redecide
     from moderate.report.decide import show
     from moderate.results.open import to_stdout
 

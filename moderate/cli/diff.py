@@ -41,8 +41,8 @@ def diff(
 
     Rows are matched by path, and where a path comes more than once, by their order.
     """
-    from moderate.engine.compare import compare_policies, compare_results
-    from moderate.engine.redecide import check_distinct
+    from moderate.analysis.decide import check_distinct
+    from moderate.analysis.diff import compare_policies, compare_results
     from moderate.errors import UsageError
     from moderate.report import diff as report
     from moderate.report.decide import write_report

@@ -84,10 +84,10 @@ def evaluate(
     ] = False,
 ) -> None:
     """Hold scores and decisions against labels: metrics with intervals, worst mistakes, gates."""
-    from moderate.engine.redecide import check_distinct
-    from moderate.evaluate.evaluation import Wanted
-    from moderate.evaluate.evaluation import evaluate as hold
-    from moderate.evaluate.labels import read_labels
+    from moderate.analysis.decide import check_distinct
+    from moderate.analysis.evaluation import Wanted
+    from moderate.analysis.evaluation import evaluate as hold
+    from moderate.analysis.labels import read_labels
     from moderate.report.evaluation import formats, show
     from moderate.results.atomic import write_atomic
     from moderate.results.read import read_results

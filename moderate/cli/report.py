@@ -53,7 +53,7 @@ def report(
     state: State = None,
 ) -> int:
     """Sum up a results file, or show decisions and categories over time."""
-    from moderate.engine.redecide import check_distinct
+    from moderate.analysis.decide import check_distinct
     from moderate.report import stored
     from moderate.report import trend as over_time
     from moderate.results.open import check_place

@@ -43,11 +43,11 @@ def sample(
 
     Images that are errors, copies of others, or not scored are left out.
     """
-    from moderate.engine.redecide import check_distinct
+    from moderate.analysis.decide import check_distinct
+    from moderate.analysis.policies import policy_of
+    from moderate.analysis.sample import as_csv
+    from moderate.analysis.sample import sample as choose
     from moderate.errors import ReaderGoneError, UsageError
-    from moderate.evaluate.policies import policy_of
-    from moderate.evaluate.sample import as_csv
-    from moderate.evaluate.sample import sample as choose
     from moderate.results.atomic import write_atomic
     from moderate.results.open import check_place
     from moderate.results.read import read_results

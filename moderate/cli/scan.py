@@ -302,9 +302,9 @@ def scan(
     """
     from moderate.classify.allocator import tune_allocator
     from moderate.decode.video import VideoOptions
-    from moderate.engine.record import StateOptions
-    from moderate.engine.scan import ScanOptions, plan, run
     from moderate.report.progress import progress_on
+    from moderate.run.recorder import StateOptions
+    from moderate.run.scan import ScanOptions, plan, run
     from moderate.sources.directory import WalkOptions
     from moderate.sources.resolve import InputOptions
     from moderate.sources.subset import parse_shard

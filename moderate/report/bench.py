@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from moderate.engine.bench import Bench
+from moderate.run.bench import Bench
 
 _ONE_SIDED = 2.0  # times faster than the other: the slower one is where time goes
 _GOOD_SHARE = 0.85

@@ -18,7 +18,7 @@ from moderate.text import printable
 from moderate.types import Decision
 
 if TYPE_CHECKING:
-    from moderate.engine.redecide import Redecided
+    from moderate.analysis.decide import Redecided
 
 # What only the run that scored the images can know.
 _OF_THE_RUN = ("skipped", "skipped_by_reason", "origins", "cost")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import IO, Any
 
-from moderate.engine.compare import Difference
+from moderate.analysis.diff import Difference
 from moderate.errors import UsageError
 from moderate.report.decide import transitions, transitions_json
 from moderate.report.plain import markdown, print_tables

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from moderate.classify.bundle import installed_bundles, user_weights
 from moderate.classify.device import place
-from moderate.classify.verify import verify_bundle
 from moderate.decode.probe import Probed, probe
 from moderate.decode.sandbox import Protection, landlock_abi, missing
 from moderate.errors import MissingLibraryError, ModerateError
@@ -21,6 +20,7 @@ from moderate.libraries import has_torch, installed_version
 from moderate.native import load
 from moderate.state.database import default_folder
 from moderate.version import __version__
+from moderate.weights.verify import verify_bundle
 
 # libheif before 1.20 has an endless loop on some files.
 MIN_LIBHEIF = (1, 20)

@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
-from moderate.evaluate.evaluation import (
+from moderate.analysis.evaluation import (
     DEFINITIONS,
     Evaluation,
     OfCategory,
     OfDecisions,
     OfSlice,
 )
-from moderate.evaluate.metrics import CONFIDENCE, Confusion, Estimate, Measured
+from moderate.analysis.metrics import CONFIDENCE, Confusion, Estimate, Measured
 from moderate.report.plain import markdown, print_tables
 from moderate.report.tables import Table, share
 from moderate.report.terminal import console, safe_text

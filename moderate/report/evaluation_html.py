@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from moderate.evaluate.evaluation import Evaluation, OfCategory
-from moderate.evaluate.metrics import Confusion
+from moderate.analysis.evaluation import Evaluation, OfCategory
+from moderate.analysis.metrics import Confusion
 from moderate.report.evaluation import closing, gates, headline, tables, worst
 from moderate.report.svg import Bar, Mark, Plot, svg
 from moderate.report.tables import Table

@@ -13,10 +13,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from moderate.evaluate.policies import policy_of
+from moderate.analysis.policies import policy_of
+from moderate.classify.coverage import Coverage
 from moderate.policy.columns import UNKNOWN_ERROR
 from moderate.policy.model import Policy
-from moderate.report.coverage import Coverage
 from moderate.report.plain import markdown, print_tables
 from moderate.report.summary import EXAMPLES_KEPT, SCHEMA_VERSION, name_counted
 from moderate.report.tables import Table, share

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from moderate.classify.coverage import Coverage
 from moderate.config import ConfigRecord
 from moderate.policy.decide import asked
 from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
-from moderate.report.coverage import Coverage
 from moderate.text import one_line, path_text
 from moderate.types import CATEGORIES, Decision, ErrorCode, Origin, Row, Skipped
 

@@ -20,9 +20,9 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from moderate.analysis import bounds
+from moderate.classify.coverage import Coverage
 from moderate.errors import InputError, UsageError
-from moderate.evaluate import bounds
-from moderate.report.coverage import Coverage
 from moderate.report.plain import markdown, print_tables
 from moderate.report.stored import counted
 from moderate.report.tables import Table, share
@@ -140,7 +140,7 @@ class Counting:
             self._latest, self._coverage = started, Coverage.of_facts(results.facts)
         period.policies.add(results.facts.get("policy_sha256", "unknown"))
         period.weights.add(results.facts.get("weights_sha256", "unknown"))
-        from moderate.evaluate.policies import policy_of
+        from moderate.analysis.policies import policy_of
 
         policy = policy_of(results)
         table = results.table(["status", "decision", *CATEGORIES])

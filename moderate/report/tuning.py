@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import IO, Any
 
-from moderate.evaluate.calibrate import Calibrated
-from moderate.evaluate.evidence import Evidence, evidence_lines
-from moderate.evaluate.tune import Measured, Tuning
+from moderate.analysis.calibrate import Calibrated
+from moderate.analysis.evidence import Evidence, evidence_lines
+from moderate.analysis.tune import Measured, Tuning
 from moderate.report.plain import print_tables
 from moderate.report.tables import Table
 from moderate.report.terminal import safe_text

@@ -9,7 +9,6 @@ from typing import IO, Any
 from rich.table import Table
 from rich.text import Text
 
-from moderate.catalogue.load import catalogue, coverage, find_entry
 from moderate.classify.bundle import (
     CARD,
     find_bundle,
@@ -21,6 +20,7 @@ from moderate.errors import WeightsError
 from moderate.regular import MAX_TEXT_BYTES, read_regular
 from moderate.report.terminal import console, safe_text
 from moderate.text import printable
+from moderate.weights.catalogue.load import catalogue, coverage, find_entry
 
 
 def weights_list() -> list[dict[str, Any]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from moderate.catalogue.load import catalogue, coverage
-from moderate.catalogue.mapping import read_mapping, usual_mapping
-from moderate.catalogue.model import IMAGENET, Entry, Package
 from moderate.errors import WeightsError
 from moderate.types import CATEGORIES, Category
+from moderate.weights.catalogue.load import catalogue, coverage
+from moderate.weights.catalogue.mapping import read_mapping, usual_mapping
+from moderate.weights.catalogue.model import IMAGENET, Entry, Package
 
 SINGLE = [entry for entry in catalogue().values() if entry.model]
 FACTS = {
@@ -25,7 +25,7 @@ def test_an_entry_is_loadable(entry) -> None:  # type: ignore[no-untyped-def]
     import timm
 
     import moderate.classify.architectures  # noqa: F401 - registers our own with timm
-    from moderate.convert.imagenet import imagenet_labels
+    from moderate.weights.convert.imagenet import imagenet_labels
 
     model = entry.model
     labels = imagenet_labels() if model.labels == IMAGENET else model.labels

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from pictures import encode, scene
 
-from moderate.engine.bench import Bench
 from moderate.report.bench import advice, bottleneck
+from moderate.run.bench import Bench
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -472,6 +472,6 @@ def test_a_signal_that_an_import_turned_into_an_error_is_still_a_signal(
         stopping.note(signal.SIGTERM)
         raise ImportError("initialization failed")
 
-    monkeypatch.setattr("moderate.engine.local.LocalEngine._load", failing)
+    monkeypatch.setattr("moderate.run.pipeline.LocalEngine._load", failing)
     assert scan(images, "--weights", bundle) == 143
     assert "stopped by SIGTERM" in capsys.readouterr().err

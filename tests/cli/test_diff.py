@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from moderate.analysis.diff import compare_policies, compare_results
 from moderate.cli.main import run
-from moderate.engine.compare import compare_policies, compare_results
 from moderate.policy.decide import asked, decide
 from moderate.policy.load import load_policy
 from moderate.types import CATEGORIES, Decision

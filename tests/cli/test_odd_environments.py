@@ -185,7 +185,7 @@ def test_memory_takes_the_place_of_temporary_folders(
 def test_a_limit_is_named(image: Path, bundle: Path, kind: str, limit: int, told: str) -> None:
     code = (
         # What is loaded on the way is not what is looked at.
-        "import torch, moderate.cli.main, moderate.engine.scan\n"
+        "import torch, moderate.cli.main, moderate.run.scan\n"
         f"import resource; resource.setrlimit(resource.RLIMIT_{kind}, ({limit}, {limit}))"
     )
     arguments = ["--weights", bundle, "--backend", "torch", "--no-state", "--out", "rows.csv"]

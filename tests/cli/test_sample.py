@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scored import write_results
 
+from moderate.analysis.labels import read_labels
 from moderate.cli.main import run
 from moderate.errors import InputError
-from moderate.evaluate.labels import read_labels
 from moderate.types import Category
 
 Captured = pytest.CaptureFixture[str]

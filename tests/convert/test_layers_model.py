@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from nsfwjs import CHECKPOINT, LABELS
 
-from moderate.convert.folder import convert_folder
 from moderate.errors import WeightsError
+from moderate.weights.convert.folder import convert_folder
 
 pytestmark = pytest.mark.skipif(
     not CHECKPOINT.is_dir(), reason=f"THE REAL CHECKPOINT IS MISSING: no {CHECKPOINT}"

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from moderate.convert.legacy_pth import read_legacy_pth
 from moderate.errors import WeightsError
+from moderate.weights.convert.legacy_pth import read_legacy_pth
 
 
 def network() -> nn.Module:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from moderate.convert.min_js import read_exported_bytes, read_exported_object
 from moderate.errors import WeightsError
+from moderate.weights.convert.min_js import read_exported_bytes, read_exported_object
 
 BEFORE = (
     '!function(a){if("object"==typeof exports)module.exports=a();else{this.model=a()}}(function(){'

@@ -31,16 +31,16 @@ from moderate.classify.bundle import ModelCard, ModelFiles
 from moderate.classify.device import place
 from moderate.classify.labels import LabelModel
 from moderate.classify.model import build_model
-from moderate.convert.efficientnet_lite import convert_efficientnet_lite
-from moderate.convert.folder import write_model
-from moderate.convert.forms import FORMS
-from moderate.convert.imagenet import imagenet_labels
-from moderate.convert.interface import Converted
-from moderate.convert.nsfwjs_inception import convert_nsfwjs_inception
-from moderate.convert.open_nsfw import convert_open_nsfw
-from moderate.convert.swiftformer import convert_swiftformer
 from moderate.errors import WeightsError
-from moderate.install.download import digest_of
+from moderate.weights.convert.efficientnet_lite import convert_efficientnet_lite
+from moderate.weights.convert.folder import write_model
+from moderate.weights.convert.forms import FORMS
+from moderate.weights.convert.imagenet import imagenet_labels
+from moderate.weights.convert.interface import Converted
+from moderate.weights.convert.nsfwjs_inception import convert_nsfwjs_inception
+from moderate.weights.convert.open_nsfw import convert_open_nsfw
+from moderate.weights.convert.swiftformer import convert_swiftformer
+from moderate.weights.download import digest_of
 
 NSFWJS = ("Drawing", "Hentai", "Neutral", "Porn", "Sexy")
 

@@ -10,8 +10,8 @@ import pytest
 import transformers
 from convert_sources import pictures, write_processor
 
-from moderate.convert.processor import read_processor
 from moderate.errors import WeightsError
+from moderate.weights.convert.processor import read_processor
 
 
 @pytest.mark.parametrize(

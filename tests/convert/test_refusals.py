@@ -16,9 +16,9 @@ from convert_sources import LABELS, change_config, write_processor
 from safetensors.torch import load_file, save_file
 
 from moderate.classify.files import read_json
-from moderate.convert.folder import CONVERTERS, convert_folder
-from moderate.convert.interface import Converter
 from moderate.errors import WeightsError
+from moderate.weights.convert.folder import CONVERTERS, convert_folder
+from moderate.weights.convert.interface import Converter
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from convert_sources import LABELS, change_config, pictures, scores, spread
 from safetensors.torch import load_file, save_file
 from timm.models._hub import save_for_hf
 
-from moderate.convert.folder import convert_folder, convert_state_dict, write_model
-from moderate.convert.timm_config import default_cfg, preprocess_of
 from moderate.errors import WeightsError
+from moderate.weights.convert.folder import convert_folder, convert_state_dict, write_model
+from moderate.weights.convert.timm_config import default_cfg, preprocess_of
 
 
 def timm_repo(folder: Path, architecture: str = "test_efficientnet", **arguments: Any) -> None:

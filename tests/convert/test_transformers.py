@@ -24,9 +24,9 @@ from convert_sources import (
 )
 from safetensors.torch import load_file, save_file
 
-from moderate.convert.folder import convert_folder, write_model
-from moderate.convert.transformer import Shape, name_architecture
 from moderate.errors import WeightsError
+from moderate.weights.convert.folder import convert_folder, write_model
+from moderate.weights.convert.transformer import Shape, name_architecture
 
 NEAR = 1e-5
 HALF = [0.5, 0.5, 0.5]
@@ -291,6 +291,6 @@ def test_stock_timm_loads_what_is_written(tmp_path: Path) -> None:
     ],
 )
 def test_names_of_architectures(shape: Shape, expected: tuple[str, dict[str, int]]) -> None:
-    from moderate.convert.vit import _FAMILIES
+    from moderate.weights.convert.vit import _FAMILIES
 
     assert name_architecture(shape, _FAMILIES, "", "vit_base_patch16_224") == expected

@@ -25,13 +25,13 @@ from networks_onnx import (
 from packages import catalogue_with, entry_of, make_wheel, offline_pip, package_of, sha256
 from pictures import encode, scene
 
-from moderate.catalogue.load import catalogue
-from moderate.catalogue.model import Entry
 from moderate.classify.bundle import load_bundle
 from moderate.classify.classifier import Classifier
 from moderate.classify.device import place
 from moderate.cli.main import run
-from moderate.install import pull
+from moderate.weights import pull
+from moderate.weights.catalogue.load import catalogue
+from moderate.weights.catalogue.model import Entry
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,13 +17,13 @@ from pictures import encode, scene
 from moderate.cli.main import run
 from moderate.decode.batches import Batch
 from moderate.decode.decoder import Decoder
-from moderate.engine import reading
-from moderate.engine.local import LocalEngine
-from moderate.engine.reading import Reader
 from moderate.fetch import fetcher
 from moderate.policy.judge import Judge
 from moderate.report.summary import Summary
 from moderate.results.text_writers import CsvWriter
+from moderate.run import inputs
+from moderate.run.inputs import Reader
+from moderate.run.pipeline import LocalEngine
 from moderate.state.contents import Contents
 from moderate.state.scores import RunScores
 
@@ -104,7 +104,7 @@ STAGES: dict[str, tuple[object, str, Callable[[bytes], Callable[..., bool]]]] = 
     "keeping its outcome": (
         RunScores, "add", lambda data: lambda self, file, outcome=None, **_: (
             outcome is not None and outcome[1].facts.bytes == len(data)
-            and outcome[0] == reading.sha256(data).digest()
+            and outcome[0] == inputs.sha256(data).digest()
         ),
     ),
     "counting it": (

@@ -19,12 +19,12 @@ from videos import make_video
 from moderate import Decision, Row
 from moderate.cli.main import run
 from moderate.decode.video import VideoOptions
-from moderate.engine.local import LocalEngine
-from moderate.engine.scan import ScanOptions, plan
 from moderate.policy.decide import asked, decide, views
 from moderate.policy.judge import Judge
 from moderate.policy.load import load_policy
 from moderate.policy.model import Policy
+from moderate.run.pipeline import LocalEngine
+from moderate.run.scan import ScanOptions, plan
 from moderate.types import CATEGORIES, Status
 
 Captured = pytest.CaptureFixture[str]

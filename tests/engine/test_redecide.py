@@ -18,8 +18,8 @@ import pytest
 from pictures import encode, scene
 from videos import make_video
 
+from moderate.analysis.decide import MOST_ROWS, DecideOptions, redecide
 from moderate.cli.main import run
-from moderate.engine.redecide import MOST_ROWS, DecideOptions, redecide
 from moderate.errors import InputError, OutputError, PolicyError, UsageError
 from moderate.policy.load import load_policy
 from moderate.policy.model import Policy

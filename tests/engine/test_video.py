@@ -22,9 +22,9 @@ import moderate
 from moderate import Category, Decision, ErrorCode, Row, Warn
 from moderate.cli.main import run
 from moderate.decode.video import NEEDS_PYAV, VideoOptions
-from moderate.engine.local import LocalEngine
-from moderate.engine.scan import ScanOptions, plan
 from moderate.errors import UsageError
+from moderate.run.pipeline import LocalEngine
+from moderate.run.scan import ScanOptions, plan
 from moderate.sources.directory import WalkOptions
 from moderate.sources.resolve import InputOptions
 from moderate.types import CATEGORIES, Limits, Status

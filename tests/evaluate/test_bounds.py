@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from moderate.evaluate import bounds
+from moderate.analysis import bounds
 
 
 def summed(k: int, n: int, rate: float) -> float:

@@ -11,13 +11,7 @@ import pytest
 from bundles import make_bundle
 from numpy.typing import NDArray
 
-from moderate.classify.bundle import Calibration, load_bundle
-from moderate.classify.classifier import Classifier
-from moderate.classify.device import place
-from moderate.classify.selftest import inputs
-from moderate.classify.verify import verify_bundle
-from moderate.errors import InputError, OutputError
-from moderate.evaluate.calibrate import (
+from moderate.analysis.calibrate import (
     MOST_POINTS,
     Method,
     apply,
@@ -29,8 +23,14 @@ from moderate.evaluate.calibrate import (
     quality,
     write_copy,
 )
-from moderate.evaluate.tune import Labelled
+from moderate.analysis.tune import Labelled
+from moderate.classify.bundle import Calibration, load_bundle
+from moderate.classify.classifier import Classifier
+from moderate.classify.device import place
+from moderate.classify.selftest import inputs
+from moderate.errors import InputError, OutputError
 from moderate.types import CATEGORIES, Category
+from moderate.weights.verify import verify_bundle
 
 NUDITY = Category.NUDITY
 

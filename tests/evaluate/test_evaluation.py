@@ -12,10 +12,10 @@ import pytest
 from labelled import digest_of, write_results
 from sklearn import metrics as sk
 
+from moderate.analysis.evaluation import MOST_SLICES, Evaluation, Wanted, evaluate
+from moderate.analysis.labels import read_labels
+from moderate.analysis.metrics import NO_IMAGES, NO_POSITIVES
 from moderate.errors import InputError
-from moderate.evaluate.evaluation import MOST_SLICES, Evaluation, Wanted, evaluate
-from moderate.evaluate.labels import read_labels
-from moderate.evaluate.metrics import NO_IMAGES, NO_POSITIVES
 from moderate.policy.load import load_policy
 from moderate.results.read import read_results
 from moderate.types import CATEGORIES, Category, Decision

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from labelled import SUFFIXES, digest_of, write_results
 
+from moderate.analysis.labels import join, read_labels
 from moderate.errors import InputError, UsageError
-from moderate.evaluate.labels import join, read_labels
 from moderate.results.read import read_results
 from moderate.types import CATEGORIES, Category
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
-from moderate.evaluate import bounds
-from moderate.evaluate.metrics import (
+from moderate.analysis import bounds
+from moderate.analysis.metrics import (
     ECE_BINS,
     NO_IMAGES,
     NO_NEGATIVES,
@@ -195,7 +195,7 @@ def test_intervals_are_those_of_resampling_by_hand(
     assert measure(*data, flagged, flagged, resamples=60, seed=5) == made
     assert measure(*data, flagged, flagged, resamples=60, seed=6) != made
     # However many are held at once: the numbers drawn are the same.
-    monkeypatch.setattr("moderate.evaluate.metrics._CELLS", 1000)
+    monkeypatch.setattr("moderate.analysis.metrics._CELLS", 1000)
     assert measure(*data, flagged, flagged, resamples=60, seed=5) == made
 
 

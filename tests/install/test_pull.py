@@ -18,10 +18,10 @@ from hub import COMMIT, Hub, running_hub
 from nsfwjs import CHECKPOINT
 from pictures import encode, scene
 
-from moderate.catalogue.load import catalogue
 from moderate.classify.bundle import load_bundle, user_weights
 from moderate.cli.main import run
 from moderate.types import Category
+from moderate.weights.catalogue.load import catalogue
 
 Captured = pytest.CaptureFixture[str]
 

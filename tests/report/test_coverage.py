@@ -10,8 +10,8 @@ import pytest
 from bundles import model_table, write_card, write_model
 from pictures import encode, scene
 
+from moderate.classify.coverage import Coverage
 from moderate.cli.main import run
-from moderate.report.coverage import Coverage
 from moderate.results.read import read_results
 
 Captured = pytest.CaptureFixture[str]

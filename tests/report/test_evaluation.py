@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from labelled import write_results
 
-from moderate.evaluate.evaluation import DEFINITIONS, Evaluation, Wanted, evaluate
-from moderate.evaluate.labels import read_labels
+from moderate.analysis.evaluation import DEFINITIONS, Evaluation, Wanted, evaluate
+from moderate.analysis.labels import read_labels
 from moderate.report.evaluation import SCHEMA, show, to_json, to_markdown
 from moderate.report.evaluation_html import plots, to_html
 from moderate.report.svg import Bar, Mark, Plot, svg

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scored import DAY, write_results
 
+from moderate.analysis.bounds import chi_squared_tail
 from moderate.errors import InputError
-from moderate.evaluate.bounds import chi_squared_tail
 from moderate.report.trend import (
     Counting,
     Limits,

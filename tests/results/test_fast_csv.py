@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moderate.engine.redecide import OWN, pieces
+from moderate.analysis.decide import OWN, pieces
 from moderate.errors import InputError
 from moderate.results.fast_csv import Unusual, whole_parts
 from moderate.results.open import open_writers

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moderate.engine.compare import compare_results
-from moderate.engine.redecide import DecideOptions, redecide
+from moderate.analysis.decide import DecideOptions, redecide
+from moderate.analysis.diff import compare_results
 from moderate.errors import InputError, UsageError
 from moderate.policy.load import load_policy
 from moderate.report.stored import summarise

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moderate.engine.redecide import DecideOptions, redecide
+from moderate.analysis.decide import DecideOptions, redecide
+from moderate.analysis.labels import read_labels
 from moderate.errors import ModerateError
-from moderate.evaluate.labels import read_labels
 from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
 from moderate.report.explain import Kept, explain

@@ -1,0 +1,519 @@
+"""Every input with its bytes, or with what an earlier run or row found out about them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+
+from moderate.decode.pool import Coming
+from moderate.decode.sniff import HEAD_BYTES, SUPPORTED, claimed_format, refusal, sniff
+from moderate.decode.video import VideoSampler, video_kind
+from moderate.errors import ModerateError
+from moderate.faults import internal_error
+from moderate.fetch.fetcher import Fetcher
+from moderate.fetch.local import FetchError
+from moderate.run.interface import Job
+from moderate.run.videos import (
+    VideoBegin,
+    VideoEnd,
+    VideoFrame,
+    VideoPart,
+    not_local,
+    open_video,
+    video_parts,
+)
+from moderate.sources.interface import Source
+from moderate.state.contents import Contents
+from moderate.state.filesystems import ChangeTimes
+from moderate.state.records import FileStat, Outcome
+from moderate.state.scores import MOST_KEYS, FileRecord, KnownFile, RunScores, path_digest
+from moderate.text import path_text, printable
+from moderate.types import (
+    ErrorCode,
+    ImageError,
+    ImageFacts,
+    ImageRef,
+    Inline,
+    Origin,
+    Skipped,
+    Warn,
+)
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 512  # inputs that need no decoding and travel together
+# A file written again in the same tick of its clock looks unchanged: one as young as that is not
+# remembered. ext4 and xfs tick every few milliseconds, FAT every two seconds.
+_FINE_TICK, _COARSE_TICK = 50_000_000, 2_000_000_000  # ns
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An image on its way: what is known before decoding, and the error that ends its trip.
+
+    sha256 is that of its bytes, None where there are none; file says where they were, None where
+    that is not to be remembered.
+    """
+
+    ref: ImageRef
+    facts: ImageFacts
+    error: ImageError | None = None
+    sha256: bytes | None = None
+    file: FileRecord | None = None
+    origin: Origin = Origin.NEW
+    duplicate_of: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """An image whose bytes another row of this run has; it waits for what they give."""
+
+    ref: ImageRef
+    facts: ImageFacts
+    sha256: bytes
+    file: FileRecord | None
+    origin: Origin
+    duplicate_of: bytes | None
+
+
+@dataclass(slots=True, eq=False)
+class Known:
+    """An image whose outcome the state has. `used` is what to mark as of use, if anything."""
+
+    ref: ImageRef
+    facts: ImageFacts
+    outcome: Outcome
+    sha256: bytes
+    file: FileRecord | None = None
+    origin: Origin = Origin.REUSED
+    duplicate_of: bytes | None = None
+    used: tuple[bytes, bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Known images, and files passed over between them, in order."""
+
+    items: list[Known | Skipped]
+
+
+Item = Fetched | Copy | Known | Block | Skipped | VideoBegin | VideoEnd
+"""What travels with an image's bytes."""
+
+Images = Iterator[tuple[Item, "bytes | Coming[Item] | None"]]
+
+
+def weigh(item: Item) -> int:
+    """How many rows an item stands for."""
+    return len(item.items) if isinstance(item, Block) else 1
+
+
+@dataclass(slots=True, eq=False)
+class _Local:
+    """A local file as it was at `seen_at` (ns since 1970), before it was read.
+
+    trusted says that its content is as it was where size and times are.
+    """
+
+    path: bytes
+    stat: FileStat
+    seen_at: int
+    trusted: bool
+    known: KnownFile | None = None
+
+    def record(self, ref: ImageRef, digest: bytes) -> FileRecord | None:
+        """That it has this content; None where it changed meanwhile, or may have unseen."""
+        tick = _FINE_TICK if self.stat.ctime_ns % 10_000_000 else _COARSE_TICK
+        settled = self.stat.ctime_ns + tick < self.seen_at
+        status = _status(ref)
+        if not settled or status is None or _stat(status) != self.stat:
+            return None
+        return FileRecord(self.path, digest, self.stat)
+
+
+class Reader:
+    """Reads the inputs of a job, once. Its methods are called from one thread.
+
+    contents is None where copies are not to be looked for. The reader waits for `begin`.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        fetcher: Fetcher,
+        sampler: VideoSampler | None = None,
+        contents: Contents | None = None,
+        on_limit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._job = job
+        self._fetcher = fetcher
+        self._sampler = sampler
+        self._contents = contents
+        self._on_limit = on_limit
+        self._begun = threading.Event()
+        self._scores: RunScores | None = None
+        self._position = 0
+        self._folder = _working_folder()
+        self._change_times = ChangeTimes()
+        self._unnoticed = False
+        self._block: list[Known | Skipped] = []
+
+    def begin(self, scores: RunScores | None) -> None:
+        """Let it read; scores is what earlier runs found out."""
+        self._scores = scores
+        self._begun.set()
+
+    def images(self) -> Images:
+        """Every input with its bytes, with their future, or without where nothing is to be decoded.
+
+        Stops after job.max_rows images and says so to `on_limit`. A video has as many items as
+        `video_parts` gives.
+        """
+        self._begun.wait()
+        rows = 0
+        most = _BLOCK if self._scores else 1
+        for group in self._groups():
+            for found, local in zip(group, self._look_up(group), strict=True):
+                if isinstance(found, Skipped):
+                    self._block.append(found)
+                else:
+                    if self._sampler and self._sampler.closed:
+                        return
+                    if known := self._known(found, local):
+                        self._block.append(known)
+                    else:
+                        yield from self._flush()
+                        yield from self._contained(found, self._unknown(found, local))
+                    rows += 1
+                    if rows == self._job.max_rows:
+                        yield from self._flush()
+                        self._on_limit()
+                        return
+                if len(self._block) >= most:
+                    yield from self._flush()
+            if len(group) < MOST_KEYS:
+                yield from self._flush()
+        yield from self._flush()
+
+    def _groups(self) -> Iterator[list[ImageRef | Skipped]]:
+        """Local files that are looked up together. What may keep us waiting comes alone."""
+        group: list[ImageRef | Skipped] = []
+        columns = [column.name for column in self._job.columns]
+        for source in self._job.sources:
+            names = [column.name for column in source.columns]
+            alone = self._scores is None or not _is_prompt(source)
+            if alone and group:
+                yield group
+                group = []
+            for found in source:
+                if isinstance(found, ImageRef) and names != columns:
+                    values = dict(zip(names, found.carried, strict=False))
+                    found = replace(found, carried=tuple(values.get(name) for name in columns))
+                group.append(found)
+                if alone or len(group) == MOST_KEYS or not _is_local(found):
+                    yield group
+                    group = []
+        if group:
+            yield group
+
+    def _look_up(self, group: Sequence[ImageRef | Skipped]) -> list[_Local | None]:
+        """The local files among them as they are now, with what is known of them."""
+        if self._scores is None:
+            return [None] * len(group)
+        now = time.time_ns()
+        looked_up: list[_Local | None] = []
+        for found in group:
+            local = None
+            if isinstance(found, ImageRef) and _is_local(found) and (status := _status(found)):
+                trusted = not self._job.verify and self._change_times.are_own(
+                    found.path, status.st_dev, follow_symlinks=found.follow_symlinks
+                )
+                path = path_digest(found.path, self._folder)
+                local = _Local(path, _stat(status), now, trusted)
+            looked_up.append(local)
+        found_now = [local for local in looked_up if local]
+        known = self._scores.by_path([local.path for local in found_now]) if found_now else {}
+        for local in found_now:
+            local.known = known.get(local.path)
+        return looked_up
+
+    def _known(self, ref: ImageRef, local: _Local | None) -> Known | None:
+        """A file that is as it was when its outcome was found out."""
+        try:
+            return self._unchanged(ref, local)
+        except Exception as error:  # noqa: BLE001 - then it is read like any other
+            log.warning("what is known of %s cannot be used: %s", _shown(ref), error)
+            return None
+
+    def _unchanged(self, ref: ImageRef, local: _Local | None) -> Known | None:
+        known = local.known if local else None
+        if local is None or known is None or known.outcome is None or known.stat != local.stat:
+            return None
+        if not local.trusted:
+            return None
+        outcome = known.outcome
+        if not self._may_use(outcome, ref):
+            return None
+        facts = outcome.facts
+        if warnings := _named(ref, facts):
+            facts = _facts(warnings, facts)
+        used = (local.path, known.sha256) if known.stale else None
+        return Known(ref, facts, outcome, known.sha256, used=used)
+
+    def _contained(self, ref: ImageRef, items: Images) -> Images:
+        """The items of one image or video; what goes wrong with them is its error."""
+        video_is_open = False
+        try:
+            for item, data in items:
+                video_is_open = isinstance(item, VideoBegin) or (
+                    video_is_open and not isinstance(item, VideoEnd)
+                )
+                yield item, data
+        except ModerateError:
+            raise
+        except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+            facts = ImageFacts(warnings=ref.warnings)
+            yield self._counted(Fetched(ref, facts, internal_error(ref, "reading", error))), None
+            if video_is_open:  # that was one of its frames, so that it cannot be approved
+                incomplete = ImageFacts(warnings=(*ref.warnings, Warn.VIDEO_INCOMPLETE))
+                yield self._counted(VideoEnd(ref, incomplete)), None
+
+    def _unknown(self, ref: ImageRef, local: _Local | None) -> Images:
+        """The items of one image or video."""
+        parts = self._video(ref)
+        if parts is None:
+            item, data = self._fetch(ref, local)
+            yield self._counted(item), data
+        else:
+            for part in parts:
+                item, data = self._part(part)
+                yield self._counted(item), data
+
+    def _flush(self) -> Images:
+        """The known images that have gathered, as one item."""
+        items, self._block = self._block, []
+        if not items:
+            return
+        first = self._position
+        self._position += len(items)
+        if self._contents:
+            found = [
+                (item, item.sha256, first + index, item.ref.display)
+                for index, item in enumerate(items)
+                if isinstance(item, Known)
+            ]
+            claims = self._contents.claim_all([row[1:] for row in found])
+            for row, claim in zip(found, claims or (), strict=False):
+                row[0].duplicate_of = claim.first
+                if not (claim.owner or claim.reused):
+                    row[0].origin = Origin.DUPLICATE
+        yield Block(items), None
+
+    def _counted(self, item: Item) -> Item:
+        self._position += 1
+        return item
+
+    def _may_use(self, outcome: Outcome, ref: ImageRef) -> bool:
+        """Whether this job, with its limits, would come to the same."""
+        facts, limits = outcome.facts, self._job.limits
+        if (facts.bytes or 0) > limits.max_file_bytes:
+            return False
+        if isinstance(outcome.result, ImageError):
+            if self._sampler and video_kind(facts.format, claimed_format(ref.name)):
+                return False  # refused elsewhere perhaps, but sampled where it is a local file
+            return not outcome.claim or outcome.claim == name_claim(ref)
+        return (facts.width or 0) * (facts.height or 0) <= limits.max_pixels
+
+    def _video(self, ref: ImageRef) -> Iterator[VideoPart] | None:
+        """The parts of a video, None for what is no local video."""
+        if self._sampler is None:
+            return None
+        opened = open_video(ref, self._sampler.options.max_bytes)
+        if opened is None:
+            return None
+        if isinstance(opened, VideoEnd):
+            return iter([opened])
+        return video_parts(ref, *opened, self._sampler)
+
+    def _part(self, part: VideoPart) -> tuple[Item, bytes | None]:
+        if not isinstance(part, VideoFrame):
+            return part, None
+        if part.data is None:
+            return Fetched(part.ref, part.facts, part.error), None
+        return self._met(Fetched(part.ref, part.facts), part.data, self._position, None)
+
+    def _fetch(
+        self, ref: ImageRef, local: _Local | None
+    ) -> tuple[Item, bytes | Coming[Item] | None]:
+        facts = ImageFacts(warnings=ref.warnings)
+        if ref.error is not None:
+            return Fetched(ref, facts, ref.error), None
+        try:
+            data = self._fetcher.fetch(ref)
+        except FetchError as error:
+            return _failed(ref, error), None
+        if isinstance(ref.location, Inline):
+            ref = replace(ref, location=Inline(b""))  # rows wait for their turn, bytes need not
+        if not isinstance(data, Future):
+            return self._examine(ref, data, self._position, local)
+        coming: Coming[Item] = Future()
+        data.add_done_callback(partial(self._arrive, ref, coming, self._position))
+        return Fetched(ref, facts), coming
+
+    def _arrive(
+        self, ref: ImageRef, coming: Coming[Item], position: int, fetched: Future[bytes]
+    ) -> None:
+        """On the thread that the bytes came in on."""
+        try:
+            coming.set_result(self._examine(ref, fetched.result(), position, None))
+        except FetchError as error:
+            coming.set_result((_failed(ref, error), None))
+        except ModerateError as error:  # about the run: raised where that can be ended
+            coming.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+            facts = ImageFacts(warnings=ref.warnings)
+            coming.set_result((Fetched(ref, facts, internal_error(ref, "fetching", error)), None))
+        except BaseException as error:  # noqa: BLE001 - raised where the run can be ended
+            coming.set_exception(error)
+
+    def _examine(
+        self, ref: ImageRef, data: bytes, position: int, local: _Local | None
+    ) -> tuple[Item, bytes | None]:
+        """What the bytes say before they are decoded."""
+        head = data[:HEAD_BYTES]
+        kind = sniff(head)
+        digest = sha256(data)
+        facts = ImageFacts(format=kind, bytes=len(data), sha256=digest.hexdigest())
+        facts = replace(facts, warnings=_named(ref, facts))
+        item = Fetched(ref, facts)
+        if refused := refusal(head, ref.name):
+            videos = self._sampler is not None
+            message = (not_local(head, ref.name) if videos else None) or refused[1]
+            item = replace(item, error=ImageError(ErrorCode(refused[0]), message))
+        return self._met(item, data, position, local, digest.digest())
+
+    def _met(
+        self,
+        item: Fetched,
+        data: bytes,
+        position: int,
+        local: _Local | None,
+        digest: bytes | None = None,
+    ) -> tuple[Item, bytes | None]:
+        """What a content becomes: something known, a copy of an earlier one, or work."""
+        if self._contents is None:
+            return item, None if item.error else data
+        digest = digest or sha256(data).digest()
+        outcome = self._scores.by_content(digest) if self._scores else None
+        if outcome and not self._may_use(outcome, item.ref):
+            outcome = None
+        claim = self._contents.claim(digest, position, item.ref.display, reused=outcome is not None)
+        changed = local is not None and local.known is not None and local.known.sha256 != digest
+        if changed and local and local.known and local.known.stat == local.stat:
+            self._say_unnoticed(item.ref)
+        origin = Origin.NEW
+        if changed:
+            origin = Origin.CHANGED
+        elif not claim.owner and not claim.reused:
+            origin = Origin.DUPLICATE
+        elif outcome:
+            origin = Origin.REUSED
+        file = local.record(item.ref, digest) if local else None
+        # What is refused says so itself: the reason may lie in where it came from.
+        if outcome and not item.error:
+            facts = _facts(item.facts.warnings, outcome.facts, item.facts)
+            used = (b"", digest)
+            known = Known(item.ref, facts, outcome, digest, file, origin, claim.first, used)
+            return known, None
+        # No copy may wait for what was reused: this run settles it no more, should the state fail.
+        if claim.owner or claim.reused or item.error:
+            return replace(
+                item, sha256=digest, file=file, origin=origin, duplicate_of=claim.first
+            ), None if item.error else data
+        return Copy(item.ref, item.facts, digest, file, origin, claim.first), None
+
+    def _say_unnoticed(self, ref: ImageRef) -> None:
+        """Only the first is named: there may be as many as there are files."""
+        if not self._unnoticed:
+            self._unnoticed = True
+            log.warning(
+                "%s has another content than before, though its size and times are the same; it is "
+                "scored as it is now, and so is every other such file (origin: changed)",
+                printable(path_text(ref.display)),
+            )
+
+
+def _shown(ref: ImageRef) -> str:
+    return printable(path_text(ref.display))
+
+
+def name_claim(ref: ImageRef) -> str:
+    """The part of a name that the reason for a refusal may depend on; never empty."""
+    return claimed_format(ref.name) or "-"
+
+
+def _failed(ref: ImageRef, error: FetchError) -> Fetched:
+    return Fetched(ref, ImageFacts(warnings=ref.warnings, bytes=error.size), error.error)
+
+
+def _named(ref: ImageRef, facts: ImageFacts) -> tuple[Warn, ...]:
+    """The warnings that the name gives rise to, for a file of this format."""
+    if facts.format in SUPPORTED:
+        claimed = claimed_format(ref.name)
+        if claimed and claimed != facts.format:
+            return (*ref.warnings, Warn.EXTENSION_MISMATCH)
+    return ref.warnings
+
+
+def _facts(
+    warnings: tuple[Warn, ...], decoded: ImageFacts, file: ImageFacts | None = None
+) -> ImageFacts:
+    """Facts of a known image: the outcome's, with what is this file's own."""
+    file = file or decoded
+    return ImageFacts(
+        decoded.width,
+        decoded.height,
+        file.format,
+        decoded.frames,
+        file.bytes,
+        file.sha256,
+        warnings + decoded.warnings,
+    )
+
+
+def _is_local(found: ImageRef | Skipped) -> bool:
+    return isinstance(found, Skipped) or (found.location is None and found.error is None)
+
+
+def _is_prompt(source: Source) -> bool:
+    """Whether the next input is there without waiting for anybody."""
+    return source.countable or (bool(source.files) and all(map(os.path.isfile, source.files)))
+
+
+def _status(ref: ImageRef) -> os.stat_result | None:
+    """None for what is not there or no regular file: reading it says why."""
+    try:
+        status = os.stat(ref.path, follow_symlinks=ref.follow_symlinks)
+    except (OSError, ValueError):
+        return None
+    return status if stat.S_ISREG(status.st_mode) and status.st_size else None
+
+
+def _stat(status: os.stat_result) -> FileStat:
+    return FileStat(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _working_folder() -> bytes:
+    """Empty where it is gone: then there are no files of relative paths either."""
+    try:
+        return os.getcwdb()
+    except OSError:
+        return b""

@@ -1,0 +1,444 @@
+"""The line on one machine: files are read on a thread, decoded in processes, scored in batches."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self, cast
+
+from moderate.classify.backends import ir_cache
+from moderate.classify.device import Placement, place
+from moderate.cores import available_cores
+from moderate.decode.batches import Batch
+from moderate.decode.image import Undecoded
+from moderate.decode.pool import DecoderPool
+from moderate.decode.resize import Pixels
+from moderate.decode.video import VideoSampler
+from moderate.errors import ModerateError, RunError
+from moderate.faults import internal_error
+from moderate.fetch.fetcher import Fetcher
+from moderate.policy.decide import failed_row
+from moderate.run.inputs import Block, Copy, Fetched, Item, Known, Reader, name_claim, weigh
+from moderate.run.interface import Engine, Job
+from moderate.run.scopes import scopes
+from moderate.run.videos import VideoBegin, VideoEnd, VideoRows
+from moderate.state.contents import Contents
+from moderate.state.records import Outcome
+from moderate.state.scores import RunScores, ScopeFacts, ScoreStore
+from moderate.system_limits import no_thread_limit
+from moderate.types import (
+    UNSCORED,
+    ErrorCode,
+    ImageError,
+    ImageFacts,
+    ImageRef,
+    Limits,
+    Origin,
+    Row,
+    Scores,
+    Skipped,
+)
+
+if TYPE_CHECKING:
+    from moderate.classify.classifier import Classifier, Pending
+
+_Settled = Row | Skipped | VideoBegin | VideoEnd
+_Result = _Settled | Copy
+
+_PATIENCE = 0.2  # seconds for another batch to be computed beside those under way
+NICENESS = 5
+"""Of decoders that share the cores with the model: the model goes first, they fill what is left."""
+
+# Errors that the same bytes give every time. The others may be this machine's, or this moment's.
+_LASTING = frozenset(
+    {
+        ErrorCode.NOT_AN_IMAGE,
+        ErrorCode.UNSUPPORTED_FORMAT,
+        ErrorCode.TOO_MANY_PIXELS,
+        ErrorCode.TOO_MANY_SCANS,
+        ErrorCode.TRUNCATED,
+        ErrorCode.CORRUPT_IMAGE,
+    }
+)
+
+
+class LocalEngine(Engine):
+    """See `Engine`. store is what earlier runs found out, and where this one adds to it.
+
+    Neither decoders nor torch are started before there is an image for them, unless `at_once`:
+    where every image is known, that is never.
+    """
+
+    def __init__(self, job: Job, store: ScoreStore | None = None, *, at_once: bool = False) -> None:
+        self._job = job
+        self._store = store
+        self._at_once = at_once or job.require_sandbox
+        self._stack = ExitStack()
+        self._pool: DecoderPool[Item]
+        self._batches: Iterator[Batch[Item]] = iter(())
+        self._classifier: Classifier | None = None
+        self._planned: Placement
+        self._placement: Placement
+        self._protections: tuple[str, ...] | None = None
+        self._limited = False
+        self._startup_seconds = 0.0
+        self._scores: RunScores | None = None
+        self._contents: Contents | None = None
+
+    def _cut(self) -> None:
+        self._limited = True
+
+    def __enter__(self) -> Self:
+        """See `Engine`. Files are read, and decoded, while the device is still being looked at."""
+        job = self._job
+        begun = time.monotonic()
+        with self._stack:
+            if job.deduplicate:
+                self._contents = Contents()
+                self._stack.callback(self._contents.close)
+            self._pool = self._stack.enter_context(
+                DecoderPool(
+                    job.specs,
+                    _decoding_limits(job),
+                    job.workers,
+                    job.batch_size,
+                    niceness=NICENESS,
+                    require_sandbox=job.require_sandbox,
+                    at_once=self._at_once,
+                    images_per_decoder=job.images_per_decoder,
+                )
+            )
+            # Entered last, so that it is left first: the pool waits for what is on its way.
+            fetcher = self._stack.enter_context(Fetcher(job.limits, job.http))
+            sampler = make_sampler(job)
+            if sampler:
+                self._stack.callback(sampler.close)
+            reader = Reader(job, fetcher, sampler, self._contents, self._cut)
+            self._batches = self._pool.run(reader.images(), on_work=self._get_ready, weigh=weigh)
+            if self._store is None:
+                reader.begin(None)
+            self._planned = self._placement = place(
+                job.device, job.precision, job.backend, job.bundle.kinds
+            )
+            if self._store:
+                self._scores = RunScores(
+                    self._store,
+                    scopes(job, self._planned),
+                    rescore=job.rescore,
+                    retry_errors=job.retry_errors,
+                )
+                if made := self._scores.facts():
+                    self._protections = made.sandbox
+                    self._placement = replace(self._placement, backend=made.backend)
+                reader.begin(self._scores)
+            if self._at_once:
+                self._get_ready()
+            self._stack = self._stack.pop_all()
+        self._startup_seconds = time.monotonic() - begun
+        return self
+
+    def _get_ready(self) -> None:
+        """For the first image. Raises DeviceError or WeightsError."""
+        if self._classifier is None:
+            begun = time.monotonic()
+            self._load()
+            self._protections = self._pool.protections()
+            if self._scores:
+                self._scores.facts(ScopeFacts(self._protections, self._placement.backend))
+            self._startup_seconds += time.monotonic() - begun
+
+    def _load(self) -> None:
+        from moderate.classify.classifier import Classifier
+
+        job = self._job
+        if limit := no_thread_limit(available_cores()):
+            raise RunError(f"{limit}; the model needs a thread for each core")
+        with ir_cache.kept_in(job.converted):
+            classifier = Classifier(
+                job.bundle,
+                self._planned,
+                batch_size=job.batch_size,
+                compile=job.compile,
+                labels=job.labels,
+            )
+        self._classifier = self._stack.enter_context(classifier)
+        self._placement = self._classifier.placement  # the backend may not suit the model
+        self._classifier.pin(self._pool.buffers)
+
+    def __exit__(self, broken_off: object = None, *_: object) -> None:
+        """See `Engine`. What was scored is kept, however the run ends."""
+        try:
+            if self._scores and broken_off is None:
+                self._scores.finish()
+            elif self._scores:
+                self._scores.commit(everything=True)
+        finally:
+            self._stack.close()
+
+    @property
+    def placement(self) -> Placement:
+        """See `Engine`."""
+        return self._placement
+
+    @property
+    def protections(self) -> tuple[str, ...] | None:
+        """See `Engine`."""
+        return self._protections
+
+    @property
+    def startup_seconds(self) -> float:
+        """See `Engine`."""
+        return self._startup_seconds
+
+    @property
+    def limited(self) -> bool:
+        """See `Engine`."""
+        return self._limited
+
+    @property
+    def batch_limit(self) -> int | None:
+        """See `Engine`."""
+        return self._classifier.batch_limit if self._classifier else None
+
+    def forward_rate(self, batch: tuple[Pixels, ...], times: int) -> float:
+        """Images per second of the model alone on `batch`, submitted so many times.
+
+        For an engine that was started `at_once`.
+        """
+        classifier = self._loaded
+        classifier.submit(batch).result()  # the first finds memory and plans its kernels
+        begun = time.perf_counter()
+        pending: deque[Pending] = deque()
+        for _ in range(times):
+            pending.append(classifier.submit(batch))
+            while len(pending) > classifier.depth:
+                pending.popleft().result()
+        for last in pending:
+            last.result()
+        return times * len(batch[0]) / (time.perf_counter() - begun)
+
+    @property
+    def _loaded(self) -> Classifier:
+        assert self._classifier is not None
+        return self._classifier
+
+    def rows(self) -> Iterator[Row | Skipped]:
+        """See `Engine`."""
+        early: dict[int, list[_Result]] = {}
+        turn = position = 0
+        videos = VideoRows(self._job.judge) if self._job.video else None
+        for number, results in self._scored():
+            early[number] = results
+            while turn in early and (settled := self._settled(early[turn])) is not None:
+                del early[turn]
+                self._put_in_place(settled, position)
+                position += len(settled)
+                # Without videos there is nothing else among them.
+                yield from videos.take_all(settled) if videos else cast("list[Row]", settled)
+                turn += 1
+        # What they are copies of never came in, for a fault of ours: still one row each.
+        for number in sorted(early):
+            settled = [self._unsettled(result) for result in early[number]]
+            yield from videos.take_all(settled) if videos else cast("list[Row]", settled)
+
+    def _scored(self) -> Iterator[tuple[int, list[_Result]]]:
+        """Results of each batch with its number, in the order in which batches are complete."""
+        submitted: deque[tuple[Batch[Item], Pending | None]] = deque()
+        for batch in self._batches:
+            submitted.append((batch, self._submit(batch)))
+            depth = self._classifier.depth if self._classifier else 0
+            # Rows must not wait for a batch that a slow source may not have for hours.
+            while submitted and (len(submitted) > depth or not self._pool.has_next(_PATIENCE)):
+                yield self._finish(*submitted.popleft())
+        while submitted:
+            yield self._finish(*submitted.popleft())
+
+    def _submit(self, batch: Batch[Item]) -> Pending | None:
+        """None for a batch without images to score."""
+        pixels = batch.pixels()
+        return self._loaded.submit(pixels) if pixels and len(pixels[0]) else None
+
+    def _finish(self, batch: Batch[Item], pending: Pending | None) -> tuple[int, list[_Result]]:
+        scored = iter(pending.scored() if pending else ())
+        self._pool.release(batch)
+        results: list[_Result] = []
+        for entry in batch.entries:
+            # Taken before anything can go wrong, so that the next image gets its own.
+            decoded = isinstance(entry.outcome, ImageFacts)
+            scores, labels = next(scored) if decoded else (UNSCORED, ())
+            if isinstance(entry.item, Block):
+                for one in entry.item.items:
+                    results.append(self._contained(one, None, UNSCORED))
+            else:
+                results.append(self._contained(entry.item, entry.outcome, scores, labels))
+        if self._scores:
+            self._scores.commit()
+        return batch.number, results
+
+    def _contained(
+        self,
+        item: Item,
+        outcome: ImageFacts | Undecoded | None,
+        scores: Scores | ImageError,
+        labels: tuple[float, ...] = (),
+    ) -> _Result:
+        """The result of one input; what goes wrong with it is its error."""
+        try:
+            return self._result(item, outcome, scores, labels)
+        except ModerateError:
+            raise
+        except Exception as error:
+            if not isinstance(item, (Known, Copy, Fetched)):
+                raise
+            failed = internal_error(item.ref, "recording", error)
+            if isinstance(item, Fetched) and item.sha256 and self._contents:
+                # Its copies wait for it.
+                self._contents.settle(item.sha256, Outcome(ImageFacts(), failed))
+            return self._failed_row(item.ref, failed)
+
+    def _result(
+        self,
+        item: Item,
+        outcome: ImageFacts | Undecoded | None,
+        scores: Scores | ImageError,
+        labels: tuple[float, ...],
+    ) -> _Result:
+        if isinstance(item, Known):
+            return self._known(item)
+        if isinstance(item, Copy):
+            if self._scores:
+                self._scores.add(item.file)
+            return item
+        if isinstance(item, Block) or not isinstance(item, Fetched):
+            return cast("_Settled", item)
+        if item.error is not None:
+            return self._new(item, ImageFacts(), item.error, claim=name_claim(item.ref))
+        if isinstance(outcome, Undecoded):
+            return self._new(item, outcome.facts, ImageError(outcome.code, outcome.message))
+        assert outcome is not None
+        return self._new(item, outcome, scores, labels=labels)
+
+    def _failed_row(self, ref: ImageRef, error: ImageError) -> Row:
+        return failed_row(self._job.judge.policy, ref, error)
+
+    def _known(self, item: Known) -> Row:
+        if self._scores and (item.file or item.used):
+            self._scores.add(item.file, used=item.used)
+        return self._row(item.ref, item.facts, item.outcome, item.origin, item.duplicate_of)
+
+    def _new(
+        self,
+        item: Fetched,
+        decoded: ImageFacts,
+        result: Scores | ImageError,
+        claim: str = "",
+        labels: tuple[float, ...] = (),
+    ) -> Row:
+        """The row of an image whose outcome is new, which is kept."""
+        own = replace(item.facts, warnings=())
+        outcome = Outcome(_merge(own, decoded), result, claim, labels)
+        if item.sha256:
+            if self._contents:
+                self._contents.settle(item.sha256, outcome)
+            if self._scores:
+                lasting = not isinstance(result, ImageError) or result.code in _LASTING
+                self._scores.add(item.file, (item.sha256, outcome) if lasting else None)
+        facts = _merge(item.facts, decoded)
+        return self._row(item.ref, facts, outcome, item.origin, item.duplicate_of)
+
+    def _settled(self, results: list[_Result]) -> list[_Settled] | None:
+        """The results with rows for copies; None while one of them has to wait."""
+        settled: list[_Settled] = []
+        for result in results:
+            if not isinstance(result, Copy):
+                settled.append(result)
+                continue
+            assert self._contents is not None
+            outcome = self._contents.outcome(result.sha256)
+            if outcome is None:  # what it is a copy of came in first, but stands later
+                return None
+            settled.append(self._copied(result, outcome))
+        return settled
+
+    def _copied(self, copy: Copy, outcome: Outcome) -> Row:
+        try:
+            facts = _merge(copy.facts, outcome.facts)
+            return self._row(copy.ref, facts, outcome, copy.origin, copy.duplicate_of)
+        except ModerateError:
+            raise
+        except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+            return self._failed_row(copy.ref, internal_error(copy.ref, "recording", error))
+
+    def _unsettled(self, result: _Result) -> _Settled:
+        """A result that cannot wait any longer."""
+        if not isinstance(result, Copy):
+            return result
+        assert self._contents is not None
+        if outcome := self._contents.outcome(result.sha256):
+            return self._copied(result, outcome)
+        missing = RuntimeError("the image that it is a copy of has no outcome")
+        return self._failed_row(result.ref, internal_error(result.ref, "recording", missing))
+
+    def _put_in_place(self, results: list[_Settled], position: int) -> None:
+        """Name the first row of each content as it is known now that all before are in.
+
+        position is that of the first result.
+        """
+        if self._contents is None or not self._contents.out_of_order:
+            return
+        for index, result in enumerate(results):
+            if isinstance(result, Row) and result.facts.sha256:
+                digest = bytes.fromhex(result.facts.sha256)
+                first = self._contents.first(digest, position + index)
+                if first != result.duplicate_of:
+                    results[index] = replace(result, duplicate_of=first)
+
+    def _row(
+        self,
+        ref: ImageRef,
+        facts: ImageFacts,
+        outcome: Outcome,
+        origin: Origin,
+        duplicate_of: bytes | None,
+    ) -> Row:
+        result = outcome.result
+        error = result if isinstance(result, ImageError) else None
+        scores: Scores = UNSCORED if isinstance(result, ImageError) else result
+        labels = {} if error else dict(zip(self._job.labels, outcome.labels, strict=True))
+        decision, reasons, derived = self._job.judge.row(ref, facts, scores, error, labels)
+        return Row(
+            ref, facts, scores, decision, reasons, derived, error, duplicate_of, origin, labels
+        )
+
+
+def make_sampler(job: Job) -> VideoSampler | None:
+    """What samples the job's videos, if it has them sampled."""
+    if job.video is None:
+        return None
+    return VideoSampler(
+        job.video,
+        job.limits,
+        exact=job.exact_decode,
+        niceness=NICENESS,
+        require_sandbox=job.require_sandbox,
+    )
+
+
+def _decoding_limits(job: Job) -> Limits:
+    """A frame of a video is no compressed file: --max-file-size is not meant for it."""
+    sampler = make_sampler(job)
+    most = max(job.limits.max_file_bytes, sampler.still_bytes if sampler else 0)
+    return replace(job.limits, max_file_bytes=most)
+
+
+def _merge(known: ImageFacts, decoded: ImageFacts) -> ImageFacts:
+    return replace(
+        known,
+        width=decoded.width,
+        height=decoded.height,
+        frames=decoded.frames,
+        warnings=(*known.warnings, *decoded.warnings),
+    )

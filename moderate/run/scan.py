@@ -1,0 +1,439 @@
+"""A whole scan: inputs to result files and a summary."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Self
+from uuid import uuid4
+
+from moderate import stopping
+from moderate.classify.backends import ir_cache
+from moderate.classify.bundle import Bundle, load_bundle
+from moderate.classify.coverage import Coverage
+from moderate.config import ConfigRecord
+from moderate.cores import available_cores
+from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
+from moderate.decode.sandbox import MIN_MEMORY_BYTES
+from moderate.decode.sniff import HEAD_BYTES, sniff
+from moderate.decode.video import LEAST_EVERY, VideoOptions, require_pyav
+from moderate.errors import (
+    InputError,
+    ModerateError,
+    OutputError,
+    PolicyError,
+    ReaderGoneError,
+    UsageError,
+    WeightsError,
+)
+from moderate.faults import internal_error
+from moderate.fetch.address import make_guard
+from moderate.fetch.local import FetchError, read_head
+from moderate.fetch.options import HttpOptions
+from moderate.folders import cache_outside_home
+from moderate.libraries import installed_version
+from moderate.policy.decide import failed_row
+from moderate.policy.judge import Judge
+from moderate.policy.load import LoadedPolicy, load_policy
+from moderate.report.files import check_summary_targets, open_summaries
+from moderate.report.summary import Audit, Summary, audit_facts, utc
+from moderate.results.interface import ResultWriter
+from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
+from moderate.results.remote import is_remote, shown_target, target_name
+from moderate.results.text_writers import metadata_path
+from moderate.run.interface import Engine, Job, carried_columns
+from moderate.run.pipeline import LocalEngine
+from moderate.run.recorder import (
+    Recorder,
+    State,
+    StateOptions,
+    begin,
+    check_resumable,
+    open_state,
+)
+from moderate.sources.resolve import NO_INPUT, InputOptions, file_identity, resolve
+from moderate.state.locks import exclusive
+from moderate.text import one_line, path_text, printable
+from moderate.types import ErrorCode, Limits, Row, Skipped
+from moderate.version import __version__
+
+MOST_BATCH = 4096
+"""Largest batch_size."""
+
+# Audit facts that only the end of a run knows for certain.
+_KNOWN_LATE = frozenset({"device", "precision", "backend", "sandbox"})
+
+NO_WEIGHTS = (
+    "no weights chosen, and none are used unasked. "
+    "Install some with 'moderate weights pull NAME' (see 'moderate weights list') and name them "
+    "with --weights NAME, or try the pipeline on test cards with --weights testcard"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    """What a scan is asked to do; the defaults are those of the command line.
+
+    state is None for a run that remembers nothing and leaves nothing behind. lock is a file that
+    one run at a time holds; lock_wait says for how many seconds to wait for it, None not at all.
+    config is the file that some of this was read from, for the record. keep_labels writes the
+    scores of the networks' own labels; those that the policy has thresholds for are written in any
+    case.
+    """
+
+    inputs: Sequence[str | os.PathLike[str]]
+    weights: str | None = None
+    policy: str = "balanced"
+    out: Sequence[str] = ()
+    summary: Sequence[str] = ()
+    reading: InputOptions = field(default_factory=InputOptions)
+    http: HttpOptions = field(default_factory=HttpOptions)
+    limits: Limits = field(default_factory=Limits)
+    device: str = "auto"
+    precision: str = "auto"
+    backend: str = "auto"
+    compile: bool = False
+    require_sandbox: bool = False
+    exact_decode: bool = False
+    batch_size: int = 32
+    workers: int | None = None
+    images_per_decoder: int = IMAGES_PER_DECODER
+    limit: int | None = None
+    hourly_cost: float | None = None
+    video: VideoOptions | None = None
+    state: StateOptions | None = None
+    rescore: bool = False
+    retry_errors: bool = False
+    verify: bool = False
+    lock: str | None = None
+    lock_wait: float | None = None
+    config: ConfigRecord | None = None
+    keep_labels: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A scan whose every option was found to make sense, before any image is opened."""
+
+    options: ScanOptions
+    bundle: Bundle
+    policy: LoadedPolicy
+    job: Job
+    labels: tuple[str, ...] = ()
+    """The labels that have a column in the results."""
+
+
+def plan(options: ScanOptions) -> Plan:
+    """Check everything that can be checked cheaply. Raises the errors under ModerateError."""
+    if not (options.inputs or options.reading.files_from):
+        raise InputError(NO_INPUT)
+    if not options.weights:
+        raise WeightsError(NO_WEIGHTS)
+    if options.video:
+        if not LEAST_EVERY <= options.video.every < float("inf"):
+            raise UsageError(f"--video-every: use {LEAST_EVERY:g} seconds or more")
+        require_pyav()
+    _check_numbers(options)
+    check_targets(options.out)
+    check_summary_targets(options.summary)
+    make_guard(options.http.allow_private, options.http.allowed_hosts)
+    policy = load_policy(options.policy)
+    reading = replace(options.reading, max_file_bytes=options.limits.max_file_bytes)
+    sources = resolve(options.inputs, reading)
+    read = {file_identity(file) for source in sources for file in source.files}
+    _check_distinct(options, {identity for identity in read if identity})
+    bundle = load_bundle(options.weights)
+    judge = Judge.of(policy, columns=[column.name for column in carried_columns(sources)])
+    scored, written = _labels(bundle, judge, keep=options.keep_labels)
+    job = Job(
+        sources=sources,
+        bundle=bundle,
+        judge=judge,
+        limits=options.limits,
+        device=options.device,
+        precision=options.precision,
+        backend=options.backend,
+        compile=options.compile,
+        require_sandbox=options.require_sandbox,
+        exact_decode=options.exact_decode,
+        http=replace(options.http, max_bytes=options.limits.max_file_bytes),
+        batch_size=options.batch_size,
+        workers=options.workers or available_cores(),
+        images_per_decoder=options.images_per_decoder,
+        max_rows=options.limit,
+        rescore=options.rescore,
+        retry_errors=options.retry_errors,
+        verify=options.verify,
+        video=options.video,
+        labels=scored,
+        converted=_converted(options.state),
+    )
+    if reading.keep and not job.columns:
+        raise UsageError("--keep: none of the inputs has columns; it goes with manifests")
+    return Plan(options, bundle, policy, job, written)
+
+
+def _labels(bundle: Bundle, judge: Judge, *, keep: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The labels that are scored and kept, and those of them that are written.
+
+    Where any are scored, all that --keep-labels writes are: what is kept for later runs then serves
+    both. Raises PolicyError for a label that the weights do not have.
+    """
+    asked = judge.labels
+    if not (keep or asked):
+        return (), ()
+    there = [name for names in bundle.labels for name in names]
+    if missing := [name for name in asked if name not in there]:
+        shown = one_line(", ".join(bundle.kept_labels), 400)
+        raise PolicyError(
+            f"policy {printable(judge.policy.name)}: labels.{missing[0]!r}: the weights "
+            f"{bundle.name} have no such label; they have {shown}"
+        )
+    if twice := [name for name, count in Counter(there).items() if count > 1]:
+        raise WeightsError(
+            f"the weights {bundle.name} have two labels called {one_line(twice[0], 60)!r}, which "
+            "cannot be told apart; go without --keep-labels and without thresholds for labels"
+        )
+    scored = tuple(dict.fromkeys([*bundle.kept_labels, *asked]))
+    return scored, scored if keep else asked
+
+
+def _converted(state: StateOptions | None) -> str | None:
+    """The folder for converted models; without a state, or with one elsewhere, none in the home."""
+    if state is None:
+        cache = cache_outside_home()
+        return os.path.join(cache, "openvino") if cache else None
+    if state.required and state.folder:
+        return os.path.join(os.path.abspath(state.folder), "openvino")
+    return ir_cache.cache_folder()
+
+
+def _check_numbers(options: ScanOptions) -> None:
+    """Most are the command line's own checks too; Python callers may pass anything."""
+    if options.limits.max_decoder_bytes < MIN_MEMORY_BYTES:
+        raise UsageError(
+            f"--max-decoder-memory: a decoder needs {MIN_MEMORY_BYTES >> 20}MB at the least"
+        )
+    if not 1 <= options.batch_size <= MOST_BATCH:
+        raise UsageError(f"batch_size {options.batch_size}: use 1 to {MOST_BATCH}")
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"workers {options.workers}: use 1 or more")
+    if not 1 <= options.images_per_decoder <= MOST_IMAGES_PER_DECODER:
+        raise UsageError(
+            f"images_per_decoder {options.images_per_decoder}: use 1 to {MOST_IMAGES_PER_DECODER}"
+        )
+    if not 0 < options.limits.decode_timeout < float("inf"):
+        raise UsageError(f"decode_timeout {options.limits.decode_timeout}: use seconds over 0")
+
+
+def _check_distinct(options: ScanOptions, inputs: Collection[tuple[int, int]]) -> None:
+    """No target twice, and none that is an input: by its file, whatever names lead to it."""
+    results = [target for target in options.out if not to_stdout(target)]
+    # An object's options stand behind its name; without them it is the same object.
+    named = [target_name(target) for target in [*results, *options.summary]]
+    written = [*named, *(metadata_path(t) for t in named[: len(results)] if has_metadata(t))]
+    real = [shown_target(t) if is_remote(t) else os.path.realpath(t) for t in written]
+    for target, path in zip(written, real, strict=True):
+        if real.count(path) > 1:
+            raise UsageError(f"{shown_target(target)} would be written twice")
+        if not is_remote(target) and file_identity(target) in inputs:
+            raise UsageError(f"{shown_target(target)} is an input; write the results elsewhere")
+
+
+def run(
+    planned: Plan,
+    on_item: Callable[[Row | Skipped], None],
+    on_wait: Callable[[str], None] = lambda line: None,
+) -> Summary:
+    """Run a planned scan, write its files, and give the summary back.
+
+    `on_item` is called for each row and each skipped file, in order; `on_wait` with a line when
+    another run has to end first. No file is put under its name before all rows are there. Raises
+    the errors under ModerateError. What else ends it, such as a signal, gets a note on how to go
+    on, if what was scored is kept.
+    """
+    options = planned.options
+    started, run_id = datetime.now(UTC), uuid4().hex
+    with open_state(options.state) as state:
+        command = options.state.command if options.state else ()
+        named = [*(os.fspath(name) for name in options.inputs), *options.reading.files_from]
+        targets = [*options.out, *options.summary]
+        queued = options.lock is not None
+        recorder = begin(state, run_id, started, command, named, targets, queued=queued)
+        try:
+            with ExitStack() as stack:
+                if options.lock is not None:
+                    lock = exclusive(options.lock, options.lock_wait, on_wait, run_id=run_id)
+                    stack.enter_context(lock)
+                    recorder.running()
+                if not options.rescore:
+                    check_resumable(state, run_id, planned.bundle, options.out)
+                recorder.save_policy(planned.policy)
+                summary = _run(planned, run_id, started, state, recorder, on_item)
+        except BaseException as error:
+            how = recorder.how_to_go_on(rescore=options.rescore)
+            if how and not isinstance(error, Exception):
+                error.add_note(how)
+            recorder.end(error)
+            if how and isinstance(error, OutputError) and not isinstance(error, ReaderGoneError):
+                raise OutputError(f"{error}; {how}") from error
+            raise
+    return summary
+
+
+def _run(
+    planned: Plan,
+    run_id: str,
+    started: datetime,
+    state: State | None,
+    recorder: Recorder,
+    on_item: Callable[[Row | Skipped], None],
+) -> Summary:
+    options = planned.options
+    clock = time.monotonic()
+    taken = _Taken.of([*options.out, *options.summary])
+    with (
+        open_writers(options.out) as writers,
+        open_summaries(options.summary) as summaries,
+        LocalEngine(planned.job, state.scores if state else None) as engine,
+    ):
+        audit = _audit(planned, engine, run_id, started)
+        summary = Summary(audit, planned.policy.policy, planned.job.judge)
+        summary.hourly_cost = options.hourly_cost
+        recorder.counting(summary)
+        known = {k: v for k, v in audit_facts(audit).items() if k not in _KNOWN_LATE}
+        for writer in writers:
+            writer.start(known, planned.job.columns, planned.labels)
+        with contextlib.closing(engine.rows()) as rows:  # type: ignore[type-var]
+            for item in rows:
+                if isinstance(item, Skipped):
+                    summary.count_skipped(item)
+                else:
+                    if taken:
+                        taken.check(item)
+                    item = _record(item, summary, writers)
+                recorder.tick()
+                on_item(item)
+        summary.audit = _audit(planned, engine, run_id, started)
+        summary.startup_seconds = engine.startup_seconds
+        summary.batch_limit = engine.batch_limit
+        summary.limit = options.limit if engine.limited else None
+        summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
+        named = not any(source.may_be_empty for source in planned.job.sources)
+        if named and summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:
+            raise InputError(_nothing_found(summary))
+        facts = {**audit_facts(summary.audit), "ended": utc(summary.ended)}
+        # What takes its time comes first. An upload may hang even then, and must not be waited for
+        # against the user's will.
+        for writer in writers:
+            writer.seal(facts)
+        for file in summaries:
+            file.seal(summary)
+        local = not any(map(is_remote, [*options.out, *options.summary]))
+        with stopping.finishing() if local else contextlib.nullcontext():
+            for writer in writers:
+                recorder.outputs.update(writer.commit(facts))
+            for file in summaries:
+                recorder.outputs.update(file.commit())
+            recorder.end(None)
+    return summary
+
+
+def _record(row: Row, summary: Summary, writers: Sequence[ResultWriter]) -> Row:
+    """Count and write a row; one that cannot be written as it is becomes an error row.
+
+    Nothing is written before every writer has found a cell for each of its values, so that all
+    results say the same. Raises OutputError.
+    """
+    try:
+        prepared = [writer.prepare(row) for writer in writers]
+        summary.count(row)
+    except ModerateError:
+        raise
+    except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+        failed = internal_error(row.ref, "writing", error)
+        # What it carries may be the reason.
+        row = failed_row(summary.policy, replace(row.ref, carried=()), failed)
+        prepared = [writer.prepare(row) for writer in writers]
+        summary.count(row)
+    for writer, cells in zip(writers, prepared, strict=True):
+        writer.put(cells)
+    return row
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What stands under targets' names already, which must not turn out to be among the images.
+
+    Results and summaries are no images, so that it is enough to look at the rows of those that are
+    none, unless somebody has named an image like a result.
+    """
+
+    identities: frozenset[tuple[int, int]]
+    images: bool
+
+    @classmethod
+    def of(cls, targets: Sequence[str]) -> Self | None:
+        """None where there is nothing yet."""
+        found = {name: identity for name in targets if (identity := file_identity(name))}
+        if not found:
+            return None
+        heads = [_head(name) for name in found]
+        return cls(frozenset(found.values()), any(sniff(head) for head in heads))
+
+    def check(self, row: Row) -> None:
+        """Raises UsageError where the row's file would be replaced by the results."""
+        if row.ref.location is not None or not (row.error or self.images):
+            return
+        if file_identity(row.ref.path) in self.identities:
+            name = printable(path_text(row.ref.display))
+            raise UsageError(f"{name} is an input; write the results elsewhere")
+
+
+def _head(name: str) -> bytes:
+    try:
+        return read_head(os.fsencode(name), HEAD_BYTES)
+    except FetchError:
+        return b""
+
+
+def _nothing_found(summary: Summary) -> str:
+    if missing := summary.error_examples.get(ErrorCode.NOT_FOUND):
+        return f"no input found: nothing is at {', '.join(missing)}"
+    if not summary.skipped:
+        return "no input found: there are no files"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.skipped.items()))
+    return f"no input found: none of {summary.skipped.total()} files is an image ({reasons})"
+
+
+def _audit(planned: Plan, engine: Engine, run_id: str, started: datetime) -> Audit:
+    placement = engine.placement
+    return Audit(
+        version=__version__,
+        run_id=run_id,
+        weights=planned.bundle.name,
+        weights_sha256=planned.bundle.sha256,
+        weights_purpose=planned.bundle.card.purpose,
+        weights_models=tuple(model.summary() for model in planned.bundle.models),
+        policy=planned.policy.policy.name,
+        policy_sha256=planned.policy.sha256,
+        policy_json=planned.policy.policy.model_dump_json(),
+        device=placement.device
+        if placement.device == placement.name
+        else f"{placement.device} {placement.name}",
+        precision=placement.precision,
+        backend=placement.backend,
+        sandbox=engine.protections,
+        exact_decode=all(spec.exact for spec in planned.job.specs),
+        torch=installed_version("torch"),
+        timm=installed_version("timm"),
+        started=started,
+        config=planned.options.config,
+        coverage=Coverage.of_card(planned.bundle.card),
+    )
