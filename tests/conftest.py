@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from bundles import make_bundle
+from tests.support.bundles import make_bundle
 
 
 @pytest.fixture(scope="session", autouse=True)

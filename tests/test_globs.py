@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operations import count_lines
 
 from moderate.globs import GlobPattern, matches_any, matches_any_or_above
 from moderate.policy.when import parse_when
+from tests.support.operations import count_lines
 
 
 def obvious(segments: tuple[bytes, ...], parts: tuple[bytes, ...], *, prefix: bool) -> bool:

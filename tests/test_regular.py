@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
 
 from moderate.classify.bundle import load_bundle
 from moderate.errors import ModerateError
@@ -15,6 +14,7 @@ from moderate.policy.load import load_policy
 from moderate.regular import MAX_TEXT_BYTES, read_regular, sha256_of
 from moderate.weights.catalogue.mapping import read_mapping
 from moderate.weights.convert.folder import convert_folder, convert_state_dict
+from tests.support.bundles import make_bundle
 
 GIGABYTES = 9 << 30
 

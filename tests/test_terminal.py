@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ledgers import begin
-from pictures import scene
-from scored import drawn, write_labels, write_results
 
 from moderate.state.ledger import Ledger
 from moderate.terminal import GuardedTerminal
 from moderate.text import for_terminal, printable
 from moderate.types import CATEGORIES
+from tests.support.ledgers import begin
+from tests.support.pictures import scene
+from tests.support.scored import drawn, write_labels, write_results
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b1A\u202egpj.exe\u2028\x85\r\x00\x7f\u2066"
 SHOWN = "owned"

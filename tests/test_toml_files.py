@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operations import count_lines
 
 import moderate
 from moderate.toml_files import MAX_DEPTH, MAX_TOML_BYTES, TomlError, parse_toml, read_toml
+from tests.support.operations import count_lines
 
 GOOD = {
     "floats and dates": "a = [1.5, 2.5, 3.5]\nb = 1979-05-27T07:32:00.999-07:00\n",

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from bundles import write_model
-from packages import catalogue_with, entry_of, make_wheel, package_of
-from pictures import encode, scene
 from PIL import Image
 from safetensors.torch import load_file
+
+from tests.support.bundles import write_model
+from tests.support.packages import catalogue_with, entry_of, make_wheel, package_of
+from tests.support.pictures import encode, scene
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
-from pictures import encode, scene
 
 import moderate
 from moderate.policy.load import load_policy
+from tests.support.bundles import make_bundle
+from tests.support.pictures import encode, scene
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "benchmarks" / "weights.py"

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundles import CATEGORY_LABELS, model_table, write_card, write_model
 from safetensors.torch import save_file
 
 from moderate.classify.bundle import Head, load_bundle
@@ -18,6 +17,7 @@ from moderate.classify.classifier import Classifier
 from moderate.classify.device import Placement, place
 from moderate.classify.model import build_model
 from moderate.errors import DeviceError, UsageError
+from tests.support.bundles import CATEGORY_LABELS, model_table, write_card, write_model
 
 HIDE_OPENVINO = """
 import sys

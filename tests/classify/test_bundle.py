@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundles import CATEGORY_LABELS, model_table, write_card, write_model
 from safetensors.torch import load_file, save_file
 
 from moderate.classify.bundle import find_bundle, load_bundle
@@ -18,6 +17,7 @@ from moderate.classify.classifier import Classifier
 from moderate.classify.device import place
 from moderate.errors import DeviceError, ModerateError, UsageError, WeightsError
 from moderate.types import Category, ErrorCode, ImageError
+from tests.support.bundles import CATEGORY_LABELS, model_table, write_card, write_model
 
 LABELS = ("drawing", "porn", "sexy", "gore")
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import model_table, write_card, write_model
 
 from moderate.classify.bundle import Bundle, load_bundle, shared_labels
 from moderate.classify.classifier import Classifier
 from moderate.classify.device import place
 from moderate.errors import WeightsError
 from moderate.types import Category, Scores
+from tests.support.bundles import model_table, write_card, write_model
 
 LABELS = {"first": ("sfw", "nsfw", "gore"), "second": ("nsfw", "rest")}
 FEEDS: dict[str, dict[str, Any]] = {

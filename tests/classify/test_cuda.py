@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundles import make_bundle, model_table, write_card, write_model
-from pictures import encode, scene
-from scans import COMMAND
 
 from moderate.classify.bundle import load_bundle
 from moderate.classify.classifier import Classifier
 from moderate.classify.device import place
+from tests.support.bundles import make_bundle, model_table, write_card, write_model
+from tests.support.pictures import encode, scene
+from tests.support.scans import COMMAND
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="CUDA is needed: this machine has no GPU that torch sees"

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from nsfwjs import CHECKPOINT, LABELS, make_nsfwjs_bundle
 
 import moderate
 from moderate.classify.bundle import load_bundle
@@ -14,6 +13,7 @@ from moderate.classify.classifier import Classifier
 from moderate.classify.device import place
 from moderate.decode.image import Decoded, decode, prepare
 from moderate.types import Limits
+from tests.support.nsfwjs import CHECKPOINT, LABELS, make_nsfwjs_bundle
 
 pytestmark = pytest.mark.skipif(
     not CHECKPOINT.is_dir(),

@@ -7,12 +7,12 @@ import random
 
 import numpy as np
 import pytest
-from networks_onnx import small
-from packages import field, node, onnx_file, port, tensor
 
 from moderate.classify.onnx_graph import inspect
 from moderate.classify.onnx_reader import parse_onnx
 from moderate.errors import WeightsError
+from tests.support.networks_onnx import small
+from tests.support.packages import field, node, onnx_file, port, tensor
 
 VALUE = np.arange(6, dtype="<f4").reshape(2, 3)
 

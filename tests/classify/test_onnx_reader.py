@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from packages import attribute, field, node, onnx_file, port, tensor, varint
 
 from moderate.classify.onnx_reader import OnnxGraph, read_onnx
 from moderate.errors import WeightsError
+from tests.support.packages import attribute, field, node, onnx_file, port, tensor, varint
 
 WEIGHT = np.arange(6, dtype="<f4").reshape(2, 3)
 SHAPE = np.array([-1, 6], dtype="<i8")

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from networks_onnx import SMALL_LABELS, small
 
 from moderate.cli.main import run
+from tests.support.networks_onnx import SMALL_LABELS, small
 
 SCORE = """
 import json, sys

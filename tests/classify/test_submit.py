@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundles import model_table, write_card, write_model
 
 from moderate.classify.bundle import load_bundle
 from moderate.classify.classifier import Classifier, Outcome
 from moderate.classify.device import place
 from moderate.classify.labels import activate
+from tests.support.bundles import model_table, write_card, write_model
 
 BACKENDS = ("torch", "openvino")
 Scored = list[Outcome]

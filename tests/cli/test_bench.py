@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pictures import encode, scene
 
 from moderate.report.bench import advice, bottleneck
 from moderate.run.bench import Bench
+from tests.support.pictures import encode, scene
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

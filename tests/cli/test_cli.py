@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from pictures import encode, scene
 
 from moderate import stopping
 from moderate.cli.exit_codes import of_scan
 from moderate.cli.main import run
 from moderate.report.summary import Summary
+from tests.support.pictures import encode, scene
 
 Captured = pytest.CaptureFixture[str]
 

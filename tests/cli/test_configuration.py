@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 
 import pytest
-from pictures import encode, scene
 
 from moderate.cli.main import run
 from moderate.results.read import read_results
+from tests.support.pictures import encode, scene
 
 Captured = pytest.CaptureFixture[str]
 

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from labelled import SUFFIXES, write_results
 
 from moderate.cli.main import run
 from moderate.types import Category
+from tests.support.labelled import SUFFIXES, write_results
 
 NUDITY = Category.NUDITY
 SCORES = {

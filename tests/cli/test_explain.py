@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from pictures import encode, scene
 
 from moderate.cli.main import run
 from moderate.state.ledger import Ledger, RunStatus
+from tests.support.pictures import encode, scene
 
 Captured = pytest.CaptureFixture[str]
 SUFFIXES = ("csv", "parquet", "jsonl")

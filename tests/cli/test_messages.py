@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pictures import encode, scene
 
 from moderate.cli.main import run
+from tests.support.pictures import encode, scene
 
 Captured = pytest.CaptureFixture[str]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

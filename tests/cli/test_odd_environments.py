@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from pictures import encode, scene
 
 from moderate import folders
 from moderate.cli.main import run
 from moderate.folders import cache_outside_home, user_cache, user_data, user_state
 from moderate.results.read import read_results
 from moderate.system_limits import system_limit, with_limit
+from tests.support.pictures import encode, scene
 
 Captured = pytest.CaptureFixture[str]
 REPOSITORY = Path(__file__).parents[2]

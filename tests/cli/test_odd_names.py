@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from pictures import encode, scene
 
 from moderate.cli.main import run
+from tests.support.pictures import encode, scene
 
 Captured = pytest.CaptureFixture[str]
 

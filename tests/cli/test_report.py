@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ledgers import begin
-from pictures import encode, scene
-from scored import DAY, write_results
 
 from moderate.cli.main import run
 from moderate.state.ledger import Ledger, RunStatus
 from moderate.types import Category
+from tests.support.ledgers import begin
+from tests.support.pictures import encode, scene
+from tests.support.scored import DAY, write_results
 
 Captured = pytest.CaptureFixture[str]
 

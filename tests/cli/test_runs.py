@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledgers import begin, other_run
 
 from moderate.cli.main import run
 from moderate.report.runs import duration, size
 from moderate.state.database import default_folder
 from moderate.state.ledger import FILE, Ledger, RunStatus
+from tests.support.ledgers import begin, other_run
 
 Captured = pytest.CaptureFixture[str]
 FACTS = {

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scored import write_results
 
 from moderate.analysis.labels import read_labels
 from moderate.cli.main import run
 from moderate.errors import InputError
 from moderate.types import Category
+from tests.support.scored import write_results
 
 Captured = pytest.CaptureFixture[str]
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from ledgers import begin, other_run
 
 from moderate.cli.main import run
 from moderate.report.summary import utc
@@ -21,6 +20,7 @@ from moderate.state.records import FileStat, Outcome
 from moderate.state.scores import FILE as SCORES
 from moderate.state.scores import FileRecord, Scopes, ScoreStore
 from moderate.types import UNSCORED, ErrorCode, ImageError, ImageFacts
+from tests.support.ledgers import begin, other_run
 
 Captured = pytest.CaptureFixture[str]
 TODAY = datetime.now(UTC)

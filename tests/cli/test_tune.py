@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scored import drawn, write_labels, write_results
 
 from moderate.classify.bundle import load_bundle
 from moderate.cli.main import run
 from moderate.policy.load import load_policy
 from moderate.types import CATEGORIES, Category, Decision
 from moderate.weights.verify import verify_bundle
+from tests.support.scored import drawn, write_labels, write_results
 
 Captured = pytest.CaptureFixture[str]
 NUDITY, VIOLENCE = Category.NUDITY, Category.VIOLENCE

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import encode, scene
 from PIL.PngImagePlugin import PngInfo
 
 from moderate.decode.image import Undecoded
 from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import PixelSpec
 from moderate.types import ErrorCode, ImageFacts, Limits
+from tests.support.pictures import encode, scene
 
 SPEC = PixelSpec(48, 48)
 

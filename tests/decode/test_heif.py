@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from heics import (
+from PIL import Image
+
+from moderate.decode import heif
+from moderate.decode.containers import MAX_FRAMES_COUNTED, DecodeError
+from moderate.decode.heif import read_heif
+from moderate.decode.image import Decoded, Undecoded, decode, prepare
+from moderate.decode.resize import PixelSpec
+from moderate.types import ErrorCode, Limits, Warn
+from tests.support.heics import (
     Heic,
     Item,
     box,
@@ -24,15 +32,7 @@ from heics import (
     with_alpha,
     with_item,
 )
-from pictures import encode, scene
-from PIL import Image
-
-from moderate.decode import heif
-from moderate.decode.containers import MAX_FRAMES_COUNTED, DecodeError
-from moderate.decode.heif import read_heif
-from moderate.decode.image import Decoded, Undecoded, decode, prepare
-from moderate.decode.resize import PixelSpec
-from moderate.types import ErrorCode, Limits, Warn
+from tests.support.pictures import encode, scene
 
 SPEC = PixelSpec(64, 64)
 IMAGE = scene((150, 110))

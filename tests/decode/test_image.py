@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import (
+from PIL import Image
+
+from moderate.decode import pixels as colours
+from moderate.decode.image import Decoded, Undecoded, decode, prepare
+from moderate.decode.pixels import to_rgb
+from moderate.decode.resize import PixelSpec, resize
+from moderate.types import ErrorCode, Limits, Warn
+from tests.support.pictures import (
     FORMATS,
     encode,
     exif_block,
@@ -24,13 +31,6 @@ from pictures import (
     png_with_chunk,
     scene,
 )
-from PIL import Image
-
-from moderate.decode import pixels as colours
-from moderate.decode.image import Decoded, Undecoded, decode, prepare
-from moderate.decode.pixels import to_rgb
-from moderate.decode.resize import PixelSpec, resize
-from moderate.types import ErrorCode, Limits, Warn
 
 SPEC = PixelSpec(96, 96)
 LIMITS = Limits()

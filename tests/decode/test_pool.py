@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import encode, scene
 
 from moderate.decode.batches import Batch
 from moderate.decode.decoder import Decoder
@@ -29,6 +28,7 @@ from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import PixelSpec
 from moderate.errors import RunError
 from moderate.types import ErrorCode, ImageFacts, Limits
+from tests.support.pictures import encode, scene
 
 SPEC = PixelSpec(48, 48)
 FLOAT = PixelSpec(20, 30, antialias=False)

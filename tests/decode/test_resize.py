@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from pictures import scene
 from PIL import Image
 from timm.data import create_transform
 
 from moderate.decode.resize import PixelSpec, draft_size, resize
+from tests.support.pictures import scene
 
 SIZES = [(640, 480), (480, 640), (333, 517), (64, 64), (50, 40), (1000, 70)]
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pictures import FORMATS, encode, exif_block, palette_scene, scene
 
 from moderate.decode.image import Decoded, decode, prepare
 from moderate.decode.probe import probe
@@ -28,6 +27,7 @@ from moderate.decode.resize import PixelSpec
 from moderate.decode.sandbox import MIN_MEMORY_BYTES, Protection, harden, landlock_abi, missing
 from moderate.decode.seccomp import decoder_filter
 from moderate.types import ErrorCode, Limits
+from tests.support.pictures import FORMATS, encode, exif_block, palette_scene, scene
 
 MIB = 1 << 20
 REFUSALS = {"EPERM", "EACCES", "EMFILE", "ENOMEM", "EFBIG", "MemoryError"}

@@ -8,9 +8,9 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import FORMATS, encode, scene
 
 from moderate.decode.sniff import HEAD_BYTES, SUPPORTED, claimed_format, refusal, sniff
+from tests.support.pictures import FORMATS, encode, scene
 
 
 @pytest.mark.parametrize("kind", FORMATS)

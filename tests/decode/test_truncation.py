@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from heics import cut_points, grid, with_alpha
-from pictures import encode, palette_scene, png_chunk, scene
 from PIL import Image
 
 from moderate.decode.image import Decoded, Undecoded, decode, prepare
 from moderate.decode.resize import PixelSpec
 from moderate.types import Limits
+from tests.support.heics import cut_points, grid, with_alpha
+from tests.support.pictures import encode, palette_scene, png_chunk, scene
 
 SPEC = PixelSpec(48, 48)
 SIZE = WIDTH, HEIGHT = 61, 43  # odd, so that rows are padded

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from videos import CONTAINERS, GREYS, corners, grey, make_sound, make_video
 
 from moderate.decode.sandbox import Protection
 from moderate.decode.video import PassedOverError, Still, VideoError, VideoOptions, VideoSampler
 from moderate.types import ErrorCode, Limits
+from tests.support.videos import CONTAINERS, GREYS, corners, grey, make_sound, make_video
 
 LIMITS = Limits()
 

@@ -13,17 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import write_model
-from networks_onnx import (
-    SMALL_LABELS,
-    open_nsfw,
-    open_nsfw_file,
-    small,
-    swiftformer_file,
-    swiftformer_s,
-)
-from packages import catalogue_with, entry_of, make_wheel, offline_pip, package_of, sha256
-from pictures import encode, scene
 
 from moderate.classify.bundle import load_bundle
 from moderate.classify.classifier import Classifier
@@ -32,6 +21,24 @@ from moderate.cli.main import run
 from moderate.weights import pull
 from moderate.weights.catalogue.load import catalogue
 from moderate.weights.catalogue.model import Entry
+from tests.support.bundles import write_model
+from tests.support.networks_onnx import (
+    SMALL_LABELS,
+    open_nsfw,
+    open_nsfw_file,
+    small,
+    swiftformer_file,
+    swiftformer_s,
+)
+from tests.support.packages import (
+    catalogue_with,
+    entry_of,
+    make_wheel,
+    offline_pip,
+    package_of,
+    sha256,
+)
+from tests.support.pictures import encode, scene
 
 ROOT = Path(__file__).parents[2]
 

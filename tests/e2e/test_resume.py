@@ -20,7 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from scans import (
+
+from tests.support.scans import (
     COMMAND,
     Disk,
     Place,

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from surroundings import Opened, in_closed_folder, without_unshare
-from videos import grey, make_video
 
 from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import find_bundle, load_bundle
 from moderate.classify.classifier import Classifier
 from moderate.classify.device import place
 from moderate.testcards import write_cards
+from tests.support.surroundings import Opened, in_closed_folder, without_unshare
+from tests.support.videos import grey, make_video
 
 # As an installed command is started: without the working directory among the module paths.
 COMMAND = "import sys; from moderate.cli.entry import main; sys.argv[0] = 'moderate'; main()"

@@ -25,7 +25,13 @@ from typing import Any
 
 import pytest
 import trustme
-from http_servers import (
+
+from moderate.errors import ConfigError
+from moderate.fetch.http import HttpFetcher
+from moderate.fetch.local import FetchError
+from moderate.fetch.options import HttpOptions
+from moderate.types import ErrorCode, ImageError
+from tests.support.http_servers import (
     OK_BODY,
     Behaviour,
     Farm,
@@ -39,12 +45,6 @@ from http_servers import (
     redirect,
     sequence,
 )
-
-from moderate.errors import ConfigError
-from moderate.fetch.http import HttpFetcher
-from moderate.fetch.local import FetchError
-from moderate.fetch.options import HttpOptions
-from moderate.types import ErrorCode, ImageError
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -13,8 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from http_servers import Farm, Server, plain
-from s3_server import S3Server, fake_credentials, serve_s3
 
 from moderate.errors import OutputError
 from moderate.fetch.fetcher import Fetcher
@@ -29,6 +27,8 @@ from moderate.fetch.store import (
     upload,
 )
 from moderate.types import ErrorCode, ImageRef, Limits, StoredObject
+from tests.support.http_servers import Farm, Server, plain
+from tests.support.s3_server import S3Server, fake_credentials, serve_s3
 
 KEYS = [
     "a.jpg", "with space.jpg", "per%20cent.jpg", "100%.jpg", "plus+.jpg", "ünïcödé-中.jpg",

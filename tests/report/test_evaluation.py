@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from labelled import write_results
 
 from moderate.analysis.evaluation import DEFINITIONS, Evaluation, Wanted, evaluate
 from moderate.analysis.labels import read_labels
@@ -21,6 +20,7 @@ from moderate.report.evaluation_html import plots, to_html
 from moderate.report.svg import Bar, Mark, Plot, svg
 from moderate.results.read import read_results
 from moderate.types import CATEGORIES, Category
+from tests.support.labelled import write_results
 
 HOSTILE = "./<script>alert(1)</script>|`x`\x1b[31m\u202e\n.jpg"
 SVG = "{http://www.w3.org/2000/svg}"

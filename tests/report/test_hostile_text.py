@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scored import drawn, write_labels, write_results
 
 from moderate.cli.main import run
 from moderate.text import printable
 from moderate.types import CATEGORIES
+from tests.support.scored import drawn, write_labels, write_results
 
 EVIL = "\x1b[2J\x9b1A\u202e<script>alert(1)</script>|[x](http://y)\n# head\n\x85\x00\ud800"
 CASES = {

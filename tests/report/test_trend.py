@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scored import DAY, write_results
 
 from moderate.analysis.bounds import chi_squared_tail
 from moderate.errors import InputError
@@ -24,6 +23,7 @@ from moderate.report.trend import (
 )
 from moderate.results.read import read_results
 from moderate.types import Category
+from tests.support.scored import DAY, write_results
 
 NUDITY, VIOLENCE = Category.NUDITY, Category.VIOLENCE
 NAMES = ("approve", "review", "block")

@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from s3_server import fake_credentials, serve_s3
 
 from moderate.errors import OutputError
 from moderate.results.open import open_writers
+from tests.support.s3_server import fake_credentials, serve_s3
 
 
 def test_a_commit_tells_what_was_sent_by_uris_without_credentials(

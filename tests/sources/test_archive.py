@@ -21,8 +21,6 @@ from typing import Any, BinaryIO, cast
 
 import pytest
 import zstandard
-from operations import count_lines
-from pictures import encode, scene
 
 from moderate.decode.sniff import HEAD_BYTES
 from moderate.errors import InputError
@@ -35,6 +33,8 @@ from moderate.sources.archive import (
 )
 from moderate.sources.directory import DirectorySource, WalkOptions
 from moderate.types import ErrorCode, ImageRef, Inline, Skipped, SkipReason
+from tests.support.operations import count_lines
+from tests.support.pictures import encode, scene
 
 PNG = encode(scene((20, 20)), "PNG")
 JPEG = encode(scene((300, 200), 1), "JPEG")

@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from pictures import encode, scene
 
 from moderate.fetch.local import FetchError, read_file
 from moderate.sources.directory import DirectorySource, WalkOptions
 from moderate.sources.interface import Source
 from moderate.sources.resolve import InputOptions, resolve
 from moderate.types import ErrorCode, ImageRef, Skipped, SkipReason, Warn
+from tests.support.pictures import encode, scene
 
 PNG = encode(scene((20, 20)), "PNG")
 

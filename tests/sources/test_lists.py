@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import encode, scene
 
 from moderate.errors import InputError
 from moderate.fetch.local import read_file
 from moderate.sources.lists import ListSource
 from moderate.types import ErrorCode, ImageRef, Inline, StoredObject, Url
+from tests.support.pictures import encode, scene
 
 PNG = encode(scene((20, 20)), "PNG")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pictures import encode, scene
 
 from moderate.errors import InputError
 from moderate.sources.columns import ManifestOptions
@@ -20,6 +19,7 @@ from moderate.sources.manifest import list_or_manifest, parquet_files_in
 from moderate.sources.parquet_manifest import ParquetManifest
 from moderate.sources.text_manifest import CsvManifest, JsonlManifest
 from moderate.types import ImageRef
+from tests.support.pictures import encode, scene
 
 OPTIONS = ManifestOptions(base=b"")
 JSON = b'{"path": "a.jpg"}\n'

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 import pytest
-from pictures import encode, scene
 
 from moderate.errors import InputError
 from moderate.sources.columns import ManifestOptions
 from moderate.sources.parquet_manifest import ParquetManifest, parquet_manifest
 from moderate.types import ErrorCode, ImageRef, Inline, StoredObject, Url
+from tests.support.pictures import encode, scene
 
 PNG = encode(scene((20, 20)), "PNG")
 HF_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

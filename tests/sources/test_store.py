@@ -8,8 +8,6 @@ import zipfile
 from collections.abc import Iterator
 
 import pytest
-from pictures import encode, scene
-from s3_server import S3Server, fake_credentials, serve_s3
 
 from moderate.errors import InputError
 from moderate.fetch.store import StoreFetcher, open_input
@@ -17,6 +15,8 @@ from moderate.sources.archive import ArchiveSource
 from moderate.sources.directory import WalkOptions
 from moderate.sources.store import StoreSource
 from moderate.types import ErrorCode, ImageRef, Inline, Skipped, SkipReason, StoredObject
+from tests.support.pictures import encode, scene
+from tests.support.s3_server import S3Server, fake_credentials, serve_s3
 
 PNG = encode(scene((20, 20)), "PNG")
 Found = list[ImageRef | Skipped]

@@ -12,7 +12,6 @@ import sys
 import threading
 from pathlib import Path
 
-import passthrough
 import pytest
 
 from moderate.errors import StateError
@@ -23,6 +22,7 @@ from moderate.state.database import (
     UnavailableError,
     default_folder,
 )
+from tests.support import passthrough
 
 ONE = "CREATE TABLE things (id INTEGER PRIMARY KEY, name BLOB)"
 TWO = "ALTER TABLE things ADD COLUMN size INTEGER; CREATE TABLE more (id INTEGER PRIMARY KEY)"

@@ -6,12 +6,12 @@ import os
 import re
 from pathlib import Path
 
-import passthrough
 import pytest
-from scans import Disk
-from scans import can_mount as can_make_a_disk
 
 from moderate.state.filesystems import ChangeTimes, by_magic, file_system
+from tests.support import passthrough
+from tests.support.scans import Disk
+from tests.support.scans import can_mount as can_make_a_disk
 
 # As `mount` calls them; what is stacked on another is left out.
 _KNOWN = {"ext4", "xfs", "btrfs", "tmpfs", "overlay", "nfs4", "vfat", "exfat", "9p", "squashfs"}

@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from ledgers import begin, other_run
 
 from moderate.errors import StateError
 from moderate.report.summary import utc
@@ -24,6 +23,7 @@ from moderate.state import liveness
 from moderate.state.database import UnavailableError
 from moderate.state.ledger import DIED, FILE, Ledger, RunStatus
 from moderate.state.liveness import hold, is_alive, lock_path, release, remove_left_behind
+from tests.support.ledgers import begin, other_run
 
 Caplog = pytest.LogCaptureFixture
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -340,7 +340,7 @@ def test_tidying_leaves_alone_what_took_the_name_of_the_lock_it_looks_at(
 _MANY = """
 import sys
 from pathlib import Path
-from ledgers import begin
+from tests.support.ledgers import begin
 from moderate.state.ledger import Ledger, RunStatus
 for number in range(5):
     ledger = Ledger(Path(sys.argv[1]))
@@ -354,7 +354,7 @@ for number in range(5):
 
 
 def test_many_processes_write_at_once(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     children = [
         subprocess.Popen([sys.executable, "-c", _MANY, str(tmp_path)], env=environment)
         for _ in range(4)
@@ -371,7 +371,7 @@ def test_many_processes_write_at_once(tmp_path: Path) -> None:
 _ONE_AFTER_ANOTHER = """
 import sys
 from pathlib import Path
-from ledgers import begin
+from tests.support.ledgers import begin
 from moderate.state.ledger import Ledger, RunStatus
 ledger = Ledger(Path(sys.argv[1]))
 while True:
@@ -384,7 +384,7 @@ while True:
 
 def test_killed_at_any_point(ledger: Ledger, tmp_path: Path) -> None:
     chance = random.Random(1)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     begun = 0
     for _ in range(12):
         child = subprocess.Popen(
