@@ -340,3 +340,11 @@ class Limits:
     max_pixels: int = 100_000_000
     decode_timeout: float = 10.0
     max_decoder_bytes: int = 1024 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of an input that is carried into the output: its name and its pyarrow.DataType."""
+
+    name: str
+    type: Any

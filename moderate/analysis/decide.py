@@ -34,7 +34,6 @@ from moderate.policy.columns import (
 )
 from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.report.files import check_summary_targets
-from moderate.report.summary import EXAMPLES_KEPT, Audit, Summary, name_counted, utc
 from moderate.results.columnar import ColumnsWriter
 from moderate.results.fast_csv import Unusual, whole_parts
 from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
@@ -42,11 +41,11 @@ from moderate.results.read import Results, _Chunk, read_results
 from moderate.results.remote import is_remote, shown_target, target_name
 from moderate.results.schema import COLUMNS
 from moderate.results.text_writers import metadata_path
+from moderate.run.summary import EXAMPLES_KEPT, Audit, Summary, name_counted
 from moderate.run.videos import VideoEnd, video_row
-from moderate.sources.interface import Column
 from moderate.sources.resolve import file_identity
-from moderate.text import one_line, printable
-from moderate.types import CATEGORIES, LABEL_PREFIX, ImageFacts, ImageRef, Row, Status
+from moderate.text import one_line, printable, utc
+from moderate.types import CATEGORIES, LABEL_PREFIX, Column, ImageFacts, ImageRef, Row, Status
 from moderate.version import __version__
 
 MOST_ROWS = 100_000

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from moderate.types import Decision
 
 if TYPE_CHECKING:
-    from moderate.report.summary import Summary
+    from moderate.run.summary import Summary
 
 DONE = 0
 FOUND = 1

@@ -19,7 +19,7 @@ from moderate.fetch.options import HttpOptions
 from moderate.types import Limits
 
 if TYPE_CHECKING:
-    from moderate.report.summary import Summary
+    from moderate.run.summary import Summary
 
 _DEFAULT = Limits()
 _HTTP = HttpOptions()
@@ -412,10 +412,10 @@ def _waiting(line: str) -> None:
 
 def _tell(result: Summary, out: Sequence[str]) -> None:
     """What came of the run: the summary, on stderr where the rows take stdout."""
-    from moderate.report.summary import as_json
     from moderate.report.tables import headline
     from moderate.report.terminal import show
     from moderate.results.open import to_stdout
+    from moderate.run.summary import as_json
 
     if speaks_json():
         say("info", "run_finished", headline(result), summary=as_json(result), outputs=list(out))

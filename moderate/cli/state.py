@@ -139,7 +139,7 @@ def prune(
     state: State = None,
 ) -> None:
     """Forget scores last used, and runs ended, before some time."""
-    from moderate.report.summary import utc
+    from moderate.text import utc
 
     folder = state_folder(state)
     before = datetime.now(UTC) - _age(older_than)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from moderate.report.plain import markdown, print_tables
-from moderate.report.summary import as_json as summary_json
 from moderate.report.tables import Table, headline, share
 from moderate.report.tables import tables as summary_tables
 from moderate.report.terminal import safe_text
 from moderate.results.atomic import write_atomic
 from moderate.results.remote import target_name
+from moderate.run.summary import as_json as summary_json
 from moderate.text import printable
 from moderate.types import Decision
 

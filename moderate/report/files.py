@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from moderate.errors import UsageError
-from moderate.report.summary import Summary, as_json
 from moderate.report.tables import Table, facts, headline, tables
 from moderate.results.atomic import open_whole, output_error
 from moderate.results.open import check_place
 from moderate.results.remote import shown_target, target_name
+from moderate.run.summary import Summary, as_json
 from moderate.text import printable
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#!|])")

@@ -18,10 +18,10 @@ from moderate.classify.coverage import Coverage
 from moderate.policy.columns import UNKNOWN_ERROR
 from moderate.policy.model import Policy
 from moderate.report.plain import markdown, print_tables
-from moderate.report.summary import EXAMPLES_KEPT, SCHEMA_VERSION, name_counted
 from moderate.report.tables import Table, share
 from moderate.report.terminal import safe_text
 from moderate.results.read import Results
+from moderate.run.summary import EXAMPLES_KEPT, SCHEMA_VERSION, name_counted
 from moderate.text import printable
 from moderate.types import CATEGORIES, Decision, Status
 

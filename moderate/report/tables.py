@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moderate.decode.sandbox import missing
-from moderate.report.summary import Summary
+from moderate.run.summary import Summary
 from moderate.text import printable
 from moderate.types import Decision, Origin
 

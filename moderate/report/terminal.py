@@ -10,8 +10,8 @@ from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from moderate.report.summary import Summary
 from moderate.report.tables import Table, facts, headline, tables
+from moderate.run.summary import Summary
 from moderate.terminal import unguarded
 from moderate.text import for_terminal, printable
 

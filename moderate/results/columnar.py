@@ -30,8 +30,8 @@ from moderate.results.text_writers import (
     _quoted,
     _TextWriter,
 )
-from moderate.sources.interface import Column
 from moderate.text import one_line
+from moderate.types import Column
 
 Cells = Any
 """A column's values: an Arrow array, or a list of what Python has for them."""

@@ -6,8 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from moderate.sources.interface import Column
-from moderate.types import Row
+from moderate.types import Column, Row
 
 
 class ResultWriter(ABC):

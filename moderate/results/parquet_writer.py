@@ -14,8 +14,7 @@ from moderate.results.atomic import open_whole, output_error
 from moderate.results.interface import ResultWriter
 from moderate.results.remote import shown_target
 from moderate.results.schema import carried_values, in_order, own_columns, values
-from moderate.sources.interface import Column
-from moderate.types import Row
+from moderate.types import Column, Row
 
 ROW_GROUP_ROWS = 20_000
 """Rows kept in memory before they are written as a row group (about 10 MB)."""

@@ -23,7 +23,7 @@ def target_name(target: str) -> str:
 
 def shown_target(target: str) -> str:
     """A target as messages name it: without credentials, fit for a terminal."""
-    from moderate.sources.entries import shown
+    from moderate.fetch.naming import shown
 
     exact = shown(os.fsencode(target)) if is_remote(target) else os.fsencode(target)
     return printable(path_text(exact))

@@ -22,8 +22,7 @@ from moderate.results.atomic import WholeFile, open_whole, output_error
 from moderate.results.interface import ResultWriter
 from moderate.results.remote import target_name
 from moderate.results.schema import carried_values, in_order, own_columns, shortest, values
-from moderate.sources.interface import Column
-from moderate.types import Row
+from moderate.types import Column, Row
 
 # A cell that starts with one of these runs as a formula in some spreadsheet; so do the full-width
 # forms, which some programs fold to ASCII. Source: OWASP, "CSV Injection".

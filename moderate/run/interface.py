@@ -15,8 +15,8 @@ from moderate.decode.resize import PixelSpec
 from moderate.decode.video import VideoOptions
 from moderate.fetch.options import HttpOptions
 from moderate.policy.judge import Judge
-from moderate.sources.interface import Column, Source
-from moderate.types import Limits, Row, Skipped
+from moderate.sources.interface import Source
+from moderate.types import Column, Limits, Row, Skipped
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,6 @@ from moderate.policy.decide import failed_row
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.report.files import check_summary_targets, open_summaries
-from moderate.report.summary import Audit, Summary, audit_facts, utc
 from moderate.results.interface import ResultWriter
 from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
 from moderate.results.remote import is_remote, shown_target, target_name
@@ -57,9 +56,10 @@ from moderate.run.recorder import (
     check_resumable,
     open_state,
 )
+from moderate.run.summary import Audit, Summary, audit_facts
 from moderate.sources.resolve import NO_INPUT, InputOptions, file_identity, resolve
 from moderate.state.locks import exclusive
-from moderate.text import one_line, path_text, printable
+from moderate.text import one_line, path_text, printable, utc
 from moderate.types import ErrorCode, Limits, Row, Skipped
 from moderate.version import __version__
 

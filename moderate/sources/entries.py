@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import re
 from dataclasses import replace
 from typing import Any
 
 from moderate.fetch.local import FetchError
+from moderate.fetch.naming import scheme_of, shown
 from moderate.text import one_line
 from moderate.types import (
     ErrorCode,
@@ -27,9 +26,6 @@ MAX_PATH_BYTES = 4095
 """Longest path that the system opens: Linux's PATH_MAX without the NUL at its end."""
 
 _ABRIDGED_BYTES = 200
-
-_URI = re.compile(rb"(data):|([A-Za-z][A-Za-z0-9+.-]*)://", re.IGNORECASE)
-_DATA_TYPE = re.compile(rb"data:[A-Za-z0-9.+-]{1,40}/[A-Za-z0-9.+-]{1,80}", re.IGNORECASE)
 
 
 def longest_line(start: bytes, max_file_bytes: int) -> int:
@@ -58,7 +54,7 @@ def entry_ref(
     or with what is wrong with the bytes of a `data:` URL.
     """
     trimmed = value if exact else value.strip()
-    scheme = _scheme(trimmed)
+    scheme = scheme_of(trimmed)
     if not value or (not trimmed and not exact):
         raise _bad_input("it is empty")
     if len(value) > MAX_ENTRY_BYTES and scheme not in (None, "data"):
@@ -80,31 +76,6 @@ def entry_ref(
     except UnicodeDecodeError:
         raise _bad_url("a URL that is not UTF-8; percent-encode it") from None
     return replace(_remote(scheme, text, max_file_bytes, by_operator), carried=carried)
-
-
-def is_uri(value: bytes) -> bool:
-    """Whether a value is a URL or an object's URI rather than a path."""
-    return _scheme(value.strip()) is not None
-
-
-def shown(value: bytes) -> bytes:
-    """How rows call a path or URL: without credentials, a `data:` URL by type and digest alone."""
-    trimmed = value.strip()
-    scheme = _scheme(trimmed)
-    if scheme is None:
-        return value
-    if scheme == "data":
-        kind = _DATA_TYPE.match(trimmed)
-        digest = hashlib.sha256(trimmed).hexdigest()
-        return (kind.group() if kind else b"data:") + b",sha256=" + digest.encode()
-    from moderate.fetch.store import STORE_SCHEMES, parse_store_uri
-    from moderate.fetch.url import mask_secrets
-
-    text = trimmed.decode("utf-8", "surrogateescape")
-    with contextlib.suppress(FetchError):
-        if scheme in STORE_SCHEMES:
-            text = parse_store_uri(text).shown
-    return mask_secrets(text).encode("utf-8", "surrogateescape")
 
 
 def bad_ref(path: bytes, place: str, error: ImageError, carried: tuple[Any, ...] = ()) -> ImageRef:
@@ -174,12 +145,6 @@ def _check_store(scheme: str, options: list[str]) -> None:
             f"a list may not set {' and '.join(named)}; set AWS_ENDPOINT_URL, or name the store "
             "on the command line"
         )
-
-
-def _scheme(value: bytes) -> str | None:
-    """The scheme of a URI in lower case; None for a path."""
-    match = _URI.match(value)
-    return (match[1] or match[2]).decode().lower() if match else None
 
 
 def _bad_input(message: str) -> FetchError:

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
-from moderate.types import ImageRef, Skipped
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of an input that is carried into the output: its name and its pyarrow.DataType."""
-
-    name: str
-    type: Any
+from moderate.types import Column, ImageRef, Skipped
 
 
 class Source(ABC):

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from moderate.fetch.local import FetchError
-from moderate.sources.entries import bad_line, entry_ref, is_uri, longest_line, no_image
+from moderate.fetch.naming import is_uri
+from moderate.sources.entries import bad_line, entry_ref, longest_line, no_image
 from moderate.sources.interface import Source
 from moderate.sources.lines import LineFile, read_lines, without_bom
 from moderate.types import ErrorCode, ImageError, ImageRef, Limits, Skipped

@@ -13,6 +13,7 @@ import pyarrow as pa
 from moderate.arrow import python_values
 from moderate.errors import InputError
 from moderate.fetch.local import FetchError
+from moderate.fetch.naming import shown
 from moderate.sources.columns import (
     BYTES_NAMES,
     NAMING_NAMES,
@@ -32,13 +33,12 @@ from moderate.sources.entries import (
     entry_ref,
     no_image,
     path_too_long,
-    shown,
 )
-from moderate.sources.interface import Column, Source
+from moderate.sources.interface import Source
 from moderate.sources.lines import file_name
 from moderate.tables.parquet import open_parquet
 from moderate.text import one_line
-from moderate.types import ErrorCode, ImageError, ImageRef, Inline, Skipped
+from moderate.types import Column, ErrorCode, ImageError, ImageRef, Inline, Skipped
 
 Field = tuple[str, ...]
 """A column's name, followed by that of a struct's field."""

@@ -10,6 +10,7 @@ from typing import BinaryIO, TypeGuard
 from moderate.decode.sniff import HEAD_BYTES
 from moderate.errors import InputError
 from moderate.fetch.local import FetchError, read_head
+from moderate.fetch.naming import shown
 from moderate.globs import GlobPattern
 from moderate.sources.archive import (
     ARCHIVE_SUFFIXES,
@@ -20,7 +21,7 @@ from moderate.sources.archive import (
 )
 from moderate.sources.columns import ManifestOptions
 from moderate.sources.directory import DirectorySource, WalkOptions
-from moderate.sources.entries import entry_ref, shown
+from moderate.sources.entries import entry_ref
 from moderate.sources.interface import Source
 from moderate.sources.manifest import (
     LIST_SUFFIXES,

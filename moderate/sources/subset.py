@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from moderate.errors import UsageError
 from moderate.sources.directory import WalkOptions
-from moderate.sources.interface import Column, Source
-from moderate.types import ErrorCode, ImageRef, Skipped, SkipReason
+from moderate.sources.interface import Source
+from moderate.types import Column, ErrorCode, ImageRef, Skipped, SkipReason
 
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})", re.ASCII)
 

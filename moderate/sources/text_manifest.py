@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from moderate.errors import InputError
 from moderate.fetch.local import FetchError
+from moderate.fetch.naming import shown
 from moderate.sources.columns import (
     TEXT_NAMES,
     ManifestOptions,
@@ -21,11 +22,11 @@ from moderate.sources.columns import (
     unknown_column,
     usual_column,
 )
-from moderate.sources.entries import bad_line, entry_ref, no_image, shown
-from moderate.sources.interface import Column, Source
+from moderate.sources.entries import bad_line, entry_ref, no_image
+from moderate.sources.interface import Source
 from moderate.sources.lines import CHUNK_BYTES, Line, LineFile, file_name, read_lines, without_bom
 from moderate.text import first_repeated
-from moderate.types import ImageRef, Skipped
+from moderate.types import Column, ImageRef, Skipped
 
 LOOK_LINES = 1000
 """Lines of a JSONL manifest whose values decide the types of kept columns."""

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from moderate.errors import StateError
-from moderate.report.summary import utc
 from moderate.state import liveness
 from moderate.state.database import BusyError, Database, UnavailableError
 from moderate.state.masking import mask_argument, mask_command
-from moderate.text import one_line, printable
+from moderate.text import one_line, printable, utc
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from moderate.errors import StateError
-from moderate.report.summary import utc
 from moderate.state.liveness import NO_LOCKS
-from moderate.text import one_line, printable
+from moderate.text import one_line, printable, utc
 
 _PAUSE = 0.2  # seconds between two attempts: a wait inside flock would hold up Python's signals
 _MARK = "moderate: "  # what this program writes into a lock starts so

@@ -58,7 +58,7 @@ def _masked_header(line: str) -> str:
 
 def _masked_urls(text: str) -> str:
     """Every URL in `text` masked; also one in the query, or behind the comma, of another."""
-    from moderate.sources.entries import shown
+    from moderate.fetch.naming import shown
 
     done = ""
     for _ in range(_MOST_URLS):

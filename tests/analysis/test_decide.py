@@ -25,10 +25,10 @@ from moderate.results.open import open_writers
 from moderate.results.parquet_writer import ROW_GROUP_ROWS
 from moderate.results.read import read_results
 from moderate.results.schema import COLUMNS
-from moderate.sources.interface import Column
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
+    Column,
     Decision,
     ErrorCode,
     ImageError,

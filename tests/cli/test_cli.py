@@ -19,7 +19,7 @@ import pytest
 from moderate import stopping
 from moderate.cli.exit_codes import of_scan
 from moderate.cli.main import run
-from moderate.report.summary import Summary
+from moderate.run.summary import Summary
 from tests.support.pictures import encode, scene
 
 Captured = pytest.CaptureFixture[str]

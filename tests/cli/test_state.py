@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from moderate.cli.main import run
-from moderate.report.summary import utc
+from moderate.run.summary import utc
 from moderate.state.ledger import FILE, Ledger, RunStatus
 from moderate.state.records import FileStat, Outcome
 from moderate.state.scores import FILE as SCORES

@@ -16,8 +16,7 @@ from moderate.errors import InputError
 from moderate.results.fast_csv import Unusual, whole_parts
 from moderate.results.open import open_writers
 from moderate.results.read import read_results
-from moderate.sources.interface import Column
-from moderate.types import CATEGORIES, Decision, ImageFacts, ImageRef, Row, Views, Warn
+from moderate.types import CATEGORIES, Column, Decision, ImageFacts, ImageRef, Row, Views, Warn
 
 HOSTILE = [
     "=1+1", "'quoted'", "'=x", "''", "'", 'q"q', "a,b", "a\r\nb", "\rx", "\nx", "＝1", "", "null",

@@ -25,10 +25,10 @@ from moderate.results.interface import ResultWriter
 from moderate.results.parquet_writer import ParquetResultWriter, arrow_schema
 from moderate.results.schema import COLUMNS, shortest, values
 from moderate.results.text_writers import CsvWriter, JsonlWriter
-from moderate.sources.interface import Column
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
+    Column,
     Decision,
     ErrorCode,
     ImageError,

@@ -28,10 +28,10 @@ from moderate.results.open import open_writers
 from moderate.results.parquet_writer import arrow_schema
 from moderate.results.read import read_results, read_table
 from moderate.results.schema import COLUMNS, in_order
-from moderate.sources.interface import Column
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
+    Column,
     Decision,
     ErrorCode,
     ImageError,

@@ -25,10 +25,10 @@ from moderate.report.explain import Kept, explain
 from moderate.report.stored import summarise
 from moderate.results.open import open_writers
 from moderate.results.read import read_results
-from moderate.sources.interface import Column
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
+    Column,
     ErrorCode,
     ImageError,
     ImageFacts,

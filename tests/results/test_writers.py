@@ -24,10 +24,10 @@ from moderate.errors import OutputError, UsageError
 from moderate.results.open import check_targets, open_writers
 from moderate.results.schema import COLUMNS
 from moderate.results.text_writers import CsvWriter, JsonlWriter
-from moderate.sources.interface import Column
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
+    Column,
     Decision,
     ErrorCode,
     ImageError,

@@ -18,11 +18,11 @@ from moderate.decode.batches import Batch
 from moderate.decode.decoder import Decoder
 from moderate.fetch import fetcher
 from moderate.policy.judge import Judge
-from moderate.report.summary import Summary
 from moderate.results.text_writers import CsvWriter
 from moderate.run import inputs
 from moderate.run.inputs import Reader
 from moderate.run.pipeline import LocalEngine
+from moderate.run.summary import Summary
 from moderate.state.contents import Contents
 from moderate.state.scores import RunScores
 from tests.support.pictures import encode, scene

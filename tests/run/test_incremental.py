@@ -569,7 +569,7 @@ def test_what_broke_off_is_not_finished_with_other_weights(
         raise Stopped(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr("moderate.report.summary.Summary.count", stopped)
+        patch.setattr("moderate.run.summary.Summary.count", stopped)
         scan(folder, bundle=bundle, code=130)
     other = make_bundle(tmp_path / "other", seed=5)
     scan(folder, bundle=other, code=2)
@@ -635,7 +635,7 @@ def test_a_refused_run_does_not_hide_the_one_that_broke_off(
         raise Stopped(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr("moderate.report.summary.Summary.count", stopped)
+        patch.setattr("moderate.run.summary.Summary.count", stopped)
         scan(folder, bundle=bundle, code=130)
     other = make_bundle(tmp_path / "other", seed=5)
     for _ in range(3):

@@ -14,11 +14,11 @@ import pytest
 from moderate.errors import UsageError
 from moderate.sources.columns import ManifestOptions
 from moderate.sources.directory import DirectorySource
-from moderate.sources.interface import Column, Source
+from moderate.sources.interface import Source
 from moderate.sources.lists import ListSource
 from moderate.sources.subset import FilteredSource, ShardedSource, parse_shard, share
 from moderate.sources.text_manifest import csv_manifest
-from moderate.types import ImageRef, Skipped, SkipReason
+from moderate.types import Column, ImageRef, Skipped, SkipReason
 
 
 def listed(*names: str) -> Source:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from moderate.errors import InputError
 from moderate.results.read import _check_columns
 from moderate.sources.columns import ManifestOptions
-from moderate.sources.interface import Column, Source
+from moderate.sources.interface import Source
 from moderate.sources.text_manifest import _unique, csv_manifest, jsonl_manifest
-from moderate.types import ErrorCode, ImageRef, StoredObject, Url
+from moderate.types import Column, ErrorCode, ImageRef, StoredObject, Url
 
 
 def csv_source(folder: Path, text: str | bytes, delimiter: str = ",", **options: Any) -> Source:

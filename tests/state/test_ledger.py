@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from moderate.errors import StateError
-from moderate.report.summary import utc
+from moderate.run.summary import utc
 from moderate.state import liveness
 from moderate.state.database import UnavailableError
 from moderate.state.ledger import DIED, FILE, Ledger, RunStatus

@@ -14,11 +14,11 @@ from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
 from moderate.policy.model import Policy
 from moderate.results.open import open_writers
-from moderate.sources.interface import Column
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
     Category,
+    Column,
     ErrorCode,
     ImageError,
     ImageFacts,

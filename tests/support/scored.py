@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
-from moderate.report.summary import utc
 from moderate.results.open import open_writers
+from moderate.run.summary import utc
 from moderate.types import (
     CATEGORIES,
     UNSCORED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from moderate.classify.coverage import Coverage
@@ -13,7 +13,7 @@ from moderate.config import ConfigRecord
 from moderate.policy.decide import asked
 from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
-from moderate.text import one_line, path_text
+from moderate.text import one_line, path_text, utc
 from moderate.types import CATEGORIES, Decision, ErrorCode, Origin, Row, Skipped
 
 SCHEMA_VERSION = 1
@@ -62,11 +62,6 @@ class Audit:
     started: datetime
     config: ConfigRecord | None = None
     coverage: Coverage = field(default_factory=Coverage)
-
-
-def utc(moment: datetime) -> str:
-    """ISO 8601 in UTC, to the millisecond."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(slots=True)
