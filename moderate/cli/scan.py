@@ -91,7 +91,7 @@ def scan(
     ] = None,
     summary: Annotated[
         list[str] | None,
-        _option(metavar="FILE", help="Summary to .json or .md. May be repeated."),
+        _option(metavar="FILE", help="Summary to .json, .md or .html. May be repeated."),
     ] = None,
     fail_on: Annotated[
         Literal["never", "review", "block"],
@@ -393,7 +393,8 @@ def scan(
     mode = "none" if quiet else "json" if speaks_json() else progress
     countable = None if planned.job.video else planned.job.sources
     with progress_on(sys.stderr, mode, countable, limit) as on_item:
-        result = run(planned, on_item, _waiting if not quiet else lambda line: None)
+        waiting = _waiting if not quiet else lambda line: None
+        result = run(planned, on_item, _summary_text, waiting)
     if not quiet:
         _tell(result, out or ())
     code = exit_codes.of_scan(result, fail_on, max_error_rate)
@@ -406,15 +407,22 @@ def scan(
     return code
 
 
+def _summary_text(summary: Summary, target: str) -> str:
+    from moderate.report.files import render
+    from moderate.report.summary import report
+
+    return render(report(summary), target)
+
+
 def _waiting(line: str) -> None:
     say("info", "waiting", line)
 
 
 def _tell(result: Summary, out: Sequence[str]) -> None:
     """What came of the run: the summary, on stderr where the rows take stdout."""
-    from moderate.report.tables import headline
+    from moderate.report.summary import headline, report
     from moderate.report.terminal import show
-    from moderate.results.open import to_stdout
+    from moderate.results.targets import to_stdout
     from moderate.run.summary import as_json
 
     if speaks_json():
@@ -423,7 +431,7 @@ def _tell(result: Summary, out: Sequence[str]) -> None:
     stream = sys.stderr if any(map(to_stdout, out)) else sys.stdout
     try:
         if stream is not None:
-            show(result, stream)
+            show(report(result), stream)
         if not out and sys.stderr is not None:
             typer.echo("rows     not written; add --out results.csv to keep them", err=True)
     except OSError as error:  # the terminal was closed, or the disk behind it is full

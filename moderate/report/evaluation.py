@@ -1,10 +1,9 @@
-"""An evaluation as titled tables, for the terminal and Markdown, and as JSON."""
+"""An evaluation: metrics with intervals as tables, worst mistakes, gates, and plots for HTML."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any
+from typing import Any
 
 from moderate.analysis.evaluation import (
     DEFINITIONS,
@@ -14,9 +13,17 @@ from moderate.analysis.evaluation import (
     OfSlice,
 )
 from moderate.analysis.metrics import CONFIDENCE, Confusion, Estimate, Measured
-from moderate.report.plain import markdown, print_tables
-from moderate.report.tables import Table, share
-from moderate.report.terminal import console, safe_text
+from moderate.report.model import (
+    Fact,
+    Facts,
+    Figures,
+    Part,
+    Report,
+    Table,
+    sentences,
+    share,
+)
+from moderate.report.svg import Bar, Mark, Plot
 from moderate.results.schema import shortest
 from moderate.text import one_line, printable
 from moderate.types import Decision
@@ -29,45 +36,37 @@ _LABELLED = ("positive in some", "negative in all")
 _VALUE_WIDTH = 24  # of a slice's value in a table
 
 
-def show(evaluation: Evaluation, stream: IO[str]) -> None:
-    """Print the whole evaluation, legible at 80 columns."""
-    out = console(stream)
-    out.print(safe_text(headline(evaluation), "bold"))
-    out.print()
-    print_tables(list(tables(evaluation)), stream)
-    for table in worst(evaluation):
-        out.print(safe_text(table.title, "bold"))
-        for path, score, decision in table.rows:  # whole names, to be copied
-            out.print(safe_text(f"{score:<13} {decision:<8} {path}"), soft_wrap=True)
-        out.print()
-    for line in undefined(evaluation):
-        out.print(safe_text(f"undefined  {line}"))
-    for note in evaluation.notes:
-        out.print(safe_text(f"note       {note}", "yellow"))
+def report(evaluation: Evaluation) -> Report:
+    """The whole evaluation; a terminal shows neither plots nor definitions, and the gates last."""
+    metrics, worst = tuple(_tables(evaluation)), tuple(_worst(evaluation))
+    return Report(
+        "moderate: evaluation",
+        (
+            *_gates(evaluation),
+            *metrics,
+            *_figures(evaluation),
+            *worst,
+            sentences(_closing(evaluation)),
+        ),
+        _data(evaluation),
+        _headline(evaluation),
+        headline_first=True,
+        terminal_parts=(*metrics, *worst, Facts(tuple(_verdict(evaluation)), label_width=10)),
+    )
+
+
+def _verdict(evaluation: Evaluation) -> Iterator[Fact]:
+    """What a terminal shows last: what is undefined, notes, and the gates."""
+    yield from (Fact("undefined", line) for line in _undefined(evaluation))
+    yield from (Fact("note", note, "warning") for note in evaluation.notes)
     for gate in evaluation.gates:
-        style, word = ("green", "gate held") if gate.passed else ("red", "MISSED")
-        out.print(safe_text(f"{word:<10} {gate.line}", style))
+        if gate.passed:
+            yield Fact("gate held", gate.line, "good")
+        else:
+            yield Fact("MISSED", gate.line, "bad")
 
 
-def to_markdown(evaluation: Evaluation) -> str:
-    """The evaluation as Markdown, with its definitions."""
-    shown = [*gates(evaluation), *tables(evaluation), *worst(evaluation)]
-    return markdown("moderate: evaluation", headline(evaluation), shown, closing(evaluation))
-
-
-def to_json(evaluation: Evaluation) -> str:
-    """The evaluation as JSON text."""
-    return json.dumps(as_json(evaluation), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def formats() -> dict[str, Callable[[Evaluation], str]]:
-    """What writes a report, by the suffix of the file."""
-    from moderate.report.evaluation_html import to_html
-
-    return {".json": to_json, ".md": to_markdown, ".html": to_html}
-
-
-def headline(evaluation: Evaluation) -> str:
+def _headline(evaluation: Evaluation) -> str:
     """How many images, by which policy, and how it went."""
     of = evaluation.decisions
     made = f"{evaluation.images:,} labelled images, policy {printable(evaluation.policy)}"
@@ -79,7 +78,7 @@ def headline(evaluation: Evaluation) -> str:
     return made
 
 
-def facts(evaluation: Evaluation) -> Iterator[str]:
+def _facts(evaluation: Evaluation) -> Iterator[str]:
     """What was held against what."""
     yield f"results: {printable(evaluation.results)}"
     if evaluation.run_id:
@@ -93,7 +92,7 @@ def facts(evaluation: Evaluation) -> Iterator[str]:
         yield f"intervals: 95 %, {evaluation.resamples:,} resamples, seed {evaluation.seed}"
 
 
-def tables(evaluation: Evaluation) -> Iterator[Table]:
+def _tables(evaluation: Evaluation) -> Iterator[Table]:
     """Every part that has something to say, in reading order."""
     yield _decisions(evaluation.decisions)
     if evaluation.decisions.by_expected:
@@ -157,7 +156,7 @@ def tables(evaluation: Evaluation) -> Iterator[Table]:
         yield from _slices(column, [each for each in evaluation.slices if each.column == column])
 
 
-def gates(evaluation: Evaluation) -> Iterator[Table]:
+def _gates(evaluation: Evaluation) -> Iterator[Table]:
     """The gates, where there are any."""
     if evaluation.gates:
         yield Table(
@@ -167,7 +166,7 @@ def gates(evaluation: Evaluation) -> Iterator[Table]:
         )
 
 
-def worst(evaluation: Evaluation) -> Iterator[Table]:
+def _worst(evaluation: Evaluation) -> Iterator[Table]:
     """The mistakes that are named, a table for each kind and category."""
     for each in evaluation.categories:
         for title, mistakes in (
@@ -178,18 +177,19 @@ def worst(evaluation: Evaluation) -> Iterator[Table]:
                 yield Table(
                     f"{each.category}: {title}",
                     ("image", "score", "decision"),
-                    tuple((printable(m.path), shortest(m.score), m.decision) for m in mistakes),
+                    tuple((m.path, shortest(m.score), m.decision) for m in mistakes),
+                    name_last=(13, 8),
                 )
 
 
-def closing(evaluation: Evaluation) -> list[str]:
+def _closing(evaluation: Evaluation) -> list[str]:
     """What a report ends with: what was held against what, what is to be known, definitions."""
-    without = (f"undefined: {line}" for line in undefined(evaluation))
+    without = (f"undefined: {line}" for line in _undefined(evaluation))
     notes = (f"note: {note}" for note in evaluation.notes)
-    return [*facts(evaluation), *without, *notes, *DEFINITIONS]
+    return [*_facts(evaluation), *without, *notes, *DEFINITIONS]
 
 
-def undefined(evaluation: Evaluation) -> Iterator[str]:
+def _undefined(evaluation: Evaluation) -> Iterator[str]:
     """Which metrics have no value, and why."""
     unlabelled = [each.category.value for each in evaluation.categories if not each.n]
     if unlabelled:
@@ -207,7 +207,63 @@ def undefined(evaluation: Evaluation) -> Iterator[str]:
             yield f"{name}: {estimate.reason}"
 
 
-def as_json(evaluation: Evaluation) -> dict[str, Any]:
+def _figures(evaluation: Evaluation) -> Iterator[Part]:
+    for each in evaluation.categories:
+        if each.n:
+            yield Figures(f"{each.category}: {each.n:,} images", tuple(plots(each)))
+
+
+def plots(of: OfCategory) -> Iterator[Plot]:
+    """What is drawn of a category that has images; what needs positives only with positives."""
+    thresholds = [("review", of.measured.at_review), ("block", of.measured.at_block)]
+    recalls = [(point, point.recall) for point in of.points if point.recall is not None]
+    if recalls:
+        yield Plot(
+            "Precision and recall",
+            "recall",
+            "precision",
+            line=[(recall, point.precision) for point, recall in recalls],
+            marks=[
+                Mark((counts.tp / of.positives, counts.tp / _flagged(counts)), name)
+                for name, counts in thresholds
+                if _flagged(counts)
+            ],
+        )
+    yield Plot(
+        "Reliability (ECE)",
+        "score",
+        "share of positives",
+        bars=[
+            Bar(
+                each.low,
+                each.high,
+                each.positives,
+                f"{each.low:.2f} to {each.high:.2f}: {each.images:,} images, mean score "
+                f"{each.mean_score:.3f}, {100 * each.positives:.1f} % positive",
+            )
+            for each in of.bins
+        ],
+        points=[(each.mean_score, each.positives) for each in of.bins],
+        diagonal=True,
+    )
+    if recalls:
+        yield Plot(
+            "Review volume and misses",
+            "share of labelled images flagged",
+            "share of positives missed",
+            line=[(0.0, 1.0), *((point.flagged, 1 - recall) for point, recall in recalls)],
+            marks=[
+                Mark((_flagged(counts) / of.n, counts.fn / of.positives), name)
+                for name, counts in thresholds
+            ],
+        )
+
+
+def _flagged(counts: Confusion) -> int:
+    return counts.tp + counts.fp
+
+
+def _data(evaluation: Evaluation) -> dict[str, Any]:
     """The evaluation as what JSON can hold; estimates are value, and interval or reason."""
     return {
         "schema": SCHEMA,

@@ -21,7 +21,7 @@ from moderate.cli.main import run
 from moderate.errors import InputError, OutputError, PolicyError, UsageError
 from moderate.policy.load import load_policy
 from moderate.policy.model import Policy
-from moderate.results.open import open_writers
+from moderate.results.targets import open_writers
 from moderate.results.parquet_writer import ROW_GROUP_ROWS
 from moderate.results.read import read_results
 from moderate.results.schema import COLUMNS

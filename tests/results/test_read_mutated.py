@@ -23,7 +23,7 @@ from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
 from moderate.report.explain import Kept, explain
 from moderate.report.stored import summarise
-from moderate.results.open import open_writers
+from moderate.results.targets import open_writers
 from moderate.results.read import read_results
 from moderate.types import (
     CATEGORIES,
