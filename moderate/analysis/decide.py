@@ -281,12 +281,10 @@ def redecide(
 ) -> Redecided:
     """Read a results file, decide on its rows by another policy, and write them.
 
-    summary_text gives the text of a summary for a target of `options.summary`, which needs it.
+    summary_text gives the text of a summary for a target; without it, no summary is written.
     Nothing is put under a target's name before all rows are there. Raises UsageError, PolicyError,
     InputError for what is no results file, OutputError.
     """
-    if options.summary and summary_text is None:
-        raise ValueError("options.summary needs summary_text")
     clock, started = time.monotonic(), datetime.now(UTC)
     check_targets(options.out)
     check_reports("--summary", options.summary)
@@ -302,7 +300,8 @@ def redecide(
     made = Redecided(
         results.path, facts, dict(results.facts), summary, changes, tuple(_notes(results))
     )
-    with open_writers(options.out) as opened, open_texts(options.summary) as summaries:
+    summary_targets = options.summary if summary_text else ()
+    with open_writers(options.out) as opened, open_texts(summary_targets) as summaries:
         writers = [ColumnsWriter(writer) for writer in opened]
         columns = _carried_columns(results, options.out)
         for writer in writers:

@@ -21,10 +21,10 @@ class Table:
     """A title, a header and rows of cells; the columns that hold text are left-justified.
 
     notes are sentences below the rows. The other fields concern the terminal alone: `shortened` is
-    the column that is cut where there is too little room, `min_width` the least width of all but
-    the last; a `wide` table is never cut, however wide the terminal. Where `name_last` has the widths of all
-    columns but the first, the first comes last and whole, so that it can be copied, and the
-    header is left out.
+    the column that is cut where there is too little room; `min_width` is the least width of all
+    columns but the last; a `wide` table is never cut, however narrow the terminal. Where
+    `name_last` has the widths of all columns but the first, the first comes last and whole, so that
+    it can be copied, and the header is left out.
     """
 
     title: str

@@ -21,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moderate.errors import OutputError, UsageError
-from moderate.results.targets import check_targets, open_writers
 from moderate.results.schema import COLUMNS
+from moderate.results.targets import check_targets, open_writers
 from moderate.results.text_writers import CsvWriter, JsonlWriter
 from moderate.types import (
     CATEGORIES,
