@@ -109,7 +109,7 @@ def _find(results: Results, wanted: str) -> Iterator[tuple[int, dict[str, Any]]]
 
 
 def _spellings(wanted: str) -> list[str]:
-    """A path as given, and with the `./` that results put before one that is not absolute."""
+    """A path as it is, and with the `./` that results put before a relative one."""
     text = path_text(os.fsencode(wanted))
     return [text, f"./{text}"]
 
@@ -127,7 +127,7 @@ def _none(results: Results, wanted: str) -> str:
 
 
 def _policy(facts: Mapping[str, str], kept: Kept) -> tuple[Policy | None, str | None, list[str]]:
-    """The policy that decided, where it was found, and what is odd about that."""
+    """The policy that decided, where it comes from (`results` or `ledger`), and notes on both."""
     notes: list[str] = []
     in_results: Policy | None = None
     if text := facts.get("policy_json"):

@@ -119,7 +119,7 @@ class Trend:
 
 
 class Counting:
-    """Takes results files and runs into periods."""
+    """Counts results files and runs by period."""
 
     def __init__(self, by: By) -> None:
         self._by = by
@@ -162,7 +162,7 @@ class Counting:
             period.scores[category.value] = binned if kept is None else kept + binned
 
     def add_run(self, record: RunRecord) -> None:
-        """Count what the ledger has of a run: decisions alone. One that did not end is left out."""
+        """Count the decisions of a run in the ledger, unless it did not complete."""
         counted = record.counts.get("decisions")
         if record.status.value != "completed" or not isinstance(counted, dict):
             return
@@ -285,18 +285,18 @@ def _tests(periods: Sequence[Period], limits: Limits) -> tuple[Tested, ...]:
     if len(periods) < 2:
         return ()
     latest, earlier = periods[-1], periods[:-1]
-    found = [_of_counts("decisions", latest.decisions, [p.decisions for p in earlier], limits)]
+    tests = [_of_counts("decisions", latest.decisions, [p.decisions for p in earlier], limits)]
     for category in (category.value for category in CATEGORIES):
         before = [p for p in earlier if category in p.bands]
         if category not in latest.bands or not before:
             continue
         bands = [p.bands[category] for p in before]
-        found.append(_of_counts(f"{category} bands", latest.bands[category], bands, limits))
+        tests.append(_of_counts(f"{category} bands", latest.bands[category], bands, limits))
         scores = sum((p.scores[category] for p in before), np.zeros(_FINE, np.int64))
-        found.append(_of_scores(f"{category} scores", latest.scores[category], scores, limits))
-    tested = [test["p"] for test in found if test["p"] is not None]
+        tests.append(_of_scores(f"{category} scores", latest.scores[category], scores, limits))
+    tested = [test["p"] for test in tests if test["p"] is not None]
     corrected = iter(bounds.holm(tested))
-    return tuple(_finished(test, corrected, limits) for test in found)
+    return tuple(_finished(test, corrected, limits) for test in tests)
 
 
 _NOTHING: dict[str, Any] = dict.fromkeys(
@@ -309,10 +309,10 @@ def _of_counts(
 ) -> dict[str, Any]:
     counts = [latest.get(name, 0) for name in _DECISIONS]
     before = [sum(each.get(name, 0) for each in earlier) for name in _DECISIONS]
-    found = {**_NOTHING, **compare(counts, before, _DECISIONS)}
-    if columns := found.pop("columns", None):
-        found["effect"] = cohens_w(columns)
-    return {"what": what, "effect_name": "w", "limit": limits.min_w, **found}
+    result = {**_NOTHING, **compare(counts, before, _DECISIONS)}
+    if columns := result.pop("columns", None):
+        result["effect"] = cohens_w(columns)
+    return {"what": what, "effect_name": "w", "limit": limits.min_w, **result}
 
 
 def _of_scores(what: str, latest: Counts, earlier: Counts, limits: Limits) -> dict[str, Any]:
@@ -321,11 +321,11 @@ def _of_scores(what: str, latest: Counts, earlier: Counts, limits: Limits) -> di
     bins = np.minimum((ranks * _BINS).astype(int), _BINS - 1)
     a, b = (np.bincount(bins, weights=counts, minlength=_BINS) for counts in (latest, earlier))
     names = [f"bin {number}" for number in range(1, _BINS + 1)]
-    found = {**_NOTHING, **compare(a.astype(int).tolist(), b.astype(int).tolist(), names)}
-    found["merged"] = None
-    if columns := found.pop("columns", None):
-        found["effect"] = stability(columns)
-    return {"what": what, "effect_name": "psi", "limit": limits.min_psi, **found}
+    result = {**_NOTHING, **compare(a.astype(int).tolist(), b.astype(int).tolist(), names)}
+    result["merged"] = None
+    if columns := result.pop("columns", None):
+        result["effect"] = stability(columns)
+    return {"what": what, "effect_name": "psi", "limit": limits.min_psi, **result}
 
 
 def _finished(test: dict[str, Any], corrected: Iterator[float], limits: Limits) -> Tested:

@@ -25,7 +25,7 @@ def bench(
     compile: Annotated[bool, typer.Option("--compile", help="Compile the model.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, max=4096)] = 32,
     workers: Annotated[
-        str, typer.Option(metavar="N|auto", help="Decoder processes; auto: one a core.")
+        str, typer.Option(metavar="N|auto", help="Decoder processes; auto: one per core.")
     ] = "auto",
     images: Annotated[int, typer.Option(min=1, metavar="N", help="Images in a pass.")] = 500,
     repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Passes; the median counts.")] = 3,

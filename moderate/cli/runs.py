@@ -60,7 +60,7 @@ def show(
 
 @contextmanager
 def _ledger(folder: Path) -> Iterator[Ledger | None]:
-    """The ledger of a state folder; None where there is none, and none is made."""
+    """The ledger of a state folder; None where there is none: it is not created."""
     from moderate.state.ledger import FILE, Ledger
 
     if not is_there(folder / FILE):

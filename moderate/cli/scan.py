@@ -107,7 +107,7 @@ def scan(
     ] = 1.0,
     files_from: Annotated[
         list[str] | None,
-        _option(metavar="FILE|-", help="A list of paths and URLs, one a line. May be repeated."),
+        _option(metavar="FILE|-", help="A list of paths and URLs, one per line. May be repeated."),
     ] = None,
     null: Annotated[
         bool, _option("--null", "-0", help="NUL, not line ends, separates what lists name.")
@@ -167,7 +167,7 @@ def scan(
     ] = 32,
     workers: Annotated[
         str,
-        _option(metavar="N|auto", help="Decoder processes; auto: one a core."),
+        _option(metavar="N|auto", help="Decoder processes; auto: one per core."),
     ] = "auto",
     images_per_decoder: Annotated[
         int,
@@ -184,7 +184,7 @@ def scan(
     ] = "10MB",
     max_megapixels: Annotated[
         float,
-        _option(min=0.0, max=10_000.0, metavar="MP", help="Largest picture to decode."),
+        _option(min=0.0, max=10_000.0, metavar="MP", help="Largest image to decode."),
     ] = _DEFAULT.max_pixels / 1e6,
     decode_timeout: Annotated[
         float,
@@ -236,7 +236,7 @@ def scan(
     ] = "1GB",
     require_sandbox: Annotated[
         bool,
-        _option("--require-sandbox", help="Refuse to run where decoders cannot be locked in."),
+        _option("--require-sandbox", help="Refuse to run where decoders cannot be sandboxed."),
     ] = False,
     state: Annotated[
         str | None,
@@ -279,7 +279,7 @@ def scan(
         bool, _option("--quiet", "-q", help="Print errors and warnings only.")
     ] = False,
     log_json: Annotated[
-        bool, _option("--log-json", help="Messages as one JSON object a line; no bar, no table.")
+        bool, _option("--log-json", help="Messages as one JSON object per line; no bar, no table.")
     ] = False,
     debug: Annotated[bool, _option("--debug", help="Tracebacks and details.")] = False,
     config: Annotated[

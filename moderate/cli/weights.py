@@ -156,8 +156,8 @@ def add(
 
     graph = GraphOptions(layout, colours, size, resize, crop_pct, interpolation, mean, std)
     if all(path.endswith((".whl", ".tgz")) for path in paths):
-        given = (architecture, labels, mapping, activation, licence, graph.given())
-        if any(option for option in given):
+        others = (architecture, labels, mapping, activation, licence, graph.given())
+        if any(option for option in others):
             raise UsageError("a package of the catalogue takes no options but --name and --replace")
         for pulled in add_packages([Path(path) for path in paths], name, overwrite=replace):
             _say_installed(pulled)

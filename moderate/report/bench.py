@@ -69,7 +69,7 @@ def advice(bench: Bench) -> Iterator[str]:
         yield f"--workers {bench.cores}: more decoders than cores only take memory"
     if slow == "decoding":
         yield (
-            "a faster GPU or model would change little; more cores would, or smaller pictures at "
+            "a faster GPU or model would change little; more cores would, or smaller images at "
             "the source"
         )
     elif bench.shared_cores:

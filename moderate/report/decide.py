@@ -60,7 +60,7 @@ def _changed(changes: Any) -> int:
 
 
 def _closing(redecided: Redecided) -> Iterator[str]:
-    """What the decisions were made of, and notes."""
+    """Where scores and decisions come from, and notes."""
     facts, before = redecided.facts, redecided.before
     yield f"source: {redecided.source} ({facts['decided_from'][:12]})"
     yield f"weights: {_named(before, 'weights')}"

@@ -28,7 +28,7 @@ def report(difference: Difference) -> Report:
 
 
 def _closing(difference: Difference) -> Iterator[str]:
-    """What the two sides were made by, said plainly, and what else there is to know."""
+    """Weights, policy and scores of the two sides, and notes."""
     before, after = difference.before, difference.after
     if before.results == after.results:
         yield f"results: {printable(before.results)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from moderate.analysis.evaluation import (
@@ -69,17 +69,17 @@ def _verdict(evaluation: Evaluation) -> Iterator[Fact]:
 def _headline(evaluation: Evaluation) -> str:
     """How many images, by which policy, and how it went."""
     of = evaluation.decisions
-    made = f"{evaluation.images:,} labelled images, policy {printable(evaluation.policy)}"
+    headline = f"{evaluation.images:,} labelled images, policy {printable(evaluation.policy)}"
     (missed, *_), (_, _, blocked) = of.by_label
-    made += f": {missed:,} missed, {blocked:,} blocked falsely"
+    headline += f": {missed:,} missed, {blocked:,} blocked falsely"
     if evaluation.gates:
         held = sum(gate.passed for gate in evaluation.gates)
-        made += f"; {held} of {len(evaluation.gates)} gates held"
-    return made
+        headline += f"; {held} of {len(evaluation.gates)} gates held"
+    return headline
 
 
 def _facts(evaluation: Evaluation) -> Iterator[str]:
-    """What was held against what."""
+    """What was compared with what."""
     yield f"results: {printable(evaluation.results)}"
     if evaluation.run_id:
         yield f"run: {printable(evaluation.run_id)}"
@@ -97,8 +97,8 @@ def _tables(evaluation: Evaluation) -> Iterator[Table]:
     yield _decisions(evaluation.decisions)
     if evaluation.decisions.by_expected:
         yield _expected(evaluation.decisions)
-    there = [each for each in evaluation.categories if each.n or each.unscored]
-    if there:
+    labelled = [each for each in evaluation.categories if each.n or each.unscored]
+    if labelled:
         yield Table(
             "Labels",
             ("category", "images", "positive", "share", "no score", "review", "block"),
@@ -108,49 +108,18 @@ def _tables(evaluation: Evaluation) -> Iterator[Table]:
                     *(str(each.n), str(each.positives), share(each.positives, each.n)),
                     *(str(each.unscored), f"{each.review:g}", f"{each.block:g}"),
                 )
-                for each in there
+                for each in labelled
             ),
-            evaluation.coverage.lines([each.category for each in there]),
+            evaluation.coverage.lines([each.category for each in labelled]),
         )
     scored = [each for each in evaluation.categories if each.n]
     if not scored:
         return
-    points: list[tuple[str, dict[str, Callable[[Measured], Estimate]]]] = [
-        (
-            "At the review threshold",
-            {
-                "precision": lambda m: m.precision,
-                "recall": lambda m: m.recall,
-                "F1": lambda m: m.f1,
-            },
-        ),
-        (
-            "At the block threshold",
-            {
-                "precision": lambda m: m.block_precision,
-                "recall": lambda m: m.block_recall,
-                "F1": lambda m: m.block_f1,
-            },
-        ),
-        (
-            "At all thresholds",
-            {
-                "PR-AUC": lambda m: m.average_precision,
-                "ROC-AUC": lambda m: m.roc_auc,
-                "ECE": lambda m: m.ece,
-            },
-        ),
-    ]
     interval = " (95 % interval)" if evaluation.resamples else ""
-    for title, columns in points:
-        yield Table(
-            title + interval,
-            ("category", *columns),
-            tuple(
-                (each.category.value, *(_cell(get(each.measured)) for get in columns.values()))
-                for each in scored
-            ),
-        )
+    measured = [(each.category.value, _metrics(each.measured)) for each in scored]
+    for title, columns in measured[0][1].items():
+        rows = ((name, *map(_cell, metrics[title].values())) for name, metrics in measured)
+        yield Table(title + interval, ("category", *columns), tuple(rows))
     yield _counts(scored)
     for column in dict.fromkeys(each.column for each in evaluation.slices):
         yield from _slices(column, [each for each in evaluation.slices if each.column == column])
@@ -183,7 +152,7 @@ def _worst(evaluation: Evaluation) -> Iterator[Table]:
 
 
 def _closing(evaluation: Evaluation) -> list[str]:
-    """What a report ends with: what was held against what, what is to be known, definitions."""
+    """What a document ends with: its sources, what is undefined, notes and definitions."""
     without = (f"undefined: {line}" for line in _undefined(evaluation))
     notes = (f"note: {note}" for note in evaluation.notes)
     return [*_facts(evaluation), *without, *notes, *DEFINITIONS]
@@ -214,7 +183,7 @@ def _figures(evaluation: Evaluation) -> Iterator[Part]:
 
 
 def plots(of: OfCategory) -> Iterator[Plot]:
-    """What is drawn of a category that has images; what needs positives only with positives."""
+    """The plots of a category that has images; without positives there is one."""
     thresholds = [("review", of.measured.at_review), ("block", of.measured.at_block)]
     recalls = [(point, point.recall) for point in of.points if point.recall is not None]
     if recalls:
@@ -308,8 +277,8 @@ def _decisions(of: OfDecisions) -> Table:
         if any(errors):
             rows.append(("  errors among them", str(sum(errors)), *map(str, errors)))
     rates = (("missed", of.missed), ("false block", of.false_block))
-    said = ", ".join(f"{name} {_percent(each)}" for name, each in rates)
-    return Table(f"Decisions: {said}", ("labelled", "images", *_DECISIONS), tuple(rows))
+    shares = ", ".join(f"{name} {_percent(each)}" for name, each in rates)
+    return Table(f"Decisions: {shares}", ("labelled", "images", *_DECISIONS), tuple(rows))
 
 
 def _expected(of: OfDecisions) -> Table:
@@ -353,10 +322,10 @@ def _slices(column: str, slices: Sequence[OfSlice]) -> Iterator[Table]:
         tuple(
             (
                 *(_value(each), category.value, str(n), str(positives)),
-                *map(_short, (made.precision, made.recall, made.average_precision)),
+                *map(_short, (measured.precision, measured.recall, measured.average_precision)),
             )
             for each in slices
-            for category, n, positives, made in each.categories
+            for category, n, positives, measured in each.categories
         ),
     )
 
@@ -378,24 +347,32 @@ def _cell(estimate: Estimate) -> str:
 def _percent(estimate: Estimate) -> str:
     if estimate.value is None:
         return "-"
-    made = f"{100 * estimate.value:.1f} %"
+    share = f"{100 * estimate.value:.1f} %"
     if estimate.low is None or estimate.high is None:
-        return made
-    return f"{made} ({100 * estimate.low:.1f}-{100 * estimate.high:.1f})"
+        return share
+    return f"{share} ({100 * estimate.low:.1f}-{100 * estimate.high:.1f})"
 
 
-def _named(measured: Measured) -> dict[str, Estimate]:
+def _metrics(of: Measured) -> dict[str, dict[str, Estimate]]:
+    """The metrics by the title of the table that shows them."""
     return {
-        "precision": measured.precision,
-        "recall": measured.recall,
-        "F1": measured.f1,
-        "block precision": measured.block_precision,
-        "block recall": measured.block_recall,
-        "block F1": measured.block_f1,
-        "PR-AUC": measured.average_precision,
-        "ROC-AUC": measured.roc_auc,
-        "ECE": measured.ece,
+        "At the review threshold": {"precision": of.precision, "recall": of.recall, "F1": of.f1},
+        "At the block threshold": {
+            "precision": of.block_precision,
+            "recall": of.block_recall,
+            "F1": of.block_f1,
+        },
+        "At all thresholds": {
+            "PR-AUC": of.average_precision,
+            "ROC-AUC": of.roc_auc,
+            "ECE": of.ece,
+        },
     }
+
+
+def _named(of: Measured) -> dict[str, Estimate]:
+    review, block, overall = _metrics(of).values()
+    return {**review, **{f"block {name}": metric for name, metric in block.items()}, **overall}
 
 
 def _estimate(of: Estimate) -> dict[str, Any]:
@@ -462,7 +439,7 @@ def _slice(of: OfSlice) -> dict[str, Any]:
         "images": of.images,
         "decisions": _decisions_json(of.decisions),
         "categories": {
-            category.value: {"images": n, "positives": positives, **_measured(made)}
-            for category, n, positives, made in of.categories
+            category.value: {"images": n, "positives": positives, **_measured(measured)}
+            for category, n, positives, measured in of.categories
         },
     }

@@ -32,7 +32,7 @@ def report(stored: Stored) -> Report:
 
 
 def _closing(stored: Stored) -> Iterator[str]:
-    """What the file was made with, and notes."""
+    """The audit facts of the file, and notes."""
     yield f"copies: {stored.duplicates}"
     for name in _FACTS:
         if name in stored.facts:

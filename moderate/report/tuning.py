@@ -62,7 +62,7 @@ def _calibration(calibrated: Sequence[Calibrated]) -> Table:
 
 
 def _tables(tuning: Tuning) -> Iterator[Table]:
-    """The thresholds, and what others would do, a table a category."""
+    """The thresholds and their alternatives, one table per category."""
     for each in tuning.tuned:
         yield Table(
             f"{each.category}: review thresholds",

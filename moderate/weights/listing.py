@@ -83,7 +83,7 @@ def _installed(name: str) -> dict[str, Any]:
 
 
 def card_text(name: str) -> str:
-    """The card of a bundle that is here, or what the catalogue says. Raises WeightsError."""
+    """The card of an installed bundle, or what the catalogue says. Raises WeightsError."""
     try:
         folder = find_bundle(name)
     except WeightsError:
