@@ -61,8 +61,9 @@ def _code(text: str) -> str:
 def _columns() -> Iterator[str]:
     yield "# Result columns"
     yield (
-        "The columns of a result file, in their order and with their types, the same in CSV, Parquet and "
-        "JSON Lines. Columns of a manifest that `--keep` carries stand after `path_bytes`. "
+        "The columns of a result file, in their order and with their types, the same in CSV, "
+        "Parquet and JSON Lines. Columns of a manifest that `--keep` carries stand after "
+        "`path_bytes`. "
         "`--keep-labels` adds a float32 column `label:MODEL/LABEL` per label after all others."
     )
     yield _table(
@@ -70,8 +71,8 @@ def _columns() -> Iterator[str]:
         ((_code(column.name), column.type, column.meaning) for column in COLUMNS),
     )
     yield (
-        "Null is an empty cell in CSV. [Result files](../operations.md#result-files) says how cells are "
-        "written and what the metadata holds."
+        "Null is an empty cell in CSV. [Result files](../operations.md#result-files) says how "
+        "cells are written and what the metadata holds."
     )
 
 
@@ -88,8 +89,8 @@ def _error_codes() -> Iterator[str]:
 def _warnings() -> Iterator[str]:
     yield "# Warnings"
     yield (
-        "An image with a warning was scored. The column `warnings` names what is odd about it, and a "
-        "[policy](../policies.md) can send any of these to review or block it (`[on_warning]`)."
+        "An image with a warning was scored. The column `warnings` names what is odd about it, and "
+        "a [policy](../policies.md) can send any of these to review or block it (`[on_warning]`)."
     )
     yield _table(("warning", "meaning"), ((_code(warning), warning.meaning) for warning in Warn))
 
@@ -107,7 +108,10 @@ def _origins() -> Iterator[str]:
 
 def _exit_codes() -> Iterator[str]:
     yield "# Exit codes"
-    yield "These are a contract that scripts can rely on; tests hold them. An error wins over a finding."
+    yield (
+        "These are a contract that scripts can rely on; tests hold them. "
+        "An error wins over a finding."
+    )
     rows = ((str(code), meaning) for code, meaning in exit_codes.MEANINGS.items())
     yield _table(("exit code", "meaning"), rows)
 
@@ -187,11 +191,10 @@ def _default(param: Any) -> str:
 
 def _meaning(param: Any, hints: dict[str, Any]) -> str:
     """The help text, the range of a number, and whether the option has to be there."""
-    info = next(
-        (a for a in typing.get_args(hints.get(param.name)) if isinstance(a, typer.models.OptionInfo)),
-        None,
-    )
-    low, high = (info.min, info.max) if info else (None, None)
+    low, high = None, None
+    for one in typing.get_args(hints.get(param.name)):
+        if isinstance(one, typer.models.OptionInfo):
+            low, high = one.min, one.max
     parts = [param.help or ""]
     if low is not None and high is not None:
         parts.append(f"From {low} to {high}.")
