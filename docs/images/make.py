@@ -2,8 +2,8 @@
 
 python docs/images/make.py
 
-Run it where `moderate` is installed, from the root of a checkout. The command scans sample_images
-with the test card weights and remembers nothing.
+The command runs in a temporary folder with a copy of sample_images, and with a state folder of its
+own. The image changes with every run, as it shows times and the run's number.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,12 +29,16 @@ WIDTH = 80
 def main() -> None:
     """Run the command and draw what it prints."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [*COMMAND[1:-1], f"{folder}/{COMMAND[-1]}", "--no-state"]
-        environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(WIDTH)}
+        shutil.copytree(ROOT / "sample_images", f"{folder}/sample_images")
         output = subprocess.run(
-            [sys.executable, "-m", "moderate", *arguments],
-            cwd=ROOT,
-            env=environment,
+            [sys.executable, "-m", *COMMAND],
+            cwd=folder,
+            env={
+                **os.environ,
+                "FORCE_COLOR": "1",
+                "COLUMNS": str(WIDTH),
+                "XDG_STATE_HOME": f"{folder}/state",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
