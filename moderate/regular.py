@@ -1,4 +1,4 @@
-"""Small and large files that somebody else may have written: regular ones only, of bounded size."""
+"""Reads files that somebody else may have written: regular files only, of bounded size."""
 
 from __future__ import annotations
 
