@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from moderate.arrow import plain_value, python_values
 from moderate.errors import InputError, UsageError
-from moderate.results.open import SUFFIXES
 from moderate.results.read import Results, _unguarded, json_object
+from moderate.results.targets import SUFFIXES
 from moderate.text import first_repeated, one_line, printable
 from moderate.types import CATEGORIES, Category, Decision, Status
 

@@ -39,5 +39,5 @@ def of_scan(summary: Summary, fail_on: str, max_error_rate: float) -> int:
     if fail_on == "never":
         return DONE
     least = Decision(fail_on).severity
-    found = any(summary.decisions[d.value] for d in Decision if d.severity >= least)
-    return FOUND if found else DONE
+    reached = any(summary.decisions[d.value] for d in Decision if d.severity >= least)
+    return FOUND if reached else DONE

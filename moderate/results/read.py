@@ -23,10 +23,10 @@ import pyarrow.compute as pc
 
 from moderate.arrow import python_value, python_values
 from moderate.errors import InputError, UsageError
-from moderate.results.open import SUFFIXES
 from moderate.results.parquet_writer import arrow_schema
 from moderate.results.remote import is_remote, shown_target
 from moderate.results.schema import in_order, own_columns
+from moderate.results.targets import SUFFIXES
 from moderate.results.text_writers import _FORMULA_STARTS, metadata_path
 from moderate.tables.parquet import ParquetReader, open_parquet
 from moderate.text import first_repeated, one_line, printable
