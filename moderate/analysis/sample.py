@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from moderate.errors import InputError
 from moderate.policy.model import Policy
+from moderate.policy.thresholds import score_bands
 from moderate.results.read import Results
 from moderate.results.text_writers import _no_formula
 from moderate.text import printable
@@ -170,8 +171,7 @@ def _by_band(rows: _Rows, policy: Policy, count: int, category: Category | None)
     if category is not None:
         limits = policy.categories[category]
         scores = rows.scores[:, CATEGORIES.index(category)]
-        review, block = np.float32(limits.review), np.float32(limits.block)
-        bands = (scores >= review).astype(np.int64) + (scores >= block)
+        bands = score_bands(scores, limits.review, limits.block).astype(np.int64)
     prefix = f"{category} " if category else ""
     chosen: list[Chosen] = []
     for number, decision in enumerate(Decision):

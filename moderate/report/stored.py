@@ -15,8 +15,9 @@ import numpy as np
 
 from moderate.analysis.policies import policy_of
 from moderate.classify.coverage import Coverage
-from moderate.policy.columns import UNKNOWN_ERROR
+from moderate.policy.batch import UNKNOWN_ERROR
 from moderate.policy.model import Policy
+from moderate.policy.thresholds import BANDS, band_counts, score_bands
 from moderate.report.plain import markdown, print_tables
 from moderate.report.tables import Table, share
 from moderate.report.terminal import safe_text
@@ -25,7 +26,6 @@ from moderate.run.summary import EXAMPLES_KEPT, SCHEMA_VERSION, name_counted
 from moderate.text import printable
 from moderate.types import CATEGORIES, Decision, Status
 
-_BANDS = ("approve", "review", "block", "unscored")
 _FACTS = (
     *(
         "weights",
@@ -130,7 +130,7 @@ def tables(stored: Stored) -> Iterator[Table]:
         "Categories (scored images per band)",
         ("category", "approve", "review", "block", "not scored"),
         tuple(
-            (name, *(str(bands[band]) for band in _BANDS)) for name, bands in stored.bands.items()
+            (name, *(str(bands[band]) for band in BANDS)) for name, bands in stored.bands.items()
         ),
         Coverage.of_facts(stored.facts).lines(),
     )
@@ -185,11 +185,9 @@ def show(stored: Stored, stream: IO[str]) -> None:
 def _bands(column: Any, policy: Policy, category: Any, scored: int) -> dict[str, int]:
     values = column.to_numpy().astype(np.float32, copy=False)
     limits = policy.categories[category]
-    reviewed = int((values >= np.float32(limits.review)).sum())  # NaN, for null, reaches nothing
-    blocked = int((values >= np.float32(limits.block)).sum())
-    known = int((~np.isnan(values)).sum())
-    counts = (known - reviewed, reviewed - blocked, blocked, scored - known)
-    return dict(zip(_BANDS, counts, strict=True))
+    # Of those without a score, the rows with an error do not count.
+    *known, _ = band_counts(score_bands(values, limits.review, limits.block))
+    return dict(zip(BANDS, (*known, scored - sum(known)), strict=True))
 
 
 def _errors(table: Any) -> tuple[Counter[str], dict[str, list[str]]]:
