@@ -14,7 +14,6 @@ import pytest
 
 from moderate.analysis.decide import DecideOptions, redecide
 from moderate.arrow import plain_value, python_values
-from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
 from moderate.results.open import open_writers
 from moderate.results.read import read_results
@@ -22,6 +21,7 @@ from moderate.results.text_writers import _carried
 from moderate.sources.columns import ManifestOptions
 from moderate.sources.parquet_manifest import parquet_manifest
 from moderate.types import CATEGORIES, ImageFacts, Row
+from tests.support.oracle import decide, views
 
 SUFFIXES = ("csv", "jsonl", "parquet")
 ZONES = ("Nowhere/At_All", "+27:99", "Europe", "a\0b", "../../etc/passwd", "x" * 5000)

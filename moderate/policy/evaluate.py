@@ -132,12 +132,15 @@ class _Reasons:
         codes = np.zeros(self._count, np.int64)
         if self._rows:
             rows, parts = np.concatenate(self._rows), np.concatenate(self._codes)
+            codes[rows] = parts + 1  # all there is to do for a row of one part
+            more = np.bincount(rows)[rows] > 1
+            rows, parts = rows[more], parts[more]
+        if self._rows and len(rows):
             order = np.argsort(rows, kind="stable")
             rows, parts = rows[order], parts[order]
             starts = np.flatnonzero(np.diff(rows, prepend=-1))
             place = np.arange(len(rows)) - np.repeat(starts, np.diff(starts, append=len(rows)))
-            first = place == 0
-            codes[rows[first]] = parts[first] + 1
+            codes[rows[starts]] = parts[starts] + 1
             # Rows with the same parts so far share a number; the next part makes new ones of them.
             for nth in range(1, int(place.max()) + 1):
                 at = place == nth
@@ -160,9 +163,8 @@ def _add_scores(
     kinds = np.full(asked.shape, -1, np.int8)
     approved = np.flatnonzero(severity == _APPROVE)
     room = np.where(asked == _APPROVE, ready.review[:, np.newaxis] - values, np.inf)
-    kinds[room[:, approved].argmin(axis=0), approved] = _APPROVE
-    decisive = (asked == severity) & (severity > _APPROVE)
-    kinds[decisive] = asked[decisive]
+    kinds[room.argmin(axis=0)[approved], approved] = _APPROVE
+    np.copyto(kinds, asked, where=(asked == severity) & (severity > _APPROVE))
     if ready.policy.on_unscored == "review":
         kinds[(asked == UNSCORED_BAND) & (severity == _REVIEW)] = _UNSCORED_REASON
     terms, rows = np.nonzero(kinds >= 0)
@@ -179,15 +181,18 @@ def _add_scores(
     keys = number + np.where(near, bits + (1 << 32), hundredths)
     _, examples, which = np.unique(keys, return_index=True, return_inverse=True)
     parts = []
-    for index in examples.tolist():
-        term, asks = ready.terms[terms[index]], int(kind[index])
+    for asks, place, each, limit in zip(
+        kind[examples].tolist(),
+        terms[examples].tolist(),
+        score[examples].tolist(),
+        limits[examples].tolist(),
+        strict=True,
+    ):
+        term = ready.terms[place]
         if asks == _UNSCORED_REASON:
             text = f"{term} not scored: on_unscored review"
         else:
-            reached = asks != _APPROVE
-            text = comparison(
-                term, float(score[index]), _SIGNS[asks], float(limits[index]), reached=reached
-            )
+            text = comparison(term, each, _SIGNS[asks], limit, reached=asks != _APPROVE)
         parts.append(reasons.text((text + ready.ending,)))
     reasons.add(rows, np.array(parts)[which])
 

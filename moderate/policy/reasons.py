@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from moderate.types import Decision
 
 BLOCK_LIST = "block list: "
@@ -52,5 +54,6 @@ def as_part(text: str) -> str:
     return text.replace("; ", ", ")
 
 
+@lru_cache
 def _limit_text(limit: float) -> str:
     return f"{limit:.2f}" if round(limit, 2) == limit else f"{limit:g}"

@@ -19,7 +19,6 @@ import pytest
 from moderate.analysis.decide import DecideOptions, redecide
 from moderate.analysis.labels import read_labels
 from moderate.errors import ModerateError
-from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
 from moderate.report.explain import Kept, explain
 from moderate.report.stored import summarise
@@ -36,6 +35,7 @@ from moderate.types import (
     Row,
     Warn,
 )
+from tests.support.oracle import decide, views
 
 SUFFIXES = ("csv", "jsonl", "parquet")
 ROUNDS = 120
