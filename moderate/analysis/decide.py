@@ -27,7 +27,6 @@ from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.policy.rows import judge_rows
 from moderate.policy.thresholds import BANDS, DECISIONS, Severities, band_counts
 from moderate.report.files import check_summary_targets
-from moderate.results.columnar import ColumnsWriter
 from moderate.results.fast_csv import Unusual, whole_parts
 from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
 from moderate.results.read import Results, _Chunk, read_results
@@ -362,8 +361,7 @@ def redecide(options: DecideOptions) -> Redecided:
     made = Redecided(
         results.path, facts, dict(results.facts), summary, changes, tuple(_notes(results))
     )
-    with open_writers(options.out) as opened:
-        writers = [ColumnsWriter(writer) for writer in opened]
+    with open_writers(options.out) as writers:
         columns = _carried_columns(results, options.out)
         for writer in writers:
             writer.start(facts, columns, results.labels)
@@ -373,7 +371,9 @@ def redecide(options: DecideOptions) -> Redecided:
             np.add.at(changes, (piece.severity, decided.severity), 1)
             own = {**piece.own, **policy_columns(decided)}
             for writer in writers:
-                writer.write([own[name] for name in results.own], list(piece.carried.values()))
+                writer.write_columns(
+                    [own[name] for name in results.own], list(piece.carried.values())
+                )
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
         for writer in writers:
             made.outputs.update(writer.commit(facts))
