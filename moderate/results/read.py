@@ -23,11 +23,12 @@ import pyarrow.compute as pc
 
 from moderate.arrow import python_value, python_values
 from moderate.errors import InputError, UsageError
+from moderate.results.cells import FORMULA_STARTS
 from moderate.results.parquet_writer import arrow_schema
 from moderate.results.remote import is_remote, shown_target
 from moderate.results.schema import in_order, own_columns
 from moderate.results.targets import SUFFIXES
-from moderate.results.text_writers import _FORMULA_STARTS, metadata_path
+from moderate.results.text_writers import metadata_path
 from moderate.tables.parquet import ParquetReader, open_parquet
 from moderate.text import first_repeated, one_line, printable
 from moderate.types import CATEGORIES, LABEL_PREFIX, Decision, Status
@@ -519,7 +520,7 @@ def _column_of(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
 
 def _unguarded(cell: str) -> str:
     """A CSV cell without the `'` that the writer put before what would run as a formula."""
-    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA_STARTS) else cell
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA_STARTS) else cell
 
 
 def _clean(text: str) -> str:
