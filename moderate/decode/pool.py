@@ -30,11 +30,11 @@ from typing import Any, Generic
 
 from moderate.cores import available_cores
 from moderate.decode.batches import Batch, BatchRing, Entry, Item
-from moderate.decode.decoder import ChannelClosedError, Decoder, WrongAnswerError
+from moderate.decode.decoder import Decoder
 from moderate.decode.fork_server import Ended, Forked, ForkServer, NotForked, ServerGone
 from moderate.decode.image import Undecoded
 from moderate.decode.limits import IMAGES_PER_DECODER
-from moderate.decode.process import exit_reason
+from moderate.decode.process import ChannelClosedError, WrongAnswerError, exit_reason
 from moderate.decode.resize import Pixels, PixelSpec
 from moderate.errors import RunError
 from moderate.text import one_line
@@ -468,7 +468,7 @@ class DecoderPool(Generic[Item]):
 
     def _receive(self, decoder: Decoder) -> None:
         try:
-            if not decoder.is_hardened:
+            if not decoder.is_sandboxed:
                 self._started.put(decoder.receive_ready())
                 self._failed_starts, self._ever_ready = 0, True
                 return
@@ -560,7 +560,7 @@ class DecoderPool(Generic[Item]):
 
     def _retire(self, decoder: Decoder) -> None:
         """End an idle decoder in good order: its answers count."""
-        if decoder.has_said_more():
+        if decoder.has_unasked_packet():
             self._lost(decoder, "the decoder gave a wrong answer")
             return
         work = self._remove(decoder)
