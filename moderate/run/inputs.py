@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 
-from moderate.decode.pool import Coming
+from moderate.decode.intake import Coming
 from moderate.decode.sniff import HEAD_BYTES, SUPPORTED, claimed_format, refusal, sniff
 from moderate.decode.video import VideoSampler, video_kind
 from moderate.errors import ModerateError
@@ -111,7 +111,7 @@ Item = Fetched | Copy | Known | Block | Skipped | VideoBegin | VideoEnd
 Images = Iterator[tuple[Item, "bytes | Coming[Item] | None"]]
 
 
-def weigh(item: Item) -> int:
+def row_count(item: Item) -> int:
     """How many rows an item stands for."""
     return len(item.items) if isinstance(item, Block) else 1
 

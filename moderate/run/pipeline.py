@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, cast
 from moderate.classify.backends import ir_cache
 from moderate.classify.device import Placement, place
 from moderate.cores import available_cores
-from moderate.decode.batches import Batch
+from moderate.decode.batches import Batch, Passed
 from moderate.decode.image import Undecoded
 from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import Pixels
@@ -21,7 +21,7 @@ from moderate.errors import ModerateError, RunError
 from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
 from moderate.policy.decide import failed_row
-from moderate.run.inputs import Block, Copy, Fetched, Item, Known, Reader, name_claim, weigh
+from moderate.run.inputs import Block, Copy, Fetched, Item, Known, Reader, name_claim, row_count
 from moderate.run.interface import Engine, Job
 from moderate.run.scopes import scopes
 from moderate.run.videos import VideoBegin, VideoEnd, VideoRows
@@ -49,6 +49,7 @@ _Settled = Row | Skipped | VideoBegin | VideoEnd
 _Result = _Settled | Copy
 
 _PATIENCE = 0.2  # seconds for another batch to be computed beside those under way
+_PASSED_TOGETHER = 512  # inputs that need no decoding whose results are committed together
 NICENESS = 5
 """Of decoders that share the cores with the model: the model goes first, they fill what is left."""
 
@@ -78,11 +79,11 @@ class LocalEngine(Engine):
         self._at_once = at_once or job.require_sandbox
         self._stack = ExitStack()
         self._pool: DecoderPool[Item]
-        self._batches: Iterator[Batch[Item]] = iter(())
+        self._decoded: Iterator[Batch[Item] | Passed[Item]] = iter(())
         self._classifier: Classifier | None = None
         self._planned: Placement
         self._placement: Placement
-        self._protections: tuple[str, ...] | None = None
+        self._sandbox: tuple[str, ...] | None = None
         self._limited = False
         self._startup_seconds = 0.0
         self._scores: RunScores | None = None
@@ -117,7 +118,9 @@ class LocalEngine(Engine):
             if sampler:
                 self._stack.callback(sampler.close)
             reader = Reader(job, fetcher, sampler, self._contents, self._cut)
-            self._batches = self._pool.run(reader.images(), on_work=self._get_ready, weigh=weigh)
+            self._decoded = self._pool.run(
+                reader.images(), on_work=self._get_ready, row_count=row_count
+            )
             if self._store is None:
                 reader.begin(None)
             self._planned = self._placement = place(
@@ -130,9 +133,9 @@ class LocalEngine(Engine):
                     rescore=job.rescore,
                     retry_errors=job.retry_errors,
                 )
-                if made := self._scores.facts():
-                    self._protections = made.sandbox
-                    self._placement = replace(self._placement, backend=made.backend)
+                if earlier := self._scores.facts():
+                    self._sandbox = earlier.sandbox
+                    self._placement = replace(self._placement, backend=earlier.backend)
                 reader.begin(self._scores)
             if self._at_once:
                 self._get_ready()
@@ -145,9 +148,9 @@ class LocalEngine(Engine):
         if self._classifier is None:
             begun = time.monotonic()
             self._load()
-            self._protections = self._pool.protections()
+            self._sandbox = self._pool.sandbox()
             if self._scores:
-                self._scores.facts(ScopeFacts(self._protections, self._placement.backend))
+                self._scores.facts(ScopeFacts(self._sandbox, self._placement.backend))
             self._startup_seconds += time.monotonic() - begun
 
     def _load(self) -> None:
@@ -184,9 +187,9 @@ class LocalEngine(Engine):
         return self._placement
 
     @property
-    def protections(self) -> tuple[str, ...] | None:
+    def sandbox(self) -> tuple[str, ...] | None:
         """See `Engine`."""
-        return self._protections
+        return self._sandbox
 
     @property
     def startup_seconds(self) -> float:
@@ -227,56 +230,85 @@ class LocalEngine(Engine):
 
     def rows(self) -> Iterator[Row | Skipped]:
         """See `Engine`."""
-        early: dict[int, list[_Result]] = {}
+        early: dict[int, list[_Result]] = {}  # by place, until all before them are there
         turn = position = 0
         videos = VideoRows(self._job.judge) if self._job.video else None
-        for number, results in self._scored():
-            early[number] = results
-            while turn in early and (settled := self._settled(early[turn])) is not None:
+        for scored in self._scored():
+            early.update(scored)
+            settled: list[_Settled] = []
+            while turn in early and (next_settled := self._settled(early[turn])) is not None:
                 del early[turn]
-                self._put_in_place(settled, position)
-                position += len(settled)
-                # Without videos there is nothing else among them.
-                yield from videos.take_all(settled) if videos else cast("list[Row]", settled)
+                settled += next_settled
                 turn += 1
+            self._put_in_place(settled, position)
+            position += len(settled)
+            # Without videos there is nothing else among them.
+            yield from videos.take_all(settled) if videos else cast("list[Row]", settled)
         # What they are copies of never came in, for a fault of ours: still one row each.
-        for number in sorted(early):
-            settled = [self._unsettled(result) for result in early[number]]
+        for _, results in sorted(early.items()):
+            settled = [self._unsettled(result) for result in results]
             yield from videos.take_all(settled) if videos else cast("list[Row]", settled)
 
-    def _scored(self) -> Iterator[tuple[int, list[_Result]]]:
-        """Results of each batch with its number, in the order in which batches are complete."""
-        submitted: deque[tuple[Batch[Item], Pending | None]] = deque()
-        for batch in self._batches:
-            submitted.append((batch, self._submit(batch)))
+    def _scored(self) -> Iterator[list[tuple[int, list[_Result]]]]:
+        """Results of inputs with their places, as they become known."""
+        submitted: deque[tuple[Batch[Item], Pending]] = deque()
+        passed: list[tuple[int, list[_Result]]] = []
+        for decoded in self._decoded:
+            if isinstance(decoded, Passed):
+                passed.append((decoded.place, self._passed(decoded)))
+                # Together as far as they are there: each commit is a transaction.
+                if len(passed) < _PASSED_TOGETHER and self._pool.has_next(0):
+                    continue
+            if passed:
+                yield self._committed(passed)
+                passed = []
+            if isinstance(decoded, Batch):
+                if pending := self._submit(decoded):
+                    submitted.append((decoded, pending))
+                else:
+                    yield self._finish(decoded, None)
             depth = self._classifier.depth if self._classifier else 0
             # Rows must not wait for a batch that a slow source may not have for hours.
             while submitted and (len(submitted) > depth or not self._pool.has_next(_PATIENCE)):
                 yield self._finish(*submitted.popleft())
+        if passed:
+            yield self._committed(passed)
         while submitted:
             yield self._finish(*submitted.popleft())
 
     def _submit(self, batch: Batch[Item]) -> Pending | None:
         """None for a batch without images to score."""
         pixels = batch.pixels()
-        return self._loaded.submit(pixels) if pixels and len(pixels[0]) else None
+        return self._loaded.submit(pixels) if len(pixels[0]) else None
 
-    def _finish(self, batch: Batch[Item], pending: Pending | None) -> tuple[int, list[_Result]]:
+    def _finish(
+        self, batch: Batch[Item], pending: Pending | None
+    ) -> list[tuple[int, list[_Result]]]:
         scored = iter(pending.scored() if pending else ())
         self._pool.release(batch)
-        results: list[_Result] = []
+        results: list[tuple[int, list[_Result]]] = []
         for entry in batch.entries:
             # Taken before anything can go wrong, so that the next image gets its own.
             decoded = isinstance(entry.outcome, ImageFacts)
             scores, labels = next(scored) if decoded else (UNSCORED, ())
-            if isinstance(entry.item, Block):
-                for one in entry.item.items:
-                    results.append(self._contained(one, None, UNSCORED))
-            else:
-                results.append(self._contained(entry.item, entry.outcome, scores, labels))
+            results.append(
+                (entry.place, [self._contained(entry.item, entry.outcome, scores, labels)])
+            )
+        return self._committed(results)
+
+    def _passed(self, passed: Passed[Item]) -> list[_Result]:
+        """The results of an input that needed no decoding."""
+        self._pool.release(passed)
+        items = passed.item.items if isinstance(passed.item, Block) else [passed.item]
+        return [self._contained(item, None, UNSCORED) for item in items]
+
+    def _committed(
+        self, results: list[tuple[int, list[_Result]]]
+    ) -> list[tuple[int, list[_Result]]]:
+        """The results, once the state has what is new in them."""
         if self._scores:
             self._scores.commit()
-        return batch.number, results
+        return results
 
     def _contained(
         self,
