@@ -1,4 +1,8 @@
-"""The line on one machine: files are read on a thread, decoded in processes, scored in batches."""
+"""A scan on one machine: inputs are read on a thread, decoded in processes, scored in batches.
+
+Everything in `LocalEngine` belongs to the caller's thread, but for the reader, which works on the
+pool's reading thread. The threads of the pool are described in `moderate.decode.pool`.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +52,7 @@ if TYPE_CHECKING:
 _Settled = Row | Skipped | VideoBegin | VideoEnd
 _Result = _Settled | Copy
 
-_PATIENCE = 0.2  # seconds for another batch to be computed beside those under way
+_PATIENCE = 0.2  # seconds to wait for another batch to compute beside those submitted
 _PASSED_TOGETHER = 512  # inputs that need no decoding whose results are committed together
 NICENESS = 5
 """Of decoders that share the cores with the model: the model goes first, they fill what is left."""
@@ -67,10 +71,10 @@ _LASTING = frozenset(
 
 
 class LocalEngine(Engine):
-    """See `Engine`. store is what earlier runs found out, and where this one adds to it.
+    """See `Engine`. store has the scores of earlier runs, to which this run adds its own.
 
-    Neither decoders nor torch are started before there is an image for them, unless `at_once`:
-    where every image is known, that is never.
+    Decoders and the model are started when there is an image for them, unless `at_once`: where
+    every image is known, they are never started.
     """
 
     def __init__(self, job: Job, store: ScoreStore | None = None, *, at_once: bool = False) -> None:
@@ -93,7 +97,7 @@ class LocalEngine(Engine):
         self._limited = True
 
     def __enter__(self) -> Self:
-        """See `Engine`. Files are read, and decoded, while the device is still being looked at."""
+        """See `Engine`. Reading and decoding begin while the device is still being examined."""
         job = self._job
         begun = time.monotonic()
         with self._stack:
@@ -112,7 +116,8 @@ class LocalEngine(Engine):
                     images_per_decoder=job.images_per_decoder,
                 )
             )
-            # Entered last, so that it is left first: the pool waits for what is on its way.
+            # Entered after the pool and so left before it, because the pool waits for what is on
+            # its way.
             fetcher = self._stack.enter_context(Fetcher(job.limits, job.http))
             sampler = make_sampler(job)
             if sampler:
@@ -144,7 +149,7 @@ class LocalEngine(Engine):
         return self
 
     def _get_ready(self) -> None:
-        """For the first image. Raises DeviceError or WeightsError."""
+        """Get ready for the first image. Raises DeviceError or WeightsError."""
         if self._classifier is None:
             begun = time.monotonic()
             self._load()
@@ -212,15 +217,15 @@ class LocalEngine(Engine):
         For an engine that was started `at_once`.
         """
         classifier = self._loaded
-        classifier.submit(batch).result()  # the first finds memory and plans its kernels
+        classifier.submit(batch).result()  # the first one allocates memory and plans kernels
         begun = time.perf_counter()
         pending: deque[Pending] = deque()
         for _ in range(times):
             pending.append(classifier.submit(batch))
             while len(pending) > classifier.depth:
                 pending.popleft().result()
-        for last in pending:
-            last.result()
+        for submitted in pending:
+            submitted.result()
         return times * len(batch[0]) / (time.perf_counter() - begun)
 
     @property
@@ -244,7 +249,8 @@ class LocalEngine(Engine):
             position += len(settled)
             # Without videos there is nothing else among them.
             yield from videos.take_all(settled) if videos else cast("list[Row]", settled)
-        # What they are copies of never came in, for a fault of ours: still one row each.
+        # The images that these are copies of never came in, which is a fault of this program. Each
+        # still gets a row.
         for _, results in sorted(early.items()):
             settled = [self._unsettled(result) for result in results]
             yield from videos.take_all(settled) if videos else cast("list[Row]", settled)
@@ -256,7 +262,7 @@ class LocalEngine(Engine):
         for decoded in self._decoded:
             if isinstance(decoded, Passed):
                 passed.append((decoded.place, self._passed(decoded)))
-                # Together as far as they are there: each commit is a transaction.
+                # Those that are there by now are committed together: a commit is a transaction.
                 if len(passed) < _PASSED_TOGETHER and self._pool.has_next(0):
                     continue
             if passed:
@@ -268,7 +274,7 @@ class LocalEngine(Engine):
                 else:
                     yield self._finish(decoded, None)
             depth = self._classifier.depth if self._classifier else 0
-            # Rows must not wait for a batch that a slow source may not have for hours.
+            # Rows must not wait for another batch: from a slow source, it may take hours.
             while submitted and (len(submitted) > depth or not self._pool.has_next(_PATIENCE)):
                 yield self._finish(*submitted.popleft())
         if passed:
@@ -288,7 +294,7 @@ class LocalEngine(Engine):
         self._pool.release(batch)
         results: list[tuple[int, list[_Result]]] = []
         for entry in batch.entries:
-            # Taken before anything can go wrong, so that the next image gets its own.
+            # Drawn before anything can go wrong, so that the next image gets its own scores.
             decoded = isinstance(entry.outcome, ImageFacts)
             scores, labels = next(scored) if decoded else (UNSCORED, ())
             results.append(
@@ -317,7 +323,7 @@ class LocalEngine(Engine):
         scores: Scores | ImageError,
         labels: tuple[float, ...] = (),
     ) -> _Result:
-        """The result of one input; what goes wrong with it is its error."""
+        """The result of one input. What goes wrong with it becomes its error."""
         try:
             return self._result(item, outcome, scores, labels)
         except ModerateError:
@@ -369,7 +375,7 @@ class LocalEngine(Engine):
         claim: str = "",
         labels: tuple[float, ...] = (),
     ) -> Row:
-        """The row of an image whose outcome is new, which is kept."""
+        """The row of an image whose outcome is new, and is kept for later runs."""
         own = replace(item.facts, warnings=())
         outcome = Outcome(_merge(own, decoded), result, claim, labels)
         if item.sha256:
@@ -382,7 +388,7 @@ class LocalEngine(Engine):
         return self._row(item.ref, facts, outcome, item.origin, item.duplicate_of)
 
     def _settled(self, results: list[_Result]) -> list[_Settled] | None:
-        """The results with rows for copies; None while one of them has to wait."""
+        """The results with rows for copies; None while a copy has to wait for its outcome."""
         settled: list[_Settled] = []
         for result in results:
             if not isinstance(result, Copy):
@@ -390,7 +396,7 @@ class LocalEngine(Engine):
                 continue
             assert self._contents is not None
             outcome = self._contents.outcome(result.sha256)
-            if outcome is None:  # what it is a copy of came in first, but stands later
+            if outcome is None:  # the other image came in first, but has a later place
                 return None
             settled.append(self._copied(result, outcome))
         return settled
@@ -405,7 +411,7 @@ class LocalEngine(Engine):
             return self._failed_row(copy.ref, internal_error(copy.ref, "recording", error))
 
     def _unsettled(self, result: _Result) -> _Settled:
-        """A result that cannot wait any longer."""
+        """A result that must not wait any longer."""
         if not isinstance(result, Copy):
             return result
         assert self._contents is not None
@@ -415,9 +421,9 @@ class LocalEngine(Engine):
         return self._failed_row(result.ref, internal_error(result.ref, "recording", missing))
 
     def _put_in_place(self, results: list[_Settled], position: int) -> None:
-        """Name the first row of each content as it is known now that all before are in.
+        """Correct which row is the first of each content, now that all rows before are known.
 
-        position is that of the first result.
+        position is that of the first of the results in the run.
         """
         if self._contents is None or not self._contents.out_of_order:
             return
@@ -447,7 +453,7 @@ class LocalEngine(Engine):
 
 
 def make_sampler(job: Job) -> VideoSampler | None:
-    """What samples the job's videos, if it has them sampled."""
+    """The sampler of the job's videos; None where they are not sampled."""
     if job.video is None:
         return None
     return VideoSampler(
@@ -460,7 +466,7 @@ def make_sampler(job: Job) -> VideoSampler | None:
 
 
 def _decoding_limits(job: Job) -> Limits:
-    """A frame of a video is no compressed file: --max-file-size is not meant for it."""
+    """--max-file-size does not apply to frames of videos, because they are not compressed."""
     sampler = make_sampler(job)
     most = max(job.limits.max_file_bytes, sampler.still_bytes if sampler else 0)
     return replace(job.limits, max_file_bytes=most)
