@@ -1,4 +1,4 @@
-"""Batches of pixels in input order: every image has its place before it is decoded."""
+"""Batches of decoded pixels, and their memory. An image has its place before it is decoded."""
 
 from __future__ import annotations
 
@@ -16,33 +16,38 @@ from moderate.types import ImageFacts
 
 Item = TypeVar("Item")
 
-MOST_ENTRIES = 4096
-"""Of a batch: what needs no decoding waits with its neighbours, but not all of it."""
 
-_MOST_AHEAD = 4 * MOST_ENTRIES  # entries under way, because their rows wait in order
+@dataclass(frozen=True, slots=True)
+class Passed(Generic[Item]):
+    """An input that needs no decoding. place counts all inputs from 0 in input order."""
+
+    place: int
+    item: Item
 
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[Item]):
-    """One input in its place.
+    """An image of a batch. place counts all inputs from 0 in input order.
 
-    outcome is None for an item that came without bytes, ImageFacts where the pixels are there.
+    outcome is ImageFacts where the image's pixels are in the batch; None until the image is
+    settled, and for an image whose bytes could not be had, which its item explains.
     """
 
+    place: int
     item: Item
     outcome: ImageFacts | Undecoded | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Batch(Generic[Item]):
-    """Inputs in order. The pixels of those decoded are valid until the batch is released."""
+    """Images in input order. Their pixels are valid until the batch is released.
+
+    number counts batches from 0. An entry's index is that of its place in the batch's memory.
+    """
 
     number: int
-    first: int
-    weight: int = 0  # of its entries
+    buffer: int
     entries: list[Entry[Item]] = field(default_factory=list)
-    images: list[Entry[Item]] = field(default_factory=list)  # in the order of their pixels
-    buffer: int = -1
     unsettled: int = 0
     closed: bool = False
     _arrays: tuple[Pixels, ...] = ()
@@ -50,25 +55,25 @@ class Batch(Generic[Item]):
     def pixels(self) -> tuple[Pixels, ...]:
         """For each spec the pixels of the decoded entries in order, N x H x W x 3.
 
-        Views of the ring; copies where an image between others could not be decoded.
+        Views of the batch's memory; copies where an image between others could not be decoded.
         """
-        good = [index for index, entry in enumerate(self.images) if _is_decoded(entry)]
-        if good == list(range(len(good))):
-            return tuple(array[: len(good)] for array in self._arrays)
-        return tuple(array[good] for array in self._arrays)
+        decoded = [index for index, entry in enumerate(self.entries) if _is_decoded(entry)]
+        if decoded == list(range(len(decoded))):
+            return tuple(array[: len(decoded)] for array in self._arrays)
+        return tuple(array[decoded] for array in self._arrays)
 
     def write(self, index: int, pixels: tuple[Pixels, ...]) -> None:
-        """Copy one image's pixels, H x W x 3 per spec, to its place among `images`."""
+        """Copy one image's pixels, H x W x 3 per spec, to the place of entry `index`."""
         for array, source in zip(self._arrays, pixels, strict=True):
             np.copyto(array[index], source, casting="no")
 
 
 class BatchRing(Generic[Item]):
-    """The batches under way and the memory of their pixels, which decoders do not share.
+    """The batches in progress and the memory of their pixels, which decoders cannot reach.
 
-    Used by the pool's feeding thread alone. `hand_over` is called with each batch whose entries
-    are all settled. Batches count up from 0 in input order; one that is held up by an image is
-    handed over after later ones.
+    Used by the decoding thread alone, but for `memory` and `capacity`. `hand_over` is called with
+    each batch that is closed and whose images are all settled; a batch that waits for a slow image
+    is handed over after later ones.
     """
 
     def __init__(
@@ -82,18 +87,17 @@ class BatchRing(Generic[Item]):
         self._memory = mmap.mmap(-1, self._layout.nbytes)
         self._arrays = self._layout.arrays(self._memory)
         self._hand_over = hand_over
-        self._open: dict[int, Batch[Item]] = {}  # handed over or not, but not released; in order
-        self.current: Batch[Item] | None = None
-        """The one that is being filled."""
-        # The buffer used last comes first: the ring's other pages are touched by stragglers alone.
-        self._free = list(range(self._layout.batches))
-        self._taken = 0
-        self._count = 0
-        self._handed_over = 0
+        self._unreleased: dict[int, Batch[Item]] = {}  # by number
+        self._current: Batch[Item] | None = None  # the one that is being filled
+        # The buffer used last is used first, so that most of the ring's pages stay untouched
+        # unless slow images hold batches up.
+        self._free_buffers = list(range(self._layout.batches))
+        self._batch_count = 0
+        self._handed_over_count = 0
 
     @property
     def memory(self) -> Pixels:
-        """The ring's memory, whole, as one array of bytes: what a GPU's driver may pin."""
+        """The whole memory as one array of bytes, which a GPU's driver may pin."""
         return np.frombuffer(self._memory, np.uint8)
 
     @property
@@ -102,76 +106,58 @@ class BatchRing(Generic[Item]):
         return self._layout.batches * self._layout.batch_size
 
     def has_room(self) -> bool:
-        """Whether there is room for another entry without pixels."""
-        oldest = next(iter(self._open.values()), None)
-        if oldest is None or oldest is self.current:
-            return True
-        return self._taken - oldest.first < _MOST_AHEAD
-
-    def has_room_for_image(self) -> bool:
         """Whether there is room for another image."""
-        has_buffer = bool(self._free) or (self.current is not None and self.current.buffer >= 0)
-        return has_buffer and self.has_room()
+        return self._current is not None or bool(self._free_buffers)
 
-    def add(self, entry: Entry[Item], weight: int) -> None:
-        """Put an entry without pixels in its place; it stands for `weight` rows."""
-        self._append(self.current or self._begin(), entry, weight)
-
-    def add_image(self, entry: Entry[Item]) -> tuple[Batch[Item], int]:
-        """Put an image in its place: its batch, and its index among that one's images."""
-        batch = self.current or self._begin()
-        if batch.buffer < 0:
-            batch.buffer = self._free.pop()
-            batch._arrays = self._arrays[batch.buffer]
-        batch.images.append(entry)
+    def add(self, entry: Entry[Item]) -> tuple[Batch[Item], int]:
+        """Put an image in its place: its batch, and its index in that. There has to be room."""
+        batch = self._current or self._begin()
+        batch.entries.append(entry)
         batch.unsettled += 1
-        place = (batch, len(batch.images) - 1)
-        self._append(batch, entry, 1)
-        return place
+        index = len(batch.entries) - 1
+        if len(batch.entries) == self._layout.batch_size:
+            self.close_current()
+        return batch, index
 
     def settle(self, batch: Batch[Item]) -> None:
-        """One of the batch's images has its outcome."""
+        """Note that one of the batch's images has its outcome."""
         batch.unsettled -= 1
-        self._hand_over_if_whole(batch)
+        self._hand_over_if_complete(batch)
+
+    def current_is_settled(self) -> bool:
+        """Whether a batch is being filled whose images so far all have their outcomes."""
+        return self._current is not None and not self._current.unsettled
 
     def close_current(self) -> None:
-        """Let the batch that is being filled go ahead as it is."""
-        batch, self.current = self.current, None
+        """Take no more images into the batch that is being filled."""
+        batch, self._current = self._current, None
         if batch:
             batch.closed = True
-            self._hand_over_if_whole(batch)
+            self._hand_over_if_complete(batch)
 
     def release(self, batch: Batch[Item]) -> None:
-        """The batch's memory may be used again."""
-        del self._open[batch.number]
-        if batch.buffer >= 0:
-            self._free.append(batch.buffer)
+        """Take back the memory of a batch that was handed over."""
+        del self._unreleased[batch.number]
+        self._free_buffers.append(batch.buffer)
 
     def has_batches_out(self) -> bool:
-        """Whether a batch was handed over and not released yet."""
-        return any(batch.closed and not batch.unsettled for batch in self._open.values())
+        """Whether a batch was handed over and is not released yet."""
+        return any(batch.closed and not batch.unsettled for batch in self._unreleased.values())
 
     def all_handed_over(self) -> bool:
-        """Whether nothing is under way any more."""
-        return self._handed_over == self._count
+        """Whether every batch that was begun has been handed over."""
+        return self._handed_over_count == self._batch_count
 
     def _begin(self) -> Batch[Item]:
-        batch: Batch[Item] = Batch(self._count, self._taken)
-        self._count += 1
-        self.current = self._open[batch.number] = batch
+        buffer = self._free_buffers.pop()
+        batch: Batch[Item] = Batch(self._batch_count, buffer, _arrays=self._arrays[buffer])
+        self._batch_count += 1
+        self._current = self._unreleased[batch.number] = batch
         return batch
 
-    def _append(self, batch: Batch[Item], entry: Entry[Item], weight: int) -> None:
-        batch.entries.append(entry)
-        batch.weight += weight
-        self._taken += weight
-        full = len(batch.images) == self._layout.batch_size
-        if full or batch.weight >= max(MOST_ENTRIES, self._layout.batch_size):
-            self.close_current()
-
-    def _hand_over_if_whole(self, batch: Batch[Item]) -> None:
+    def _hand_over_if_complete(self, batch: Batch[Item]) -> None:
         if batch.closed and not batch.unsettled:
-            self._handed_over += 1
+            self._handed_over_count += 1
             self._hand_over(batch)
 
 

@@ -1,8 +1,8 @@
-"""What the container of an image says, read without decoding a pixel.
+"""The containers of image formats, read without decoding a pixel.
 
-Each function walks one format's structure, refuses what is cut short, and (for JPEG and PNG) hands
-back the bytes without the metadata that cost decoders time and pictures: a damaged ICC profile, a
-text chunk of 2 MB or a million comments never reach Pillow.
+Each function walks through one format's structure and refuses files that were cut short. For JPEG
+and PNG it returns the bytes without the metadata, which can cost decoders time or make them fail: a
+damaged ICC profile, a text chunk of 2 MB or a million comments never reach Pillow.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from moderate.types import ErrorCode
 
 MAX_FRAMES_COUNTED = 1000
-"""Counting frames stops here, so that an animation of 200,000 costs no more than its first."""
+"""Counting frames stops at this number, so that an animation of 200,000 frames costs no more."""
 
 MAX_JPEG_SCANS = 1000
-"""Photographs have 15 or fewer."""
+"""The most scans that are decoded. Photographs have 15 or fewer."""
 
 
 class DecodeError(Exception):
-    """One image that cannot be decoded: a code of the closed list and a line for people."""
+    """An image that cannot be decoded: an error code, and a message for its row."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
@@ -35,11 +35,11 @@ class DecodeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What a decoder is given, and what was learnt on the way.
+    """The bytes for the decoder, and what the container says of them.
 
-    frames is the number of frames up to MAX_FRAMES_COUNTED; size is (width, height) in pixels
-    where the container had to be asked before a decoder may be, else None. least_bytes is how many
-    bytes the whole file must have for all rows to be in it, where a decoder would not miss them.
+    frames is the number of frames up to MAX_FRAMES_COUNTED. size is (width, height) in pixels where
+    it has to be known before the decoder runs, else None. least_bytes is the smallest size of a
+    file that has all rows, where the decoder would not notice that some are missing.
     """
 
     data: bytes
@@ -77,7 +77,7 @@ _ADAM7 = (
 
 
 def read_png(data: bytes) -> Container:
-    """Check every chunk's length and CRC, which Pillow skips for IDAT; keep what makes pixels.
+    """Check every chunk's length and CRC, which Pillow skips for IDAT; keep the chunks for pixels.
 
     Raises DecodeError: `truncated` for a chunk that runs past the end or a missing end,
     `corrupt_image` for a CRC that does not fit or chunks that make no sense.
@@ -125,9 +125,9 @@ def read_png(data: bytes) -> Container:
     width, height, bit_depth, colour, _, _, interlace = header
     if colour == 3 and not any(bytes(chunk[4:8]) == b"PLTE" for chunk in before):
         raise _corrupt("the PNG has no palette")
-    # A still picture before the animation, shown where animation is not: one more picture.
+    # An image before the animation, which is shown where animations are not, is one more frame.
     frames += animated and not in_animation
-    # eXIf may stand behind the picture; Pillow looks for it in front.
+    # eXIf may come after the image data, but Pillow looks for it before.
     kept = [view[:33], *orientation, *before, *image, view[position - 12 : position]]
     return Container(
         data=b"".join(kept),
@@ -142,7 +142,7 @@ def read_png(data: bytes) -> Container:
 
 
 def _inflated_bytes(width: int, height: int, bits: int, interlace: int) -> int:
-    """How many bytes a PNG's image data inflates to: filter byte and samples of every row."""
+    """How many bytes a PNG's image data inflates to: the filter byte and samples of every row."""
     passes = _ADAM7 if interlace else ((0, 0, 1, 1),)
     total = 0
     for left, top, across, down in passes:
@@ -155,7 +155,7 @@ def _inflated_bytes(width: int, height: int, bits: int, interlace: int) -> int:
 def png_is_complete(container: Container) -> bool:
     """Whether the image data inflates to as many bytes as the header promises.
 
-    Pillow takes a zlib stream that ends early for a whole picture and leaves the rest black.
+    Pillow takes a zlib stream that ends early for a whole image and leaves the rest black.
     """
     inflater = zlib.decompressobj()
     total, position, data = 0, 8, container.data
@@ -180,9 +180,9 @@ _READ_AHEAD = 16  # bytes; libjpeg-turbo fills a 64-bit buffer
 
 
 def read_jpeg(data: bytes) -> Container:
-    """Walk the markers up to the first scan; drop comments and application data but three.
+    """Walk through the markers up to the first scan; drop comments and most application data.
 
-    Kept are JFIF and Adobe (they say how colours are coded) and the first EXIF (orientation).
+    JFIF and Adobe, which say how colours are coded, and the first EXIF (orientation) are kept.
     Raises DecodeError: `truncated` without a scan or an end marker after it.
     """
     view = memoryview(data)
@@ -193,10 +193,10 @@ def read_jpeg(data: bytes) -> Container:
     position = 2
     while True:
         # Like libjpeg: skip whatever is not a marker, and fill bytes before one.
-        found = _MARKER.search(data, position)
-        if found is None:
+        match = _MARKER.search(data, position)
+        if match is None:
             raise _truncated("the JPEG has no picture data")
-        position = found.start()
+        position = match.start()
         marker = data[position + 1]
         if marker == _EOI:
             raise _truncated("the JPEG ends before its picture data")
@@ -210,8 +210,8 @@ def read_jpeg(data: bytes) -> Container:
         if marker == _MPF and data.startswith(b"MPF\x00", position + 4):
             multi_picture = True
         after = max(after, position + 2)
-        if _says_how_to_show(data[position + 4 : after], marker) and (
-            # libjpeg obeys the last Adobe segment; of EXIF, viewers take the first.
+        if _affects_display(data[position + 4 : after], marker) and (
+            # libjpeg obeys the last Adobe segment, viewers the first EXIF segment.
             marker == _ADOBE or marker not in wanted
         ):
             wanted[marker] = view[position:after]
@@ -225,8 +225,8 @@ def read_jpeg(data: bytes) -> Container:
     return Container(data=rebuilt, multi_picture=multi_picture)
 
 
-def _says_how_to_show(payload: bytes, marker: int) -> bool:
-    """Whether a segment is a valid JFIF, EXIF or Adobe one. Stubs of them confuse Pillow."""
+def _affects_display(payload: bytes, marker: int) -> bool:
+    """Whether a segment is a valid JFIF, EXIF or Adobe segment. Incomplete ones confuse Pillow."""
     if marker == _JFIF:
         return payload.startswith(b"JFIF\x00") and len(payload) >= 14
     if marker == _EXIF:
@@ -235,12 +235,12 @@ def _says_how_to_show(payload: bytes, marker: int) -> bool:
 
 
 def _scan_data(data: bytes, start: int, frame: bytes) -> list[bytes | memoryview]:
-    """The picture data from its first SOS marker on, arranged so that a lack of it is noticed.
+    """The image data from its first SOS marker on, arranged so that missing data is noticed.
 
-    libjpeg paints what is missing before an end marker grey and only warns. Where a sequential
-    picture is one scan, as nearly all are, it gets zeros in place of the end marker: enough for
-    its reading ahead, too few for missing picture, so that Pillow runs dry and says so. Of a
-    progressive one every frequency must be there.
+    libjpeg paints missing data before an end marker grey, and only warns. A sequential image of one
+    scan, as nearly all are, gets zeros in place of the end marker: enough for libjpeg to read
+    ahead, too few for missing data, so that Pillow runs out of data and raises. A progressive image
+    must have every frequency.
     """
     if data.rfind(b"\xff\xd9") < start:
         raise _truncated("the JPEG has no end marker")
@@ -254,13 +254,13 @@ def _scan_data(data: bytes, start: int, frame: bytes) -> list[bytes | memoryview
         if data[position + 1] == _SOS:
             scans += 1
             if scans > MAX_JPEG_SCANS:
-                # Each is a pass over the whole picture: a few kB of them cost minutes.
+                # Each is a pass over the whole image, so that a few kB of scans cost minutes.
                 raise DecodeError(
                     ErrorCode.TOO_MANY_SCANS, f"the JPEG has over {MAX_JPEG_SCANS} scans"
                 )
             _strike_out(missing, data[position + 4 : after])
         following = int(np.searchsorted(markers, after))
-        if following == len(markers):  # a segment that claims to reach beyond the end marker
+        if following == len(markers):  # a segment claims to reach beyond the end marker
             return [view[start:]]
         position = int(markers[following])
     if any(missing.values()):
@@ -271,7 +271,7 @@ def _scan_data(data: bytes, start: int, frame: bytes) -> list[bytes | memoryview
 
 
 def _markers_in_scans(data: bytes, start: int) -> NDArray[np.intp]:
-    """Where markers are, from `start` on: all but stuffed zeros, restart markers and fill bytes."""
+    """Positions of markers from `start` on, without restart markers and what is no marker."""
     view = np.frombuffer(data, np.uint8)
     at = np.flatnonzero(view[start:-1] == 0xFF) + start
     code = view[at + 1]
@@ -280,31 +280,31 @@ def _markers_in_scans(data: bytes, start: int) -> NDArray[np.intp]:
 
 
 def _frequencies(frame: bytes) -> dict[int, int]:
-    """Per component of a progressive picture the 64 frequencies it consists of, as bits."""
+    """For each component of a progressive image, its 64 frequencies as bits."""
     if frame[1:2] not in (b"\xc2", b"\xca"):
         return {}
     return dict.fromkeys(frame[10::3], (1 << 64) - 1)
 
 
 def _strike_out(missing: dict[int, int], scan: bytes) -> None:
-    """Clear the frequencies that a scan brings, given its header from the count of components on.
+    """Clear the frequencies that a scan holds, given its header from the count of components on.
 
     Source: ITU-T T.81, B.2.3: count, (component, tables) for each, first and last frequency.
     """
     count = scan[0] if scan else 0
     if len(scan) >= 4 + 2 * count:
         first, last = scan[1 + 2 * count], scan[2 + 2 * count]
-        brought = (1 << (min(last, 63) + 1)) - (1 << min(first, 63))
+        held = (1 << (min(last, 63) + 1)) - (1 << min(first, 63))
         for component in scan[1 : 1 + 2 * count : 2]:
             if component in missing:
-                missing[component] &= ~brought
+                missing[component] &= ~held
 
 
 # WebP --------------------------------------------------------------------------------------------
 
 
 def read_webp(data: bytes) -> Container:
-    """Check the RIFF length and take the canvas size before libwebp allocates it.
+    """Check the RIFF length, and read the canvas size before libwebp allocates memory for it.
 
     Source: the WebP container specification (RFC 9649).
     """
@@ -347,14 +347,14 @@ def _count_webp_frames(data: bytes, end: int) -> int:
 
 
 _GIF_BLOCKS_WALKED = 100_000
-"""A walk stops here: 25 MB of ordinary blocks, or tens of thousands of tiny frames."""
+"""Counting frames stops after so many blocks: 25 MB, or tens of thousands of tiny frames."""
 
 
 def read_gif(data: bytes) -> Container:
-    """Count frames up to MAX_FRAMES_COUNTED; whatever is odd behind the first frame is ignored.
+    """Count frames up to MAX_FRAMES_COUNTED; invalid data after the first frame is ignored.
 
     Raises DecodeError `truncated` where the file ends before its trailer. A file without trailer
-    cannot be told from an animation, or an image in several layers, that was cut between two.
+    looks the same as an animation, or an image in several layers, that was cut between two.
     """
     width, height = struct.unpack_from("<HH", data.ljust(10, b"\x00"), 6)
     return Container(data=data, frames=_count_gif_frames(data), size=(width, height))
@@ -373,7 +373,7 @@ def _count_gif_frames(data: bytes) -> int:
                 position += 11 + _colour_table_bytes(data[position + 9])
             elif block == 0x21:
                 position += 2
-            else:  # the trailer, or something odd
+            else:  # the trailer, or invalid data
                 break
             while length := data[position]:
                 position += 1 + length
@@ -395,10 +395,10 @@ _BMP_UNCOMPRESSED, _BMP_RLE = frozenset({0, 3, 6}), frozenset({1, 2})  # biCompr
 
 
 def read_bmp(data: bytes) -> Container:
-    """Work out how long the file must be. Pillow does not miss the padding of the last row.
+    """Compute how long the file must be. Pillow does not notice a missing padding of the last row.
 
     Sources: BITMAPFILEHEADER, BITMAPCOREHEADER and BITMAPINFOHEADER in Microsoft's Windows GDI
-    documentation. What makes no sense is Pillow's to judge.
+    documentation. Pillow judges whether the header makes sense.
     """
     has_file_header = data.startswith(b"BM")
     start = 14 if has_file_header else 0

@@ -1,7 +1,7 @@
-"""One decoder process as the run sees it: asked for, given images, heard, ended.
+"""One decoder process as the run sees it: requested, given images, listened to, ended.
 
-Nothing here waits on a decoder's goodwill: packets are whole or absent, sockets never block, and
-what an answer says is checked before it is believed.
+Nothing in this module waits for a decoder: packets arrive whole or not at all, sockets never block,
+and every answer is checked before it is believed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,16 @@ from typing import Any
 from moderate.decode.clock import DecodingClock
 from moderate.decode.fork_server import ForkServer
 from moderate.decode.image import Undecoded
+from moderate.decode.process import (
+    ChannelClosedError,
+    WrongAnswerError,
+    active_sandbox,
+    packet_channel,
+    receive,
+)
 from moderate.decode.resize import Pixels, PixelSpec
 from moderate.decode.ring import Layout, allocate
-from moderate.decode.worker import MAX_PACKET, MAX_SIDE
-from moderate.errors import RunError
+from moderate.decode.worker import MAX_SIDE
 from moderate.text import one_line
 from moderate.types import ErrorCode, ImageFacts, Limits, Warn
 
@@ -29,79 +35,76 @@ START_TIMEOUT = 60.0
 """Seconds that a decoder may take to be ready, its server's imports included."""
 
 _MAX_FRAMES = 1 << 31
-
-
-class WrongAnswerError(Exception):
-    """The decoder said what no decoder of ours says; its message is for the row."""
-
-
-class ChannelClosedError(Exception):
-    """The decoder has closed its channel, which is how its end is seen first."""
+_NAME = "decoder"  # in messages
 
 
 class Decoder:
-    """A process that holds at most one image, with input and output memory of its own."""
+    """A process that holds at most one image, with input and output memory of its own.
+
+    Used by the decoding thread alone.
+    """
 
     def __init__(
         self, server: ForkServer, number: int, specs: tuple[PixelSpec, ...], limits: Limits
     ) -> None:
-        """Ask `server` for a decoder, which it knows as `number`.
+        """Ask `server` for a decoder, which it knows by `number`.
 
         Raises OSError where the system has no memory or descriptor left for it.
         """
         self.server = server
         self.number = number
         self.pid: int | None = None
-        """Known once the server has forked it."""
-        self.is_hardened = False
-        """Whether it has said that it is restricted and waits for images."""
+        """Known once the server has forked the decoder."""
+        self.is_sandboxed = False
+        """Whether it has reported that it is restricted and waits for images."""
         self.channel_closed = False
         self.deadline = time.monotonic() + START_TIMEOUT
-        """When it has to be ready; after the end of its channel, when it has to be gone."""
+        """When it has to be ready; once its channel is closed, when it has to be gone."""
         self.clock: DecodingClock | None = None
-        """That of the image it has."""
+        """The clock of the image that it decodes."""
+        self.has_image = False
+        """Whether the image given last has reached it and is not answered yet."""
         self._limits = limits
         self._token = ""
-        self._length = 0
+        self._input_length = 0
         input_bytes = max(1, limits.max_file_bytes)
         layout = Layout(specs, 1, 1)
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as descriptors:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            descriptors.callback(theirs.close)
-            on_failure.callback(ours.close)
-            ours.setblocking(False)
+            channel, decoder_end = packet_channel()
+            descriptors.callback(decoder_end.close)
+            on_failure.callback(channel.close)
             input_fd = allocate("moderate-input", input_bytes)
             descriptors.callback(os.close, input_fd)
             output_fd = allocate("moderate-output", layout.nbytes)
             descriptors.callback(os.close, output_fd)
-            self._channel = ours
+            self._channel = channel
             self._input = mmap.mmap(input_fd, input_bytes)
             on_failure.callback(self._input.close)
             self._output = mmap.mmap(output_fd, layout.nbytes, prot=mmap.PROT_READ)
-            server.fork(number, (theirs.fileno(), input_fd, output_fd))
+            server.fork(number, (decoder_end.fileno(), input_fd, output_fd))
             on_failure.pop_all()
         (arrays,) = layout.arrays(self._output)
         self.pixels: tuple[Pixels, ...] = tuple(array[0] for array in arrays)
-        """Views of its output memory, which it can change at any time: H x W x 3 per spec."""
+        """Views of its output memory, H x W x 3 per spec. It can change them at any time."""
 
     @property
     def ready(self) -> bool:
-        """Whether it can be given images; without its pid there is no clock for them."""
-        return self.is_hardened and self.pid is not None
+        """Whether it can be given images. Without its pid there is no clock for them."""
+        return self.is_sandboxed and self.pid is not None
 
     def fileno(self) -> int:
-        """For selectors: readable when there is something to hear."""
+        """For selectors: readable when there is a packet, or the channel is closed."""
         return self._channel.fileno()
 
     def give(self, data: bytes) -> None:
-        """Have `data` decoded. Raises ChannelClosedError where it did not get the task."""
+        """Have `data` decoded. Raises ChannelClosedError where the decoder did not get the task."""
         self._input[: len(data)] = data
-        # Nothing of the image before stays behind a shorter one.
-        if len(data) < self._length:
-            self._input[len(data) : self._length] = bytes(self._length - len(data))
-        self._length = len(data)
-        # An answer is believed with the token of its task alone: one that comes early, before its
-        # image was given, would land on another image.
+        # Erase what a longer image before this one has left behind its end.
+        if len(data) < self._input_length:
+            self._input[len(data) : self._input_length] = bytes(self._input_length - len(data))
+        self._input_length = len(data)
+        # An answer counts only with the token of its task. Otherwise an answer sent early, before
+        # its image was given, would be taken for that of another image.
         self._token = secrets.token_hex(16)
         assert self.pid is not None
         self.clock = DecodingClock(self.pid, self._limits.decode_timeout)
@@ -109,42 +112,41 @@ class Decoder:
             self._channel.send(json.dumps([len(data), self._token]).encode())
         except OSError:
             raise ChannelClosedError from None
+        self.has_image = True
 
     def receive_ready(self) -> tuple[str, ...]:
         """The protections that the new process runs under.
 
-        Raises RunError where it refuses to run so, WrongAnswerError, ChannelClosedError.
+        Raises RunError where it refuses to run without others, WrongAnswerError where it could not
+        get ready, ChannelClosedError.
         """
-        message = self._receive()
-        if "refused" in message:
-            raise RunError(one_line(str(message["refused"])))
-        if "failed" in message:
-            raise WrongAnswerError(one_line(str(message["failed"])))
-        self.is_hardened = True
-        return tuple(str(name) for name in message.get("ready", ()))
+        sandbox = active_sandbox(receive(self._channel, _NAME), _NAME)
+        self.is_sandboxed = True
+        return sandbox
 
     def receive_outcome(self) -> ImageFacts | Undecoded:
-        """What became of the image given: facts where its pixels are in the output memory.
+        """The outcome of the image given: facts where its pixels are in the output memory.
 
         Raises WrongAnswerError, ChannelClosedError.
         """
-        message = self._receive()
+        message = receive(self._channel, _NAME)
         try:
             if not secrets.compare_digest(message["token"], self._token) or not self._token:
                 raise ValueError("the token is not that of the task")
-            facts = _facts(message["facts"])
+            facts = _checked_facts(message["facts"])
             error = message["error"]
             outcome: ImageFacts | Undecoded = facts
             if error is not None:
                 outcome = Undecoded(ErrorCode(error[0]), one_line(str(error[1])), facts)
-        except Exception:  # noqa: BLE001 - whatever a compromised decoder says costs one row
-            raise WrongAnswerError("the decoder gave a wrong answer") from None
+        except Exception:  # noqa: BLE001 - whatever a compromised decoder sends costs one row
+            raise WrongAnswerError(f"the {_NAME} gave a wrong answer") from None
         self._token = ""
         self.clock = None
+        self.has_image = False
         return outcome
 
-    def has_said_more(self) -> bool:
-        """Whether an idle decoder has sent something that nobody asked for, or closed its end."""
+    def has_unasked_packet(self) -> bool:
+        """Whether an idle decoder has sent a packet that nobody asked for, or closed its end."""
         try:
             self._channel.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -154,43 +156,28 @@ class Decoder:
         return True
 
     def end(self) -> None:
-        """Have the process killed and let go of its memory."""
+        """Have the process killed and release its memory."""
         self.server.kill(self.number)
         self._channel.close()
         self._input.close()
-        # The views in `pixels` keep the output memory mapped as long as they are used.
+        # The output memory stays mapped as long as somebody uses views of it.
         self.pixels = ()
 
-    def _receive(self) -> dict[str, Any]:
-        try:
-            packet = self._channel.recv(MAX_PACKET)
-        except OSError:
-            packet = b""
-        if not packet:
-            raise ChannelClosedError
-        try:
-            message = json.loads(packet)
-        except (ValueError, RecursionError):
-            message = None
-        if not isinstance(message, dict):
-            raise WrongAnswerError("the decoder gave a wrong answer")
-        return message
 
-
-def _facts(values: Any) -> ImageFacts:
-    """Raises an error of any kind for what a decoder cannot have found."""
+def _checked_facts(values: Any) -> ImageFacts:
+    """Raises an error of any kind for facts that no honest decoder reports."""
     warnings = tuple(Warn(name) for name in values["warnings"])
     if len(set(warnings)) != len(warnings):
         raise ValueError("a warning stands twice")
     return ImageFacts(
-        width=_number(values["width"], MAX_SIDE),
-        height=_number(values["height"], MAX_SIDE),
-        frames=_number(values["frames"], _MAX_FRAMES),
+        width=_checked_count(values["width"], MAX_SIDE),
+        height=_checked_count(values["height"], MAX_SIDE),
+        frames=_checked_count(values["frames"], _MAX_FRAMES),
         warnings=warnings,
     )
 
 
-def _number(value: object, most: int) -> int | None:
-    if value is None or (type(value) is int and 0 <= value <= most):
+def _checked_count(value: object, maximum: int) -> int | None:
+    if value is None or (type(value) is int and 0 <= value <= maximum):
         return value
     raise ValueError(f"{value!r} is not a count")

@@ -1,4 +1,4 @@
-"""The fork server as the run sees it: started, asked for decoders, heard, ended."""
+"""The fork server as the run sees it: started, asked for decoders, listened to, ended."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import contextlib
 import json
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from moderate.decode.process import environment
+from moderate.decode.process import MAX_PACKET, packet_channel, send, start
 from moderate.decode.resize import PixelSpec
-from moderate.decode.ring import above_standard
-from moderate.decode.worker import MAX_PACKET
-from moderate.native import ROOT
 from moderate.text import one_line
 from moderate.types import Limits
 
@@ -23,7 +19,7 @@ _END_TIMEOUT = 2.0  # seconds for the server to end its decoders and itself
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """A decoder was forked; `number` is the one that it was asked for under."""
+    """A decoder was forked; `number` is the one that it was requested under."""
 
     number: int
     pid: int
@@ -56,9 +52,9 @@ Event = Forked | NotForked | Ended | ServerGone
 
 
 class ForkServer:
-    """Used by one thread, with whose end the server ends too.
+    """The process that forks decoders; see `worker` for what it does.
 
-    Raises OSError where the system has no process, memory or descriptor left for it.
+    Used by one thread. The kernel ends the server when the thread that started it ends.
     """
 
     def __init__(
@@ -69,53 +65,40 @@ class ForkServer:
         niceness: int,
         require_sandbox: bool,
     ) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        theirs = socket.socket(fileno=above_standard(theirs.detach()))
-        ours.setblocking(False)
-        self._control = ours
-        try:
-            self.process = subprocess.Popen(
-                # -P: a folder of uploads may hold a PIL.py; it must not be imported.
-                [sys.executable, "-P", "-m", "moderate.decode.worker", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # what a library prints has no place among our rows
-                stderr=subprocess.DEVNULL,
-                cwd=ROOT,
-                env=environment(),
-                start_new_session=True,  # a Ctrl-C at the terminal is the run's to handle
-            )
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        start = {
+        """Raises OSError where the system has no process, memory or descriptor left for it."""
+        self._control, server_end = packet_channel()
+        with server_end:
+            try:
+                self.process = start("moderate.decode.worker", [server_end.fileno()])
+            except OSError:
+                self._control.close()
+                raise
+        settings = {
             "specs": [asdict(spec) for spec in specs],
             "limits": asdict(limits),
             "niceness": niceness,
             "require_sandbox": require_sandbox,
         }
-        with contextlib.suppress(OSError):  # it died at once: `events` says so
-            self._control.send(json.dumps(start).encode())
+        with contextlib.suppress(OSError):  # it died at once, which `events` reports
+            send(self._control, settings)
 
     def fileno(self) -> int:
         """For selectors: readable when there are events."""
         return self._control.fileno()
 
     def fork(self, number: int, descriptors: Sequence[int]) -> None:
-        """Ask for a decoder on these descriptors, which stay the caller's to close."""
-        with contextlib.suppress(OSError):  # `events` says that the server is gone
+        """Ask for a decoder on these descriptors, which the caller still has to close."""
+        with contextlib.suppress(OSError):  # the server is gone, which `events` reports
             message = json.dumps({"fork": number}).encode()
             socket.send_fds(self._control, [message], list(descriptors))
 
     def kill(self, number: int) -> None:
-        """Kill a decoder. The server does it, because only its parent knows whose pid it is."""
+        """Kill a decoder. The server does it, because only the parent knows whose pid it is."""
         with contextlib.suppress(OSError):
-            self._control.send(json.dumps({"kill": number}).encode())
+            send(self._control, {"kill": number})
 
     def events(self) -> list[Event]:
-        """What has happened since the last call; ServerGone comes last and once."""
+        """What has happened since the last call. ServerGone comes last and once."""
         events: list[Event] = []
         while True:
             try:
@@ -127,6 +110,7 @@ class ForkServer:
             if not packet:
                 events.append(ServerGone("the process that starts decoders has ended"))
                 return events
+            # The server sees no image, so its packets can be trusted.
             event = json.loads(packet)
             if "forked" in event:
                 events.append(Forked(event["forked"], event["pid"]))

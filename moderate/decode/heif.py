@@ -1,7 +1,7 @@
-"""Whether all that a HEIC image is decoded from is in the file, read without decoding a pixel.
+"""Checks that all data of a HEIC image is in the file, without decoding a pixel.
 
-libheif leaves the tiles of a grid that it cannot decode unpainted and reports success, so that a
-file cut to a twentieth is an image to it. Sources: ISO/IEC 14496-12 for boxes, `iloc` and `iref`;
+libheif leaves tiles of a grid unpainted that it cannot decode, and reports success, so that it
+accepts a file that was cut to a twentieth. Sources: ISO/IEC 14496-12 for boxes, `iloc` and `iref`;
 ISO/IEC 23008-12 for derived and auxiliary images; ITU-T H.265, 7.3.1 for NAL units.
 """
 
@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from moderate.decode.containers import MAX_FRAMES_COUNTED, Container, DecodeError
 from moderate.types import ErrorCode
 
-# Bounds far above real files; libheif itself takes at most 1,000 items in a file.
+# Bounds far above those of real files. libheif itself accepts at most 1,000 items in a file.
 _MAX_ENTRIES = 20_000  # boxes in a box, items in a list, references of an item
 _MAX_EXTENTS = 100_000
 _MAX_NAL_UNITS = 100_000
 
-# A box of these kinds that reaches beyond the end of the file was cut. Others may be no boxes at
-# all: some programs append data of their own to a file.
+# A box of these kinds that reaches beyond the end of the file was cut. Others may not be boxes at
+# all, because some programs append data of their own to a file.
 _TOP_LEVEL = frozenset({b"ftyp", b"meta", b"mdat", b"moov", b"moof", b"free", b"skip", b"uuid"})
 _SEQUENCE_BRANDS = frozenset({b"msf1", b"hevc", b"hevx", b"hevm", b"hevs"})
 _ALPHA = (
@@ -34,7 +34,7 @@ _FIRST_NON_PICTURE_NAL_UNIT = 32  # nal_unit_type; the types below are slices of
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """Where the content of a box begins and the box ends, in bytes from the start of the file."""
+    """Where a box's content begins and where it ends, in bytes from the start of the file."""
 
     kind: bytes
     start: int
@@ -42,31 +42,31 @@ class _Box:
 
 
 class _Fields:
-    """Big-endian numbers of a box, one after the other."""
+    """Reads the big-endian numbers of a box, one after the other."""
 
     def __init__(self, data: bytes, box: _Box) -> None:
         self._data, self._position, self._end = data, box.start, box.end
 
     def number(self, size: int) -> int:
-        """An unsigned number of `size` bytes. Raises DecodeError behind the end of the box."""
+        """An unsigned number of `size` bytes. Raises DecodeError beyond the end of the box."""
         position, self._position = self._position, self._position + size
         if self._position > self._end:
             raise _corrupt("a list in the HEIC's header ends early")
         return int.from_bytes(self._data[position : self._position], "big")
 
     def count(self, size: int, limit: int = _MAX_ENTRIES) -> int:
-        """A number of things that follow. Raises DecodeError where no real file has so many."""
+        """The number of entries that follow. Raises DecodeError where no real file has so many."""
         count = self.number(size)
         if count > limit:
             raise _corrupt(f"the HEIC's header lists over {limit} things")
         return count
 
     def has_more(self) -> bool:
-        """Whether there is anything that was not read yet."""
+        """Whether not everything was read yet."""
         return self._position < self._end
 
     def rest(self) -> _Box:
-        """What was not read yet."""
+        """The part that was not read yet, as a box."""
         return _Box(b"", self._position, self._end)
 
 
@@ -79,12 +79,12 @@ class _Location:
 
 
 def read_heif(data: bytes) -> Container:
-    """Check that every byte that the primary image is decoded from lies inside the file.
+    """Check that all data from which the primary image is decoded lies inside the file.
 
-    That is the data of the primary item, of all that it is derived from (`dimg`: the tiles of a
-    grid, the layers of an overlay) and of their alpha planes. Metadata, thumbnails and depth maps
-    may be broken: they cost no pixel. Raises DecodeError: `truncated` for a file that was cut,
-    `corrupt_image` for parts that libheif would leave out. What has no items is libheif's to judge.
+    That is the data of the primary item, of all items that it is derived from (`dimg`: the tiles of
+    a grid, the layers of an overlay) and of their alpha planes. Metadata, thumbnails and depth maps
+    may be broken, because they change no pixel. Raises DecodeError: `truncated` for a file that was
+    cut, `corrupt_image` for parts that libheif would leave out. libheif judges files without items.
     """
     metas: list[_Box] = []
     frames = 1
@@ -93,7 +93,7 @@ def read_heif(data: bytes) -> Container:
             metas.append(_Box(box.kind, box.start + 4, box.end))
         elif box.kind == b"moov" and _is_sequence(data):
             frames = max(frames, _count_samples(data, box))
-    for meta in metas:  # of several, versions of libheif take the first or the last
+    for meta in metas:  # versions of libheif differ in whether they read the first or the last
         _Items(data, meta).check()
     return Container(data=data, frames=frames)
 
@@ -106,7 +106,7 @@ def _corrupt(message: str) -> DecodeError:
 
 
 def _box_at(data: bytes, position: int, end: int) -> _Box | None:
-    """The box at `position`, which may claim to end behind `end`; None where there is none."""
+    """The box at `position`, which may claim to end after `end`; None where there is none."""
     size = int.from_bytes(data[position : position + 4], "big")
     kind, start = data[position + 4 : position + 8], position + 8
     if size == 1:
@@ -118,7 +118,7 @@ def _box_at(data: bytes, position: int, end: int) -> _Box | None:
 
 
 def _top_level_boxes(data: bytes) -> Iterator[_Box]:
-    """The boxes of a file, as far as it consists of boxes. Raises DecodeError for a cut one."""
+    """The boxes that a file begins with. Raises DecodeError for a box that was cut."""
     position, count = 0, 0
     while position + 8 <= len(data):
         box = _box_at(data, position, len(data))
@@ -138,7 +138,7 @@ def _top_level_boxes(data: bytes) -> Iterator[_Box]:
 
 
 def _children(data: bytes, parent: _Box) -> Iterator[_Box]:
-    """The boxes in a box. One that claims to reach out of it ends with it, as for libheif."""
+    """The boxes in a box. One that claims to end after it ends with it, as in libheif."""
     position, count = parent.start, 0
     while position + 8 <= parent.end:
         box = _box_at(data, position, parent.end)
@@ -158,7 +158,7 @@ def _is_sequence(data: bytes) -> bool:
 
 
 def _count_samples(data: bytes, moov: _Box) -> int:
-    """The most frames that a track has. They are not decoded, but viewers show them."""
+    """The largest number of frames in a track. They are not decoded, but viewers show them."""
     tables = [moov]
     for kind in (b"trak", b"mdia", b"minf", b"stbl", b"stsz"):
         tables = _descend(data, tables, kind)
@@ -174,14 +174,13 @@ def _count_samples(data: bytes, moov: _Box) -> int:
 
 
 class _Items:
-    """What a `meta` box says of the items that the primary image is made of."""
+    """The items that the primary image is made of, by a `meta` box."""
 
     def __init__(self, data: bytes, meta: _Box) -> None:
         self._data = data
         self._nal_units_left = _MAX_NAL_UNITS
-        self._bytes_left = 4 * len(
-            data
-        )  # of extents; items that share some are not copied for ever
+        # Of extents. Items may share them, so that a small file could ask for endless copies.
+        self._bytes_left = 4 * len(data)
         boxes: dict[bytes, _Box] = {}
         for box in _children(data, meta):
             boxes.setdefault(box.kind, box)
@@ -197,7 +196,7 @@ class _Items:
                 self._alpha[master].append(item)
 
     def check(self) -> None:
-        """Raises DecodeError where not all that the primary image is made of is there."""
+        """Raises DecodeError where data of the primary image is missing."""
         if self._primary is None:
             return
         seen: set[int] = set()
@@ -212,7 +211,7 @@ class _Items:
                 self._check_codings(item)
 
     def _check_codings(self, item: int) -> None:
-        """Tiles of a kind that libheif does not decode are left out, unless none is left."""
+        """Refuse grids of tiles of several codecs: libheif may leave out those of one of them."""
         kinds = {self._kinds.get(source, b"") for source in self._sources.get(item, ())} - _DERIVED
         if self._kinds.get(item) == b"grid" and len(kinds) > 1:
             raise _corrupt("the tiles of the HEIC are not all coded alike")
@@ -241,7 +240,7 @@ class _Items:
             self._check_nal_units(location, start)
 
     def _check_nal_units(self, location: _Location, start: int) -> None:
-        """Find a tile of zeros, as a download leaves what did not arrive, or of other data."""
+        """Refuse a tile of zeros, as an incomplete download leaves it, or of other data."""
         self._bytes_left -= sum(length for _, length in location.extents)
         if self._bytes_left < 0:
             raise _corrupt("parts of the HEIC share too much of its data")
@@ -275,7 +274,7 @@ class _Items:
         fields = _Fields(self._data, box)
         version = fields.number(1)
         fields.number(3)
-        fields.number(4 if version else 2)  # how many; the boxes are as many as they are
+        fields.number(4 if version else 2)  # the count of the boxes, which need not be true
         for entry in _descend(self._data, [fields.rest()], b"infe"):
             fields = _Fields(self._data, entry)
             version = fields.number(1)
@@ -304,11 +303,11 @@ class _Items:
         for _ in range(fields.count(2 if version < 2 else 4)):
             item = fields.number(2 if version < 2 else 4)
             method = fields.number(2) & 15 if version else 0
-            fields.number(2)  # which file; libheif takes it for this one
+            fields.number(2)  # which file; libheif reads this one in any case
             base = fields.number(base_size)
             count = fields.number(2)
             if not offset_size + length_size + index_size:
-                count = min(count, 1)  # as they take no room, any number would cost nothing to ask
+                count = min(count, 1)  # they take no bytes, so that any number could be claimed
             total += count
             if total > _MAX_EXTENTS:
                 raise _corrupt(f"the HEIC's data is in over {_MAX_EXTENTS} pieces")
@@ -332,16 +331,16 @@ class _Items:
         id_size = 4 if fields.number(1) else 2
         fields.number(3)
         for entry in _children(self._data, fields.rest()):
-            found = {b"dimg": sources, b"auxl": auxiliary}.get(entry.kind)
-            if found is not None:
+            references = {b"dimg": sources, b"auxl": auxiliary}.get(entry.kind)
+            if references is not None:
                 fields = _Fields(self._data, entry)
                 item = fields.number(id_size)
                 count = fields.count(2, limit=0xFFFF)
-                found.setdefault(item, [fields.number(id_size) for _ in range(count)])
+                references.setdefault(item, [fields.number(id_size) for _ in range(count)])
         return sources, auxiliary
 
     def _read_alpha_items(self, box: _Box | None) -> frozenset[int]:
-        """Items with a property that says that they are an alpha plane."""
+        """The items with a property that makes them alpha planes."""
         alpha: set[int] = set()
         if box is None:
             return frozenset()
@@ -361,7 +360,7 @@ class _Items:
             index_size = 2 if flags & 1 else 1
             essential = 1 << (8 * index_size - 1)
             for _ in range(fields.number(4)):
-                if not fields.has_more():  # libheif does not mind
+                if not fields.has_more():  # libheif accepts that
                     break
                 item = fields.number(4 if version else 2)
                 for _ in range(fields.number(1)):

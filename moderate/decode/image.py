@@ -30,10 +30,10 @@ from moderate.text import one_line
 from moderate.types import ErrorCode, ImageFacts, Limits, Warn
 
 PIXELS_VERSION = 2
-"""Counts up when a change here gives the same file other pixels or facts: what was kept is old."""
+"""Changes with the pixels or facts that a file gives, so that earlier scores are not reused."""
 
 SMALL_SIDE = 256
-"""A picture whose longest side is under this many pixels gets the warning `small_image`."""
+"""An image whose longest side is under this many pixels gets the warning `small_image`."""
 
 _READERS: dict[str, Callable[[bytes], Container]] = {
     "jpeg": read_jpeg,
@@ -47,7 +47,7 @@ _READERS: dict[str, Callable[[bytes], Container]] = {
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Pixels for each spec asked for, in order, and what was learnt of the file."""
+    """Pixels for each spec, in order, and what is known of the file."""
 
     pixels: tuple[Pixels, ...]
     facts: ImageFacts
@@ -55,7 +55,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Undecoded:
-    """An image without pixels: why, and what was learnt before that."""
+    """An image that could not be decoded: why, and what is known of the file."""
 
     code: ErrorCode
     message: str
@@ -63,17 +63,18 @@ class Undecoded:
 
 
 def prepare() -> None:
-    """Load the codecs and silence their chatter. Once per process, before the first `decode`."""
+    """Load the codecs and silence their warnings. Once per process, before the first `decode`."""
     import pillow_heif
 
-    # One thread an image: the decoders already fill the cores. Never a thumbnail for the picture:
-    # the two may show different things.
+    # One thread per image, because the decoders fill the cores already. No thumbnail in place of
+    # the image, because the two may show different things.
     pillow_heif.register_heif_opener(
         thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
     )
-    Image.MAX_IMAGE_PIXELS = None  # our own limit rules, before a pixel is allocated
-    # These five register themselves; Pillow is not to look for more, of which some start programs.
-    # The others are what these and EXIF import on first use, when nothing can be opened any more.
+    Image.MAX_IMAGE_PIXELS = None  # the limit of the job applies, before a pixel is allocated
+    # The first five register themselves. Pillow must not look for more, some of which start
+    # programs. The others are imported by these and EXIF on first use, which would be too late:
+    # nothing can be opened in the sandbox.
     plugins = [f"{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "WebP")]
     for module in (*plugins, "ImageOps", "MpoImagePlugin", "PpmImagePlugin", "TiffImagePlugin"):
         importlib.import_module(f"PIL.{module}")
@@ -83,9 +84,9 @@ def prepare() -> None:
 
 
 def decode(data: bytes, specs: tuple[PixelSpec, ...], limits: Limits) -> Decoded | Undecoded:
-    """Decode one image of the six formats, upright, on white, at the size of each spec.
+    """Decode one image of the six formats: upright, on white, at the size of each spec.
 
-    `data` is the whole file. Never raises for what the bytes may hold.
+    `data` is the whole file. Never raises, whatever the bytes are.
     """
     kind = sniff(data) or ""
     facts = ImageFacts(format=kind or None)
@@ -105,12 +106,12 @@ def decode(data: bytes, specs: tuple[PixelSpec, ...], limits: Limits) -> Decoded
         return Undecoded(error.code, error.message, facts)
     except MemoryError:
         return out_of_memory(limits, facts)
-    except Exception as error:  # noqa: BLE001 - Pillow raises about every class on hostile files
+    except Exception as error:  # noqa: BLE001 - on hostile files, Pillow raises almost any class
         return _undecoded(error, facts, limits)
 
 
 def out_of_memory(limits: Limits, facts: ImageFacts) -> Undecoded:
-    """The outcome of a picture that a decoder's memory was too small for."""
+    """The outcome of an image that a decoder's memory is too small for."""
     limit = limits.max_decoder_bytes >> 20
     message = f"decoding takes over {limit} MB of memory; raise the limit with --max-decoder-memory"
     return Undecoded(ErrorCode.OUT_OF_MEMORY, message, facts)
@@ -122,10 +123,10 @@ def _open(kind: str, container: Container) -> Image.Image:
         return Image.open(file, formats=[_pillow_format(kind, container.data)])
     import pillow_heif
 
-    # Not by Image.open, which keeps to itself what libheif says.
+    # Image.open would hide the error of libheif.
     opener: Callable[[io.BytesIO], Image.Image] = pillow_heif.HeifImageFile
     image = opener(file)
-    if not image.info.get("primary"):  # pillow-heif leaves out what libheif cannot open
+    if not image.info.get("primary"):  # pillow-heif leaves out an image that libheif cannot open
         image.close()
         raise DecodeError(ErrorCode.CORRUPT_IMAGE, "the primary image of the HEIC is not readable")
     return image
@@ -134,9 +135,10 @@ def _open(kind: str, container: Container) -> Image.Image:
 def _decode_opened(
     image: Image.Image, container: Container, facts: ImageFacts, specs: tuple[PixelSpec, ...]
 ) -> Decoded:
-    size, warned = image.size, []
+    size = image.size
+    image_warnings: list[Warn] = []
     turn, metadata_readable = 1, True
-    if facts.format in {"jpeg", "png", "webp"}:  # libheif has turned HEIC already
+    if facts.format in {"jpeg", "png", "webp"}:  # libheif has turned a HEIC already
         turn, metadata_readable = pixels.orientation(image)
     if facts.format == "jpeg" and (small := draft_size(_as_stored(specs, turn), size)):
         image.draft(image.mode, small)
@@ -152,24 +154,24 @@ def _decode_opened(
         raise DecodeError(ErrorCode.TRUNCATED, "the PNG holds fewer rows than it promises")
     rgb, ambiguous = pixels.to_rgb(image, container.bit_depth)
     if rgb is not image:
-        image.close()  # its memory may be needed to turn the other
+        image.close()  # its memory may be needed to turn the other image
     width, height = size if turn < 5 else size[::-1]
-    # Turned when it is small, where it is decoded inexactly anyway: to turn it first makes the two
-    # passes of the resizing round alike in all orientations.
+    # An image decoded at a reduced scale is turned last, when it is small. Otherwise it is turned
+    # first, so that the two passes of resizing round alike in all orientations.
     turn_last = rgb.size != size
     if not turn_last:
         rgb = pixels.upright(rgb, turn)
     if max(size) < SMALL_SIDE:
-        warned.append(Warn.SMALL_IMAGE)
+        image_warnings.append(Warn.SMALL_IMAGE)
     if facts.frames and facts.frames > 1:
-        warned.append(Warn.ANIMATED)
+        image_warnings.append(Warn.ANIMATED)
     if container.multi_picture:
-        warned.append(Warn.MULTI_PICTURE)
+        image_warnings.append(Warn.MULTI_PICTURE)
     if ambiguous:
-        warned.append(Warn.ALPHA_AMBIGUOUS)
+        image_warnings.append(Warn.ALPHA_AMBIGUOUS)
     if not metadata_readable:
-        warned.append(Warn.BAD_METADATA)
-    facts = replace(facts, width=width, height=height, warnings=tuple(warned))
+        image_warnings.append(Warn.BAD_METADATA)
+    facts = replace(facts, width=width, height=height, warnings=tuple(image_warnings))
     if turn_last:
         turned = (resize(rgb, spec, size) for spec in _as_stored(specs, turn))
         return Decoded(tuple(pixels.upright_array(array, turn) for array in turned), facts)
@@ -195,28 +197,26 @@ def _check_pixels(facts: ImageFacts, limits: Limits) -> None:
 
 
 def _as_stored(specs: tuple[PixelSpec, ...], turn: int) -> tuple[PixelSpec, ...]:
-    """The specs as seen from the stored picture, which EXIF may say lies on its side."""
+    """The specs for the image as it is stored, which may be on its side by its EXIF orientation."""
     if turn < 5:
         return specs
     return tuple(replace(spec, height=spec.width, width=spec.height) for spec in specs)
 
 
 def _may_be_unfinished(image: Image.Image) -> bool:
-    """Whether the last row is all zeros, as Pillow leaves rows that no data arrived for."""
+    """Whether the last row is all zeros, as Pillow leaves rows without data."""
     last_row = image.crop((0, image.height - 1, image.width, image.height))
     return last_row.getbbox(alpha_only=False) is None
 
 
-# How Pillow and libheif say that a file ended too early.
+# In messages of Pillow and libheif: the file ends too early.
 _CUT_SHORT = ("truncated", "unexpected end of file", "outside of file bounds")
 
-
-# How libheif says that a file is over one of its own limits: it calls that a memory error as well.
+# In messages of libheif: the file is over one of its own limits. It calls that a memory error too.
 _LIBRARY_LIMIT = "security limit exceeded"
 _LIBRARY_LIMIT_OF_PIXELS = ("maximum image size", "image of size")
 
-
-# How libheif says that memory ran out, and what Pillow says of other libraries then, among others.
+# In messages of libheif: there is no memory left. Of Pillow: that, or another failure of a library.
 _NO_MEMORY = ("memory allocation error", "out of memory")
 _PERHAPS_NO_MEMORY = ("could not create decoder", "failed to read next frame", "broken data stream")
 
@@ -229,18 +229,18 @@ def _undecoded(error: Exception, facts: ImageFacts, limits: Limits) -> Undecoded
         return _over_library_limit(str(error), facts)
     if "Unsupported BMP" in message:
         return Undecoded(ErrorCode.UNSUPPORTED_FORMAT, f"a rare kind of BMP ({message})", facts)
-    said = str(error).lower()
-    if any(words in said for words in _NO_MEMORY) or (
-        any(words in said for words in _PERHAPS_NO_MEMORY) and _memory_is_short(facts)
+    text = str(error).lower()
+    if any(words in text for words in _NO_MEMORY) or (
+        any(words in text for words in _PERHAPS_NO_MEMORY) and _memory_is_short(facts)
     ):
         return out_of_memory(limits, facts)
-    cut_short = isinstance(error, EOFError) or any(words in said for words in _CUT_SHORT)
+    cut_short = isinstance(error, EOFError) or any(words in text for words in _CUT_SHORT)
     code = ErrorCode.TRUNCATED if cut_short else ErrorCode.CORRUPT_IMAGE
     return Undecoded(code, f"cannot be decoded ({message})", facts)
 
 
 def _over_library_limit(message: str, facts: ImageFacts) -> Undecoded:
-    """The outcome of an image that libheif refuses to decode, whatever our own limits are."""
+    """The outcome of an image that libheif refuses to decode, whatever the job's limits."""
     too_large = any(words in message.lower() for words in _LIBRARY_LIMIT_OF_PIXELS)
     code = ErrorCode.TOO_MANY_PIXELS if too_large else ErrorCode.CORRUPT_IMAGE
     reason = one_line(message[message.lower().index(_LIBRARY_LIMIT) :], 160)
@@ -248,7 +248,7 @@ def _over_library_limit(message: str, facts: ImageFacts) -> Undecoded:
 
 
 def _memory_is_short(facts: ImageFacts) -> bool:
-    """Whether two RGBA copies of the picture, as libwebp's reader keeps them, would not fit."""
+    """Whether there is no room for two RGBA copies of the image, as libwebp's reader keeps them."""
     try:
         bytearray(8 * (facts.width or 0) * (facts.height or 0))
     except MemoryError:

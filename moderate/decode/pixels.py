@@ -1,4 +1,4 @@
-"""A decoded picture to upright 8-bit RGB, whatever its mode, depth, palette or transparency."""
+"""A decoded image to upright 8-bit RGB, whatever its mode, depth, palette or transparency."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from PIL import Image
 
 _ALPHA_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 _GREY_16_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
-_BIG_PICTURE = 16_000_000  # pixels from which memory matters more than a few calls
+_LARGE_IMAGE = 16_000_000  # pixels, above which memory matters more than a few calls
 _BAND_PIXELS = 1_000_000
 _ALPHA_PROBE = 128  # px; the ambiguity of transparency is judged on a thumbnail
-_ALPHA_MATERIAL = 0.05 * 255  # mean absolute difference over the picture that counts as another one
+_ALPHA_MATERIAL = 0.05 * 255  # mean absolute difference that makes it another image
 
-# EXIF orientation (tag 0x0112) to what turns the stored picture upright. Source: EXIF 2.32, 4.6.4.
+# EXIF orientation (tag 0x0112) to the turn that makes the stored image upright. Source: EXIF 2.32,
+# 4.6.4.
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,7 +31,7 @@ _TRANSPOSE = {
 def orientation(image: Image.Image) -> tuple[int, bool]:
     """The EXIF orientation 1..8 (1 where there is none) and whether the EXIF block was readable.
 
-    Only EXIF counts: browsers do not turn pictures on an orientation stated in XMP.
+    An orientation in XMP does not count, as in browsers.
     """
     block = image.info.get("exif")
     if not block:
@@ -45,13 +46,13 @@ def orientation(image: Image.Image) -> tuple[int, bool]:
 
 
 def upright(image: Image.Image, exif_orientation: int) -> Image.Image:
-    """`image` turned as EXIF orientation 1..8 says."""
+    """`image` turned upright, given its EXIF orientation 1..8."""
     method = _TRANSPOSE.get(exif_orientation)
     return image if method is None else image.transpose(method)
 
 
 def upright_array(array: NDArray[Any], exif_orientation: int) -> NDArray[Any]:
-    """An H x W x 3 array turned as EXIF orientation 1..8 says."""
+    """An H x W x 3 array turned upright, given its EXIF orientation 1..8."""
     turned = array.swapaxes(0, 1) if exif_orientation >= 5 else array
     if exif_orientation in (3, 4, 7, 8):
         turned = turned[::-1]
@@ -61,18 +62,18 @@ def upright_array(array: NDArray[Any], exif_orientation: int) -> NDArray[Any]:
 
 
 def to_rgb(image: Image.Image, bit_depth: int = 8) -> tuple[Image.Image, bool]:
-    """A loaded picture of any mode as RGB on white, and whether transparency is ambiguous.
+    """A loaded image of any mode as RGB on white, and whether its transparency is ambiguous.
 
-    bit_depth is that of the PNG sample, by which a transparent grey or colour is given.
-    Ambiguous means that a black background, or ignoring transparency, would show a picture whose
+    bit_depth is that of a PNG's samples, in which its transparent grey or colour is given.
+    Ambiguous means that a black background, or ignoring transparency, would show an image whose
     mean absolute difference from the scored one is over 5 % of full scale.
     """
     key = image.info.get("transparency")
-    whole = image.width * image.height
-    if whole <= _BIG_PICTURE or (image.mode == "RGB" and key is None):
+    pixel_count = image.width * image.height
+    if pixel_count <= _LARGE_IMAGE or (image.mode == "RGB" and key is None):
         rgb, black_differs, ignored_differs = _to_rgb(image, key, bit_depth)
     else:
-        # Band by band: in between, a picture takes several times the memory of the result.
+        # Band by band, because intermediate steps take several times the memory of the result.
         rgb = Image.new("RGB", image.size)
         black_differs = ignored_differs = 0.0
         rows = max(1, _BAND_PIXELS // image.width)

@@ -1,6 +1,6 @@
 """What the sandbox of decoders is worth on this machine, found by trying to break out of it.
 
-`probe` starts a process that hardens itself and then does what a compromised decoder would.
+`probe` starts a process that restricts itself and then tries what a compromised decoder would.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from moderate.native import ROOT, child_environment
 _TIMEOUT = 30.0  # seconds
 _END = "end"
 _EXECUTE = "execute a program"
-# EMFILE: no descriptor left to open it with. ENOMEM comes as MemoryError, but not from mmap.
+# EMFILE: no descriptor left to open it with. ENOMEM comes as MemoryError, except from mmap.
 _REFUSALS = (errno.EPERM, errno.EACCES, errno.EMFILE, errno.ENOMEM)
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """Protections that a decoder reports active here, and what it could do in spite of them."""
+    """The protections that are active on this machine, and what a process could do despite them."""
 
-    active: tuple[Protection, ...]
+    sandbox: tuple[Protection, ...]
     breaches: tuple[str, ...]
 
 
 def probe() -> Probed:
-    """Start a hardened process and have it try. Raises OSError where it does not come to an end."""
+    """Start a sandboxed process and have it try. Raises OSError where it does not finish."""
     try:
         process = subprocess.run(
             [sys.executable, "-P", "-m", "moderate.decode.probe"],
@@ -50,10 +50,10 @@ def probe() -> Probed:
         )
     except subprocess.TimeoutExpired:
         raise OSError(f"the hardened process did not end within {_TIMEOUT:g} s") from None
-    active, *breaches = process.stdout.splitlines() or [""]
+    sandbox, *breaches = process.stdout.splitlines() or [""]
     if not breaches or breaches.pop() != _END:
         raise OSError(f"the hardened process ended with exit code {process.returncode}")
-    return Probed(tuple(Protection(name) for name in active.split()), tuple(breaches))
+    return Probed(tuple(Protection(name) for name in sandbox.split()), tuple(breaches))
 
 
 def _read_a_file() -> None:
@@ -100,11 +100,11 @@ def _map_more_memory() -> None:
 
 
 def _execute() -> None:
-    said = f"print({_EXECUTE!r}); print({_END!r})"
-    os.execv(sys.executable, [sys.executable, "-I", "-c", said])  # noqa: S606 - to be refused
+    code = f"print({_EXECUTE!r}); print({_END!r})"
+    os.execv(sys.executable, [sys.executable, "-I", "-c", code])  # noqa: S606 - to be refused
 
 
-_ACTS: dict[str, Callable[[], None]] = {
+_ATTEMPTS: dict[str, Callable[[], None]] = {
     "read a file": _read_a_file,
     "list a folder": _list_a_folder,
     "create a file": _create_a_file,
@@ -118,9 +118,9 @@ _ACTS: dict[str, Callable[[], None]] = {
 }
 
 
-def _is_refused(act: Callable[[], None]) -> bool:
+def _is_refused(attempt: Callable[[], None]) -> bool:
     try:
-        act()
+        attempt()
     except MemoryError:
         return True
     except OSError as error:
@@ -129,11 +129,11 @@ def _is_refused(act: Callable[[], None]) -> bool:
 
 
 def main() -> None:
-    """In the process to be hardened: one line of protections, one for each breach, the end."""
-    tempfile.gettempdir()  # looks for a place to write now and remembers it
+    """In the sandboxed process: print a line of protections, one for each breach, and the end."""
+    tempfile.gettempdir()  # finds a place to write now, and remembers it
     os.write(1, f"{' '.join(harden(MIN_MEMORY_BYTES))}\n".encode())
-    for name, act in _ACTS.items():
-        if not _is_refused(act):
+    for name, attempt in _ATTEMPTS.items():
+        if not _is_refused(attempt):
             os.write(1, f"{name}\n".encode())
     os.write(1, f"{_END}\n".encode())
 

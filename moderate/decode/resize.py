@@ -1,4 +1,4 @@
-"""An upright RGB picture to the array that one model wants."""
+"""An upright RGB image to the array that a model needs."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ _RESAMPLING = {
     "hamming": Image.Resampling.HAMMING,
 }
 
-# A filter over a longer run than this would take memory proportional to the picture's long side.
+# A filter over a longer run than this would take memory proportional to the image's long side.
 _MAX_RATIO = 256
 
-_LARGE = 10_000_000  # pixels; of a camera's, which have no detail as fine as their pixels
+_LARGE = 10_000_000  # pixels; images of cameras, which have no detail as fine as their pixels
 
 
 def draft_margin(size: tuple[int, int]) -> float:
-    """How much larger than the model's input a JPEG of (width, height) is decoded at the least.
+    """How many times larger than the model's input a JPEG of (width, height) is decoded at least.
 
-    Chosen by benchmarks/parity.py on 330 photographs and five networks: the 99th percentile of the
-    scores' distance to timm's own transform stays below 0.01.
+    Chosen with benchmarks/parity.py on 330 photographs and five networks: the 99th percentile of
+    the scores' distance to timm's own transform stays below 0.01.
     """
     return 3 if size[0] * size[1] >= _LARGE else 6
 
 
 @dataclass(frozen=True, slots=True)
 class PixelSpec:
-    """How one model wants its pixels, up to normalisation (which happens on the device).
+    """The pixels that a model needs, before normalisation (which happens on the device).
 
     height and width are the model's input in pixels. `squash` resizes to exactly that; `crop`
     takes the central part that shows `crop_pct` of the shorter side. antialias=False is plain
-    two-tap interpolation, as TensorFlow.js and older pipelines do it, with align_corners as there.
-    exact=True has every JPEG decoded in full, however large.
+    two-tap interpolation as in TensorFlow.js and older pipelines, where align_corners is an option.
+    With exact=True every JPEG is decoded in full, however large.
     """
 
     height: int
@@ -73,7 +73,7 @@ class PixelSpec:
 
 
 def source_box(spec: PixelSpec, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The part (left, top, right, bottom) of a (width, height) picture that the model is shown.
+    """The part (left, top, right, bottom) of a (width, height) image that the model sees.
 
     For `crop` this is what timm's evaluation transform shows: resize the shorter side to
     floor(input / crop_pct), then cut out the centre.
@@ -86,7 +86,7 @@ def source_box(spec: PixelSpec, size: tuple[int, int]) -> tuple[float, float, fl
         math.floor(spec.width / spec.crop_pct),
     )
     if spec.resize == "crop":
-        # torchvision gives the long side as int(target * long / short).
+        # torchvision computes the long side as int(target * long / short).
         target = max(scaled_h, scaled_w)
         if width <= height:
             scaled_w, scaled_h = target, max(int(target * height / width), spec.height)
@@ -103,29 +103,29 @@ def source_box(spec: PixelSpec, size: tuple[int, int]) -> tuple[float, float, fl
 
 
 def draft_size(specs: tuple[PixelSpec, ...], size: tuple[int, int]) -> tuple[int, int] | None:
-    """The smallest (width, height) a JPEG may be decoded at, or None where it must be in full.
+    """The smallest (width, height) at which a JPEG may be decoded; None where only in full.
 
-    Interpolation without antialiasing picks single pixels, so it gets all of them.
+    Interpolation without antialiasing picks single pixels, so it needs all of them.
     """
-    need, margin = 0.0, draft_margin(size)
+    scale, margin = 0.0, draft_margin(size)
     for spec in specs:
         if spec.exact or not spec.antialias:
             return None
         left, top, right, bottom = source_box(spec, size)
         across, down = spec.width / (right - left), spec.height / (bottom - top)
-        need = max(need, margin * across, margin * down)
-    if need >= 1:
+        scale = max(scale, margin * across, margin * down)
+    if scale >= 1:
         return None
-    return math.ceil(size[0] * need), math.ceil(size[1] * need)
+    return math.ceil(size[0] * scale), math.ceil(size[1] * scale)
 
 
 def resize(image: Image.Image, spec: PixelSpec, size: tuple[int, int] | None = None) -> Pixels:
-    """RGB picture to an array of spec.shape and spec.dtype, values 0..255.
+    """An RGB image as an array of spec.shape and spec.dtype, values 0..255.
 
     size is the full (width, height) where `image` was decoded at a reduced scale.
     """
     full = size or image.size
-    # Of the full picture: rounded at a reduced scale it would show another part.
+    # Computed for the full size: rounded at a reduced scale, it would show another part.
     box = _at_scale(source_box(spec, full), full, image.size)
     if not spec.antialias:
         return _interpolate(np.asarray(image), spec, box)
@@ -142,7 +142,7 @@ def resize(image: Image.Image, spec: PixelSpec, size: tuple[int, int] | None = N
 def _at_scale(
     box: tuple[float, float, float, float], size: tuple[int, int], reduced: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """A box in a picture of `size`, in the picture reduced by whole factors and rounded up."""
+    """A box of an image of `size`, in the image reduced by whole factors and rounded up."""
     across, down = round(size[0] / reduced[0]), round(size[1] / reduced[1])
     left, top, right, bottom = box
     return (

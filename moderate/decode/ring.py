@@ -1,7 +1,7 @@
-"""Memory: how batches of pixels lie in it, and what a decoder shares with the run.
+"""Memory: the layout of batches of pixels, and the memory that processes share with the run.
 
-Shared memory is in files without a name: nothing is left behind however the run ends. They are
-sealed, so that a decoder cannot make one shorter while the run reads it.
+Shared memory is in files without a name, so that nothing is left behind however the run ends. The
+files are sealed, so that a decoder cannot shorten one while the run reads it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import numpy as np
 from moderate.decode.resize import Pixels, PixelSpec
 
 _RING_BYTES = 256 * 1024 * 1024
-_FEWEST, _MOST = 3, 16  # one batch in the model, one filling, one held up; more ride out stragglers
-_LEAST_IMAGES = 256  # where batches are small, so that decoders need not end after a few images
+# One batch in the model, one being filled, one held up by a slow image; more for more slow images.
+_MIN_BATCHES, _MAX_BATCHES = 3, 16
+_MIN_IMAGES = 256  # where batches are small, so that decoders need not end after a few images
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`batches` buffers one after the other, each with one B x H x W x 3 array for each spec."""
+    """`batches` buffers one after the other, each with a B x H x W x 3 array for each spec."""
 
     specs: tuple[PixelSpec, ...]
     batch_size: int
@@ -30,7 +31,7 @@ class Layout:
 
     @property
     def nbytes(self) -> int:
-        """Size of the whole ring."""
+        """Size of all buffers together."""
         return self.batches * self._batch_bytes
 
     @property
@@ -38,32 +39,33 @@ class Layout:
         return sum(self._array_bytes(spec) for spec in self.specs)
 
     def _array_bytes(self, spec: PixelSpec) -> int:
-        whole = self.batch_size * spec.nbytes
-        return -(-whole // mmap.PAGESIZE) * mmap.PAGESIZE
+        batch_bytes = self.batch_size * spec.nbytes
+        return -(-batch_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
     def arrays(self, memory: mmap.mmap) -> list[tuple[Pixels, ...]]:
-        """For each batch its arrays, shape (batch_size, H, W, 3) and spec.dtype, in `memory`."""
+        """The arrays of each buffer, of shape (batch_size, H, W, 3) and spec.dtype, in `memory`."""
         offset = 0
-        rings = []
+        buffers = []
         for _ in range(self.batches):
             arrays = []
             for spec in self.specs:
                 shape = (self.batch_size, *spec.shape)
                 arrays.append(np.ndarray(shape, spec.dtype, memory, offset))
                 offset += self._array_bytes(spec)
-            rings.append(tuple(arrays))
-        return rings
+            buffers.append(tuple(arrays))
+        return buffers
 
 
 def layout(specs: tuple[PixelSpec, ...], batch_size: int) -> Layout:
-    """As many batches as a quarter of a gigabyte holds, within 3 and 16, or more small ones."""
-    most = max(_MOST, _LEAST_IMAGES // batch_size)
-    one = Layout(specs, batch_size, 1)
-    return Layout(specs, batch_size, max(_FEWEST, min(most, _RING_BYTES // one.nbytes)))
+    """As many batches as a quarter of a gigabyte holds: 3 to 16, and more if they are small."""
+    maximum = max(_MAX_BATCHES, _MIN_IMAGES // batch_size)
+    one_batch = Layout(specs, batch_size, 1)
+    batches = max(_MIN_BATCHES, min(maximum, _RING_BYTES // one_batch.nbytes))
+    return Layout(specs, batch_size, batches)
 
 
 def allocate(name: str, nbytes: int) -> int:
-    """The file descriptor of fresh shared memory; pages cost nothing before they are written."""
+    """The file descriptor of new shared memory. Pages cost nothing before they are written."""
     descriptor = above_standard(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     try:
         os.ftruncate(descriptor, nbytes)
@@ -76,9 +78,9 @@ def allocate(name: str, nbytes: int) -> int:
 
 
 def above_standard(descriptor: int) -> int:
-    """The same file by a number over 2: a child's standard streams take the numbers up to that.
+    """The same file by a number above 2; the numbers up to that are a child's standard streams.
 
-    A daemon may have closed its own.
+    A new descriptor has such a number where a daemon has closed its own standard streams.
     """
     if descriptor > 2:
         return descriptor

@@ -1,7 +1,8 @@
-"""What a decoder process takes away from itself before it sees the first image.
+"""What a child process gives up before it sees the first untrusted byte.
 
-Afterwards it can compute, talk on the descriptors it has and end; a compromised one can neither
-read files, write, execute, fork, open a connection nor touch another process. No root needed.
+Afterwards it can compute, communicate over the descriptors that it has, and exit. A compromised one
+cannot read or write files, execute, fork, open a connection or touch another process. None of this
+needs root.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from enum import StrEnum
 from moderate.decode.seccomp import decoder_filter
 
 MIN_MEMORY_BYTES = 256 * 1024 * 1024
-"""The least that `harden` takes: a decoder needs some 60 MiB before the first picture."""
+"""The least that `harden` accepts: a decoder needs some 60 MiB before the first image."""
 
-# Of memory_bytes, what is left for pages of program code (measured: 40 MiB) and the main stack.
+# The part of memory_bytes for pages of program code (measured: 40 MiB) and the main stack.
 _CODE_AND_STACK_BYTES = 64 * 1024 * 1024
-_STACK_BYTES = 8 * 1024 * 1024  # the usual limit, so that a decoder ends where others do
-_DESCRIPTORS = 3  # 0, 1 and 2 are taken, so there can be no new one; poll() is refused more
+_STACK_BYTES = 8 * 1024 * 1024  # the usual limit of the main stack
+_DESCRIPTORS = 3  # 0, 1 and 2 are in use: no other can be opened. It is poll()'s limit, too
 
 
 class Protection(StrEnum):
-    """What `harden` can have made active: a closed list."""
+    """What `harden` can make active: a closed list."""
 
     NO_NEW_PRIVS = "no_new_privs"
     NO_CAPABILITIES = "no_capabilities"
@@ -51,43 +52,44 @@ _MEANINGS: dict[Protection, str] = {
     Protection.SECCOMP: "fork and open UDP connections",
     Protection.MEMORY_LIMIT: "take all of the machine's memory",
     Protection.FILE_LIMITS: "open and grow files, but for landlock and seccomp",
-    Protection.NO_DUMP: "leave a picture in a core dump, and be debugged by another process",
+    Protection.NO_DUMP: "leave an image in a core dump, and be debugged by another process",
     Protection.ENDS_WITH_PARENT: "go on computing after a run was killed",
 }
 
 
 def harden(memory_bytes: int) -> tuple[Protection, ...]:
-    """Restrict this process for good, as far as its kernel can; returns what is now active.
+    """Restrict this process for good, as far as its kernel can; returns what is active now.
 
     Call it with one thread, after all imports and mappings: nothing can be opened afterwards.
-    Memory of its own (heap, thread stacks) and pages of program code together stay within
+    The process's own memory (heap, thread stacks) and pages of program code together stay within
     memory_bytes (at least MIN_MEMORY_BYTES), beyond which allocations fail; mappings shared with
-    the parent do not count. Its address space grows by at most memory_bytes from here on: memory
-    that is mapped and never written would otherwise cost page tables without limit. (A page here
-    and there still costs up to two pages of tables, 0.5 GiB where vm.max_map_count is 65,530.)
-    Raises ValueError for less; never for what a kernel lacks.
+    the parent do not count. Its address space grows by at most memory_bytes from now on: memory
+    that is mapped and never written would otherwise cost page tables without limit. (Single pages
+    far apart still cost up to two pages of tables each, 0.5 GiB where vm.max_map_count is 65,530.)
+    Raises ValueError for a smaller memory_bytes, never for what a kernel lacks.
     """
     if memory_bytes < MIN_MEMORY_BYTES:
         raise ValueError(f"a decoder needs at least {MIN_MEMORY_BYTES >> 20} MiB of memory")
     if sys.platform != "linux":
         return ()
     mapped_bytes = _mapped_bytes()  # while files can still be opened
-    # seccomp comes last, as it forbids the others; Landlock needs a descriptor for a moment.
+    # seccomp comes last, because it forbids the calls of the others. Landlock comes before the
+    # limit of descriptors, because it opens one for a moment.
     steps = {
         Protection.ENDS_WITH_PARENT: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
-        # Not the core limit alone: it does not hold where a program collects the dumps.
+        # The core limit alone does not hold where a program collects the dumps.
         Protection.NO_DUMP: _prctl(_PR_SET_DUMPABLE, 0) and _limit(resource.RLIMIT_CORE, 0),
         Protection.NO_NEW_PRIVS: _prctl(_PR_SET_NO_NEW_PRIVS, 1),
         Protection.LANDLOCK: _landlock(),
         Protection.FILE_LIMITS: _limit(resource.RLIMIT_FSIZE, 0)
         and _limit(resource.RLIMIT_NOFILE, _DESCRIPTORS),
-        # RLIMIT_DATA is what an image meets (Python gets MemoryError from it): it leaves out the
-        # shared buffers. It also leaves out what cannot be written, hence RLIMIT_AS.
+        # RLIMIT_DATA is the limit that an image runs into, as a MemoryError. It does not count the
+        # shared buffers. Nor does it count memory that cannot be written, hence RLIMIT_AS.
         Protection.MEMORY_LIMIT: _limit(resource.RLIMIT_STACK, _STACK_BYTES)
         and _limit(resource.RLIMIT_DATA, memory_bytes - _CODE_AND_STACK_BYTES)
         and mapped_bytes > 0
         and _limit(resource.RLIMIT_AS, mapped_bytes + memory_bytes),
-        # Without them root cannot raise the limits again.
+        # Without capabilities, root cannot raise the limits again.
         Protection.NO_CAPABILITIES: _drop_capabilities(),
         Protection.SECCOMP: _seccomp(),
     }
@@ -100,9 +102,9 @@ def end_with_parent() -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def missing(active: Iterable[str]) -> tuple[Protection, ...]:
-    """What of the closed list is not active."""
-    names = set(active)
+def missing(sandbox: Iterable[str]) -> tuple[Protection, ...]:
+    """The protections that are not among those active in a sandbox."""
+    names = set(sandbox)
     return tuple(name for name in Protection if name not in names)
 
 
@@ -124,8 +126,8 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 
-# Rights by the Landlock version that brought them (linux/landlock.h). Named in a ruleset without
-# rules they are all denied: on files, on TCP ports, and reaching out by abstract sockets, signals.
+# Rights by the Landlock version that introduced them (linux/landlock.h). A ruleset that names them
+# and has no rules denies them all: on files, on TCP ports, and by abstract sockets and signals.
 _FILE_RIGHTS = (
     (1, (1 << 13) - 1),  # execute, write, read, list, remove, make
     (2, 1 << 13),  # refer
@@ -138,9 +140,9 @@ _SCOPES = ((6, 0b11),)  # abstract unix sockets, signals
 
 
 def _landlock() -> bool:
-    """Deny what Landlock can deny. Own code: with no rules it is two system calls.
+    """Deny all that Landlock can deny. Without rules, that takes only two system calls.
 
-    False where other threads run: they would stay free.
+    False where other threads run, because Landlock would not restrict them.
     """
     abi = landlock_abi()
     if not abi:
@@ -149,7 +151,7 @@ def _landlock() -> bool:
         sum(bits for version, bits in rights if version <= abi)
         for rights in (_FILE_RIGHTS, _NET_RIGHTS, _SCOPES)
     ]
-    # Older kernels take the longer structure where what they do not know is zero.
+    # Older kernels accept the longer structure if the fields that they do not know are zero.
     attributes = ctypes.create_string_buffer(struct.pack("3Q", *handled), 24)
     ruleset = _syscall(_LANDLOCK_CREATE_RULESET, ctypes.addressof(attributes), 24, 0)
     if ruleset < 0:
@@ -192,7 +194,7 @@ def _drop_capabilities() -> bool:
 
 
 def _mapped_bytes() -> int:
-    """The size of this process's address space, 0 where the kernel does not tell."""
+    """The size of this process's address space, 0 where it is not known."""
     try:
         with open("/proc/self/statm", "rb") as statm:
             return int(statm.read().split()[0]) * resource.getpagesize()

@@ -1,7 +1,7 @@
 """The system calls that a decoder may make, as a seccomp filter: an allow-list in classic BPF.
 
-Own code: of the packages that build such filters some need libseccomp, which pip does not bring,
-the others run ldconfig at every start; and this is a table and forty lines.
+No package is used for it: some that build such filters need libseccomp, which pip does not install,
+and the others run ldconfig at every start. This is a table and forty lines.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 # Calls allowed with any arguments, and their numbers on x86_64 and aarch64 (None: not there).
 # Sources: the kernel's arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h.
 _ALLOWED: dict[str, tuple[int | None, int | None]] = {
-    # descriptors that are open already; nothing here makes a new one
+    # on descriptors that are open already; none of these opens another
     "read": (0, 63),
     "write": (1, 64),
     "readv": (19, 65),
@@ -46,7 +46,7 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "rt_sigreturn": (15, 139),
     "sigaltstack": (131, 132),
     "restart_syscall": (219, 128),
-    # clocks, chance, and what the process may know of itself and the machine
+    # clocks, random numbers, and facts about the process and the machine
     "clock_gettime": (228, 113),
     "clock_getres": (229, 114),
     "clock_nanosleep": (230, 115),
@@ -62,7 +62,7 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "uname": (63, 160),
 }
 
-# Calls allowed with some arguments alone.
+# Calls that are allowed with some arguments only.
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 _MMAP, _MPROTECT = (9, 222), (10, 226)
 _SENDTO, _TGKILL = (44, 206), (234, 131)
@@ -88,9 +88,9 @@ _LOW, _HIGH = 0, 4  # halves of an argument; both machines are little-endian
 def decoder_filter(machine: str, pid: int) -> bytes | None:
     """The filter (struct sock_filter array) for process `pid`, or None for an unknown machine.
 
-    machine is as os.uname() names it. A call outside of the list fails with EPERM, so that a
-    library that tries something harmless does not cost the picture; calls of another architecture
-    end the process, as their numbers mean something else.
+    machine is as os.uname() names it. A call that is not on the list fails with EPERM, so that a
+    library that tries something harmless does not cost the image. A call of another architecture
+    ends the process, because its number means another call.
     """
     if machine not in _MACHINES:
         return None
@@ -106,7 +106,7 @@ def decoder_filter(machine: str, pid: int) -> bytes | None:
     for numbers in _ALLOWED.values():
         if (number := numbers[column]) is not None:
             program += [_op(_IF_EQUAL, number, 0, 1), _op(_RETURN, _ALLOW)]
-    # Its flags are in memory, which a filter cannot read: told that it is missing, libc uses clone.
+    # Its flags are in memory, which a filter cannot read. With ENOSYS, libc uses clone instead.
     program += _call(_CLONE3[column], (), otherwise=_ERRNO | errno.ENOSYS)
     program += _call(_CLONE[column], _argument(0, _THREAD_FLAGS, mask=~_CLONE_DETACHED))
     program += _call(
@@ -122,7 +122,7 @@ def decoder_filter(machine: str, pid: int) -> bytes | None:
 
 
 def _op(code: int, value: int, jump_true: int = 0, jump_false: int = 0) -> bytes:
-    """One instruction (struct sock_filter); jumps are numbers of instructions to leave out."""
+    """One instruction (struct sock_filter); jumps are numbers of instructions to skip."""
     return struct.pack("HBBI", code, jump_true, jump_false, value)
 
 
@@ -134,7 +134,7 @@ def _argument(index: int, value: int, mask: int = -1, half: int = _LOW) -> list[
 def _call(
     number: int, conditions: Iterable[tuple[int, ...]], otherwise: int | None = None
 ) -> list[bytes]:
-    """Allow one call where all conditions hold, else refuse it; `otherwise` is returned always."""
+    """Allow one call where all conditions hold, else refuse it; `otherwise` replaces both."""
     refuse = _op(_RETURN, _ERRNO | errno.EPERM)
     body: list[bytes] = []
     if otherwise is not None:

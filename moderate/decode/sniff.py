@@ -1,4 +1,4 @@
-"""What a file is, judged by its first bytes and never by its name."""
+"""What kind of file something is, by its first bytes, and why a file is not a supported image."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 import re
 
 VIDEO_OPTION = "--video-every SECONDS"
-"""What has frames of videos scored; see `moderate.decode.video`."""
+"""The option by which frames of videos are scored; see `moderate.decode.video`."""
 
 HEAD_BYTES = 1024
-"""How many bytes from the start `sniff` wants; SVG may hide behind a long comment."""
+"""How many bytes from the start `sniff` needs: a long comment may come before an SVG's element."""
 
 SUPPORTED = frozenset({"jpeg", "png", "webp", "gif", "bmp", "heif"})
 
@@ -17,7 +17,7 @@ VIDEO_FORMATS = {
     **{"mp4": "mp4", "m4v": "mp4", "mov": "quicktime", "quicktime": "quicktime"},
     **dict.fromkeys(("webm", "mkv", "matroska"), "matroska"),
 }
-"""Kinds and suffixes of the videos whose frames can be scored, with the kind that each is."""
+"""The kind of video that each kind or suffix stands for, of videos whose frames can be scored."""
 
 # ISO base media brands (ftyp box). Sources: ISO/IEC 23008-12 for HEIF, the AVIF specification.
 _AVIF_BRANDS = frozenset({b"avif", b"avis", b"avio"})
@@ -81,7 +81,7 @@ _SUFFIX_FORMATS: dict[str, str] = {
     **dict.fromkeys(("heic", "heif", "hif", "heics", "heifs"), "heif"),
 }
 
-# Suffixes that claim an image or a video which the tool does not read.
+# Suffixes of images and videos that are not supported.
 _OTHER_SUFFIXES = frozenset(
     (  # noqa: SIM905 - a list of 90 quoted words is no easier to read
         "avif avifs tif tiff svg svgz pdf psd psb eps ps ai ico cur icns jxl jp2 j2k jpf jpx "
@@ -101,7 +101,7 @@ _NETPBM = re.compile(rb"P([1-6]\s+(#|\d)|7\s+(#|WIDTH)|[fF]\s+\d)")
 _IFF_IMAGES = frozenset({b"ILBM", b"PBM ", b"ACBM", b"DEEP", b"RGB8", b"RGBN", b"ANIM"})
 _ICONS = {b"\x00\x00\x01\x00": "ico", b"\x00\x00\x02\x00": "cur"}
 _QUICKTIME_BOXES = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
-# The first element is svg, after nothing but declarations, comments and a doctype of svg.
+# The first element is svg, and only declarations, comments and a doctype of svg come before it.
 _SVG = re.compile(
     rb"\s*(?:(?:<\?xml[^>]*\?>|<!--(?:(?!-->).)*-->|<!doctype\s+svg[^>\[]*(?:\[[^\]]*\]\s*)?>)\s*)*"
     rb"<(?:svg:)?svg[\s>/]",
@@ -112,9 +112,9 @@ _TEXT_BYTES = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A, 0x0C, 0x0D}
 
 
 def sniff(head: bytes) -> str | None:
-    """The kind of file that starts with `head`, in lower case, or None for no known image or video.
+    """The kind of a file, in lower case; None where it is not a known image or video.
 
-    `head` is the first HEAD_BYTES bytes, or the whole file where it is shorter.
+    `head` is the file's first HEAD_BYTES bytes, or all of it where it is shorter.
     """
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
@@ -133,38 +133,40 @@ def sniff(head: bytes) -> str | None:
             return kind
     if _NETPBM.match(head):
         return "netpbm"
-    if head[:4] in _ICONS and head[4:6] > b"\x00\x00":  # none inside: TGA starts like that too
+    # An icon holds at least one image. TGA starts with the same bytes, followed by zeros.
+    if head[:4] in _ICONS and head[4:6] > b"\x00\x00":
         return _ICONS[head[:4]]
     if head.startswith(b"FORM") and head[8:12] in _IFF_IMAGES:
         return "iff"
     if head[40:44] == b" EMF":
         return "emf"
-    # Four letters of text are no box length.
+    # A box length is not four letters of text.
     if head[4:8] in _QUICKTIME_BOXES and min(head[:4]) < 0x20:
         return "quicktime"
     return "svg" if _is_svg(head) else None
 
 
 def claimed_format(name: bytes) -> str | None:
-    """The format that a name's suffix claims: a supported one, another one, or None.
+    """The format that a name's suffix stands for; None where it is not an image or video format.
 
-    Another image or video format is given as its suffix.
+    A format that is not supported is named by the suffix itself.
     """
     stem, _, suffix = name.rpartition(b".")
     claimed = _CLAIMS.get(suffix.lower())
-    # A name's leading dots do not start a suffix; a walk asks too often to split every name well.
+    # A name's leading dots do not start a suffix. Walking a folder calls this too often to split
+    # every name properly.
     if claimed and stem[-1:] in {b"", b".", b"/"} and not os.path.splitext(name)[1]:
         return None
     return claimed
 
 
-def refusal(head: bytes, name: bytes) -> tuple[str, str] | None:
-    """Why a file is no supported image: (`unsupported_format` or `not_an_image`, message).
+def refusal(kind: str | None, head: bytes, name: bytes) -> tuple[str, str] | None:
+    """Why a file is not a supported image: (`unsupported_format` or `not_an_image`, message).
 
-    None where the bytes are one of the six supported formats. Some old formats (TGA, PCX) have no
-    magic number; there the name is believed, unless the bytes are plainly something else.
+    kind is what `sniff` says of `head`. None where that is one of the six supported formats. Some
+    old formats (TGA, PCX) have no magic number. For those the name is believed, unless the bytes
+    are plainly something else.
     """
-    kind = sniff(head)
     if kind in SUPPORTED:
         return None
     if kind:
@@ -172,7 +174,7 @@ def refusal(head: bytes, name: bytes) -> tuple[str, str] | None:
     claimed = claimed_format(name)
     claims_other = claimed is not None and claimed not in SUPPORTED
     other = _other_content(head)
-    # XBM and its like are text, SVGZ is gzip: with such a name these two may be an image.
+    # XBM and similar formats are text, SVGZ is gzip data: with such a name, these may be an image.
     if other and not (claims_other and other in {"text", "XML", "gzip data"}):
         return "not_an_image", f"the bytes are {other}, not an image"
     if claims_other:
@@ -194,7 +196,7 @@ def _sniff_ftyp(head: bytes) -> str:
     if major in _AVIF_BRANDS:
         return "avif"
     if major in _HEIF_BRANDS:
-        # mif1 and msf1 say "an image file"; the codec is among the compatible brands.
+        # mif1 and msf1 only mean "an image file"; the codec is among the compatible brands.
         coded = major not in {b"mif1", b"mif2", b"msf1", b"miaf"}
         return "avif" if not coded and brands & _AVIF_BRANDS else "heif"
     if major == b"qt  ":
@@ -223,7 +225,7 @@ def _is_svg(head: bytes) -> bool:
 
 
 def _other_content(head: bytes) -> str | None:
-    """What bytes that are no image look like, for the message; None when nothing is clear."""
+    """What bytes that are not an image look like, for the message; None where that is not clear."""
     start = head.lstrip()[:64].lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return "HTML"

@@ -1,45 +1,52 @@
-"""Stills of a video as its run sees them: a process of its own started, asked, heard, ended."""
+"""Stills of a video as the run sees them: one process per video, started, asked and ended."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import math
 import mmap
 import os
 import selectors
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from moderate.decode.clock import WALL_FACTOR, DecodingClock, cpu_time
-from moderate.decode.process import environment, how_it_ended
-from moderate.decode.ring import above_standard, allocate
+from moderate.decode.process import (
+    ChannelClosedError,
+    WrongAnswerError,
+    active_sandbox,
+    how_it_ended,
+    packet_channel,
+    receive,
+    send,
+    start,
+)
+from moderate.decode.ring import allocate
 from moderate.decode.sniff import VIDEO_FORMATS
-from moderate.decode.video_worker import DEMUXERS, MAX_PACKET, still_bytes
+from moderate.decode.video_worker import DEMUXERS, still_bytes
 from moderate.errors import RunError, UsageError
-from moderate.native import ROOT
 from moderate.text import one_line
 from moderate.types import ErrorCode, Limits
 
 LEAST_EVERY = 0.1
-"""Seconds; the least distance of two stills."""
+"""Seconds; the smallest distance between two stills."""
 
-_START_TIMEOUT = 60.0  # seconds a process may take to import its codecs on a busy machine
+_START_TIMEOUT = 60.0  # seconds that a process may take to import its codecs on a busy machine
+_NAME = "video process"  # in messages
 
 NEEDS_PYAV = "--video-every needs PyAV; install it with: pip install 'moderate[video]'"
 
 
 @dataclass(frozen=True, slots=True)
 class VideoOptions:
-    """How videos are sampled: every so many seconds, and what one may cost.
+    """How videos are sampled: every so many seconds, and what one video may cost.
 
-    timeout is in CPU seconds of decoding one whole video; a frame has Limits.decode_timeout.
+    timeout is the CPU seconds for decoding a whole video; a frame has Limits.decode_timeout.
     """
 
     every: float
@@ -50,7 +57,7 @@ class VideoOptions:
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """A frame as a file of its own (BMP), upright. seconds is when it is on display."""
+    """A frame as a file of its own (BMP), upright. seconds is the time at which it is shown."""
 
     seconds: float
     data: bytes
@@ -59,7 +66,7 @@ class Still:
 
 
 class VideoError(Exception):
-    """The video cannot be read, or not any further; its message is for the row."""
+    """The video cannot be read, or not any further; the message is for its row."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
@@ -67,32 +74,33 @@ class VideoError(Exception):
 
 
 class PassedOverError(VideoError):
-    """The video was read, but not all of it: some was damaged, or it has too many frames."""
+    """The video was read, but not all of it: parts are damaged, or it has too many frames."""
 
 
 def require_pyav() -> None:
     """Raises UsageError where the extra is not installed."""
     try:
-        found = importlib.util.find_spec("av")
+        is_installed = importlib.util.find_spec("av") is not None
     except ImportError:
-        found = None
-    if found is None:
+        is_installed = False
+    if not is_installed:
         raise UsageError(NEEDS_PYAV)
 
 
 def video_kind(kind: str | None, suffix: str | None) -> str | None:
-    """The kind of video to read a file as, by what `sniff` made of its bytes.
+    """The kind of video to read a file as. kind is what `sniff` says of its bytes.
 
-    Bytes that look like nothing are taken for what the name's suffix says. None for no video that
-    is read here.
+    Where the bytes look like nothing known, the name's suffix decides. None for what is not a video
+    that can be sampled.
     """
     return VIDEO_FORMATS.get(kind or suffix or "")
 
 
 class VideoSampler:
-    """Stills of one video after the other, each decoded in a process that ends with it.
+    """Stills of one video after the other, each decoded in a process that ends with the video.
 
-    Used by one thread; `close` may be called from another, and ends the video under way.
+    Used by the reading thread. `close` may be called from another thread, and ends the video that
+    is being sampled.
     """
 
     def __init__(
@@ -107,7 +115,7 @@ class VideoSampler:
         """exact decodes every frame, not only the stretches that stills come from."""
         self.options = options
         self._limits = limits
-        self._start = {
+        self._settings = {
             "limits": asdict(limits),
             "every": str(options.every),
             "skip": not exact,
@@ -119,75 +127,71 @@ class VideoSampler:
 
     @property
     def still_bytes(self) -> int:
-        """The most bytes that `Still.data` has."""
+        """The largest number of bytes that `Still.data` can have."""
         return still_bytes(self._limits.max_pixels)
 
     def close(self) -> None:
         """End the process, if there is one. What `sample` gives afterwards is of no use."""
+        # First the flag, then the process: `sample` sets and reads them the other way round, so
+        # that a process which is started at this moment is ended by one of the two threads.
         self.closed = True
         if process := self._process:
             process.kill()
 
     def sample(self, fd: int, kind: str) -> Iterator[Still]:
-        """Stills of the video that is open for reading as `fd`, which stays the caller's.
+        """Stills of the video that is open for reading as `fd`, which stays open.
 
-        Not more than options.max_frames. kind is as `video_kind` gives it. Raises VideoError after
-        the last one that there is, and RunError where the process cannot be started.
+        At most options.max_frames. kind is as `video_kind` gives it. Raises VideoError after the
+        last still that there is, and RunError where the process cannot be started.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        theirs = socket.socket(fileno=above_standard(theirs.detach()))
-        ours.setblocking(False)
         memory_bytes = self.still_bytes
-        memory_fd = allocate("moderate-still", memory_bytes)
         os.lseek(fd, 0, os.SEEK_SET)  # the position is shared with the process
-        descriptors = (theirs.fileno(), fd, memory_fd)
         with contextlib.ExitStack() as stack:
-            stack.callback(ours.close)
-            try:
-                memory = stack.enter_context(mmap.mmap(memory_fd, memory_bytes))
-                process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "moderate.decode.video_worker"]
-                    + [str(descriptor) for descriptor in descriptors],
-                    pass_fds=descriptors,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    cwd=ROOT,
-                    env=environment(),
-                    start_new_session=True,  # a Ctrl-C at the terminal is the parent's to handle
-                )
-            finally:
-                theirs.close()
-                os.close(memory_fd)
+            channel, process_end = packet_channel()
+            stack.callback(channel.close)
+            with process_end:
+                memory_fd = allocate("moderate-still", memory_bytes)
+                try:
+                    memory = stack.enter_context(mmap.mmap(memory_fd, memory_bytes))
+                    descriptors = (process_end.fileno(), fd, memory_fd)
+                    process = start("moderate.decode.video_worker", descriptors)
+                finally:
+                    os.close(memory_fd)
             stack.callback(_end, process)
             self._process = process
-            if self.closed:  # between two looks
+            if self.closed:
                 return
-            talk = _Talk(ours, process, self._limits.decode_timeout, self.options.timeout)
-            talk.start({**self._start, "demuxer": DEMUXERS[kind]})
-            yield from self._stills(talk, memory)
+            conversation = _Conversation(
+                channel, process, self._limits.decode_timeout, self.options.timeout
+            )
+            conversation.start({**self._settings, "demuxer": DEMUXERS[kind]})
+            yield from self._stills(conversation, memory)
 
-    def _stills(self, talk: _Talk, memory: mmap.mmap) -> Iterator[Still]:
+    def _stills(self, conversation: _Conversation, memory: mmap.mmap) -> Iterator[Still]:
         last = -1.0
         for _ in range(self.options.max_frames):
-            told = talk.ask()
-            if "end" in told:
-                if told["end"]:
-                    said = "parts of the video are damaged and were passed over"
-                    raise PassedOverError(ErrorCode.CORRUPT_IMAGE, said)
+            answer = conversation.ask()
+            if "end" in answer:
+                if answer["end"]:
+                    reason = "parts of the video are damaged and were passed over"
+                    raise PassedOverError(ErrorCode.CORRUPT_IMAGE, reason)
                 return
-            still = _still(told, memory)
+            still = _checked_still(answer, memory)
             if still is None or still.seconds <= last:
-                raise VideoError(ErrorCode.DECODER_CRASHED, talk.last_words())
+                raise VideoError(ErrorCode.DECODER_CRASHED, conversation.end_reason())
             last = still.seconds
             yield still
-        if talk.ask().get("end") != 0:
-            said = f"the frames after the first {self.options.max_frames} were passed over"
-            raise PassedOverError(ErrorCode.CORRUPT_IMAGE, said)
+        if conversation.ask().get("end") != 0:
+            reason = f"the frames after the first {self.options.max_frames} were passed over"
+            raise PassedOverError(ErrorCode.CORRUPT_IMAGE, reason)
 
 
-class _Talk:
-    """The parent's side of the conversation, with its two clocks."""
+class _Conversation:
+    """The run's side of the conversation with a video process, with its clocks.
+
+    Every wait is limited twice: in CPU seconds of the process, so that a busy machine fails no
+    honest video, and by a generous wall clock.
+    """
 
     def __init__(
         self,
@@ -196,90 +200,84 @@ class _Talk:
         frame_timeout: float,
         timeout: float,
     ) -> None:
+        """frame_timeout and timeout are the CPU seconds for a frame and for the whole video."""
         self._channel = channel
         self._process = process
         self._frame_timeout = frame_timeout
-        self._left = self._timeout = timeout  # CPU seconds
-        # A process that says it is alive, and does nothing, ends too.
+        self._timeout = timeout
+        self._cpu_left = timeout
+        # A process that reports progress, and makes none, ends too.
         self._wall_left = WALL_FACTOR * timeout
 
-    def start(self, told: dict[str, Any]) -> None:
-        """Tell the process how, and wait until it is ready. Raises RunError or VideoError."""
-        self._send(json.dumps(told).encode())
-        answer = self._hear(_START_TIMEOUT, "the video process did not start")
-        if "failed" in answer:
-            raise RunError(f"a video process could not start: {one_line(str(answer['failed']))}")
-        if "ready" not in answer:
-            raise VideoError(ErrorCode.DECODER_CRASHED, self.last_words())
+    def start(self, settings: dict[str, Any]) -> None:
+        """Send the settings and wait until the process is ready. Raises RunError or VideoError."""
+        with contextlib.suppress(OSError):  # it died, which waiting for its answer shows
+            send(self._channel, settings)
+        answer = self._wait(_START_TIMEOUT, "the video process did not start")
+        try:
+            active_sandbox(answer, _NAME)
+        except WrongAnswerError as error:
+            if "failed" in answer:
+                raise RunError(f"a video process could not start: {error}") from None
+            raise VideoError(ErrorCode.DECODER_CRASHED, self.end_reason()) from None
 
     def ask(self) -> dict[str, Any]:
-        """What the process says of the next still. Raises VideoError."""
-        self._send(b"next")
+        """Ask for the next still; the answer of the process. Raises VideoError."""
+        with contextlib.suppress(OSError):  # it died, which waiting for its answer shows
+            self._channel.send(b"next")
         begun, begun_cpu = time.monotonic(), cpu_time(self._process.pid)
         while True:
             used = cpu_time(self._process.pid) - begun_cpu
             waited = time.monotonic() - begun
-            if used >= self._left or waited >= self._wall_left:
-                self._raise_timeout()
-            patience = min(self._frame_timeout, self._left - used)
-            limit = self._frame_timeout
-            said = f"decoding a frame took over {limit:g} s; raise the limit with --decode-timeout"
-            if patience < self._frame_timeout:
-                said = self._total()
-            told = self._hear(patience, said)
-            if "alive" not in told:
+            total_reason = f"decoding the video took over {self._timeout:g} s"
+            if used >= self._cpu_left or waited >= self._wall_left:
+                raise VideoError(ErrorCode.DECODE_TIMEOUT, total_reason)
+            limit, reason = self._cpu_left - used, total_reason
+            if self._frame_timeout <= limit:
+                limit = self._frame_timeout
+                reason = (
+                    f"decoding a frame took over {limit:g} s; raise the limit with --decode-timeout"
+                )
+            answer = self._wait(limit, reason)
+            if "alive" not in answer:
                 break
-        self._left -= used
+        self._cpu_left -= used
         self._wall_left -= time.monotonic() - begun
-        if "error" in told:
-            self._raise_told(told["error"])
-        if "failed" in told:
-            raise VideoError(ErrorCode.DECODER_CRASHED, one_line(str(told["failed"])))
-        return told
+        if "error" in answer:
+            raise self._reported_error(answer["error"])
+        if "failed" in answer:
+            raise VideoError(ErrorCode.DECODER_CRASHED, one_line(str(answer["failed"])))
+        return answer
 
-    def last_words(self) -> str:
-        """Why the process is gone, or what else was wrong with it."""
-        return how_it_ended(self._process, "video process")
+    def end_reason(self) -> str:
+        """Why the process is gone, or what else is wrong with it."""
+        return how_it_ended(self._process, _NAME)
 
-    def _total(self) -> str:
-        return f"decoding the video took over {self._timeout:g} s"
-
-    def _raise_timeout(self) -> None:
-        raise VideoError(ErrorCode.DECODE_TIMEOUT, self._total())
-
-    def _raise_told(self, told: Any) -> None:
+    def _reported_error(self, error: Any) -> VideoError:
         try:
-            code, message = ErrorCode(told[0]), one_line(str(told[1]))
-        except Exception:  # noqa: BLE001 - whatever a compromised process says costs one video
-            raise VideoError(ErrorCode.DECODER_CRASHED, self.last_words()) from None
-        raise VideoError(code, message)
+            return VideoError(ErrorCode(error[0]), one_line(str(error[1])))
+        except Exception:  # noqa: BLE001 - whatever a compromised process sends costs one video
+            return VideoError(ErrorCode.DECODER_CRASHED, self.end_reason())
 
-    def _send(self, message: bytes) -> None:
-        with contextlib.suppress(OSError):  # it died: hearing it says so
-            self._channel.send(message)
-
-    def _hear(self, patience: float, said: str) -> dict[str, Any]:
-        """The next message; `patience` is in CPU seconds of the process."""
-        clock = DecodingClock(self._process.pid, patience)
+    def _wait(self, cpu_seconds: float, reason: str) -> dict[str, Any]:
+        """The next packet. Raises VideoError, with `reason` where it takes too long."""
+        clock = DecodingClock(self._process.pid, cpu_seconds)
         with selectors.DefaultSelector() as selector:
             selector.register(self._channel, selectors.EVENT_READ)
             while not selector.select(max(0.0, clock.next_look - time.monotonic())):
                 if clock.expired():
-                    raise VideoError(ErrorCode.DECODE_TIMEOUT, said)
+                    raise VideoError(ErrorCode.DECODE_TIMEOUT, reason)
         try:
-            told = json.loads(self._channel.recv(MAX_PACKET))
-            if isinstance(told, dict):
-                return told
-        except (OSError, ValueError, RecursionError):
-            pass
-        raise VideoError(ErrorCode.DECODER_CRASHED, self.last_words())
+            return receive(self._channel, _NAME)
+        except (ChannelClosedError, WrongAnswerError):
+            raise VideoError(ErrorCode.DECODER_CRASHED, self.end_reason()) from None
 
 
-def _still(told: dict[str, Any], memory: mmap.mmap) -> Still | None:
-    """None for what an honest process does not say."""
+def _checked_still(answer: dict[str, Any], memory: mmap.mmap) -> Still | None:
+    """None for an answer that no honest process gives."""
     try:
-        seconds = float(told["seconds"])
-        numbers = (told["bytes"], told["width"], told["height"])
+        seconds = float(answer["seconds"])
+        numbers = (answer["bytes"], answer["width"], answer["height"])
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     if not math.isfinite(seconds) or not all(type(n) is int and n > 0 for n in numbers):

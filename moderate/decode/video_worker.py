@@ -1,7 +1,8 @@
 """A video process: decodes one video that its parent opened, and leaves stills in shared memory.
 
 Messages are packets of JSON over one socket. The process opens nothing, restricts itself before it
-reads the first byte, works only while it is asked for a still, and ends when its parent does.
+reads the first byte, works only while it is asked for a still, and ends when its parent does. It
+has one thread.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from contextlib import suppress
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from moderate.decode.process import MAX_PACKET, enter_sandbox, send, send_failure
+
 if TYPE_CHECKING:
     import av
     from av.video.frame import VideoFrame
@@ -28,15 +31,12 @@ if TYPE_CHECKING:
 
     from moderate.types import Limits
 
-MAX_PACKET = 64 * 1024
-"""Bytes; the longest message that either side sends or believes."""
-
 DEMUXERS = {"mp4": "mov", "quicktime": "mov", "matroska": "matroska"}
-"""FFmpeg's reader for each kind of file that `sniff` names; it is not left to guess others."""
+"""FFmpeg's reader for each kind of file that `sniff` names, so that it cannot guess another."""
 
 STILL_HEADER_BYTES = 54  # of a BMP file
 _ALIVE_EVERY = 0.2  # seconds between signs of life
-_MOST_HELD = 64 << 20  # bytes of packets kept back until it is known whether they are needed
+_MAX_HELD_BYTES = 64 << 20  # of packets kept back until it is known whether they are needed
 
 
 class Unreadable(Exception):  # noqa: N818 - a result, like Undecoded
@@ -50,16 +50,16 @@ class Unreadable(Exception):  # noqa: N818 - a result, like Undecoded
 def still_bytes(pixels: int) -> int:
     """The most bytes that a still of so many pixels takes: BMP, 24 bits, rows padded to 4 bytes.
 
-    With one pixel a row the padding is as much as a third.
+    With one pixel per row, a pixel and its padding take 4 bytes.
     """
     return STILL_HEADER_BYTES + 4 * pixels
 
 
 class Video:
-    """A video file opened for reading, its first moving stream alone.
+    """A video file opened for reading, of which only the first moving stream is read.
 
-    `alive` is called again and again while there is progress. Frames are numbered by their time
-    on display, in seconds from the start of the stream. Raises Unreadable.
+    `alive` is called repeatedly while there is progress. The time of a frame is when it is shown,
+    in seconds from the start of the stream. Raises Unreadable.
     """
 
     def __init__(
@@ -80,9 +80,8 @@ class Video:
             streams = [s for s in self._container.streams.video if not _is_cover(s)]
         except (OSError, av.error.FFmpegError, UnicodeDecodeError) as error:
             _raise_memory(error)
-            said = f"cannot be opened as a video: {_said(error)}"
-            ended = isinstance(error, av.error.EOFError)
-            raise Unreadable("truncated" if ended else "corrupt_image", said) from None
+            code = "truncated" if isinstance(error, av.error.EOFError) else "corrupt_image"
+            raise Unreadable(code, f"cannot be opened as a video: {_reason(error)}") from None
         if not streams:
             raise Unreadable("not_an_image", "the file has no moving pictures, sound at most")
         self._stream = streams[0]
@@ -91,22 +90,22 @@ class Video:
             raise Unreadable("unsupported_format", "the video's codec is not known")
         self._context = context
         self._check_size(context.width, context.height)
-        # One thread: what another would add would not be the same on every machine.
+        # With several threads, the result would not be the same on every machine.
         context.thread_type, context.thread_count = "NONE", 1
         context.options = {"max_pixels": str(limits.max_pixels)}
         start = self._stream.start_time
         self._start = None if start is None else start * Fraction(self._stream.time_base or 1)
 
     def stills(self, every: Fraction) -> Iterator[tuple[Fraction, VideoFrame]]:
-        """The frame on display at 0, every, 2 every, ... seconds, with that time.
+        """The frame that is shown at 0, every, 2 every, ... seconds, with that time.
 
-        A frame that stays for longer comes once, under the first of these times. The very first
-        frame comes even where it is late, with the time at which it is first on display.
+        A frame that is shown for longer comes once, with the first of these times. The very first
+        frame comes even where it is late, with the time at which it is first shown.
         """
         shown: VideoFrame | None = None
         now = end = Fraction(0)
         for frame in self._decoded():
-            if frame is None:  # what comes between is not needed
+            if frame is None:  # the frames left out are not needed
                 shown = None
                 continue
             self._check_size(frame.width, frame.height)
@@ -126,10 +125,10 @@ class Video:
         self._check_end(end)
 
     def _decoded(self) -> Iterator[VideoFrame | None]:
-        """Frames in the order of display; None where some were left out, being due at no time.
+        """Frames in the order of display; None where some were left out that are due at no time.
 
         Packets from one key frame to the next are kept back until it is known whether a frame
-        among them is due, which they are not when the next key frame is no later than that.
+        among them is due. None is where the next key frame is not later than the time that is due.
         """
         import av
 
@@ -143,8 +142,8 @@ class Video:
                 packet = next(packets, None)
             except (OSError, av.error.FFmpegError) as error:
                 _raise_memory(error)
-                said = f"cannot be read any further: {_said(error)}"
-                raise Unreadable("truncated", said) from None
+                reason = f"cannot be read any further: {_reason(error)}"
+                raise Unreadable("truncated", reason) from None
             if packet is None or packet.size == 0:
                 break
             self.broken += packet.is_corrupt
@@ -153,20 +152,20 @@ class Video:
                     self._context.flush_buffers()
                     yield None
                 else:
-                    for one in held:
-                        yield from self._decode(one)
+                    for held_packet in held:
+                        yield from self._decode(held_packet)
                 held, held_bytes, holding = [packet], packet.size, True
             elif holding:
                 held.append(packet)
                 held_bytes += packet.size
-                if held_bytes > _MOST_HELD:
-                    for one in held:
-                        yield from self._decode(one)
+                if held_bytes > _MAX_HELD_BYTES:
+                    for held_packet in held:
+                        yield from self._decode(held_packet)
                     held, holding = [], False
             else:
                 yield from self._decode(packet)
-        for one in held:
-            yield from self._decode(one)
+        for held_packet in held:
+            yield from self._decode(held_packet)
         yield from self._decode(None)
 
     def _is_early(self, packet: av.Packet) -> bool:
@@ -210,7 +209,7 @@ class Video:
         return 1 / Fraction(rate) if rate else Fraction(1, 25)
 
     def _base(self, frame: VideoFrame) -> Fraction | None:
-        # The last frames, which come when there are no packets any more, have none of their own.
+        # The last frames, which come after the last packet, have no time base of their own.
         base = frame.time_base or self._stream.time_base
         return Fraction(base) if base else None
 
@@ -224,16 +223,16 @@ class Video:
             )
 
     def _check_end(self, end: Fraction) -> None:
-        """FFmpeg takes a file that was cut off for one that ends."""
-        declared = self._declared()
+        """Raise Unreadable for a file that was cut off, which FFmpeg does not report."""
+        declared = self._declared_seconds()
         if declared is not None and declared - end > 1:
             raise Unreadable(
                 "truncated",
                 f"the pictures end at {float(end):.1f} s of {float(declared):.1f} s",
             )
 
-    def _declared(self) -> Fraction | None:
-        """How long the stream claims to be, in seconds."""
+    def _declared_seconds(self) -> Fraction | None:
+        """The duration that the stream declares, in seconds."""
         stream = self._stream
         if stream.duration is not None and stream.time_base is not None:
             return Fraction(stream.duration * stream.time_base)
@@ -246,9 +245,9 @@ class Video:
 
 
 def upright(frame: VideoFrame, reformatter: VideoReformatter) -> Image.Image:
-    """The frame as it is to be seen, 8-bit RGB: its display matrix is followed to a right angle.
+    """The frame as it is shown, 8-bit RGB: rotated as its display matrix says, to a right angle.
 
-    One reformatter for all frames: each sets memory aside, which is not given back at once.
+    Use one reformatter for all frames: each reserves memory, which is not returned at once.
     """
     import numpy as np
     from av.sidedata.sidedata import Type
@@ -285,72 +284,69 @@ def upright(frame: VideoFrame, reformatter: VideoReformatter) -> Image.Image:
 
 
 class _Sink:
-    """Shared memory as a file to write to. An mmap's own flush is a call that is refused here."""
+    """Shared memory as a file to write to. The sandbox does not allow an mmap's own flush."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self.write = memory.write
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: nothing is buffered."""
 
 
 def serve(channel: socket.socket, file_fd: int, still_fd: int) -> None:
-    """Give one still for each packet that asks for one. The first packet says how."""
-    from moderate.decode.sandbox import harden, missing
+    """Answer each packet with one still. The first packet holds the settings."""
     from moderate.types import Limits
 
-    start = json.loads(channel.recv(MAX_PACKET))
-    limits = Limits(**start["limits"])
+    settings = json.loads(channel.recv(MAX_PACKET))
+    limits = Limits(**settings["limits"])
     file = os.fdopen(file_fd, "rb", buffering=0)
     stills = mmap.mmap(still_fd, 0)
     os.close(still_fd)
-    os.nice(start["niceness"])
+    os.nice(settings["niceness"])
     reformatter = _prepare()
-    active = harden(limits.max_decoder_bytes)
-    if start["require_sandbox"] and (lacking := missing(active)):
-        raise RuntimeError(
-            f"--require-sandbox: this system lacks {', '.join(lacking)}; see 'moderate doctor'"
-        )
-    _send(channel, {"ready": active})
-    last = time.monotonic()
+    require_sandbox = bool(settings["require_sandbox"])
+    if not enter_sandbox(channel, limits.max_decoder_bytes, require_sandbox=require_sandbox):
+        return
+    last_sign = time.monotonic()
 
     def alive() -> None:
-        nonlocal last
-        if time.monotonic() - last > _ALIVE_EVERY:
-            last = time.monotonic()
-            _send(channel, {"alive": True})
+        nonlocal last_sign
+        if time.monotonic() - last_sign > _ALIVE_EVERY:
+            last_sign = time.monotonic()
+            send(channel, {"alive": True})
 
     video: Video | None = None
     frames: Iterator[tuple[Fraction, VideoFrame]] | None = None
     while channel.recv(MAX_PACKET):
         try:
             if frames is None:
-                video = Video(file, start["demuxer"], limits, alive, skip=start["skip"])
-                frames = video.stills(Fraction(start["every"]))
-            found = next(frames, None)
-            if found is None:
-                _send(channel, {"end": video.broken if video else 0})
+                video = Video(file, settings["demuxer"], limits, alive, skip=settings["skip"])
+                frames = video.stills(Fraction(settings["every"]))
+            shown = next(frames, None)
+            if shown is None:
+                send(channel, {"end": video.broken if video else 0})
                 return
-            seconds = float(found[0])
-            image = upright(found[1], reformatter)
-            del found
-            gc.collect()  # PyAV ties a frame and its side data into a ring: it would stay
+            seconds = float(shown[0])
+            image = upright(shown[1], reformatter)
+            del shown
+            # PyAV's frames and their side data refer to each other: only this frees them.
+            gc.collect()
             stills.seek(0)
             image.save(cast("IO[bytes]", _Sink(stills)), "BMP")
             size = {"bytes": stills.tell(), "width": image.width, "height": image.height}
             del image
-            _send(channel, {"seconds": seconds, **size})
+            send(channel, {"seconds": seconds, **size})
         except Unreadable as error:
-            _send(channel, {"error": [error.code, str(error)]})
+            send(channel, {"error": [error.code, str(error)]})
             return
         except MemoryError:
-            said = "decoding needs more memory than --max-decoder-memory allows"
-            _send(channel, {"error": ["out_of_memory", said]})
+            reason = "decoding needs more memory than --max-decoder-memory allows"
+            send(channel, {"error": ["out_of_memory", reason]})
             return
 
 
 def _prepare() -> VideoReformatter:
-    """Import and load whatever a video may need: afterwards nothing can be opened."""
+    """Import and load whatever a video may need, because nothing can be opened afterwards."""
     import io
     import pkgutil
 
@@ -370,12 +366,8 @@ def _prepare() -> VideoReformatter:
         io.BytesIO(), "BMP"
     )
     Image.init()
-    gc.freeze()  # what is here by now need not be looked through again and again
+    gc.freeze()  # collecting garbage need not look at what is loaded by now
     return reformatter
-
-
-def _send(channel: socket.socket, said: dict[str, Any]) -> None:
-    channel.send(json.dumps(said).encode())
 
 
 def _is_cover(stream: Any) -> bool:
@@ -389,7 +381,7 @@ def _raise_memory(error: BaseException) -> None:
         raise MemoryError from None
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)[:200]
 
 
@@ -402,7 +394,7 @@ def main() -> None:
         except (ConnectionError, KeyboardInterrupt):
             return
         except Exception as error:  # noqa: BLE001 - the parent tells the user
-            _send(channel, {"failed": f"{type(error).__name__}: {error}"[:1000]})
+            send_failure(channel, error)
             sys.exit(1)
 
 

@@ -1,8 +1,8 @@
 """The fork server and the decoder processes that it forks.
 
 The server imports the codecs once and never sees an image. Every decoder is a fork of it, which
-restricts itself before it gets its first image, decodes some, and is killed by the run. That makes
-a fresh process cheap: a few milliseconds instead of the imports.
+restricts itself before it gets its first image, decodes a limited number of images, and is killed
+by the run. A fresh process therefore costs a few milliseconds instead of the imports.
 
 Messages are packets of JSON over sockets, never pickles. A decoder finds an image's bytes in its
 input memory and leaves the pixels in its output memory; it shares no memory with other decoders.
@@ -22,15 +22,14 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from moderate.decode.process import MAX_PACKET, enter_sandbox, send, send_failure
+
 if TYPE_CHECKING:
     from moderate.decode.resize import PixelSpec
     from moderate.types import ImageFacts, Limits
 
-MAX_PACKET = 64 * 1024
-"""Bytes; the longest message that either side sends or believes."""
-
 MAX_SIDE = (1 << 32) - 1
-"""Pixels; the largest that a header of any supported format can state."""
+"""Pixels; the largest side that a header of any supported format can state."""
 
 DESCRIPTORS_PER_DECODER = 3
 """Sent with a request to fork: the channel's end, input memory, output memory."""
@@ -50,19 +49,14 @@ def serve_images(
 
     from moderate.decode.image import Decoded, Undecoded, decode, out_of_memory
     from moderate.decode.ring import Layout
-    from moderate.decode.sandbox import harden, missing
     from moderate.types import ErrorCode, ImageFacts
 
     ((*output,),) = Layout(specs, 1, 1).arrays(mmap.mmap(output_fd, 0))
     inputs = mmap.mmap(input_fd, 0, prot=mmap.PROT_READ)
     os.close(output_fd)
     os.close(input_fd)
-    active = harden(limits.max_decoder_bytes)
-    if require_sandbox and (lacking := missing(active)):
-        reason = f"--require-sandbox: this system lacks {', '.join(lacking)}; see 'moderate doctor'"
-        channel.send(json.dumps({"refused": reason}).encode())
+    if not enter_sandbox(channel, limits.max_decoder_bytes, require_sandbox=require_sandbox):
         return
-    channel.send(json.dumps({"ready": active}).encode())
     while task := channel.recv(MAX_PACKET):
         length, token = json.loads(task)
         outcome: Decoded | Undecoded
@@ -80,12 +74,11 @@ def serve_images(
             for array, pixels in zip(output, outcome.pixels, strict=True):
                 np.copyto(array[0], pixels, casting="no")
         del outcome
-        answer = {"token": token, "facts": _facts(facts), "error": error}
-        channel.send(json.dumps(answer).encode())
+        send(channel, {"token": token, "facts": _as_json(facts), "error": error})
 
 
-def _facts(facts: ImageFacts) -> dict[str, Any]:
-    # A side that no header can hold is not a fact, and the run would not believe it.
+def _as_json(facts: ImageFacts) -> dict[str, Any]:
+    # A side that no header can hold is not a fact, and the run would reject it.
     sides = (facts.width, facts.height)
     width, height = (side if side is None or 0 <= side <= MAX_SIDE else None for side in sides)
     return {
@@ -97,7 +90,11 @@ def _facts(facts: ImageFacts) -> dict[str, Any]:
 
 
 class _Server:
-    """Forks decoders, ends them, and reports how they ended. One thread, for it forks."""
+    """Forks decoders, ends them, and reports how they ended.
+
+    It has one thread, because a fork copies only the thread that calls it. The run talks to it over
+    the control socket; SIGCHLD tells it that a decoder has ended.
+    """
 
     def __init__(self, control: socket.socket) -> None:
         from moderate.decode.image import prepare
@@ -105,18 +102,19 @@ class _Server:
         from moderate.types import Limits
 
         self._control = control
-        start = json.loads(control.recv(MAX_PACKET))
-        self._specs = tuple(PixelSpec(**spec) for spec in start["specs"])
-        self._limits = Limits(**start["limits"])
-        self._require_sandbox = bool(start["require_sandbox"])
-        self._numbers: dict[int, int] = {}  # the run's number of a decoder by its pid
-        os.nice(start["niceness"])
+        settings = json.loads(control.recv(MAX_PACKET))
+        self._specs = tuple(PixelSpec(**spec) for spec in settings["specs"])
+        self._limits = Limits(**settings["limits"])
+        self._require_sandbox = bool(settings["require_sandbox"])
+        self._numbers: dict[int, int] = {}  # the run's number of each decoder, by pid
+        os.nice(settings["niceness"])
         prepare()
-        # The death of a child wakes the loop by a byte in this pipe.
+        # The handler does nothing. It has to be there, so that Python writes a byte to this pipe
+        # for the signal, which ends the wait of the loop below.
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        gc.freeze()  # what is here by now stays shared with the forks
+        gc.freeze()  # collecting garbage would copy the pages that forks share with the server
 
     def run(self) -> None:
         """Serve until the run closes its end or ends."""
@@ -127,6 +125,7 @@ class _Server:
                 return
 
     def _serve_request(self) -> bool:
+        """Serve one request; False where the run has closed its end."""
         packet, descriptors, _, _ = socket.recv_fds(
             self._control, MAX_PACKET, DESCRIPTORS_PER_DECODER
         )
@@ -135,30 +134,31 @@ class _Server:
         request = json.loads(packet)
         if "kill" in request:
             for pid, number in self._numbers.items():
-                if number == request["kill"]:  # not reaped yet, so that it is nobody else's pid
+                # As long as the decoder is not reaped, no other process can have its pid.
+                if number == request["kill"]:
                     os.kill(pid, signal.SIGKILL)
             return True
         number = request["fork"]
         try:
             pid = os.fork()
         except OSError as error:
-            self._report({"not_forked": number, "reason": error.strerror})
+            send(self._control, {"not_forked": number, "reason": error.strerror})
         else:
             if pid == 0:
                 self._become_decoder(descriptors)
             self._numbers[pid] = number
-            self._report({"forked": number, "pid": pid})
+            send(self._control, {"forked": number, "pid": pid})
         for descriptor in descriptors:
             os.close(descriptor)
         return True
 
     def _become_decoder(self, descriptors: list[int]) -> NoReturn:
-        """In the fork: forget the server, decode, and end without returning to its code."""
+        """In the fork: let go of what the server has, decode, and exit without returning to it."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            # A decoder that held the control socket could have others forked or killed.
+            # A decoder that had the control socket could have others forked or killed.
             self._control.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
@@ -177,23 +177,21 @@ class _Server:
                 except (ConnectionError, KeyboardInterrupt):
                     code = 0
                 except Exception as error:  # noqa: BLE001 - the run tells the user
-                    reason = f"{type(error).__name__}: {error}"[:1000]
-                    channel.send(json.dumps({"failed": reason}).encode())
+                    send_failure(channel, error)
         finally:
             os._exit(code)
 
     def _reap(self) -> None:
+        """Report the decoders that have ended."""
         with contextlib.suppress(BlockingIOError):
             while os.read(self._wake_read, 4096):
                 pass
         with contextlib.suppress(ChildProcessError):
-            while (found := os.waitpid(-1, os.WNOHANG))[0]:
-                pid, status = found
+            while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = reaped
                 number = self._numbers.pop(pid)
-                self._report({"ended": number, "code": os.waitstatus_to_exitcode(status)})
-
-    def _report(self, event: dict[str, Any]) -> None:
-        self._control.send(json.dumps(event).encode())
+                code = os.waitstatus_to_exitcode(status)
+                send(self._control, {"ended": number, "code": code})
 
     def end_decoders(self) -> None:
         """Kill all decoders and wait until they are gone."""
@@ -214,12 +212,11 @@ def main() -> None:
         except (ConnectionError, KeyboardInterrupt):
             return
         except Exception as error:  # noqa: BLE001 - the run tells the user
-            reason = f"{type(error).__name__}: {error}"[:1000]
-            control.send(json.dumps({"failed": reason}).encode())
+            send_failure(control, error)
             sys.exit(1)
         try:
             server.run()
-        except ConnectionError:  # the run has gone without a word
+        except ConnectionError:  # the run has ended without closing its end
             pass
         finally:
             server.end_decoders()

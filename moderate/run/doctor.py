@@ -120,9 +120,9 @@ def sandbox_finding(probed: Probed) -> Finding:
     """What holds a decoder that a hostile image has taken over, on this machine, and what not."""
     names = [
         f"{name} (ABI {landlock_abi()})" if name is Protection.LANDLOCK else name.value
-        for name in probed.active
+        for name in probed.sandbox
     ]
-    faults = [f"without {name} it can {name.meaning}" for name in missing(probed.active)]
+    faults = [f"without {name} it can {name.meaning}" for name in missing(probed.sandbox)]
     if probed.breaches:
         faults.append(f"in a trial it could {', '.join(probed.breaches)}")
     value = ", ".join(names) or "none"

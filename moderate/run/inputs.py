@@ -1,4 +1,8 @@
-"""Every input with its bytes, or with what an earlier run or row found out about them."""
+"""Reading: every input with its bytes, or with what an earlier run or row knows of them.
+
+The reader works on the pool's reading thread. Bytes that are fetched from elsewhere are examined on
+the thread that they come in on.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 
-from moderate.decode.pool import Coming
+from moderate.decode.intake import Coming
 from moderate.decode.sniff import HEAD_BYTES, SUPPORTED, claimed_format, refusal, sniff
 from moderate.decode.video import VideoSampler, video_kind
 from moderate.errors import ModerateError
@@ -49,17 +53,18 @@ from moderate.types import (
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 512  # inputs that need no decoding and travel together
-# A file written again in the same tick of its clock looks unchanged: one as young as that is not
-# remembered. ext4 and xfs tick every few milliseconds, FAT every two seconds.
+_BLOCK_ROWS = 512  # of inputs that need no decoding and travel together
+# A file that is written again in the same tick of its clock looks unchanged, so a file that was
+# changed so recently is not remembered. ext4 and xfs tick every few milliseconds, FAT every two
+# seconds.
 _FINE_TICK, _COARSE_TICK = 50_000_000, 2_000_000_000  # ns
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An image on its way: what is known before decoding, and the error that ends its trip.
+    """An image on its way: what is known before decoding, and the error if it ends there.
 
-    sha256 is that of its bytes, None where there are none; file says where they were, None where
+    sha256 is that of its bytes, None where there are none. file is where they were read, None where
     that is not to be remembered.
     """
 
@@ -74,7 +79,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """An image whose bytes another row of this run has; it waits for what they give."""
+    """An image with the same bytes as another one of this run, whose outcome it waits for."""
 
     ref: ImageRef
     facts: ImageFacts
@@ -86,7 +91,7 @@ class Copy:
 
 @dataclass(slots=True, eq=False)
 class Known:
-    """An image whose outcome the state has. `used` is what to mark as of use, if anything."""
+    """An image whose outcome is in the state. `used` is what to mark there as used, if anything."""
 
     ref: ImageRef
     facts: ImageFacts
@@ -100,19 +105,19 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Known images, and files passed over between them, in order."""
+    """Known images and skipped files, in order."""
 
     items: list[Known | Skipped]
 
 
 Item = Fetched | Copy | Known | Block | Skipped | VideoBegin | VideoEnd
-"""What travels with an image's bytes."""
+"""An input, which travels with its bytes if it has any."""
 
 Images = Iterator[tuple[Item, "bytes | Coming[Item] | None"]]
 
 
-def weigh(item: Item) -> int:
-    """How many rows an item stands for."""
+def row_count(item: Item) -> int:
+    """How many rows of the run an item stands for."""
     return len(item.items) if isinstance(item, Block) else 1
 
 
@@ -120,7 +125,7 @@ def weigh(item: Item) -> int:
 class _Local:
     """A local file as it was at `seen_at` (ns since 1970), before it was read.
 
-    trusted says that its content is as it was where size and times are.
+    trusted says that its content is unchanged if its size and times are.
     """
 
     path: bytes
@@ -130,7 +135,7 @@ class _Local:
     known: KnownFile | None = None
 
     def record(self, ref: ImageRef, digest: bytes) -> FileRecord | None:
-        """That it has this content; None where it changed meanwhile, or may have unseen."""
+        """That it has this content; None where it has changed since, or may have unnoticed."""
         tick = _FINE_TICK if self.stat.ctime_ns % 10_000_000 else _COARSE_TICK
         settled = self.stat.ctime_ns + tick < self.seen_at
         status = _status(ref)
@@ -140,9 +145,11 @@ class _Local:
 
 
 class Reader:
-    """Reads the inputs of a job, once. Its methods are called from one thread.
+    """Reads the inputs of a job, once.
 
-    contents is None where copies are not to be looked for. The reader waits for `begin`.
+    Belongs to the reading thread. The caller's thread calls `begin`, which `images` waits for.
+    `_arrive`, on the thread that fetched bytes come in on, uses only what is safe to share: the
+    contents and the scores.
     """
 
     def __init__(
@@ -153,6 +160,7 @@ class Reader:
         contents: Contents | None = None,
         on_limit: Callable[[], None] = lambda: None,
     ) -> None:
+        """contents is None where copies need not be detected."""
         self._job = job
         self._fetcher = fetcher
         self._sampler = sampler
@@ -167,44 +175,44 @@ class Reader:
         self._block: list[Known | Skipped] = []
 
     def begin(self, scores: RunScores | None) -> None:
-        """Let it read; scores is what earlier runs found out."""
+        """Let `images` read. scores is what earlier runs know; None where that is not used."""
         self._scores = scores
         self._begun.set()
 
     def images(self) -> Images:
-        """Every input with its bytes, with their future, or without where nothing is to be decoded.
+        """Every input with its bytes, or their future; with None where nothing is to be decoded.
 
-        Stops after job.max_rows images and says so to `on_limit`. A video has as many items as
+        Stops after job.max_rows images, and calls `on_limit` then. A video has the items that
         `video_parts` gives.
         """
         self._begun.wait()
         rows = 0
-        most = _BLOCK if self._scores else 1
+        block_rows = _BLOCK_ROWS if self._scores else 1
         for group in self._groups():
-            for found, local in zip(group, self._look_up(group), strict=True):
-                if isinstance(found, Skipped):
-                    self._block.append(found)
+            for entry, local in zip(group, self._look_up(group), strict=True):
+                if isinstance(entry, Skipped):
+                    self._block.append(entry)
                 else:
                     if self._sampler and self._sampler.closed:
                         return
-                    if known := self._known(found, local):
+                    if known := self._known(entry, local):
                         self._block.append(known)
                     else:
                         yield from self._flush()
-                        yield from self._contained(found, self._unknown(found, local))
+                        yield from self._contained(entry, self._unknown(entry, local))
                     rows += 1
                     if rows == self._job.max_rows:
                         yield from self._flush()
                         self._on_limit()
                         return
-                if len(self._block) >= most:
+                if len(self._block) >= block_rows:
                     yield from self._flush()
             if len(group) < MOST_KEYS:
                 yield from self._flush()
         yield from self._flush()
 
     def _groups(self) -> Iterator[list[ImageRef | Skipped]]:
-        """Local files that are looked up together. What may keep us waiting comes alone."""
+        """Inputs that are looked up together. One that may have to be waited for comes alone."""
         group: list[ImageRef | Skipped] = []
         columns = [column.name for column in self._job.columns]
         for source in self._job.sources:
@@ -213,43 +221,43 @@ class Reader:
             if alone and group:
                 yield group
                 group = []
-            for found in source:
-                if isinstance(found, ImageRef) and names != columns:
-                    values = dict(zip(names, found.carried, strict=False))
-                    found = replace(found, carried=tuple(values.get(name) for name in columns))
-                group.append(found)
-                if alone or len(group) == MOST_KEYS or not _is_local(found):
+            for entry in source:
+                if isinstance(entry, ImageRef) and names != columns:
+                    values = dict(zip(names, entry.carried, strict=False))
+                    entry = replace(entry, carried=tuple(values.get(name) for name in columns))
+                group.append(entry)
+                if alone or len(group) == MOST_KEYS or not _is_local(entry):
                     yield group
                     group = []
         if group:
             yield group
 
     def _look_up(self, group: Sequence[ImageRef | Skipped]) -> list[_Local | None]:
-        """The local files among them as they are now, with what is known of them."""
+        """The local files among them as they are now, with what the state knows of them."""
         if self._scores is None:
             return [None] * len(group)
         now = time.time_ns()
         looked_up: list[_Local | None] = []
-        for found in group:
+        for entry in group:
             local = None
-            if isinstance(found, ImageRef) and _is_local(found) and (status := _status(found)):
+            if isinstance(entry, ImageRef) and _is_local(entry) and (status := _status(entry)):
                 trusted = not self._job.verify and self._change_times.are_own(
-                    found.path, status.st_dev, follow_symlinks=found.follow_symlinks
+                    entry.path, status.st_dev, follow_symlinks=entry.follow_symlinks
                 )
-                path = path_digest(found.path, self._folder)
+                path = path_digest(entry.path, self._folder)
                 local = _Local(path, _stat(status), now, trusted)
             looked_up.append(local)
-        found_now = [local for local in looked_up if local]
-        known = self._scores.by_path([local.path for local in found_now]) if found_now else {}
-        for local in found_now:
+        files = [local for local in looked_up if local]
+        known = self._scores.by_path([local.path for local in files]) if files else {}
+        for local in files:
             local.known = known.get(local.path)
         return looked_up
 
     def _known(self, ref: ImageRef, local: _Local | None) -> Known | None:
-        """A file that is as it was when its outcome was found out."""
+        """The outcome of a file that is unchanged since; None where there is none to reuse."""
         try:
             return self._unchanged(ref, local)
-        except Exception as error:  # noqa: BLE001 - then it is read like any other
+        except Exception as error:  # noqa: BLE001 - it is read like any other file then
             log.warning("what is known of %s cannot be used: %s", _shown(ref), error)
             return None
 
@@ -269,7 +277,7 @@ class Reader:
         return Known(ref, facts, outcome, known.sha256, used=used)
 
     def _contained(self, ref: ImageRef, items: Images) -> Images:
-        """The items of one image or video; what goes wrong with them is its error."""
+        """The items of one image or video. What goes wrong with them becomes its error."""
         video_is_open = False
         try:
             for item, data in items:
@@ -282,7 +290,7 @@ class Reader:
         except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
             facts = ImageFacts(warnings=ref.warnings)
             yield self._counted(Fetched(ref, facts, internal_error(ref, "reading", error))), None
-            if video_is_open:  # that was one of its frames, so that it cannot be approved
+            if video_is_open:  # one of its frames is missing, so that it cannot be approved
                 incomplete = ImageFacts(warnings=(*ref.warnings, Warn.VIDEO_INCOMPLETE))
                 yield self._counted(VideoEnd(ref, incomplete)), None
 
@@ -298,23 +306,23 @@ class Reader:
                 yield self._counted(item), data
 
     def _flush(self) -> Images:
-        """The known images that have gathered, as one item."""
+        """The block of known images that has gathered, as one item."""
         items, self._block = self._block, []
         if not items:
             return
         first = self._position
         self._position += len(items)
         if self._contents:
-            found = [
-                (item, item.sha256, first + index, item.ref.display)
+            known = [
+                (item, (item.sha256, first + index, item.ref.display))
                 for index, item in enumerate(items)
                 if isinstance(item, Known)
             ]
-            claims = self._contents.claim_all([row[1:] for row in found])
-            for row, claim in zip(found, claims or (), strict=False):
-                row[0].duplicate_of = claim.first
+            claims = self._contents.claim_all([claim for _, claim in known])
+            for (item, _), claim in zip(known, claims or (), strict=False):
+                item.duplicate_of = claim.first
                 if not (claim.owner or claim.reused):
-                    row[0].origin = Origin.DUPLICATE
+                    item.origin = Origin.DUPLICATE
         yield Block(items), None
 
     def _counted(self, item: Item) -> Item:
@@ -322,18 +330,18 @@ class Reader:
         return item
 
     def _may_use(self, outcome: Outcome, ref: ImageRef) -> bool:
-        """Whether this job, with its limits, would come to the same."""
+        """Whether this job, with its limits, would come to the same outcome."""
         facts, limits = outcome.facts, self._job.limits
         if (facts.bytes or 0) > limits.max_file_bytes:
             return False
         if isinstance(outcome.result, ImageError):
             if self._sampler and video_kind(facts.format, claimed_format(ref.name)):
-                return False  # refused elsewhere perhaps, but sampled where it is a local file
+                return False  # perhaps refused when it was no local file, but sampled as one
             return not outcome.claim or outcome.claim == name_claim(ref)
         return (facts.width or 0) * (facts.height or 0) <= limits.max_pixels
 
     def _video(self, ref: ImageRef) -> Iterator[VideoPart] | None:
-        """The parts of a video, None for what is no local video."""
+        """The parts of a video; None for what is not a local video."""
         if self._sampler is None:
             return None
         opened = open_video(ref, self._sampler.options.max_bytes)
@@ -348,7 +356,7 @@ class Reader:
             return part, None
         if part.data is None:
             return Fetched(part.ref, part.facts, part.error), None
-        return self._met(Fetched(part.ref, part.facts), part.data, self._position, None)
+        return self._deduplicated(Fetched(part.ref, part.facts), part.data, self._position, None)
 
     def _fetch(
         self, ref: ImageRef, local: _Local | None
@@ -361,7 +369,7 @@ class Reader:
         except FetchError as error:
             return _failed(ref, error), None
         if isinstance(ref.location, Inline):
-            ref = replace(ref, location=Inline(b""))  # rows wait for their turn, bytes need not
+            ref = replace(ref, location=Inline(b""))  # so that its row does not keep the bytes
         if not isinstance(data, Future):
             return self._examine(ref, data, self._position, local)
         coming: Coming[Item] = Future()
@@ -371,12 +379,12 @@ class Reader:
     def _arrive(
         self, ref: ImageRef, coming: Coming[Item], position: int, fetched: Future[bytes]
     ) -> None:
-        """On the thread that the bytes came in on."""
+        """Called on the thread that the bytes came in on."""
         try:
             coming.set_result(self._examine(ref, fetched.result(), position, None))
         except FetchError as error:
             coming.set_result((_failed(ref, error), None))
-        except ModerateError as error:  # about the run: raised where that can be ended
+        except ModerateError as error:  # about the run, so raised where the run can be ended
             coming.set_exception(error)
         except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
             facts = ImageFacts(warnings=ref.warnings)
@@ -387,20 +395,21 @@ class Reader:
     def _examine(
         self, ref: ImageRef, data: bytes, position: int, local: _Local | None
     ) -> tuple[Item, bytes | None]:
-        """What the bytes say before they are decoded."""
+        """What the bytes show before they are decoded."""
         head = data[:HEAD_BYTES]
         kind = sniff(head)
         digest = sha256(data)
         facts = ImageFacts(format=kind, bytes=len(data), sha256=digest.hexdigest())
         facts = replace(facts, warnings=_named(ref, facts))
         item = Fetched(ref, facts)
-        if refused := refusal(head, ref.name):
-            videos = self._sampler is not None
-            message = (not_local(head, ref.name) if videos else None) or refused[1]
-            item = replace(item, error=ImageError(ErrorCode(refused[0]), message))
-        return self._met(item, data, position, local, digest.digest())
+        if refused := refusal(kind, head, ref.name):
+            code, message = refused
+            if self._sampler:
+                message = not_local(kind, head, ref.name) or message
+            item = replace(item, error=ImageError(ErrorCode(code), message))
+        return self._deduplicated(item, data, position, local, digest.digest())
 
-    def _met(
+    def _deduplicated(
         self,
         item: Fetched,
         data: bytes,
@@ -408,7 +417,7 @@ class Reader:
         local: _Local | None,
         digest: bytes | None = None,
     ) -> tuple[Item, bytes | None]:
-        """What a content becomes: something known, a copy of an earlier one, or work."""
+        """What becomes of a content: a known outcome, a copy of another image, or work."""
         if self._contents is None:
             return item, None if item.error else data
         digest = digest or sha256(data).digest()
@@ -418,7 +427,7 @@ class Reader:
         claim = self._contents.claim(digest, position, item.ref.display, reused=outcome is not None)
         changed = local is not None and local.known is not None and local.known.sha256 != digest
         if changed and local and local.known and local.known.stat == local.stat:
-            self._say_unnoticed(item.ref)
+            self._warn_of_unnoticed_change(item.ref)
         origin = Origin.NEW
         if changed:
             origin = Origin.CHANGED
@@ -427,27 +436,28 @@ class Reader:
         elif outcome:
             origin = Origin.REUSED
         file = local.record(item.ref, digest) if local else None
-        # What is refused says so itself: the reason may lie in where it came from.
+        # A refusal is not reused: its reason may depend on where the file came from.
         if outcome and not item.error:
             facts = _facts(item.facts.warnings, outcome.facts, item.facts)
             used = (b"", digest)
             known = Known(item.ref, facts, outcome, digest, file, origin, claim.first, used)
             return known, None
-        # No copy may wait for what was reused: this run settles it no more, should the state fail.
+        # A copy must not wait for an outcome that was reused: if the state fails, nothing in this
+        # run settles it any more.
         if claim.owner or claim.reused or item.error:
             return replace(
                 item, sha256=digest, file=file, origin=origin, duplicate_of=claim.first
             ), None if item.error else data
         return Copy(item.ref, item.facts, digest, file, origin, claim.first), None
 
-    def _say_unnoticed(self, ref: ImageRef) -> None:
-        """Only the first is named: there may be as many as there are files."""
+    def _warn_of_unnoticed_change(self, ref: ImageRef) -> None:
+        """Name only the first such file, because all files may be of this sort."""
         if not self._unnoticed:
             self._unnoticed = True
             log.warning(
                 "%s has another content than before, though its size and times are the same; it is "
                 "scored as it is now, and so is every other such file (origin: changed)",
-                printable(path_text(ref.display)),
+                _shown(ref),
             )
 
 
@@ -456,7 +466,7 @@ def _shown(ref: ImageRef) -> str:
 
 
 def name_claim(ref: ImageRef) -> str:
-    """The part of a name that the reason for a refusal may depend on; never empty."""
+    """The part of a name that a refusal may depend on; never empty."""
     return claimed_format(ref.name) or "-"
 
 
@@ -465,7 +475,7 @@ def _failed(ref: ImageRef, error: FetchError) -> Fetched:
 
 
 def _named(ref: ImageRef, facts: ImageFacts) -> tuple[Warn, ...]:
-    """The warnings that the name gives rise to, for a file of this format."""
+    """The input's warnings, with that of a name that does not fit the file's format."""
     if facts.format in SUPPORTED:
         claimed = claimed_format(ref.name)
         if claimed and claimed != facts.format:
@@ -476,7 +486,7 @@ def _named(ref: ImageRef, facts: ImageFacts) -> tuple[Warn, ...]:
 def _facts(
     warnings: tuple[Warn, ...], decoded: ImageFacts, file: ImageFacts | None = None
 ) -> ImageFacts:
-    """Facts of a known image: the outcome's, with what is this file's own."""
+    """Facts of a known image: those of the outcome, with those of this file itself."""
     file = file or decoded
     return ImageFacts(
         decoded.width,
@@ -489,17 +499,17 @@ def _facts(
     )
 
 
-def _is_local(found: ImageRef | Skipped) -> bool:
-    return isinstance(found, Skipped) or (found.location is None and found.error is None)
+def _is_local(entry: ImageRef | Skipped) -> bool:
+    return isinstance(entry, Skipped) or (entry.location is None and entry.error is None)
 
 
 def _is_prompt(source: Source) -> bool:
-    """Whether the next input is there without waiting for anybody."""
+    """Whether the source gives its next input without having to wait for it."""
     return source.countable or (bool(source.files) and all(map(os.path.isfile, source.files)))
 
 
 def _status(ref: ImageRef) -> os.stat_result | None:
-    """None for what is not there or no regular file: reading it says why."""
+    """None for what is missing, empty or not a regular file: reading it gives the reason."""
     try:
         status = os.stat(ref.path, follow_symlinks=ref.follow_symlinks)
     except (OSError, ValueError):
@@ -512,7 +522,7 @@ def _stat(status: os.stat_result) -> FileStat:
 
 
 def _working_folder() -> bytes:
-    """Empty where it is gone: then there are no files of relative paths either."""
+    """Empty where it was removed: then there are no files with relative paths either."""
     try:
         return os.getcwdb()
     except OSError:

@@ -96,11 +96,11 @@ class Engine(ABC):
 
     @property
     @abstractmethod
-    def protections(self) -> tuple[str, ...] | None:
-        """What the decoders are hardened with; see `moderate.decode.sandbox`.
+    def sandbox(self) -> tuple[str, ...] | None:
+        """The protections that decoders ran under; see `moderate.decode.sandbox`.
 
-        Where there was nothing to decode, because earlier runs did, what those were hardened with;
-        None where nobody did. Known after the last row.
+        Those of earlier runs where this one had nothing to decode; None where no run had. Known
+        after the last row.
         """
 
     @property

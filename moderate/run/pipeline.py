@@ -1,4 +1,8 @@
-"""The line on one machine: files are read on a thread, decoded in processes, scored in batches."""
+"""A scan on one machine: inputs are read on a thread, decoded in processes, scored in batches.
+
+Everything in `LocalEngine` belongs to the caller's thread, but for the reader, which works on the
+pool's reading thread. The threads of the pool are described in `moderate.decode.pool`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from typing import TYPE_CHECKING, Self, cast
 from moderate.classify.backends import ir_cache
 from moderate.classify.device import Placement, place
 from moderate.cores import available_cores
-from moderate.decode.batches import Batch
+from moderate.decode.batches import Batch, Passed
 from moderate.decode.image import Undecoded
 from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import Pixels
@@ -22,7 +26,7 @@ from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
 from moderate.policy.batch import UndecidedRow
 from moderate.policy.rows import decide_rows, failed_row
-from moderate.run.inputs import Block, Copy, Fetched, Item, Known, Reader, name_claim, weigh
+from moderate.run.inputs import Block, Copy, Fetched, Item, Known, Reader, name_claim, row_count
 from moderate.run.interface import Engine, Job
 from moderate.run.scopes import scopes
 from moderate.run.videos import VideoBegin, VideoEnd, VideoRows
@@ -50,7 +54,8 @@ _Settled = UndecidedRow | Row | Skipped | VideoBegin | VideoEnd
 _Decided = Row | Skipped | VideoBegin | VideoEnd
 _Result = _Settled | Copy
 
-_PATIENCE = 0.2  # seconds for another batch to be computed beside those under way
+_PATIENCE = 0.2  # seconds to wait for another batch to compute beside those submitted
+_PASSED_TOGETHER = 512  # inputs that need no decoding whose results are committed together
 NICENESS = 5
 """Of decoders that share the cores with the model: the model goes first, they fill what is left."""
 
@@ -68,10 +73,10 @@ _LASTING = frozenset(
 
 
 class LocalEngine(Engine):
-    """See `Engine`. store is what earlier runs found out, and where this one adds to it.
+    """See `Engine`. store has the scores of earlier runs, to which this run adds its own.
 
-    Neither decoders nor torch are started before there is an image for them, unless `at_once`:
-    where every image is known, that is never.
+    Decoders and the model are started when there is an image for them, unless `at_once`: where
+    every image is known, they are never started.
     """
 
     def __init__(self, job: Job, store: ScoreStore | None = None, *, at_once: bool = False) -> None:
@@ -80,11 +85,11 @@ class LocalEngine(Engine):
         self._at_once = at_once or job.require_sandbox
         self._stack = ExitStack()
         self._pool: DecoderPool[Item]
-        self._batches: Iterator[Batch[Item]] = iter(())
+        self._decoded: Iterator[Batch[Item] | Passed[Item]] = iter(())
         self._classifier: Classifier | None = None
         self._planned: Placement
         self._placement: Placement
-        self._protections: tuple[str, ...] | None = None
+        self._sandbox: tuple[str, ...] | None = None
         self._limited = False
         self._startup_seconds = 0.0
         self._scores: RunScores | None = None
@@ -94,7 +99,7 @@ class LocalEngine(Engine):
         self._limited = True
 
     def __enter__(self) -> Self:
-        """See `Engine`. Files are read, and decoded, while the device is still being looked at."""
+        """See `Engine`. Reading and decoding begin while the device is still being examined."""
         job = self._job
         begun = time.monotonic()
         with self._stack:
@@ -113,13 +118,16 @@ class LocalEngine(Engine):
                     images_per_decoder=job.images_per_decoder,
                 )
             )
-            # Entered last, so that it is left first: the pool waits for what is on its way.
+            # Entered after the pool and so left before it, because the pool waits for what is on
+            # its way.
             fetcher = self._stack.enter_context(Fetcher(job.limits, job.http))
             sampler = make_sampler(job)
             if sampler:
                 self._stack.callback(sampler.close)
             reader = Reader(job, fetcher, sampler, self._contents, self._cut)
-            self._batches = self._pool.run(reader.images(), on_work=self._get_ready, weigh=weigh)
+            self._decoded = self._pool.run(
+                reader.images(), on_work=self._get_ready, row_count=row_count
+            )
             if self._store is None:
                 reader.begin(None)
             self._planned = self._placement = place(
@@ -132,9 +140,9 @@ class LocalEngine(Engine):
                     rescore=job.rescore,
                     retry_errors=job.retry_errors,
                 )
-                if made := self._scores.facts():
-                    self._protections = made.sandbox
-                    self._placement = replace(self._placement, backend=made.backend)
+                if earlier := self._scores.facts():
+                    self._sandbox = earlier.sandbox
+                    self._placement = replace(self._placement, backend=earlier.backend)
                 reader.begin(self._scores)
             if self._at_once:
                 self._get_ready()
@@ -143,13 +151,13 @@ class LocalEngine(Engine):
         return self
 
     def _get_ready(self) -> None:
-        """For the first image. Raises DeviceError or WeightsError."""
+        """Get ready for the first image. Raises DeviceError or WeightsError."""
         if self._classifier is None:
             begun = time.monotonic()
             self._load()
-            self._protections = self._pool.protections()
+            self._sandbox = self._pool.sandbox()
             if self._scores:
-                self._scores.facts(ScopeFacts(self._protections, self._placement.backend))
+                self._scores.facts(ScopeFacts(self._sandbox, self._placement.backend))
             self._startup_seconds += time.monotonic() - begun
 
     def _load(self) -> None:
@@ -186,9 +194,9 @@ class LocalEngine(Engine):
         return self._placement
 
     @property
-    def protections(self) -> tuple[str, ...] | None:
+    def sandbox(self) -> tuple[str, ...] | None:
         """See `Engine`."""
-        return self._protections
+        return self._sandbox
 
     @property
     def startup_seconds(self) -> float:
@@ -211,15 +219,15 @@ class LocalEngine(Engine):
         For an engine that was started `at_once`.
         """
         classifier = self._loaded
-        classifier.submit(batch).result()  # the first finds memory and plans its kernels
+        classifier.submit(batch).result()  # the first one allocates memory and plans kernels
         begun = time.perf_counter()
         pending: deque[Pending] = deque()
         for _ in range(times):
             pending.append(classifier.submit(batch))
             while len(pending) > classifier.depth:
                 pending.popleft().result()
-        for last in pending:
-            last.result()
+        for submitted in pending:
+            submitted.result()
         return times * len(batch[0]) / (time.perf_counter() - begun)
 
     @property
@@ -229,57 +237,92 @@ class LocalEngine(Engine):
 
     def rows(self) -> Iterator[Row | Skipped]:
         """See `Engine`."""
-        early: dict[int, list[_Result]] = {}
+        early: dict[int, list[_Result]] = {}  # by place, until all before them are there
         turn = position = 0
         videos = VideoRows(self._job.judge) if self._job.video else None
-        for number, results in self._scored():
-            early[number] = results
-            while turn in early and (settled := self._settled(early[turn])) is not None:
+        for scored in self._scored():
+            early.update(scored)
+            settled: list[_Settled] = []
+            while turn in early and (next_settled := self._settled(early[turn])) is not None:
                 del early[turn]
-                self._put_in_place(settled, position)
-                position += len(settled)
-                decided = self._decided(settled)
-                # Without videos there is nothing else among them.
-                yield from videos.take_all(decided) if videos else cast("list[Row]", decided)
+                settled += next_settled
                 turn += 1
-        # What they are copies of never came in, for a fault of ours: still one row each.
-        for number in sorted(early):
-            decided = self._decided([self._unsettled(result) for result in early[number]])
-            yield from videos.take_all(decided) if videos else cast("list[Row]", decided)
+            self._put_in_place(settled, position)
+            position += len(settled)
+            yield from self._in_rows(settled, videos)
+        # The images that these are copies of never came in, which is a fault of this program. Each
+        # still gets a row.
+        for _, results in sorted(early.items()):
+            yield from self._in_rows([self._unsettled(result) for result in results], videos)
 
-    def _scored(self) -> Iterator[tuple[int, list[_Result]]]:
-        """Results of each batch with its number, in the order in which batches are complete."""
-        submitted: deque[tuple[Batch[Item], Pending | None]] = deque()
-        for batch in self._batches:
-            submitted.append((batch, self._submit(batch)))
+    def _in_rows(
+        self, settled: list[_Settled], videos: VideoRows | None
+    ) -> Iterator[Row | Skipped]:
+        """Decide results as one batch; the stills of a video become one row."""
+        decided = self._decided(settled)
+        # Without videos there is nothing else among them.
+        return videos.take_all(decided) if videos else iter(cast("list[Row]", decided))
+
+    def _scored(self) -> Iterator[list[tuple[int, list[_Result]]]]:
+        """Results of inputs with their places, as they become known."""
+        submitted: deque[tuple[Batch[Item], Pending]] = deque()
+        passed: list[tuple[int, list[_Result]]] = []
+        for decoded in self._decoded:
+            if isinstance(decoded, Passed):
+                passed.append((decoded.place, self._passed(decoded)))
+                # Those that are there by now are committed together: a commit is a transaction.
+                if len(passed) < _PASSED_TOGETHER and self._pool.has_next(0):
+                    continue
+            if passed:
+                yield self._committed(passed)
+                passed = []
+            if isinstance(decoded, Batch):
+                if pending := self._submit(decoded):
+                    submitted.append((decoded, pending))
+                else:
+                    yield self._finish(decoded, None)
             depth = self._classifier.depth if self._classifier else 0
-            # Rows must not wait for a batch that a slow source may not have for hours.
+            # Rows must not wait for another batch: from a slow source, it may take hours.
             while submitted and (len(submitted) > depth or not self._pool.has_next(_PATIENCE)):
                 yield self._finish(*submitted.popleft())
+        if passed:
+            yield self._committed(passed)
         while submitted:
             yield self._finish(*submitted.popleft())
 
     def _submit(self, batch: Batch[Item]) -> Pending | None:
         """None for a batch without images to score."""
         pixels = batch.pixels()
-        return self._loaded.submit(pixels) if pixels and len(pixels[0]) else None
+        return self._loaded.submit(pixels) if len(pixels[0]) else None
 
-    def _finish(self, batch: Batch[Item], pending: Pending | None) -> tuple[int, list[_Result]]:
+    def _finish(
+        self, batch: Batch[Item], pending: Pending | None
+    ) -> list[tuple[int, list[_Result]]]:
         scored = iter(pending.scored() if pending else ())
         self._pool.release(batch)
-        results: list[_Result] = []
+        results: list[tuple[int, list[_Result]]] = []
         for entry in batch.entries:
-            # Taken before anything can go wrong, so that the next image gets its own.
+            # Drawn before anything can go wrong, so that the next image gets its own scores.
             decoded = isinstance(entry.outcome, ImageFacts)
             scores, labels = next(scored) if decoded else (UNSCORED, ())
-            if isinstance(entry.item, Block):
-                for one in entry.item.items:
-                    results.append(self._contained(one, None, UNSCORED))
-            else:
-                results.append(self._contained(entry.item, entry.outcome, scores, labels))
+            results.append(
+                (entry.place, [self._contained(entry.item, entry.outcome, scores, labels)])
+            )
+        return self._committed(results)
+
+    def _passed(self, passed: Passed[Item]) -> list[_Result]:
+        """The results of an input that needed no decoding."""
+        self._pool.release(passed)
+        items = passed.item.items if isinstance(passed.item, Block) else [passed.item]
+        return [self._contained(item, None, UNSCORED) for item in items]
+
+    def _committed(
+        self, results: list[tuple[int, list[_Result]]]
+    ) -> list[tuple[int, list[_Result]]]:
+        """The results, once the state has what is new in them."""
         if self._scores:
             self._scores.commit()
-        return batch.number, results
+        return results
 
     def _contained(
         self,
@@ -288,7 +331,7 @@ class LocalEngine(Engine):
         scores: Scores | ImageError,
         labels: tuple[float, ...] = (),
     ) -> _Result:
-        """The result of one input; what goes wrong with it is its error."""
+        """The result of one input. What goes wrong with it becomes its error."""
         try:
             return self._result(item, outcome, scores, labels)
         except ModerateError:
@@ -340,7 +383,7 @@ class LocalEngine(Engine):
         claim: str = "",
         labels: tuple[float, ...] = (),
     ) -> UndecidedRow:
-        """The row of an image whose outcome is new, which is kept."""
+        """The row of an image whose outcome is new, and is kept for later runs."""
         own = replace(item.facts, warnings=())
         outcome = Outcome(_merge(own, decoded), result, claim, labels)
         if item.sha256:
@@ -353,7 +396,7 @@ class LocalEngine(Engine):
         return self._row(item.ref, facts, outcome, item.origin, item.duplicate_of)
 
     def _settled(self, results: list[_Result]) -> list[_Settled] | None:
-        """The results with rows for copies; None while one of them has to wait."""
+        """The results with rows for copies; None while a copy has to wait for its outcome."""
         settled: list[_Settled] = []
         for result in results:
             if not isinstance(result, Copy):
@@ -361,7 +404,7 @@ class LocalEngine(Engine):
                 continue
             assert self._contents is not None
             outcome = self._contents.outcome(result.sha256)
-            if outcome is None:  # what it is a copy of came in first, but stands later
+            if outcome is None:  # the other image came in first, but has a later place
                 return None
             settled.append(self._copied(result, outcome))
         return settled
@@ -376,7 +419,7 @@ class LocalEngine(Engine):
             return self._failed_row(copy.ref, internal_error(copy.ref, "recording", error))
 
     def _unsettled(self, result: _Result) -> _Settled:
-        """A result that cannot wait any longer."""
+        """A result that must not wait any longer."""
         if not isinstance(result, Copy):
             return result
         assert self._contents is not None
@@ -386,9 +429,9 @@ class LocalEngine(Engine):
         return self._failed_row(result.ref, internal_error(result.ref, "recording", missing))
 
     def _put_in_place(self, results: list[_Settled], position: int) -> None:
-        """Name the first row of each content as it is known now that all before are in.
+        """Correct which row is the first of each content, now that all rows before are known.
 
-        position is that of the first result.
+        position is that of the first of the results in the run.
         """
         if self._contents is None or not self._contents.out_of_order:
             return
@@ -431,7 +474,7 @@ class LocalEngine(Engine):
 
 
 def make_sampler(job: Job) -> VideoSampler | None:
-    """What samples the job's videos, if it has them sampled."""
+    """The sampler of the job's videos; None where they are not sampled."""
     if job.video is None:
         return None
     return VideoSampler(
@@ -444,7 +487,7 @@ def make_sampler(job: Job) -> VideoSampler | None:
 
 
 def _decoding_limits(job: Job) -> Limits:
-    """A frame of a video is no compressed file: --max-file-size is not meant for it."""
+    """--max-file-size does not apply to frames of videos, because they are not compressed."""
     sampler = make_sampler(job)
     most = max(job.limits.max_file_bytes, sampler.still_bytes if sampler else 0)
     return replace(job.limits, max_file_bytes=most)

@@ -426,7 +426,7 @@ def _audit(planned: Plan, engine: Engine, run_id: str, started: datetime) -> Aud
         else f"{placement.device} {placement.name}",
         precision=placement.precision,
         backend=placement.backend,
-        sandbox=engine.protections,
+        sandbox=engine.sandbox,
         exact_decode=all(spec.exact for spec in planned.job.specs),
         torch=installed_version("torch"),
         timm=installed_version("timm"),

@@ -83,7 +83,7 @@ def open_video(ref: ImageRef, max_bytes: int) -> tuple[OpenFile, str | None, str
         head = os.pread(file.fd, HEAD_BYTES, 0)
         sniffed = sniff(head)
         kind = video_kind(sniffed, claimed_format(ref.name)) if head else None
-        if kind is None or _is_plainly_other(head, ref.name):
+        if kind is None or _is_plainly_other(sniffed, head, ref.name):
             return None
         facts = ImageFacts(warnings=ref.warnings, format=sniffed, bytes=file.size)
         if file.size > max_bytes:
@@ -145,9 +145,9 @@ def _sampled(
     yield VideoEnd(ref, replace(facts, frames=count or None), None if count else error)
 
 
-def not_local(head: bytes, name: bytes) -> str | None:
+def not_local(kind: str | None, head: bytes, name: bytes) -> str | None:
     """Why a video that did not come from a local file is refused where others are sampled."""
-    if video_kind(sniff(head), claimed_format(name)) and not _is_plainly_other(head, name):
+    if video_kind(kind, claimed_format(name)) and not _is_plainly_other(kind, head, name):
         return "videos are read from local files only"
     return None
 
@@ -286,8 +286,8 @@ def _time_of(row: Row) -> str:
     return row.ref.path.rpartition(b"!/")[2].decode()
 
 
-def _is_plainly_other(head: bytes, name: bytes) -> bool:
-    refused = refusal(head, name)
+def _is_plainly_other(kind: str | None, head: bytes, name: bytes) -> bool:
+    refused = refusal(kind, head, name)
     return refused is not None and refused[0] == ErrorCode.NOT_AN_IMAGE
 
 

@@ -13,7 +13,6 @@ import mmap
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,8 +20,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from moderate.decode.process import environment
-from moderate.decode.ring import above_standard, allocate
+from moderate.decode.process import packet_channel, start
+from moderate.decode.ring import allocate
 from moderate.errors import InputError, RunError
 from moderate.fetch.local import FetchError, OpenFile, open_regular
 from moderate.tables.parquet_server import (
@@ -355,7 +354,7 @@ class _Servers:
     def _connected(self) -> socket.socket:
         with self._lock:
             if self._control is None:
-                self._control, self._process = _started()
+                self._control, self._process = _start_server()
             return self._control
 
 
@@ -363,24 +362,17 @@ _servers = _Servers()
 atexit.register(_servers.end)
 
 
-def _started() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+def _start_server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
     """A new waiting process and the channel to it. Raises RunError."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    theirs = socket.socket(fileno=above_standard(theirs.detach()))
-    with theirs:
+    control, server_end = packet_channel()
+    control.setblocking(True)
+    # Arrow's allocator reserves a GiB otherwise, which would count as used.
+    variables = {"MIMALLOC_ARENA_RESERVE": str(64 << 10)}  # KiB
+    with server_end:
         try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _SERVER, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                # Arrow's allocator sets aside a GiB otherwise, which would count as used.
-                env={**environment(), "MIMALLOC_ARENA_RESERVE": str(64 << 10)},  # KiB
-                start_new_session=True,  # a Ctrl-C at the terminal is the parent's to handle
-            )
+            process = start(_SERVER, [server_end.fileno()], variables)
         except OSError as error:
-            ours.close()
+            control.close()
             reason = error.strerror or str(error)
             raise RunError(f"the process that reads Parquet cannot be started: {reason}") from None
-    return ours, process
+    return control, process

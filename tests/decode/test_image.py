@@ -224,7 +224,7 @@ def test_big_pictures_are_converted_in_bands_to_the_same_pixels(
     else:
         picture = picture.convert(mode)
     whole, ambiguous = to_rgb(picture)
-    monkeypatch.setattr(colours, "_BIG_PICTURE", 100)
+    monkeypatch.setattr(colours, "_LARGE_IMAGE", 100)
     monkeypatch.setattr(colours, "_BAND_PIXELS", 1000)
     assert to_rgb(picture)[1] is ambiguous
     assert np.array_equal(np.asarray(to_rgb(picture)[0]), np.asarray(whole))

@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moderate.decode.batches import Batch
+from moderate.decode.batches import Batch, Passed
 from moderate.decode.decoder import Decoder
 from moderate.decode.image import Undecoded
 from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import PixelSpec
+from moderate.decode.scheduler import Scheduler
+from moderate.decode.supervisor import Supervisor
 from moderate.errors import RunError
 from moderate.types import ErrorCode, ImageFacts, Limits
 from tests.support.pictures import encode, scene
@@ -43,9 +45,13 @@ def pool(
     *,
     limits: Limits | None = None,
     specs: tuple[PixelSpec, ...] = (SPEC,),
-    kind: type[DecoderPool[int]] = DecoderPool,
+    scheduler: type[Scheduler[int]] = Scheduler,
+    supervisor: type[Supervisor] = Supervisor,
 ) -> DecoderPool[int]:
-    return kind(specs, limits or Limits(decode_timeout=30), workers, batch_size)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moderate.decode.pool.Scheduler", scheduler)
+        patch.setattr("moderate.decode.pool.Supervisor", supervisor)
+        return DecoderPool(specs, limits or Limits(decode_timeout=30), workers, batch_size)
 
 
 def children_of(pid: int) -> list[int]:
@@ -63,32 +69,40 @@ def run(
     """Outcomes and pixels by item; every batch is checked on its way."""
     outcomes: dict[int, Outcome] = {}
     pixels: dict[int, tuple[np.ndarray, ...]] = {}
-    by_number: dict[int, list[int]] = {}
+    by_place: dict[int, int] = {}
+    numbers: list[int] = []
     for batch in decoders.run(images):
+        if isinstance(batch, Passed):
+            by_place[batch.place] = batch.item
+            outcomes[batch.item] = None
+            decoders.release(batch)
+            continue
         arrays = batch.pixels()
         good = [entry.item for entry in batch.entries if isinstance(entry.outcome, ImageFacts)]
         for array in arrays:
             assert len(array) == len(good)
         for index, item in enumerate(good):
             pixels[item] = tuple(array[index].copy() for array in arrays)
-        by_number[batch.number] = [entry.item for entry in batch.entries]
+        numbers.append(batch.number)
+        by_place |= {entry.place: entry.item for entry in batch.entries}
         outcomes |= {entry.item: entry.outcome for entry in batch.entries}
         decoders.release(batch)
-    in_order = [item for number in sorted(by_number) for item in by_number[number]]
+    in_order = [by_place[place] for place in sorted(by_place)]
     assert in_order == sorted(in_order), "the input's order"
-    assert sorted(by_number) == list(range(len(by_number))), "no number is left out"
+    assert sorted(by_place) == list(range(len(by_place))), "no place is left out"
+    assert sorted(numbers) == list(range(len(numbers))), "no number is left out"
     return outcomes, pixels
 
 
-class Deadly(DecoderPool[int]):
+class Deadly(Scheduler[int]):
     """Its decoders meet `fate` whenever they get one of the `doomed` images."""
 
     doomed: frozenset[int] = frozenset()
     fate: signal.Signals = signal.SIGKILL
     lives: dict[int, int]
 
-    def _give(self, decoder: Decoder, task: Any) -> None:
-        super()._give(decoder, task)
+    def _assign(self, decoder: Decoder, task: Any) -> None:
+        super()._assign(decoder, task)
         self.lives = getattr(self, "lives", {})
         if task.entry.item in self.doomed and self.lives.get(task.entry.item, 99) > 0:
             self.lives[task.entry.item] = self.lives.get(task.entry.item, 99) - 1
@@ -133,11 +147,12 @@ def test_order_and_identity_with_errors_in_between() -> None:
 def test_a_file_that_kills_decoders_is_tried_twice_and_costs_one_image(
     fate: signal.Signals,
 ) -> None:
-    with pool(kind=Deadly) as decoders:
-        assert isinstance(decoders, Deadly)
-        decoders.doomed, decoders.fate = frozenset({5}), fate
+    with pool(scheduler=Deadly) as decoders:
+        deadly = decoders._scheduler
+        assert isinstance(deadly, Deadly)
+        deadly.doomed, deadly.fate = frozenset({5}), fate
         outcomes, pixels = run(decoders, ((n, SLOW if n == 5 else GOOD) for n in range(20)))
-        assert decoders.lives[5] == 97
+        assert deadly.lives[5] == 97
     lost = outcomes[5]
     assert isinstance(lost, Undecoded)
     assert lost.code is ErrorCode.DECODER_CRASHED
@@ -147,12 +162,13 @@ def test_a_file_that_kills_decoders_is_tried_twice_and_costs_one_image(
 
 
 def test_an_image_whose_decoder_was_killed_by_chance_is_scored() -> None:
-    with pool(kind=Deadly) as decoders:
-        assert isinstance(decoders, Deadly)
-        decoders.doomed = frozenset({5, 6, 11})
-        decoders.lives = dict.fromkeys(decoders.doomed, 1)
+    with pool(scheduler=Deadly) as decoders:
+        deadly = decoders._scheduler
+        assert isinstance(deadly, Deadly)
+        deadly.doomed = frozenset({5, 6, 11})
+        deadly.lives = dict.fromkeys(deadly.doomed, 1)
         outcomes, pixels = run(
-            decoders, ((n, SLOW if n in decoders.doomed else GOOD) for n in range(20))
+            decoders, ((n, SLOW if n in deadly.doomed else GOOD) for n in range(20))
         )
     assert set(pixels) == set(range(20))
     assert all(isinstance(outcome, ImageFacts) for outcome in outcomes.values())
@@ -160,9 +176,10 @@ def test_an_image_whose_decoder_was_killed_by_chance_is_scored() -> None:
 
 def test_a_third_of_the_images_kill_their_decoders_and_the_others_are_untouched() -> None:
     doomed = frozenset(range(0, 60, 3))
-    with pool(kind=Deadly) as decoders:
-        assert isinstance(decoders, Deadly)
-        decoders.doomed = doomed
+    with pool(scheduler=Deadly) as decoders:
+        deadly = decoders._scheduler
+        assert isinstance(deadly, Deadly)
+        deadly.doomed = doomed
         outcomes, pixels = run(decoders, ((n, SLOW if n in doomed else GOOD) for n in range(60)))
     with pool() as decoders:
         _, untroubled = run(decoders, ((n, GOOD) for n in range(60) if n not in doomed))
@@ -174,10 +191,11 @@ def test_a_third_of_the_images_kill_their_decoders_and_the_others_are_untouched(
 
 
 def test_the_clock_is_kept_from_outside() -> None:
-    with pool(kind=Deadly, limits=Limits(decode_timeout=1.0)) as decoders:
-        assert isinstance(decoders, Deadly)
+    with pool(scheduler=Deadly, limits=Limits(decode_timeout=1.0)) as decoders:
+        deadly = decoders._scheduler
+        assert isinstance(deadly, Deadly)
         # A decoder that is stopped answers to nothing, as one that loops in C does not.
-        decoders.doomed, decoders.fate = frozenset({3}), signal.SIGSTOP
+        deadly.doomed, deadly.fate = frozenset({3}), signal.SIGSTOP
         begun = time.monotonic()
         outcomes, pixels = run(decoders, ((n, SLOW if n == 3 else GOOD) for n in range(8)))
         took = time.monotonic() - begun
@@ -190,9 +208,10 @@ def test_the_clock_is_kept_from_outside() -> None:
 
 
 def test_later_batches_are_handed_over_while_one_image_holds_up_its_own() -> None:
-    with pool(kind=Deadly, batch_size=2, limits=Limits(decode_timeout=5.0)) as decoders:
-        assert isinstance(decoders, Deadly)
-        decoders.doomed, decoders.fate = frozenset({0}), signal.SIGSTOP
+    with pool(scheduler=Deadly, batch_size=2, limits=Limits(decode_timeout=5.0)) as decoders:
+        deadly = decoders._scheduler
+        assert isinstance(deadly, Deadly)
+        deadly.doomed, deadly.fate = frozenset({0}), signal.SIGSTOP
         numbers = []
         # Far more batches than the ring holds.
         for batch in decoders.run((n, SLOW if n == 0 else GOOD) for n in range(100)):
@@ -215,8 +234,8 @@ def test_no_process_is_left_when_the_caller_stops_early() -> None:
     with pool() as decoders:
         batches = decoders.run((number, GOOD) for number in range(10_000))
         next(batches)
-        decoders.protections()
-        server = decoders._server
+        decoders.sandbox()
+        server = decoders._supervisor._server
         assert server is not None
         children = [server.process.pid, *children_of(server.process.pid)]
     assert len(children) >= 3
@@ -250,15 +269,15 @@ def test_rows_without_images_do_not_wait_for_a_batch_and_are_bounded() -> None:
 
     with pool(workers=1, batch_size=4096) as decoders:
         batches = decoders.run(images())
-        waiting: list[Batch[int]] = [next(batches)]
+        waiting: list[Batch[int] | Passed[int]] = [next(batches)]
         time.sleep(1)
         assert len(drawn) < 30_000, "nobody released anything"
-        total = 0
+        total = 1
         decoders.release(waiting[0])
-        total += len(waiting[0].entries)
-        for batch in batches:
-            total += len(batch.entries)
-            decoders.release(batch)
+        for passed in batches:
+            assert isinstance(passed, Passed)
+            total += 1
+            decoders.release(passed)
     assert total == 100_000
 
 
@@ -287,15 +306,15 @@ PLAIN_FACTS = {"width": 1, "height": 1, "frames": 1, "warnings": []}
     ],
 )  # fmt: skip
 def test_a_decoder_that_answers_nonsense_costs_one_image(answer: bytes | dict[str, Any]) -> None:
-    class Lying(DecoderPool[int]):
-        def _give(self, decoder: Decoder, task: Any) -> None:
-            super()._give(decoder, task)
+    class Lying(Scheduler[int]):
+        def _assign(self, decoder: Decoder, task: Any) -> None:
+            super()._assign(decoder, task)
             if task.entry.item == 1:
                 honest, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 os.kill(decoder.pid, signal.SIGSTOP)
                 os.dup2(honest.fileno(), decoder._channel.fileno())
-                self._selector.unregister(decoder)
-                self._selector.register(decoder, 1)
+                self._supervisor._selector.unregister(decoder)
+                self._supervisor._selector.register(decoder, 1)
                 said = answer
                 if isinstance(said, dict):  # wrong in one thing alone
                     said = json.dumps({"token": decoder._token, **said}).encode()
@@ -303,7 +322,7 @@ def test_a_decoder_that_answers_nonsense_costs_one_image(answer: bytes | dict[st
                 kept.extend((honest, ours))
 
     kept: list[socket.socket] = []
-    with pool(kind=Lying) as decoders:
+    with pool(scheduler=Lying) as decoders:
         outcomes, pixels = run(decoders, ((n, GOOD) for n in range(6)))
     lost = outcomes[1]
     assert isinstance(lost, Undecoded)
@@ -318,7 +337,7 @@ def test_a_decoder_that_dies_idle_costs_nobody() -> None:
             assert isinstance(batch.entries[0].outcome, ImageFacts)
             if batch.number == 1:
                 time.sleep(3)  # the ring is full, the decoder idle
-                (decoder,) = decoders._decoders
+                (decoder,) = decoders._supervisor.usable()
                 assert decoder.pid is not None
                 os.kill(decoder.pid, signal.SIGKILL)
             decoders.release(batch)
@@ -346,8 +365,9 @@ def test_a_slow_source_holds_up_neither_results_nor_the_end() -> None:
     begun = time.monotonic()
     with pool(batch_size=1) as decoders:
         batches = decoders.run(images())
-        first, second = next(batches), next(batches)
-        assert sorted(e.item for e in (*first.entries, *second.entries)) == [0, 1]
+        results = (next(batches), next(batches))
+        assert [r.item for r in results if isinstance(r, Passed)] == [1]
+        assert [e.item for r in results if isinstance(r, Batch) for e in r.entries] == [0]
     assert time.monotonic() - begun < 20
 
 
@@ -434,7 +454,8 @@ def test_decoders_are_gone_within_two_seconds_of_their_parent() -> None:
         "with DecoderPool((PixelSpec(48, 48),), Limits(max_file_bytes=1 << 30), 2, 8) as pool:\n"
         "    run = pool.run((n, data) for n in range(10_000))\n"
         "    pool.wait_until_ready()\n"
-        "    print(pool._server.process.pid, *[d.pid for d in pool._decoders], flush=True)\n"
+        "    server, decoders = pool._supervisor._server, pool._supervisor.usable()\n"
+        "    print(server.process.pid, *[d.pid for d in decoders], flush=True)\n"
         "    time.sleep(60)\n"
     )
     big = encode(scene((5000, 5000)), "PNG", compress_level=1)
@@ -467,50 +488,55 @@ def test_decoders_never_import_torch() -> None:
 
 
 def test_starts_that_fail_later_do_not_end_the_run() -> None:
-    class Unlucky(DecoderPool[int]):
+    class Unlucky(Supervisor):
         failures = 0
 
-        def _give(self, decoder: Decoder, task: Any) -> None:
-            super()._give(decoder, task)
-            if task.entry.item % 4 == 0 and task.tries == 0:
-                os.kill(decoder.pid, signal.SIGKILL)
-
         def _start_missing(self) -> None:
-            while len(self._decoders) < self._count and self._ever_ready and self.failures < 15:
+            while (
+                len(self._decoders) < self._count
+                and self._starts.ever_succeeded
+                and self.failures < 15
+            ):
                 self.failures += 1
-                self._start_failed("as if there were no process left")
+                self._note_failed_start("as if there were no process left")
                 return
             super()._start_missing()
 
-    with pool(kind=Unlucky) as decoders:
+    class Killing(Scheduler[int]):
+        def _assign(self, decoder: Decoder, task: Any) -> None:
+            super()._assign(decoder, task)
+            if task.entry.item % 4 == 0 and task.tries == 0:
+                os.kill(decoder.pid, signal.SIGKILL)
+
+    with pool(scheduler=Killing, supervisor=Unlucky) as decoders:
         outcomes, pixels = run(decoders, ((n, SLOW if n % 4 == 0 else GOOD) for n in range(24)))
-        assert isinstance(decoders, Unlucky)
-        assert decoders.failures == 15
+        assert isinstance(decoders._supervisor, Unlucky)
+        assert decoders._supervisor.failures == 15
     assert set(pixels) == set(range(24))
     assert all(isinstance(outcome, ImageFacts) for outcome in outcomes.values())
 
 
 def test_decoders_that_never_start_are_said_in_one_line() -> None:
-    class Hopeless(DecoderPool[int]):
+    class Hopeless(Supervisor):
         def _start_missing(self) -> None:
             super()._start_missing()
             if self._server:
                 self._server.process.kill()
 
-    with pool(kind=Hopeless) as decoders, pytest.raises(RunError, match="do not start"):
+    with pool(supervisor=Hopeless) as decoders, pytest.raises(RunError, match="do not start"):
         list(decoders.run([(0, GOOD)]))
 
 
 def test_a_decoder_that_was_dead_before_it_got_the_image_is_no_mark_against_it() -> None:
-    class Early(DecoderPool[int]):
-        def _give(self, decoder: Decoder, task: Any) -> None:
+    class Early(Scheduler[int]):
+        def _assign(self, decoder: Decoder, task: Any) -> None:
             if task.entry.item == 5 and task.tries < 4:
                 os.kill(decoder.pid, signal.SIGKILL)
                 while os.path.exists(f"/proc/{decoder.pid}"):
                     time.sleep(0.01)
-            super()._give(decoder, task)
+            super()._assign(decoder, task)
 
-    with pool(kind=Early) as decoders:
+    with pool(scheduler=Early) as decoders:
         _, pixels = run(decoders, ((n, GOOD) for n in range(12)))
     assert set(pixels) == set(range(12))
 

@@ -548,16 +548,16 @@ def test_the_list_is_closed_and_each_name_explained() -> None:
 
 def test_probe_tries_it_out() -> None:
     probed = probe()
-    assert missing(probed.active) == (), "this kernel lacks protections"
+    assert missing(probed.sandbox) == (), "this kernel lacks protections"
     assert probed.breaches == ()
 
 
 def test_probe_sees_what_is_not_held() -> None:
     """The same attempts in a process without any protection succeed, so they can tell."""
-    from moderate.decode.probe import _ACTS, _EXECUTE
+    from moderate.decode.probe import _ATTEMPTS, _EXECUTE
 
     code = "import moderate.decode.probe as p\np.harden = lambda _: ()\np.main()"  # in that process
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     lines = said.stdout.splitlines()
     assert lines[-2:] == [_EXECUTE, "end"]
-    assert set(lines[1:-1]) == set(_ACTS)
+    assert set(lines[1:-1]) == set(_ATTEMPTS)

@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moderate.decode.sniff import HEAD_BYTES, SUPPORTED, claimed_format, refusal, sniff
+from moderate.decode import sniff as module
+from moderate.decode.sniff import HEAD_BYTES, SUPPORTED, claimed_format, sniff
 from tests.support.pictures import FORMATS, encode, scene
+
+
+def refusal(head: bytes, name: bytes) -> tuple[str, str] | None:
+    return module.refusal(sniff(head), head, name)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -93,7 +93,7 @@ STAGES: dict[str, tuple[object, str, Callable[[bytes], Callable[..., bool]]]] = 
     "taking its pixels": (
         Batch, "write",
         lambda data: lambda self, index, pixels: (
-            self.images[index].item.ref.name == VICTIM.encode()
+            self.entries[index].item.ref.name == VICTIM.encode()
         ),
     ),
     "deciding": (

@@ -16,7 +16,7 @@ import pytest
 import moderate
 from moderate import ErrorCode, Row
 from moderate.decode.decoder import Decoder
-from moderate.decode.pool import DecoderPool
+from moderate.decode.scheduler import Scheduler
 from tests.support.pictures import encode, scene
 
 
@@ -44,15 +44,15 @@ def test_files_that_kill_decoders_leave_the_other_scores_as_they_are_to_the_bit(
     for seed, name in enumerate(killers):
         slow = encode(scene((3000, 3000), seed=seed), "PNG", compress_level=1)
         (folder / name).write_bytes(slow)
-    give = DecoderPool._give
+    assign = Scheduler._assign
 
-    def deadly(self: DecoderPool[Any], decoder: Decoder, task: Any) -> None:
-        give(self, decoder, task)
+    def deadly(self: Scheduler[Any], decoder: Decoder, task: Any) -> None:
+        assign(self, decoder, task)
         if os.fsdecode(task.entry.item.ref.name) in killers:
             assert decoder.pid is not None
             os.kill(decoder.pid, fate)
 
-    monkeypatch.setattr(DecoderPool, "_give", deadly)
+    monkeypatch.setattr(Scheduler, "_assign", deadly)
     rows = scan(folder, bundle, batch_size=7)
     for name, row in rows.items():
         if name in killers:

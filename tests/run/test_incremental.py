@@ -26,7 +26,8 @@ import pytest
 from PIL import Image
 
 from moderate.cli.main import run
-from moderate.decode.pool import DecoderPool
+from moderate.decode.scheduler import Scheduler
+from moderate.decode.supervisor import Supervisor
 from moderate.errors import DeviceError
 from moderate.fetch import fetcher
 from moderate.results.text_writers import metadata_path
@@ -67,13 +68,13 @@ def folder(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The names of images that a decoder was given."""
     names: list[bytes] = []
-    give = DecoderPool._give
+    assign = Scheduler._assign
 
-    def counted(self: DecoderPool[Any], decoder: Any, task: Any) -> None:
+    def counted(self: Scheduler[Any], decoder: Any, task: Any) -> None:
         names.append(task.entry.item.ref.path)
-        give(self, decoder, task)
+        assign(self, decoder, task)
 
-    monkeypatch.setattr(DecoderPool, "_give", counted)
+    monkeypatch.setattr(Scheduler, "_assign", counted)
     return names
 
 
@@ -100,7 +101,7 @@ def test_an_unchanged_file_is_not_even_read(
         raise AssertionError("a file was read")
 
     monkeypatch.setattr(fetcher, "read_file", never)
-    monkeypatch.setattr(DecoderPool, "_start_missing", never)
+    monkeypatch.setattr(Supervisor, "_start_missing", never)
     assert scan(folder, bundle=bundle) == first
     assert origins() == (0, 0, 10, 0)
     again = json.loads(Path(metadata_path("rows.jsonl")).read_text())

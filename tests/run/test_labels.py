@@ -13,7 +13,7 @@ import pytest
 
 import moderate
 from moderate.cli.main import run
-from moderate.decode.pool import DecoderPool
+from moderate.decode.scheduler import Scheduler
 from moderate.results.read import read_results
 from tests.support.bundles import model_table, write_card, write_model
 from tests.support.pictures import encode, scene
@@ -86,13 +86,13 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Images that a decoder was given."""
     given: list[object] = []
-    give = DecoderPool._give
+    assign = Scheduler._assign
 
     def counting(pool: Any, *arguments: Any, **named: Any) -> Any:
         given.append(arguments)
-        return give(pool, *arguments, **named)
+        return assign(pool, *arguments, **named)
 
-    monkeypatch.setattr(DecoderPool, "_give", counting)
+    monkeypatch.setattr(Scheduler, "_assign", counting)
     return given
 
 

@@ -1,0 +1,306 @@
+"""Which image goes to which decoder, and which answers count.
+
+An untrusted image may take over the process that decodes it. It can then answer as it likes, for
+itself and for the images that the same process gets after it. So a process decodes a limited number
+of images, and its answers count only once it has ended in good order. If it dies, exceeds its time
+or gives a wrong answer, all its answers are discarded, and each of those images is decoded again in
+a fresh process that decodes nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic
+
+from moderate.decode.batches import Batch, BatchRing, Entry, Item
+from moderate.decode.decoder import Decoder
+from moderate.decode.image import Undecoded
+from moderate.decode.intake import Arrival, Intake
+from moderate.decode.supervisor import Answer, Loss, Supervisor
+from moderate.text import one_line
+from moderate.types import ErrorCode, ImageFacts
+
+log = logging.getLogger(__name__)
+
+_MAX_HELD_BYTES = 8 << 20  # of images whose decoder has not ended yet; one file more at most
+_MAX_HELD_SECONDS = 1.0  # for which an answer waits for the end of its decoder
+_MAX_IDLE_SECONDS = 1.0  # without another image, after which a batch goes ahead as it is
+_MAX_TRIES = 10  # of one image whose decoders die before they get it
+
+
+@dataclass(slots=True, eq=False)
+class Task(Generic[Item]):
+    """An image in progress. Its bytes are kept until its outcome counts: it may be tried again.
+
+    index is that of the entry in its batch. alone says that it gets a decoder for itself.
+    """
+
+    entry: Entry[Item]
+    batch: Batch[Item]
+    index: int
+    data: bytes = b""
+    deaths: int = 0  # of decoders that had received it
+    tries: int = 0
+    alone: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Work(Generic[Item]):
+    """What one decoder is doing and has done.
+
+    answered holds the images whose outcomes wait for the decoder to end in good order.
+    """
+
+    task: Task[Item] | None = None
+    answered: list[tuple[Task[Item], ImageFacts | Undecoded]] = field(default_factory=list)
+    held_bytes: int = 0
+    first_answer: float = 0.0  # by time.monotonic()
+
+    def has_waited(self, now: float) -> bool:
+        """Whether its answers have waited long enough."""
+        return bool(self.answered) and now - self.first_answer > _MAX_HELD_SECONDS
+
+
+class Scheduler(Generic[Item]):
+    """Gives images to decoders, and puts what comes of them into batches.
+
+    Belongs to the decoding thread, like the ring and the supervisor that it uses.
+    """
+
+    def __init__(
+        self,
+        intake: Intake[Item],
+        ring: BatchRing[Item],
+        supervisor: Supervisor,
+        *,
+        images_per_decoder: int,
+        max_busy: int,
+        on_work: Callable[[], None],
+    ) -> None:
+        """max_busy decoders work at once. on_work is called when the first image is there."""
+        self._intake = intake
+        self._ring = ring
+        self._supervisor = supervisor
+        self._images_per_decoder = images_per_decoder
+        self._max_busy = max_busy
+        self._on_work: Callable[[], None] | None = on_work
+        self._work: defaultdict[Decoder, _Work[Item]] = defaultdict(_Work)
+        self._coming: dict[Entry[Item], Task[Item]] = {}  # whose bytes are on their way
+        # Images that have their place in a batch and wait for a decoder, in the order in which
+        # they are served: those whose decoder died, those whose answers were discarded, and those
+        # whose bytes came in later than their place.
+        self._suspects: deque[Task[Item]] = deque()
+        self._discarded: deque[Task[Item]] = deque()
+        self._fetched: deque[Task[Item]] = deque()
+        self._lacks_room = False  # in the ring, for the next image
+
+    def is_done(self) -> bool:
+        """Whether all images were handed over in their batches."""
+        return self._intake.ended and self._ring.all_handed_over()
+
+    def step(self) -> None:
+        """Hand images out, then wait for something to happen and take note of it."""
+        self._hand_out()
+        if self.is_done():
+            return
+        for event in self._supervisor.events(min(self._due(), default=float("inf"))):
+            if isinstance(event, Answer):
+                self._take_answer(event)
+            else:
+                self._take_loss(event)
+
+    def _due(self) -> Iterator[float]:
+        """When decoders without an image have held their answers long enough."""
+        for decoder in self._supervisor.usable():
+            work = self._work[decoder]
+            if work.task is None and work.answered:
+                yield work.first_answer + _MAX_HELD_SECONDS
+
+    # Handing images out
+
+    def _hand_out(self) -> None:
+        """Give images to idle decoders, and close the current batch where it need not wait."""
+        self._take_fetched()
+        self._retire_due()
+        idle = self._idle()
+        if self._suspects:
+            # An image whose decoder died is tried again while no other image is being decoded, so
+            # that no other one can be the cause.
+            busy = any(work.task for work in self._work.values())
+            if not busy and (decoder := self._take_fresh(idle)):
+                self._assign(decoder, self._suspects[0])
+            return
+        while self._discarded and (decoder := self._take_fresh(idle)):
+            self._assign(decoder, self._discarded.popleft())
+        if self._discarded:
+            return
+        while idle and self._fetched:
+            self._assign(idle.pop(), self._fetched.popleft())
+            self._intake.note_begun()
+        while (arrival := self._intake.peek()) and self._place(arrival, idle):
+            pass
+        if self._intake.ended or self._is_starved() or (arrival is None and self._is_slow()):
+            self._ring.close_current()
+
+    def _idle(self) -> list[Decoder]:
+        """Decoders that may be given an image now."""
+        usable = self._supervisor.usable()
+        idle = [decoder for decoder in usable if self._work[decoder].task is None]
+        busy_count = sum(work.task is not None for work in self._work.values())
+        return idle[: max(0, self._max_busy - busy_count)]
+
+    def _take_fresh(self, idle: list[Decoder]) -> Decoder | None:
+        """Take a decoder that has seen no image out of `idle`; None until there is one."""
+        for decoder in idle:
+            if not self._work[decoder].answered:
+                idle.remove(decoder)
+                return decoder
+        if idle:
+            self._retire(idle.pop())  # a fresh one will take its place
+        return None
+
+    def _place(self, arrival: Arrival[Item], idle: list[Decoder]) -> bool:
+        """Put the next image in its place and have it decoded; False where it has to wait."""
+        if self._on_work:
+            self._on_work()
+            self._on_work = None
+            self._supervisor.start()
+        self._lacks_room = not self._ring.has_room()
+        if self._lacks_room:
+            return False
+        data = arrival.data
+        if isinstance(data, bytes) and not idle:
+            return False
+        self._intake.take()
+        task = Task(arrival.entry, *self._ring.add(arrival.entry))
+        if isinstance(data, bytes):
+            task.data = data
+            self._assign(idle.pop(), task)
+        else:
+            self._coming[task.entry] = task
+        return True
+
+    def _take_fetched(self) -> None:
+        for entry, data in self._intake.fetched():
+            task = self._coming.pop(entry)
+            if data is None:
+                self._intake.note_begun()
+                self._settle(task, None)
+            else:
+                task.data = data
+                self._fetched.append(task)
+
+    def _is_starved(self) -> bool:
+        """Whether no more images can come in before some of those in progress are handed over."""
+        # Batches that the caller has will make room by themselves.
+        waits = self._lacks_room or self._intake.is_blocked
+        return waits and not self._ring.has_batches_out()
+
+    def _is_slow(self) -> bool:
+        """Whether the current batch has waited long enough for another image."""
+        idle_seconds = time.monotonic() - self._intake.last_taken
+        return self._ring.current_is_settled() and idle_seconds > _MAX_IDLE_SECONDS
+
+    def _assign(self, decoder: Decoder, task: Task[Item]) -> None:
+        self._work[decoder].task = task
+        try:
+            self._supervisor.give(decoder, task.data)
+        except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+            self._supervisor.end(decoder)
+            self._discard_answers(self._work.pop(decoder))
+            self._settle(task, _internal_error(error))
+
+    # What comes of it
+
+    def _take_answer(self, answer: Answer) -> None:
+        work = self._work[answer.decoder]
+        task, work.task = work.task, None
+        assert task is not None
+        outcome = answer.outcome
+        if isinstance(outcome, ImageFacts):
+            try:
+                # Now, as the decoder's memory is written over by its next image.
+                task.batch.write(task.index, answer.decoder.pixels)
+            except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+                outcome = _internal_error(error)
+        if not work.answered:
+            work.first_answer = time.monotonic()
+        work.answered.append((task, outcome))
+        work.held_bytes += len(task.data)
+        # A decoder whose memory ran out may be short of it for the next image, too.
+        worn = isinstance(outcome, Undecoded) and outcome.code is ErrorCode.OUT_OF_MEMORY
+        full = len(work.answered) >= self._images_per_decoder or work.held_bytes > _MAX_HELD_BYTES
+        if worn or full or task.alone:
+            self._retire(answer.decoder)
+
+    def _take_loss(self, loss: Loss) -> None:
+        """Discard what the decoder has answered.
+
+        The image that it had is tried once more alone, or settled with an error.
+        """
+        work = self._work.pop(loss.decoder, None)
+        if work is None:
+            return
+        self._discard_answers(work)
+        task, reason = work.task, loss.reason
+        if task is None:
+            return  # the decoder died idle, which is no image's fault
+        if loss.code is ErrorCode.DECODER_CRASHED:
+            task.alone = True
+            task.deaths += loss.had_image
+            task.tries += 1
+            if task.deaths < 2 and task.tries < _MAX_TRIES:
+                if task not in self._suspects:
+                    self._suspects.append(task)
+                return
+            reason += ", twice"
+        self._settle(task, Undecoded(loss.code, reason, ImageFacts()))
+
+    def _retire_due(self) -> None:
+        """End the decoders whose answers are waited for."""
+        at_end = self._intake.ended
+        starved = self._is_starved()
+        now = time.monotonic()
+        for decoder, work in list(self._work.items()):
+            if not work.answered:
+                continue
+            if work.task is None and not decoder.channel_closed:
+                if at_end or starved or work.has_waited(now):
+                    self._retire(decoder)
+            elif work.has_waited(now) and (at_end or starved):
+                # It is busy with a slow image, and everything waits for its earlier answers.
+                self._discard_answers(work)
+
+    def _retire(self, decoder: Decoder) -> None:
+        """End an idle decoder. Where it ends in good order, its answers count."""
+        work = self._work.pop(decoder)
+        if not self._supervisor.retire(decoder):
+            self._discard_answers(work)
+            return
+        for task, outcome in work.answered:
+            self._settle(task, outcome)
+
+    def _discard_answers(self, work: _Work[Item]) -> None:
+        """Have the images decoded again, each in a decoder for itself."""
+        for task, _ in work.answered:
+            task.alone = True
+            self._discarded.append(task)
+        work.answered, work.held_bytes = [], 0
+
+    def _settle(self, task: Task[Item], outcome: ImageFacts | Undecoded | None) -> None:
+        if self._suspects and self._suspects[0] is task:
+            self._suspects.popleft()
+        task.data = b""
+        task.entry.outcome = outcome
+        self._ring.settle(task.batch)
+
+
+def _internal_error(error: Exception) -> Undecoded:
+    log.debug("a fault in moderate itself between run and decoder", exc_info=error)
+    cause = one_line(f"{type(error).__name__}: {error}", 160)
+    reason = f"a fault in moderate itself while decoding ({cause})"
+    return Undecoded(ErrorCode.INTERNAL_ERROR, reason, ImageFacts())
