@@ -223,7 +223,7 @@ class _Warned:
             )
             for warnings in batch.warnings.values
         )
-        worst = [max((n for n, told in enumerate(each) if told), default=0) for each in texts]
+        worst = [max((n for n, parts in enumerate(each) if parts), default=0) for each in texts]
         of_row = np.array([*worst, _APPROVE], np.int8)[batch.warnings.codes]  # -1 is the last
         return cls(batch.warnings, texts, of_row)
 
