@@ -6,6 +6,7 @@ million rows cost little more than the arrays that hold them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from moderate.policy.batch import Batch, Codes, Decided, Encoded, Indices
 from moderate.policy.model import Policy
 from moderate.policy.reasons import NEAR, comparison, error_reason, label_term
 from moderate.policy.thresholds import UNSCORED_BAND, Mask, Severities, reaches, score_bands
-from moderate.types import CATEGORIES, Decision
+from moderate.types import CATEGORIES, Category, Decision
 
 Scores32 = NDArray[np.float32]
 Scores64 = NDArray[np.float64]
@@ -222,7 +223,7 @@ class _Warned:
             )
             for warnings in batch.warnings.values
         )
-        worst = [max((n for n, told in enumerate(each) if told), default=0) for each in texts]
+        worst = [max((n for n, parts in enumerate(each) if parts), default=0) for each in texts]
         of_row = np.array([*worst, _APPROVE], np.int8)[batch.warnings.codes]  # -1 is the last
         return cls(batch.warnings, texts, of_row)
 
@@ -276,14 +277,19 @@ def _derived(
 def _rating(policy: Policy, scores: Scores32, unscored_everywhere: Mask) -> Encoded[str]:
     levels: Codes = np.where(unscored_everywhere, -1, 0 if policy.rating else -1).astype(np.int32)
     rated = levels >= 0
-    place = {category: row for row, category in enumerate(CATEGORIES)}
     # From the lowest up, so that the highest that is reached stays.
     for number, level in enumerate(policy.rating[1:], 1):
         reached = rated.copy()
         if level.any:
-            each = [reaches(scores[place[name]], limit) for name, limit in level.any.items()]
-            reached &= np.logical_or.reduce(each)
-        for name, limit in level.all.items():
-            reached &= reaches(scores[place[name]], limit)
+            reached &= _reached(level.any, scores).any(axis=0)
+        if level.all:
+            reached &= _reached(level.all, scores).all(axis=0)
         levels[reached] = number
     return Encoded([level.value for level in policy.rating], levels)
+
+
+def _reached(condition: Mapping[Category, float], scores: Scores32) -> Mask:
+    """Which scores are as high as a level asks for: (categories of the condition, n)."""
+    rows = [CATEGORIES.index(category) for category in condition]
+    reached: Mask = reaches(scores[rows], np.array([*condition.values()])[:, np.newaxis])
+    return reached

@@ -129,11 +129,11 @@ class Judge:
     def bands(self, batch: Batch) -> Severities:
         """`Decided.bands` alone."""
         scores = batch.all_scores(())
-        found = np.empty(scores.shape, np.int8)
+        bands = np.empty(scores.shape, np.int8)
         for case, indices in self._groups(batch):
             ready = case.ready if case else self._ready
-            found[:, indices] = ready.bands(scores[:, indices])
-        return found
+            bands[:, indices] = ready.bands(scores[:, indices])
+        return bands
 
     def policy_for(self, subject: Subject) -> Policy:
         """The policy whose thresholds count for a row; the same object for the same override."""

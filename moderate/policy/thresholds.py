@@ -40,10 +40,10 @@ def score_bands(scores: ArrayLike, review: ArrayLike, block: ArrayLike) -> Sever
     The three arguments broadcast; the result is int8 in their common shape.
     """
     asked = reaches(scores, review).astype(np.int8) + reaches(scores, block)
-    found: Severities = np.where(np.isnan(scores), np.int8(UNSCORED_BAND), asked).astype(np.int8)
-    return found
+    bands: Severities = np.where(np.isnan(scores), np.int8(UNSCORED_BAND), asked).astype(np.int8)
+    return bands
 
 
-def band_counts(found: Severities) -> list[int]:
+def band_counts(bands: Severities) -> list[int]:
     """How many scores are in each of BANDS."""
-    return [int(count) for count in np.bincount(found, minlength=len(BANDS))]
+    return [int(count) for count in np.bincount(bands, minlength=len(BANDS))]

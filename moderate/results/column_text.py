@@ -43,16 +43,16 @@ _ESCAPED[[*range(32), *b'"\\']] = True
 
 def csv_lines(own: Sequence[Any], carried: Sequence[Cells]) -> bytes:
     """Lines of CSV: of an Arrow array for each of our own columns, and cells of carried ones."""
-    theirs = [_csv(cells, _CARRIED_TYPES) for cells in carried]
-    columns = in_order([_csv(cells, _OWN_TYPES) for cells in own], theirs)
+    carried_texts = [_csv(cells, _CARRIED_TYPES) for cells in carried]
+    columns = in_order([_csv(cells, _OWN_TYPES) for cells in own], carried_texts)
     lines = pc.binary_join_element_wise(*columns, ",")
     return _data(pc.binary_join_element_wise(lines, "", "\n")).tobytes()
 
 
 def json_lines(keys: Sequence[str], own: Sequence[Any], carried: Sequence[Cells]) -> bytes:
     """Lines of JSON, see `csv_lines`; keys are those of all columns, made JSON, with `: `."""
-    theirs = [_json(cells, _CARRIED_TYPES) for cells in carried]
-    columns = in_order([_json(cells, _OWN_TYPES) for cells in own], theirs)
+    carried_texts = [_json(cells, _CARRIED_TYPES) for cells in carried]
+    columns = in_order([_json(cells, _OWN_TYPES) for cells in own], carried_texts)
     before = [("{" if not number else ", ") + key for number, key in enumerate(keys)]
     parts = [part for pair in zip(before, columns, strict=True) for part in pair]
     return _data(pc.binary_join_element_wise(*parts, "}\n", "")).tobytes()

@@ -78,7 +78,7 @@ def open_video(ref: ImageRef, max_bytes: int) -> tuple[OpenFile, str | None, str
         file = open_regular(ref.path, follow_symlinks=ref.follow_symlinks)
     except FetchError:
         return None  # said by whoever reads images
-    found = False
+    is_video = False
     try:
         head = os.pread(file.fd, HEAD_BYTES, 0)
         sniffed = sniff(head)
@@ -87,15 +87,15 @@ def open_video(ref: ImageRef, max_bytes: int) -> tuple[OpenFile, str | None, str
             return None
         facts = ImageFacts(warnings=ref.warnings, format=sniffed, bytes=file.size)
         if file.size > max_bytes:
-            said = f"{file.size} bytes is over the limit of {max_bytes}"
-            said = f"{said}; raise it with --max-video-size"
-            return VideoEnd(ref, facts, ImageError(ErrorCode.FILE_TOO_LARGE, said))
-        found = True
+            message = f"{file.size} bytes is over the limit of {max_bytes}"
+            message = f"{message}; raise it with --max-video-size"
+            return VideoEnd(ref, facts, ImageError(ErrorCode.FILE_TOO_LARGE, message))
+        is_video = True
         return file, sniffed, kind
     except OSError:
         return None
     finally:
-        if not found:
+        if not is_video:
             os.close(file.fd)
 
 
