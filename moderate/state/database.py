@@ -14,10 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
-
 from moderate.errors import StateError
 from moderate.folders import user_state
+from moderate.locks import lock_file
 from moderate.state.filesystems import FileSystem, file_system
 from moderate.text import printable
 
@@ -27,6 +26,7 @@ T = TypeVar("T")
 
 _ATTEMPTS = 10  # to open it
 _BUSY_SECONDS = 2.0  # a wait inside SQLite cannot be interrupted by a signal
+_ASIDE_SECONDS = 10.0  # to wait for another process that puts the same file aside
 _WAL_PAGES = 16_384  # 64 MB
 _APPLICATION_ID = 0x4D4F4452  # "MODR": what `file` and a careful reader find in the header
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -255,7 +255,7 @@ class Database:
         """Rename the broken file, unless another process has replaced it by now."""
         self._close()
         try:
-            with FileLock(f"{self.path}.lock", timeout=10):
+            with lock_file(f"{self.path}.lock", wait_seconds=_ASIDE_SECONDS):
                 if self.path.exists() and not self._is_ours():
                     return
                 stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
@@ -266,8 +266,7 @@ class Database:
                         os.rename(f"{self.path}{suffix}", f"{aside}{suffix}")
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{self.path}-shm")
-        # NotImplementedError: a file system without locks.
-        except (OSError, TimeoutError, NotImplementedError) as error:
+        except OSError as error:
             raise UnavailableError(
                 f"{printable(str(self.path))} is damaged and cannot be put aside: {error}"
             ) from error

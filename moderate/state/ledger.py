@@ -233,7 +233,7 @@ class Ledger:
 
     def _forget(self, before: str | None) -> int:
         self._write_down_the_dead()
-        liveness.remove_left_behind(self._folder)
+        liveness.remove_abandoned(self._folder)
 
         def work(connection: sqlite3.Connection) -> int:
             gone = connection.execute(
@@ -294,7 +294,7 @@ class Ledger:
             self._database.write(work)
         except UnavailableError:
             return set(dead)
-        liveness.remove_left_behind(self._folder)
+        liveness.remove_abandoned(self._folder)
         return set()
 
 
