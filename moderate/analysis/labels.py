@@ -5,10 +5,9 @@ A label is about one image and one category; what is not labelled is unknown, ne
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, NamedTuple
@@ -19,8 +18,11 @@ from numpy.typing import NDArray
 from moderate.arrow import plain_value, python_values
 from moderate.errors import InputError, UsageError
 from moderate.results.open import SUFFIXES
-from moderate.results.read import Results, _unguarded, json_object
-from moderate.text import first_repeated, one_line, printable
+from moderate.results.read import Results
+from moderate.tables.csv import strict_records, unguarded
+from moderate.tables.jsonl import json_object
+from moderate.tables.lines import file_name, text_lines, unreadable
+from moderate.text import first_repeated, one_line
 from moderate.types import CATEGORIES, Category, Decision, Status
 
 UNKNOWN = -1
@@ -97,7 +99,7 @@ class Joined:
         return len(self.rows)
 
 
-class _Read(NamedTuple):
+class _Columns(NamedTuple):
     """A file as columns; `where` names the line or row of an index."""
 
     columns: dict[str, Sequence[Any]]
@@ -112,7 +114,7 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
     UsageError for another suffix, and InputError, naming line and value, for what is no label, for
     labels that contradict each other, and for a file without labels.
     """
-    shown = _shown(path)
+    shown = file_name(path)
     read = _read(path)
     names = _names(shown, read.columns)
     named = id_column if id_column in read.columns else names.get(_normal(id_column or ""))
@@ -175,7 +177,7 @@ def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joi
         extra += [by] if by not in [*own, *extra] else []
     table = results.table([*own, *extra])
     if not table.num_rows:
-        raise InputError(f"{_shown(results.path)} has no rows")
+        raise InputError(f"{file_name(results.path)} has no rows")
     theirs = _row_ids(table[by], by)
     found = pc.index_in(theirs, pa.array(labels.ids, pa.string())).combine_chunks()
     found = found.to_numpy(zero_copy_only=False).astype(np.float64)
@@ -183,8 +185,8 @@ def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joi
     if not len(rows):
         one = next((text for text in theirs.to_pylist() if text), "none at all")
         raise InputError(
-            f"no label of {_shown(labels.path)} is of a row of {_shown(results.path)}: the labels "
-            f"have {by} {one_line(labels.ids[0], 80)!r}, the rows {one_line(one, 80)!r}"
+            f"no label of {file_name(labels.path)} is of a row of {file_name(results.path)}: the "
+            f"labels have {by} {one_line(labels.ids[0], 80)!r}, the rows {one_line(one, 80)!r}"
         )
     which = found[rows].astype(np.int64)
     table = table.take(pa.array(rows))
@@ -234,7 +236,7 @@ class _Found(NamedTuple):
     ignored: tuple[str, ...]
 
 
-def _found(shown: str, read: _Read, names: Mapping[str, str], named: str) -> _Found:
+def _found(shown: str, read: _Columns, names: Mapping[str, str], named: str) -> _Found:
     used = {named}
     values: dict[Category, NDArray[np.int8]] = {}
     for category in CATEGORIES:
@@ -261,7 +263,9 @@ def _found(shown: str, read: _Read, names: Mapping[str, str], named: str) -> _Fo
     return _Found(values, expected, ignored)
 
 
-def _long(shown: str, read: _Read, category: str, label: str) -> dict[Category, NDArray[np.int8]]:
+def _long(
+    shown: str, read: _Columns, category: str, label: str
+) -> dict[Category, NDArray[np.int8]]:
     by_name = {name.value: number for number, name in enumerate(CATEGORIES)}
     which = _numbers(shown, read, category, by_name, f"one of {', '.join(CATEGORIES)}")
     truth = _numbers(shown, read, label, _TRUTH, "1, 0 or empty")
@@ -273,7 +277,7 @@ def _long(shown: str, read: _Read, category: str, label: str) -> dict[Category, 
 
 
 def _numbers(
-    shown: str, read: _Read, column: str, meanings: Mapping[str, int], wanted: str
+    shown: str, read: _Columns, column: str, meanings: Mapping[str, int], wanted: str
 ) -> NDArray[np.int8]:
     """What a column's values stand for. Raises InputError for the first that stands for nothing."""
     known: dict[Any, int | None] = {}
@@ -293,7 +297,7 @@ def _numbers(
     return made
 
 
-def _ids(shown: str, read: _Read, column: str) -> tuple[str, list[str]]:
+def _ids(shown: str, read: _Columns, column: str) -> tuple[str, list[str]]:
     """The results' column that they are of, and the ids."""
     ids = []
     for index, value in enumerate(read.columns[column]):
@@ -377,77 +381,58 @@ def _listed(columns: Collection[str]) -> str:
 # Files ------------------------------------------------------------------------------------------
 
 
-def _read(path: str) -> _Read:
+def _read(path: str) -> _Columns:
     suffix = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
     if suffix is None:
         raise UsageError(
-            f"{_shown(path)} is no file of labels: the suffix is one of {', '.join(SUFFIXES)}"
+            f"{file_name(path)} is no file of labels: the suffix is one of {', '.join(SUFFIXES)}"
         )
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     try:
         if not os.path.isfile(path):
             os.stat(path)
-            raise InputError(f"cannot read {_shown(path)}: not a regular file")
+            raise InputError(f"cannot read {file_name(path)}: not a regular file")
         if not os.path.getsize(path):
-            raise InputError(f"{_shown(path)} is empty: it has no labels")
+            raise InputError(f"{file_name(path)} is empty: it has no labels")
         return readers[suffix](path)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{_shown(path)} is not UTF-8 ({error.reason})") from None
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"cannot read {_shown(path)}: {one_line(reason)}") from None
+        raise unreadable(file_name(path), error) from None
 
 
-def _read_csv(path: str) -> _Read:
+def _read_csv(path: str) -> _Columns:
     lines: list[int] = []
     rows: list[list[str]] = []
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = next(reader, [])
-            for row in reader:
-                if not row:  # an empty line, as editors leave at the end
-                    continue
-                if len(row) != len(header):
-                    cells = f"{len(row)} cells where {len(header)} are expected"
-                    raise InputError(f"line {reader.line_num} of {_shown(path)}: {cells}")
-                rows.append([_unguarded(cell) for cell in row])
-                lines.append(reader.line_num)
-        except csv.Error as error:
-            where = f"line {reader.line_num} of {_shown(path)}"
-            raise InputError(f"{where}: not CSV: {one_line(str(error))}") from None
-    if (twice := first_repeated(header)) is not None:
-        raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
+    with open(path, "rb") as file:
+        records = strict_records(file, file_name(path))
+        _, header = next(records, (0, ()))
+        for line, cells in records:
+            rows.append([unguarded(cell) for cell in cells])
+            lines.append(line)
+    if (repeated := first_repeated(header)) is not None:
+        raise InputError(f"{file_name(path)} has two columns {one_line(repeated, 60)!r}")
     cells_of: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(header)
-    return _Read(dict(zip(header, cells_of, strict=True)), lambda index: f"line {lines[index]}")
+    return _Columns(dict(zip(header, cells_of, strict=True)), lambda index: f"line {lines[index]}")
 
 
-def _read_jsonl(path: str) -> _Read:
+def _read_jsonl(path: str) -> _Columns:
     lines: list[int] = []
     rows: list[dict[str, Any]] = []
-    for number, value in _objects(path):
-        rows.append(value)
+    for number, line in enumerate(text_lines(os.fsencode(path), file_name(path)), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json_object(line))
+        except ValueError as error:
+            raise InputError(f"line {number} of {file_name(path)}: {error}") from None
         lines.append(number)
     names = dict.fromkeys(name for row in rows for name in row)
     columns: dict[str, Sequence[Any]] = {name: [row.get(name) for row in rows] for name in names}
     if not columns:
-        raise InputError(f"{_shown(path)} is empty: it has no labels")
-    return _Read(columns, lambda index: f"line {lines[index]}")
+        raise InputError(f"{file_name(path)} is empty: it has no labels")
+    return _Columns(columns, lambda index: f"line {lines[index]}")
 
 
-def _objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                value = json_object(line)
-            except ValueError as error:
-                raise InputError(f"line {number} of {_shown(path)}: {error}") from None
-            yield number, value
-
-
-def _read_parquet(path: str) -> _Read:
+def _read_parquet(path: str) -> _Columns:
     import pyarrow as pa
 
     from moderate.tables.parquet import open_parquet
@@ -456,7 +441,7 @@ def _read_parquet(path: str) -> _Read:
         with open_parquet(os.fsencode(path)) as file:
             names = file.schema.names
             if (twice := first_repeated(names)) is not None:
-                raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
+                raise InputError(f"{file_name(path)} has two columns {one_line(twice, 60)!r}")
             fields = [(name, file.schema.field(name).type) for name in names]
             wanted = [name for name, kind in fields if not pa.types.is_nested(kind)]
             columns: dict[str, list[Any]] = {name: [] for name in wanted}
@@ -465,14 +450,10 @@ def _read_parquet(path: str) -> _Read:
                 size += batch.nbytes
                 if size > _MAX_PARQUET_BYTES:
                     limit = f"{_MAX_PARQUET_BYTES >> 20} MiB"
-                    raise InputError(f"{_shown(path)} holds more than {limit}")
+                    raise InputError(f"{file_name(path)} holds more than {limit}")
                 for name, array in zip(wanted, batch.columns, strict=True):
                     columns[name] += python_values(array)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = one_line(str(error))
-        raise InputError(f"{_shown(path)} is not readable Parquet: {reason}") from None
-    return _Read({**columns}, lambda index: f"row {index + 1}")
-
-
-def _shown(path: str) -> str:
-    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
+        raise InputError(f"{file_name(path)} is not readable Parquet: {reason}") from None
+    return _Columns({**columns}, lambda index: f"row {index + 1}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import os
@@ -12,9 +11,10 @@ from datetime import date
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeVar
 
-from moderate.errors import PolicyError
+from moderate.errors import InputError, PolicyError
 from moderate.policy.model import ListFile, Policy, sha256_digits
 from moderate.regular import read_regular
+from moderate.tables.csv import strict_records
 from moderate.text import one_line, printable
 
 _Entry = TypeVar("_Entry")
@@ -95,31 +95,23 @@ def _entries(
     where = f"{key} {printable(name)}"
     wanted = ("sha256", "reason", *more)
     try:
-        records = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        header = [cell.strip().lower() for cell in next(records, [])]
+        records = strict_records(io.BytesIO(data), printable(name))
+        header = [cell.strip().lower() for cell in next(records, (0, ()))[1]]
         if missing := [column for column in wanted if header.count(column) != 1]:
             raise PolicyError(
                 f"{where}: the first line must name the columns {', '.join(wanted)} once each; "
                 f"see {', '.join(missing)}"
             )
-        places = [(column, header.index(column)) for column in wanted]
-        for record in records:
-            if not record:
-                continue
-            place = f"{where}, line {records.line_num}"
-            if len(record) != len(header):
-                raise PolicyError(
-                    f"{place}: {len(record)} cells where the header has {len(header)}"
-                )
-            cells = {column: record[index].strip() for column, index in places}
+        indexes = [(column, header.index(column)) for column in wanted]
+        for line, record in records:
+            place = f"{where}, line {line}"
+            cells = {column: record[index].strip() for column, index in indexes}
             try:
                 yield place, sha256_digits(cells["sha256"]), entry(cells)
             except ValueError as error:
                 raise PolicyError(f"{place}: {error}") from None
-    except UnicodeDecodeError:
-        raise PolicyError(f"{where}: not UTF-8") from None
-    except csv.Error as error:
-        raise PolicyError(f"{where}, line {records.line_num}: {one_line(str(error))}") from None
+    except InputError as error:
+        raise PolicyError(f"{where}: {error}") from None
 
 
 def _take(

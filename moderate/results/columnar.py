@@ -20,7 +20,6 @@ from moderate.results.parquet_writer import ROW_GROUP_ROWS, ParquetResultWriter,
 from moderate.results.remote import shown_target
 from moderate.results.schema import in_order, shortest
 from moderate.results.text_writers import (
-    _FORMULA_STARTS,
     CsvWriter,
     JsonlWriter,
     _base64,
@@ -30,6 +29,7 @@ from moderate.results.text_writers import (
     _quoted,
     _TextWriter,
 )
+from moderate.tables.csv import FORMULA_STARTS
 from moderate.text import one_line
 from moderate.types import Column
 
@@ -45,7 +45,7 @@ _OWN_TYPES = _CARRIED_TYPES | {pa.float32()}
 """Types whose values are made text by columns; carried floats have all digits of a float64."""
 
 _FIRSTS = np.zeros(256, bool)
-_FIRSTS[[start.encode()[0] for start in _FORMULA_STARTS]] = True
+_FIRSTS[[start.encode()[0] for start in FORMULA_STARTS]] = True
 _QUOTED = np.zeros(256, bool)
 _QUOTED[list(b'",\r\n')] = True
 _ESCAPED = np.zeros(256, bool)
@@ -210,9 +210,7 @@ def _guarded(texts: Any) -> Any:
     starts, data = _starts(texts), _data_buffer(texts)
     if not len(data) or not _FIRSTS[data[np.minimum(starts, len(data) - 1)]].any():
         return texts
-    return _changed(
-        texts, texts, "^(" + "|".join(map(_literal, _FORMULA_STARTS)) + ")", _no_formula
-    )
+    return _changed(texts, texts, "^(" + "|".join(map(_literal, FORMULA_STARTS)) + ")", _no_formula)
 
 
 def _literal(text: str) -> str:

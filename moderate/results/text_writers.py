@@ -22,12 +22,10 @@ from moderate.results.atomic import WholeFile, open_whole, output_error
 from moderate.results.interface import ResultWriter
 from moderate.results.remote import target_name
 from moderate.results.schema import carried_values, in_order, own_columns, shortest, values
+from moderate.tables.csv import FORMULA_STARTS
 from moderate.types import Column, Row
 
-# A cell that starts with one of these runs as a formula in some spreadsheet; so do the full-width
-# forms, which some programs fold to ASCII. Source: OWASP, "CSV Injection".
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "＝", "＋", "－", "＠")
-_UNSAFE = frozenset(_FORMULA_STARTS)
+_UNSAFE = frozenset(FORMULA_STARTS)
 
 Plain = str | bool | int | float | list[Any] | dict[str, Any] | None
 """What JSON has a type for."""

@@ -9,7 +9,7 @@ from moderate.fetch.local import FetchError
 from moderate.fetch.naming import is_uri
 from moderate.sources.entries import bad_line, entry_ref, longest_line, no_image
 from moderate.sources.interface import Source
-from moderate.sources.lines import LineFile, read_lines, without_bom
+from moderate.tables.lines import LineFile, read_lines
 from moderate.types import ErrorCode, ImageError, ImageRef, Limits, Skipped
 
 
@@ -46,8 +46,6 @@ class ListSource(Source):
         for line in read_lines(self.file, self.name, self._limit, separator):
             entry = line.data
             if not self.nul:
-                if line.number == 1:
-                    entry = without_bom(line, self.name)
                 entry = entry.removesuffix(b"\r")
                 if not entry.strip() or entry.startswith(b"#"):
                     continue

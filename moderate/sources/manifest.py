@@ -10,8 +10,8 @@ from moderate.decode.sniff import claimed_format
 from moderate.errors import InputError
 from moderate.sources.columns import ManifestOptions
 from moderate.sources.interface import Source
-from moderate.sources.lines import file_name
 from moderate.sources.lists import ListSource
+from moderate.tables.lines import file_name
 
 STDIN_NAME = "stdin"
 """What rows and messages call standard input."""

@@ -35,7 +35,7 @@ from moderate.sources.entries import (
     path_too_long,
 )
 from moderate.sources.interface import Source
-from moderate.sources.lines import file_name
+from moderate.tables.lines import file_name
 from moderate.tables.parquet import open_parquet
 from moderate.text import one_line
 from moderate.types import Column, ErrorCode, ImageError, ImageRef, Inline, Skipped

@@ -18,7 +18,8 @@ from moderate.errors import InputError
 from moderate.results.read import _check_columns
 from moderate.sources.columns import ManifestOptions
 from moderate.sources.interface import Source
-from moderate.sources.text_manifest import _unique, csv_manifest, jsonl_manifest
+from moderate.sources.text_manifest import csv_manifest, jsonl_manifest
+from moderate.tables.jsonl import _unique
 from moderate.types import Column, ErrorCode, ImageRef, StoredObject, Url
 
 
