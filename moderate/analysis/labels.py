@@ -44,7 +44,7 @@ _ID_COLUMNS = ("path", "sha256")
 _OF_A_SAMPLE = ("chosen_by", "chosen_for", "inclusion_probability")
 _MAX_PARQUET_BYTES = 1 << 30  # of labels; one has some hundred bytes
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-_HERE = r"^(\./+)+"
+_CURRENT_FOLDER = r"^(\./+)+"
 _SHOWN = 3  # ids that an error names
 
 
@@ -127,20 +127,20 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
     if not read.columns[named]:
         raise InputError(f"{shown} has no labels: there are no lines after the column names")
     by, ids = _ids(shown, read, named)
-    found = _found(shown, read, names, named)
+    line_labels = _line_labels(shown, read, names, named)
     unique: dict[str, int] = {}
     codes = np.array([unique.setdefault(each, len(unique)) for each in ids], np.int64)
     texts = tuple(unique)
     merge = _Merge(shown, read.where, texts, codes)
     values = {
-        category: merge.merged(category.value, found.values[category])
-        if category in found.values
+        category: merge.merged(category.value, line_labels.values[category])
+        if category in line_labels.values
         else np.full(len(texts), UNKNOWN, np.int8)
         for category in CATEGORIES
     }
     expected = np.full(len(texts), UNKNOWN, np.int8)
-    if found.expected is not None:
-        expected = merge.merged("decision", found.expected)
+    if line_labels.expected is not None:
+        expected = merge.merged("decision", line_labels.expected)
     known = np.stack([*values.values(), expected]).max(axis=0) != UNKNOWN
     if not known.any():
         raise InputError(f"{shown} labels nothing: every value is unknown")
@@ -151,7 +151,7 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
         values={category: array[known] for category, array in values.items()},
         expected=expected[known],
         labelled=tuple(name for name in CATEGORIES if (values[name] != UNKNOWN).any()),
-        ignored=found.ignored,
+        ignored=line_labels.ignored,
         repeated=len(codes) - len(texts),
         blank=len(texts) - int(known.sum()),
         chosen_by=tuple(
@@ -178,32 +178,32 @@ def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joi
     table = results.table([*own, *extra])
     if not table.num_rows:
         raise InputError(f"{file_name(results.path)} has no rows")
-    theirs = _row_ids(table[by], by)
-    found = pc.index_in(theirs, pa.array(labels.ids, pa.string())).combine_chunks()
-    found = found.to_numpy(zero_copy_only=False).astype(np.float64)
-    rows = np.flatnonzero(~np.isnan(found)).astype(np.int64)
+    row_ids = _row_ids(table[by], by)
+    label_index = pc.index_in(row_ids, pa.array(labels.ids, pa.string())).combine_chunks()
+    label_index = label_index.to_numpy(zero_copy_only=False).astype(np.float64)
+    rows = np.flatnonzero(~np.isnan(label_index)).astype(np.int64)
     if not len(rows):
-        one = next((text for text in theirs.to_pylist() if text), "none at all")
+        one = next((text for text in row_ids.to_pylist() if text), "none at all")
         raise InputError(
             f"no label of {file_name(labels.path)} is of a row of {file_name(results.path)}: the "
             f"labels have {by} {one_line(labels.ids[0], 80)!r}, the rows {one_line(one, 80)!r}"
         )
-    which = found[rows].astype(np.int64)
+    labels_used = label_index[rows].astype(np.int64)
     table = table.take(pa.array(rows))
     digests = table["sha256"].to_pylist()
     numbers = {decision.value: number for number, decision in enumerate(DECISIONS)}
     return Joined(
         rows=rows,
         paths=tuple(table["path"].to_pylist()),
-        labels={name: values[which] for name, values in labels.values.items()},
+        labels={name: values[labels_used] for name, values in labels.values.items()},
         scores={name: table[name].to_numpy().astype(np.float32) for name in CATEGORIES},
-        expected=labels.expected[which],
+        expected=labels.expected[labels_used],
         decisions=np.array([numbers[text] for text in table["decision"].to_pylist()], np.int8),
         errors=np.array([text != Status.OK for text in table["status"].to_pylist()], np.bool_),
         copies=_copies(digests),
         columns=table.select(list(dict.fromkeys(columns))),
-        unmatched=len(labels.ids) - len(np.unique(which)),
-        unlabelled=len(theirs) - len(rows),
+        unmatched=len(labels.ids) - len(np.unique(labels_used)),
+        unlabelled=len(row_ids) - len(rows),
     )
 
 
@@ -215,7 +215,7 @@ def _row_ids(column: Any, by: str) -> Any:
         texts = column.cast(pa.string())
     except pa.ArrowException:
         raise InputError(f"column {one_line(by, 60)!r} of the results holds no ids") from None
-    return texts if by == "sha256" else pc.replace_substring_regex(texts, _HERE, "")
+    return texts if by == "sha256" else pc.replace_substring_regex(texts, _CURRENT_FOLDER, "")
 
 
 def _copies(digests: Sequence[str | None]) -> NDArray[np.bool_]:
@@ -228,7 +228,7 @@ def _copies(digests: Sequence[str | None]) -> NDArray[np.bool_]:
     return copies
 
 
-class _Found(NamedTuple):
+class _LineLabels(NamedTuple):
     """Labels line by line, before lines about one image are put together."""
 
     values: dict[Category, NDArray[np.int8]]
@@ -236,7 +236,7 @@ class _Found(NamedTuple):
     ignored: tuple[str, ...]
 
 
-def _found(shown: str, read: _Columns, names: Mapping[str, str], named: str) -> _Found:
+def _line_labels(shown: str, read: _Columns, names: Mapping[str, str], named: str) -> _LineLabels:
     used = {named}
     values: dict[Category, NDArray[np.int8]] = {}
     for category in CATEGORIES:
@@ -260,7 +260,7 @@ def _found(shown: str, read: _Columns, names: Mapping[str, str], named: str) -> 
         )
     used |= {*_ID_COLUMNS, *_OF_A_SAMPLE}
     ignored = tuple(name for name in read.columns if name not in used)
-    return _Found(values, expected, ignored)
+    return _LineLabels(values, expected, ignored)
 
 
 def _long(
@@ -281,7 +281,7 @@ def _numbers(
 ) -> NDArray[np.int8]:
     """What a column's values stand for. Raises InputError for the first that stands for nothing."""
     known: dict[Any, int | None] = {}
-    made = np.empty(len(read.columns[column]), np.int8)
+    numbers = np.empty(len(read.columns[column]), np.int8)
     for index, value in enumerate(read.columns[column]):
         try:
             number = known[value]
@@ -293,8 +293,8 @@ def _numbers(
             text = one_line(_shown_value(value), 40)
             reason = f"{one_line(column, 60)}: {text!r} is no label; write {wanted}"
             raise InputError(f"{read.where(index)} of {shown}: {reason}")
-        made[index] = number
-    return made
+        numbers[index] = number
+    return numbers
 
 
 def _ids(shown: str, read: _Columns, column: str) -> tuple[str, list[str]]:
@@ -319,9 +319,9 @@ def _ids(shown: str, read: _Columns, column: str) -> tuple[str, list[str]]:
         digest = all(map(_DIGEST.fullmatch, ids))
     if digest:
         return "sha256", [text.lower() for text in ids]
-    here = re.compile(_HERE)
+    current_folder = re.compile(_CURRENT_FOLDER)
     by = "path" if _normal(column) == "path" else column
-    return by, [here.sub("", text) for text in ids]
+    return by, [current_folder.sub("", text) for text in ids]
 
 
 class _Merge(NamedTuple):
@@ -335,11 +335,11 @@ class _Merge(NamedTuple):
     def merged(self, what: str, values: NDArray[np.int8]) -> NDArray[np.int8]:
         """One value an image. Raises InputError where two known ones differ."""
         known = np.flatnonzero(values != UNKNOWN)
-        made = np.full(len(self.ids), UNKNOWN, np.int8)
-        made[self.codes[known]] = values[known]
-        differing = known[made[self.codes[known]] != values[known]]
+        values_by_image = np.full(len(self.ids), UNKNOWN, np.int8)
+        values_by_image[self.codes[known]] = values[known]
+        differing = known[values_by_image[self.codes[known]] != values[known]]
         if not len(differing):
-            return made
+            return values_by_image
         images = list(dict.fromkeys(self.codes[differing].tolist()))
         listed = ", ".join(repr(one_line(self.ids[code], 80)) for code in images[:_SHOWN])
         more = f" and {len(images) - _SHOWN} more" if len(images) > _SHOWN else ""

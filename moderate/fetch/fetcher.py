@@ -107,8 +107,10 @@ class Fetcher:
                 settle(coming.set_result, data)
             timer.cancel()
 
-        said = f"the store did not deliver within {seconds:g} s; raise the limit with --url-timeout"
-        late = FetchError(ImageError(ErrorCode.FETCH_TIMEOUT, said))
+        too_late = (
+            f"the store did not deliver within {seconds:g} s; raise the limit with --url-timeout"
+        )
+        late = FetchError(ImageError(ErrorCode.FETCH_TIMEOUT, too_late))
         self._turns.acquire()
         if reason := breaker.refusal(bucket):
             self._turns.release()

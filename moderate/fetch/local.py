@@ -82,8 +82,8 @@ def open_regular(path: bytes, *, follow_symlinks: bool = True) -> OpenFile:
     """Open `path` without ever blocking; raises FetchError unless it is a regular file."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     if is_kept(path):
-        said = "a database of the state, which is in use"
-        raise FetchError(ImageError(ErrorCode.NOT_AN_IMAGE, said))
+        message = "a database of the state, which is in use"
+        raise FetchError(ImageError(ErrorCode.NOT_AN_IMAGE, message))
     try:
         # Look before opening: opening some devices has effects.
         mode = os.stat(path, follow_symlinks=follow_symlinks).st_mode

@@ -250,16 +250,17 @@ def _without_broken_user(url: str) -> str:
     `http://user:pa/ss@host` is one that nothing but a person can read. A colon that only a port
     follows, up to the path, starts no password.
     """
-    found = _AUTHORITY.match(url)
+    authority = _AUTHORITY.match(url)
     last_at = url.rfind("@")
-    if found is None or last_at < found.end():
+    if authority is None or last_at < authority.end():
         return url
-    colon = found[2].find(":")
+    colon = authority[2].find(":")
     if colon < 0 or (
-        ":" not in found[2][colon + 1 :] and _PORT_ENDS.match(url, found.start(2) + colon + 1)
+        ":" not in authority[2][colon + 1 :]
+        and _PORT_ENDS.match(url, authority.start(2) + colon + 1)
     ):
         return url
-    return f"{found[1]}***@{url[last_at + 1 :]}"
+    return f"{authority[1]}***@{url[last_at + 1 :]}"
 
 
 def _without_value(match: re.Match[str]) -> str:

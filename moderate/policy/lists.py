@@ -53,12 +53,12 @@ def read_lists(policy: Policy, base: str | None) -> tuple[Lists, dict[_Key, List
     blocked = {entry.sha256: entry.reason for entry in policy.block}
     if policy.ignore_file:
         data = _read("ignore_file", policy.ignore_file, base)
-        found = _entries("ignore_file", policy.ignore_file, data, ("expires",), _clearance)
-        files["ignore_file"] = _take(cleared, found, data)
+        clearances = _entries("ignore_file", policy.ignore_file, data, ("expires",), _clearance)
+        files["ignore_file"] = _take(cleared, clearances, data)
     if policy.block_file:
         data = _read("block_file", policy.block_file, base)
-        found_blocked = _entries("block_file", policy.block_file, data, (), _reason)
-        files["block_file"] = _take(blocked, found_blocked, data)
+        blocks = _entries("block_file", policy.block_file, data, (), _reason)
+        files["block_file"] = _take(blocked, blocks, data)
     for key, was in policy.list_files.items():
         if files.get(key) != was:
             raise PolicyError(f"{key} changed since the policy was loaded")
@@ -115,10 +115,10 @@ def _entries(
 
 
 def _take(
-    entries: dict[str, _Entry], found: Iterator[tuple[str, str, _Entry]], data: bytes
+    entries: dict[str, _Entry], records: Iterator[tuple[str, str, _Entry]], data: bytes
 ) -> ListFile:
     count = 0
-    for place, digest, entry in found:
+    for place, digest, entry in records:
         count += 1
         if entries.setdefault(digest, entry) != entry:
             raise PolicyError(f"{place}: contradicts another entry for {digest}")

@@ -64,14 +64,14 @@ def usual_column(columns: Sequence[str], names: Sequence[str], manifest: str) ->
     Raises InputError where several go by that name.
     """
     for name in names:
-        found = [column for column in columns if _normal(column) == _normal(name)]
-        if len(found) > 1:
+        matches = [column for column in columns if _normal(column) == _normal(name)]
+        if len(matches) > 1:
             raise InputError(
-                f"{manifest} has several columns that may name the images: {listed(found)}; "
+                f"{manifest} has several columns that may name the images: {listed(matches)}; "
                 "choose one with --image-column"
             )
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
     return None
 
 
@@ -115,17 +115,17 @@ def kept_columns(options: ManifestOptions, columns: Sequence[str]) -> tuple[Kept
     """
     from moderate.results.schema import COLUMNS
 
-    ours = {column.name for column in COLUMNS}
+    own_names = {column.name for column in COLUMNS}
     kept: dict[str, Kept] = {}
     for wanted in options.keep:
         name, equals, column = wanted.partition("=")
-        found = Kept(name, column) if equals and wanted not in columns else Kept(wanted, wanted)
-        if found.name in ours or found.name.startswith(LABEL_PREFIX):
+        choice = Kept(name, column) if equals and wanted not in columns else Kept(wanted, wanted)
+        if choice.name in own_names or choice.name.startswith(LABEL_PREFIX):
             raise InputError(
-                f"--keep {wanted}: the results have a column {found.name} themselves; give it "
-                f"another name, as in --keep original_{found.name}={found.column}"
+                f"--keep {wanted}: the results have a column {choice.name} themselves; give it "
+                f"another name, as in --keep original_{choice.name}={choice.column}"
             )
-        if not found.name or kept.setdefault(found.name, found) != found:
+        if not choice.name or kept.setdefault(choice.name, choice) != choice:
             raise InputError(one_line(f"--keep {wanted}: the results need a name for each column"))
     return tuple(kept.values())
 

@@ -70,14 +70,14 @@ class DirectorySource(Source):
         start = _Folder(self.root, b"", inside=self.pattern is None, outside=False)
         open_folders = [self._list(start, visited)]
         while open_folders:
-            found = next(open_folders[-1], None)
-            if found is None:
+            item = next(open_folders[-1], None)
+            if item is None:
                 open_folders.pop()
-            elif isinstance(found, _Folder):
-                open_folders.append(self._list(found, visited))
+            elif isinstance(item, _Folder):
+                open_folders.append(self._list(item, visited))
             else:
                 matched = True
-                yield found
+                yield item
         if not matched:
             # As a shell does with a pattern that matches nothing: the pattern itself is missing.
             path = os.path.join(self.root, *(self.pattern.segments if self.pattern else ()))
@@ -99,9 +99,9 @@ class DirectorySource(Source):
             yield ImageRef(folder.path, error=os_error(error, "open the folder"))
             return
         for entry in entries:
-            found = self._entry(entry, folder)
-            if found is not None:
-                yield found
+            item = self._entry(entry, folder)
+            if item is not None:
+                yield item
 
     def _entry(
         self, entry: os.DirEntry[bytes], parent: _Folder

@@ -73,7 +73,7 @@ def parquet_files_in(folder: bytes) -> list[bytes] | None:
     (.md, .json, .yaml, .txt, .crc) may lie beside them; a folder, an image or anything else
     may not. Stops looking at the first such thing, so a large folder of images costs nothing.
     """
-    found = []
+    paths = []
     try:
         with os.scandir(folder) as listing:
             for entry in listing:
@@ -83,12 +83,12 @@ def parquet_files_in(folder: bytes) -> list[bytes] | None:
                 if not entry.is_file() or claimed_format(entry.name):
                     return None
                 if suffix == b".parquet":
-                    found.append(entry.path)
+                    paths.append(entry.path)
                 elif suffix not in _BESIDE_PARQUET:
                     return None
     except OSError:
         return None  # the walk reports it
-    return sorted(found) or None
+    return sorted(paths) or None
 
 
 def _stream(stream: BinaryIO, options: ManifestOptions, *, nul: bool) -> Source:

@@ -148,16 +148,18 @@ def parquet_manifest(paths: Sequence[bytes], options: ManifestOptions) -> Parque
                     raise InputError(
                         f"--keep {name}: the column holds images, which no result keeps"
                     )
-            found = tuple(
+            file_columns = tuple(
                 Column(name, _kept_type(schema.field(column).type)) for name, column in kept
             )
-            if columns is not None and found != columns:
-                changed = next(new for old, new in zip(columns, found, strict=True) if old != new)
+            if columns is not None and file_columns != columns:
+                changed = next(
+                    new for old, new in zip(columns, file_columns, strict=True) if old != new
+                )
                 raise InputError(
                     f"--keep {changed.name}: {manifest} has it as {changed.type}, unlike "
                     f"{file_name(paths[0])}"
                 )
-            columns = found
+            columns = file_columns
     return ParquetManifest(tuple(paths), columns or (), names, options)
 
 

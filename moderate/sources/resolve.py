@@ -223,8 +223,8 @@ def _glob(path: bytes, options: InputOptions) -> list[Source]:
         return [walk]
     # Shards: each is what it would be if it were named itself. There are never very many.
     return [
-        _named_file(found.path, options)
-        if isinstance(found, ImageRef) and found.error is None
-        else FileSource(found)
-        for found in walk
+        _named_file(item.path, options)
+        if isinstance(item, ImageRef) and item.error is None
+        else FileSource(item)
+        for item in walk
     ]

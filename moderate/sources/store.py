@@ -104,13 +104,13 @@ class _Walk:
             try:
                 levels = [self._level(self._root, first, pool)]
                 while levels:
-                    found = next(levels[-1], None)
-                    if found is None:
+                    item = next(levels[-1], None)
+                    if item is None:
                         levels.pop()
-                    elif isinstance(found, _Folder):
-                        levels.append(self._open_level(found, pool))
+                    elif isinstance(item, _Folder):
+                        levels.append(self._open_level(item, pool))
                     else:
-                        yield found
+                        yield item
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
@@ -192,8 +192,8 @@ def _list(store: Store, uri: StoreUri, folder: _Folder) -> list[_Entry]:
     return entries
 
 
-def _settled(found: Any) -> Any:
-    return found.result() if isinstance(found, Future) else found
+def _settled(item: Any) -> Any:
+    return item.result() if isinstance(item, Future) else item
 
 
 def _as_folder(key: str) -> _Folder:

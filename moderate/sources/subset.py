@@ -29,9 +29,9 @@ class ShardedSource(Source):
 
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
-        for found in self.source:
-            if share(found.path, self.count) == self.index:
-                yield found
+        for item in self.source:
+            if share(item.path, self.count) == self.index:
+                yield item
 
     @property
     def files(self) -> tuple[bytes, ...]:
@@ -71,15 +71,15 @@ class FilteredSource(Source):
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
         options = WalkOptions(include=self.include, exclude=self.exclude)
-        for found in self.source:
+        for item in self.source:
             if (
-                isinstance(found, ImageRef)
-                and _has_name(found)
-                and options.leaves_out(_matched_part(found), folder=False)
+                isinstance(item, ImageRef)
+                and _has_name(item)
+                and options.leaves_out(_matched_part(item), folder=False)
             ):
-                yield Skipped(found.path, SkipReason.EXCLUDED)
+                yield Skipped(item.path, SkipReason.EXCLUDED)
             else:
-                yield found
+                yield item
 
     @property
     def files(self) -> tuple[bytes, ...]:

@@ -221,9 +221,9 @@ class _Reader:
 def _is_pax(data: bytes) -> bool:
     """Whether each record has its `=` within the length that it says."""
     start = 0
-    while found := _RECORD_LENGTH.match(data, start):
-        end = start + int(found[1])
-        if data.find(b"=", found.end(), end) < 0:
+    while match := _RECORD_LENGTH.match(data, start):
+        end = start + int(match[1])
+        if data.find(b"=", match.end(), end) < 0:
             return False
         start = end
     return data.count(b"hdrcharset=") <= _MAX_CHARSETS

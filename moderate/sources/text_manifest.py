@@ -220,8 +220,8 @@ def jsonl_manifest(file: LineFile, name: str, options: ManifestOptions) -> Jsonl
     names = tuple(dict.fromkeys(key for values in objects for key in values))
     if options.image_column:
         image = options.image_column
-        found = any(_look_up(values, image) is not None for values in objects)
-        if objects and not found and image not in names:
+        is_present = any(_look_up(values, image) is not None for values in objects)
+        if objects and not is_present and image not in names:
             raise unknown_column("--image-column", image, names, name)
     else:
         image = usual_column(names, TEXT_NAMES, name) or ""

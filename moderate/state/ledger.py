@@ -165,44 +165,44 @@ class Ledger:
         """
         name = printable(prefix)
         if prefix == LAST:
-            found = self.runs(1)
+            records = self.runs(1)
         else:
             known = prefix.lower().encode("ascii", "replace").decode()
-            found = self._select(
+            records = self._select(
                 "SELECT runs.* FROM runs WHERE substr(id, 1, ?) = ? "
                 "ORDER BY started DESC, rowid DESC LIMIT 4",
                 (len(known), known),
             )
-        if not found and prefix == LAST:
+        if not records and prefix == LAST:
             raise StateError("no run is recorded yet")
-        if not found or not prefix:
+        if not records or not prefix:
             raise StateError(f"no run {name or 'without an id'} is known; see 'moderate runs list'")
-        if len(found) > 1:
-            ids = ", ".join(record.id[: max(12, len(prefix) + 4)] for record in found[:3])
-            more = ", …" if len(found) > 3 else ""
+        if len(records) > 1:
+            ids = ", ".join(record.id[: max(12, len(prefix) + 4)] for record in records[:3])
+            more = ", …" if len(records) > 3 else ""
             raise StateError(f"several runs start with {name}: {ids}{more}; give more of the id")
-        return found[0]
+        return records[0]
 
     def last_of(self, target: str, exclude: str | None = None) -> RunRecord | None:
         """The newest run that began to work on `target`, whatever became of it.
 
         One that was refused before is none: it has no facts.
         """
-        found = self._select(
+        records = self._select(
             "SELECT runs.* FROM runs JOIN run_targets ON run = id WHERE target = ? "
             "AND id IS NOT ? AND facts <> '{}' ORDER BY started DESC, runs.rowid DESC LIMIT 1",
             (_key(target), exclude),
         )
-        return found[0] if found else None
+        return records[0] if records else None
 
     def policy(self, sha256: str) -> tuple[str, str] | None:
         """Name and TOML text of a policy that a run used."""
-        found = self._database.read(
+        row = self._database.read(
             lambda connection: connection.execute(
                 "SELECT name, toml FROM policies WHERE sha256 = ?", (sha256,)
             ).fetchone()
         )
-        return (found[0], found[1]) if found and all(isinstance(x, str) for x in found) else None
+        return (row[0], row[1]) if row and all(isinstance(x, str) for x in row) else None
 
     def info(self) -> LedgerInfo:
         """How much is kept."""
@@ -254,9 +254,9 @@ class Ledger:
         dead = self._write_down_the_dead()
 
         def work(connection: sqlite3.Connection) -> list[dict[str, Any]]:
-            found = connection.execute(query, values)
-            names = [column[0] for column in found.description]
-            return [dict(zip(names, row, strict=True)) for row in found]
+            cursor = connection.execute(query, values)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
 
         rows = self._database.read(work)
         records = [record for record in map(_record, rows) if record]
@@ -435,7 +435,7 @@ def _record(row: dict[str, Any]) -> RunRecord | None:
         objects = {name: json.loads(row[name]) for name in ("facts", "outputs", "counts")}
         texts = [row[name] for name in ("id", "started", "updated", "host", "version")]
         texts += [row[name] for name in ("message", "ended", "user") if row[name] is not None]
-        texts += [text for found in lists.values() for text in found]
+        texts += [text for names in lists.values() for text in names]
         texts += [text for name in ("facts", "outputs") for text in objects[name].values()]
         if not all(isinstance(text, str) for text in texts):
             return None

@@ -136,8 +136,8 @@ class ScoreStore:
             connection.executemany(
                 "INSERT OR IGNORE INTO scopes (digest) VALUES (?)", [(d,) for d in digests]
             )
-            found = dict(connection.execute("SELECT digest, id FROM scopes").fetchall())
-            return found[scopes.scores], found[scopes.errors]
+            scope_ids = dict(connection.execute("SELECT digest, id FROM scopes").fetchall())
+            return scope_ids[scopes.scores], scope_ids[scopes.errors]
 
         return self._database.write(work)
 
@@ -171,7 +171,7 @@ class ScoreStore:
         )
         rows = self._select(query, ids, paths)
         today = _today()
-        found: dict[bytes, KnownFile] = {}
+        known_files: dict[bytes, KnownFile] = {}
         for path, digest, used, packed, scope, outcome_used, payload in rows:
             stat = unpack_stat(path, digest, packed)
             if stat is None:
@@ -182,24 +182,24 @@ class ScoreStore:
             stale = _is_before(used, today) or (
                 outcome is not None and _is_before(outcome_used, today)
             )
-            before = found.get(path)
+            before = known_files.get(path)
             # Where there are scores and an error of other days, the scores are the better answer.
             if before and before.outcome and not isinstance(before.outcome.result, ImageError):
                 continue
-            found[path] = KnownFile(stat, digest, outcome, stale)
-        return found
+            known_files[path] = KnownFile(stat, digest, outcome, stale)
+        return known_files
 
     def by_content(
         self, digests: Sequence[bytes], ids: tuple[int, int], scopes: Scopes
     ) -> dict[bytes, Outcome]:
         """What these contents (at most MOST_KEYS) gave, by their digests."""
         query = "SELECT sha256, scope, payload FROM outcomes WHERE scope IN (?, ?) AND sha256 IN "
-        found: dict[bytes, Outcome] = {}
+        outcomes: dict[bytes, Outcome] = {}
         for digest, scope, payload in self._select(query, ids, digests):
             outcome = unpack_outcome(digest, _scope(scope, ids, scopes), payload)
-            if outcome and (digest not in found or not isinstance(outcome.result, ImageError)):
-                found[digest] = outcome
-        return found
+            if outcome and (digest not in outcomes or not isinstance(outcome.result, ImageError)):
+                outcomes[digest] = outcome
+        return outcomes
 
     def record(
         self,
@@ -342,11 +342,11 @@ class RunScores:
         if ids is None or self._empty:
             return None
         try:
-            found = self._store.by_content([digest], ids, self._scopes).get(digest)
+            outcomes = self._store.by_content([digest], ids, self._scopes).get(digest)
         except UnavailableError as error:
             self._failed(error)
             return None
-        return found if found and self._wanted(found) else None
+        return outcomes if outcomes and self._wanted(outcomes) else None
 
     def facts(self, now: ScopeFacts | None = None) -> ScopeFacts | None:
         """How these scores were made; `now` is kept as how they are from now on."""
@@ -461,8 +461,8 @@ def _scope(number: int, ids: tuple[int, int], scopes: Scopes) -> bytes:
 def _scope_facts(text: object) -> ScopeFacts | None:
     """The facts as they are kept; None where nobody can have kept them so."""
     try:
-        found = json.loads(text) if isinstance(text, str) else None
-        sandbox, backend = (found["sandbox"], found["backend"]) if found else (None, None)
+        facts = json.loads(text) if isinstance(text, str) else None
+        sandbox, backend = (facts["sandbox"], facts["backend"]) if facts else (None, None)
     except (ValueError, RecursionError, TypeError, KeyError):
         return None
     if not isinstance(sandbox, list) or not isinstance(backend, str):
