@@ -42,7 +42,7 @@ def _remove_abandoned(prefix: str) -> None:
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Whether this user's command made it and is gone; False where that cannot be told."""
+    """Whether an ended command of this user created it; False where that is not known."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

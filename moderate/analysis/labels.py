@@ -1,6 +1,6 @@
-"""What people say about images, read from a file and joined to the rows of a scan.
+"""Labels that people gave to images, read from a file and joined to the rows of a scan.
 
-A label is about one image and one category; what is not labelled is unknown, never negative.
+A label is for one image and one category; what is not labelled is unknown, never negative.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UNKNOWN = -1
 """Stands for no label; a positive one is 1, a negative one 0."""
 
 DECISIONS: tuple[Decision, ...] = tuple(Decision)
-"""What the numbers 0, 1 and 2 stand for where decisions are an array."""
+"""The decisions that the numbers 0, 1 and 2 stand for in arrays."""
 
 _POSITIVE = ("1", "1.0", "true", "yes", "positive")
 _NEGATIVE = ("0", "0.0", "false", "no", "negative")
@@ -52,12 +52,12 @@ _SHOWN = 3  # ids that an error names
 class Labels:
     """Labels of images, each image once, in the order of the file.
 
-    ids (n) are values of the results' column `by`, paths without a leading `./`. values gives
-    for every category an int8 array (n) of 1 positive, 0 negative, -1 unknown; expected (int8, n)
-    is an index of DECISIONS, or -1. labelled are the categories that the file is about, ignored
-    the columns that say nothing here, repeated how many lines were about an image named before.
-    blank are images of the file that no label is known of; they are not among the n. chosen_by is
-    how `moderate sample` chose the images, where the file says so.
+    ids (n) are values of the results' column `by`, paths without a leading `./`. values holds, per
+    category, an int8 array (n) of 1 positive, 0 negative, -1 unknown; expected (int8, n) is an
+    index of DECISIONS, or -1. labelled are the categories with a label, ignored the columns without
+    a meaning, repeated the number of lines about an earlier image. blank is the number of images
+    without any known label; they are not among the n. chosen_by is how `moderate sample` chose the
+    images, where the file has that column.
     """
 
     path: str
@@ -74,13 +74,13 @@ class Labels:
 
 @dataclass(frozen=True)
 class Joined:
-    """The rows of results that have a label, in their order: arrays of n, one value a row.
+    """The rows of results that have a label, in their order: arrays of n, one value per row.
 
-    rows: index in the results, from 0. labels: int8 per category as in `Labels`. scores: float32
+    rows: indices in the results, from 0. labels: int8 per category as in `Labels`. scores: float32
     per category, NaN where not scored. expected and decisions: int8, index of DECISIONS (expected
     may be -1). errors: the row has an error, and so no scores. copies: an earlier one of these rows
-    is of the same bytes. columns: what `join` was asked to bring along, an Arrow table.
-    unmatched: labels without a row. unlabelled: rows without a label.
+    has the same bytes. columns: the further columns, an Arrow table. unmatched: the number of
+    labels without a row. unlabelled: the number of rows without a label.
     """
 
     rows: NDArray[np.int64]
@@ -110,8 +110,8 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
     """Labels in a .csv, .parquet or .jsonl file.
 
     Images are named by a column `path` or `sha256`, or by `id_column`. Labels stand in columns
-    named like the categories and in `decision`, or, one a line, in `category` and `label`. Raises
-    UsageError for another suffix, and InputError, naming line and value, for what is no label, for
+    named like the categories and in `decision`, or, one per line, in `category` and `label`. Raises
+    UsageError for another suffix, and InputError, naming line and value, for what is not a label, for
     labels that contradict each other, and for a file without labels.
     """
     shown = file_name(path)
@@ -161,7 +161,7 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
 
 
 def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joined:
-    """The labelled rows of `results`; `columns` of theirs are brought along.
+    """The labelled rows of `results`, with some more columns of theirs.
 
     An image that has several rows gives each of them its label. Raises InputError where no label
     is of any row, naming one of each, and for what `Results.table` refuses.
@@ -229,7 +229,7 @@ def _copies(digests: Sequence[str | None]) -> NDArray[np.bool_]:
 
 
 class _LineLabels(NamedTuple):
-    """Labels line by line, before lines about one image are put together."""
+    """Labels line by line, before lines about the same image are merged."""
 
     values: dict[Category, NDArray[np.int8]]
     expected: NDArray[np.int8] | None
@@ -279,7 +279,7 @@ def _long(
 def _numbers(
     shown: str, read: _Columns, column: str, meanings: Mapping[str, int], wanted: str
 ) -> NDArray[np.int8]:
-    """What a column's values stand for. Raises InputError for the first that stands for nothing."""
+    """The meanings of a column's values. Raises InputError for the first without one."""
     known: dict[Any, int | None] = {}
     numbers = np.empty(len(read.columns[column]), np.int8)
     for index, value in enumerate(read.columns[column]):
@@ -291,7 +291,7 @@ def _numbers(
             number = None
         if number is None:
             text = one_line(_shown_value(value), 40)
-            reason = f"{one_line(column, 60)}: {text!r} is no label; write {wanted}"
+            reason = f"{one_line(column, 60)}: {text!r} is not a label; write {wanted}"
             raise InputError(f"{read.where(index)} of {shown}: {reason}")
         numbers[index] = number
     return numbers
@@ -303,7 +303,7 @@ def _ids(shown: str, read: _Columns, column: str) -> tuple[str, list[str]]:
     for index, value in enumerate(read.columns[column]):
         empty = value is None or (isinstance(value, str) and not value.strip())
         if empty or isinstance(value, bool | float | bytes | list | dict):
-            what = "is empty" if empty else "is no text"
+            what = "is empty" if empty else "is not text"
             raise InputError(f"{read.where(index)} of {shown}: {one_line(column, 60)} {what}")
         ids.append(
             _shown_value(value).encode("utf-8", "backslashreplace").decode()
@@ -325,7 +325,7 @@ def _ids(shown: str, read: _Columns, column: str) -> tuple[str, list[str]]:
 
 
 class _Merge(NamedTuple):
-    """Lines put together by the image that they are about: `codes` gives each line's."""
+    """Merges lines about the same image. codes are the lines' indices into ids."""
 
     shown: str
     where: Callable[[int], str]
@@ -333,7 +333,7 @@ class _Merge(NamedTuple):
     codes: NDArray[np.int64]
 
     def merged(self, what: str, values: NDArray[np.int8]) -> NDArray[np.int8]:
-        """One value an image. Raises InputError where two known ones differ."""
+        """One value per image. Raises InputError where two known ones differ."""
         known = np.flatnonzero(values != UNKNOWN)
         values_by_image = np.full(len(self.ids), UNKNOWN, np.int8)
         values_by_image[self.codes[known]] = values[known]
@@ -385,7 +385,7 @@ def _read(path: str) -> _Columns:
     suffix = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
     if suffix is None:
         raise UsageError(
-            f"{file_name(path)} is no file of labels: the suffix is one of {', '.join(SUFFIXES)}"
+            f"{file_name(path)} is not a file of labels: the suffix is one of {', '.join(SUFFIXES)}"
         )
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     try:

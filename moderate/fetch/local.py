@@ -21,7 +21,7 @@ _ERRNO_CODES = {
 
 
 # Closing any descriptor of a database file drops the locks that SQLite has on it, for the whole
-# process: whoever scans the folder that the state is in must not open what is in there.
+# process: a scan of the folder with the state must not open the files in it.
 _KEPT = (b"scores.sqlite3", b"runs.sqlite3")
 _kept_in: set[tuple[int, int]] = set()
 
@@ -70,7 +70,7 @@ class OpenFile:
 
 
 def os_error(error: OSError, doing: str = "read") -> ImageError:
-    """The row's error for what the system said."""
+    """The row's error for an error of the system."""
     if isinstance(error, BlockingIOError):
         message = f"cannot {doing}: it gives nothing without waiting, so it is no ordinary file"
         return ImageError(ErrorCode.READ_ERROR, message)

@@ -24,7 +24,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _BREAKS_URL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\u3000]")
-# What RFC 3986 lets stand in a path and query, and `%`: what is encoded already stays as it is, as
+# What RFC 3986 allows in a path and query, and `%`: what is encoded already stays as it is, as
 # signed URLs are signed letter by letter.
 _KEPT = "!#$%&'()*+,/:;=?@[]~"
 
@@ -245,7 +245,7 @@ def _without_user(match: re.Match[str]) -> str:
 
 
 def _without_broken_user(url: str) -> str:
-    """The URL without what stands before its last `@`, where that may be a password with a slash.
+    """The URL without what comes before its last `@`, where that may be a password with a slash.
 
     `http://user:pa/ss@host` is one that nothing but a person can read. A colon that only a port
     follows, up to the path, starts no password.

@@ -1,4 +1,4 @@
-"""Pictures that are cleared or blocked by their SHA-256, from a policy and the files it names."""
+"""Images that are cleared or blocked by their SHA-256, from a policy and the files it names."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from moderate.text import one_line, printable
 
 _Entry = TypeVar("_Entry")
 _Key = Literal["ignore_file", "block_file"]
-_MOST_REASON = 200  # characters
+_MAX_REASON = 200  # characters
 _MAX_LIST_BYTES = 256 << 20  # some two million entries
 
 
 class Clearance(NamedTuple):
-    """Why a picture is cleared, and from which day on it no longer is."""
+    """Why an image is cleared, and the day from which it no longer is."""
 
     reason: str
     expires: date
@@ -45,8 +45,8 @@ class Lists:
 def read_lists(policy: Policy, base: str | None) -> tuple[Lists, dict[_Key, ListFile]]:
     """The lists of a policy with those of its files, and what those files were.
 
-    base is the folder that the files' names start from. Raises PolicyError without the policy's
-    name: for what cannot be read, is no entry, or contradicts another one.
+    base is the folder that relative file names start from. Raises PolicyError, without the policy's
+    name, for what cannot be read, is not an entry, or contradicts another entry.
     """
     files: dict[_Key, ListFile] = {}
     cleared = {entry.sha256: Clearance(entry.reason, entry.expires) for entry in policy.ignore}
@@ -126,7 +126,7 @@ def _take(
 
 
 def _reason(cells: Mapping[str, str]) -> str:
-    reason = one_line(cells["reason"], _MOST_REASON)
+    reason = one_line(cells["reason"], _MAX_REASON)
     if not reason:
         raise ValueError("there is no reason")
     return reason

@@ -234,11 +234,6 @@ def read_results(path: str) -> Results:
     return Results(path, facts or file.facts(), carried, file)
 
 
-def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A results file as an Arrow table; see `Results.table`. Raises UsageError and InputError."""
-    return read_results(path).table(columns)
-
-
 def _facts_beside(path: str) -> dict[str, str]:
     beside = metadata_path(path)
     try:

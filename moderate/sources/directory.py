@@ -1,4 +1,4 @@
-"""A folder walked in sorted order: every image in it, and what was passed over."""
+"""A folder walked in sorted order: every image in it, and what was skipped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moderate.types import ErrorCode, ImageError, ImageRef, Skipped, SkipReason,
 
 @dataclass(frozen=True, slots=True)
 class WalkOptions:
-    """What a walk takes along. Patterns are shell globs on the name or the path below the input."""
+    """What a walk includes. Patterns are shell globs on the name or the path below the input."""
 
     all_files: bool = False
     hidden: bool = False
@@ -142,7 +142,7 @@ class DirectorySource(Source):
 
 
 def _look(ref: ImageRef) -> ImageRef | Skipped:
-    """Judge a file whose name claims nothing by its first bytes."""
+    """Decide by its first bytes whether a file counts whose name does not claim to be an image."""
     if is_kept(ref.path):
         return Skipped(ref.path, SkipReason.NOT_AN_IMAGE)
     try:

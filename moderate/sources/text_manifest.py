@@ -1,4 +1,4 @@
-"""CSV and JSON Lines manifests, a row at a time."""
+"""CSV and JSON Lines manifests, row by row."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class CsvManifest(Source):
     """A CSV file whose first record names the columns; made by `csv_manifest`.
 
     Cells are text; kept ones are carried as they are. Bytes that are not UTF-8 survive in paths. A
-    record of another number of cells, or one that breaks the rules of quoting, is an error row
-    called by its line. Raises InputError where a quote swallows lines, since rows would be missing.
+    record with another number of cells, or with broken quoting, is an error row named by its line.
+    Raises InputError where a quote swallows lines, since rows would be missing.
     """
 
     path: bytes
@@ -95,7 +95,7 @@ class CsvManifest(Source):
 def csv_manifest(path: bytes, options: ManifestOptions, delimiter: str = ",") -> CsvManifest:
     """Read the header of the CSV file at `path` and find the columns.
 
-    Raises InputError where it has no header, or not the columns asked for.
+    Raises InputError where it has no header, or lacks a requested column.
     """
     name = file_name(path)
     first = next(_records(path, name, delimiter, options), None)
@@ -122,10 +122,10 @@ def csv_manifest(path: bytes, options: ManifestOptions, delimiter: str = ",") ->
 class JsonlManifest(Source):
     """One JSON object per line; made by `jsonl_manifest`.
 
-    A line that is no JSON object, or whose image column is not a string, is an error row called by
-    its line. A kept string column holds strings as they are and any other value as JSON; where a
-    later value does not fit a bool, int64 or float64 column, its row is an error row, as a null
-    would hide it.
+    A line that is not a JSON object, or whose image column is not a string, is an error row named
+    by its line. A kept string column holds strings as they are and any other value as JSON. Where a
+    later value does not fit a bool, int64 or float64 column, its row is an error row, since a null
+    would hide the value.
     """
 
     file: LineFile = field(repr=False)

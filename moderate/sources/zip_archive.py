@@ -1,7 +1,7 @@
 """Members of a .zip, in the order of its directory, which is read piece by piece.
 
 `zipfile` keeps the whole directory in memory, and one bad entry costs it all the others. So it is
-given a piece of the directory at a time: the same archive, as if it had no other members.
+fed a piece of the directory at a time: the same archive, as if it had no other members.
 """
 
 from __future__ import annotations
@@ -317,7 +317,7 @@ def _raw_name(info: zipfile.ZipInfo) -> bytes:
 
 
 def _directory_bytes(start: int, entries: list[bytes]) -> bytes:
-    """A central directory of `entries` that lies at `start`, with what has to follow it."""
+    """A central directory of `entries` at `start`, with what has to follow it."""
     body = b"".join(entries)
     count, end = len(entries), start + len(body)
     if start < 0xFFFFFFFF:

@@ -84,7 +84,7 @@ class Contents:
         return entry[1] if entry and entry[0] < position else None
 
     def settle(self, sha256: bytes, outcome: Outcome) -> None:
-        """Say what the content gave."""
+        """Set the outcome of the content."""
         packed = pack_outcome(sha256, b"", outcome)
         with self._locked():
             self._connection.execute(
@@ -127,7 +127,7 @@ class Contents:
         assert entry is not None
         if entry[0] < position:
             return Claim(False, entry[1], entry[2])
-        if entry[0] > position:  # what came in first stands later in the input
+        if entry[0] > position:  # it was read earlier, but comes later in the input
             self.out_of_order = True
             self._connection.execute(
                 "UPDATE contents SET position = ?, path = ? WHERE sha256 = ?",

@@ -26,7 +26,7 @@ from moderate.policy.load import load_policy
 from moderate.report.stored import summarise
 from moderate.results.open import open_writers
 from moderate.results.parquet_writer import arrow_schema
-from moderate.results.read import read_results, read_table
+from moderate.results.read import read_results
 from moderate.results.schema import COLUMNS, in_order
 from moderate.types import (
     CATEGORIES,
@@ -211,7 +211,7 @@ def test_carried_columns_of_all_kinds(tmp_path: Path) -> None:
         assert list(first) == in_order(OWN, names)
         assert same(first, rows[0])
         assert [second[name] for name in names] == list(nothing)
-        table = read_table(file)
+        table = read_results(file).table()
         assert table.column_names == in_order(OWN, names)
         for name, kind, value, in_json in kinds:
             if file.endswith("parquet"):
@@ -230,7 +230,7 @@ def test_values_of_several_kinds_in_one_json_column_are_text_in_a_table(tmp_path
     file = write(tmp_path, [row(carried=(1,)), row(carried=(2,))], (Column("k", pa.int64()),))[2]
     Path(file).write_text(Path(file).read_text().replace('"k": 2', '"k": "x"'))
     assert [cells["k"] for cells in read_results(file).rows()] == [1, "x"]
-    assert read_table(file, ["k"]).column("k").to_pylist() == ["1", "x"]
+    assert read_results(file).table(["k"]).column("k").to_pylist() == ["1", "x"]
 
 
 def test_tables_have_the_types_of_the_schema(tmp_path: Path) -> None:
@@ -238,13 +238,13 @@ def test_tables_have_the_types_of_the_schema(tmp_path: Path) -> None:
     files = write(tmp_path, rows)
     in_parquet = pq.read_table(files[1]).replace_schema_metadata()
     for file in files:
-        table = read_table(file)
+        table = read_results(file).table()
         assert table.schema == arrow_schema()
         assert table.equals(in_parquet), file
-        some = read_table(file, ["violence", "path", "path_bytes"])
+        some = read_results(file).table(["violence", "path", "path_bytes"])
         assert some.equals(in_parquet.select(["violence", "path", "path_bytes"]))
         with pytest.raises(InputError, match="no column 'nope'"):
-            read_table(file, ["nope"])
+            read_results(file).table(["nope"])
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -285,7 +285,7 @@ def test_columns_of_an_older_version_are_null_and_other_writers_types_are_taken(
     tmp_path: Path,
 ) -> None:
     file = write(tmp_path, [row(b"caf\xe9"), row(b"b")])[1]
-    table = pq.read_table(file).drop_columns(["duplicate_of"])
+    table = pq.read_results(file).table().drop_columns(["duplicate_of"])
     texts = table.schema.get_field_index("path")
     table = table.set_column(texts, "path", table["path"].cast(pa.large_string()))
     table = table.set_column(
@@ -358,7 +358,7 @@ def test_what_no_run_wrote_is_one_clear_line(
         list(read_results(file).rows())
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(InputError, match=said):
-        read_table(file)
+        read_results(file).table()
 
 
 OK = {"status": "ok", "decision": "approve", "nudity": 0.1, "error_code": None}
@@ -370,7 +370,7 @@ def with_cells(tmp_path: Path, suffix: str, changes: dict[str, Any]) -> str:
     file = write(tmp_path, [row(b"1"), row(b"2"), row(b"3")])[SUFFIXES.index(suffix)]
     changes = dict.fromkeys(CATEGORIES) | changes
     if suffix == "parquet":
-        table = pq.read_table(file)
+        table = pq.read_results(file).table()
         rows = table.to_pylist()
         rows[1] |= changes
         pq.write_table(pa.Table.from_pylist(rows, table.schema), file)
@@ -422,7 +422,7 @@ def test_rows_that_contradict_themselves_are_never_decided(
     where = {"csv": "line 3 of", "jsonl": "line 2 of", "parquet": "row 2 of"}[suffix]
     uses: list[Any] = [
         lambda: list(read_results(file).rows()),
-        lambda: read_table(file, ["path"]),
+        lambda: read_results(file).table(["path"]),
         lambda: redecide(options),
         lambda: compare_results(file, file),
     ]
@@ -446,14 +446,14 @@ def test_results_without_score_columns_are_read_but_nothing_is_approved(tmp_path
 def test_text_in_parquet_that_is_not_utf8_names_the_row(tmp_path: Path, column: str) -> None:
     note = (Column("note", pa.string()),)
     file = write(tmp_path, [row(carried=("n",)) for _ in range(5)], note)[1]
-    table = pq.read_table(file)
+    table = pq.read_results(file).table()
     values = pa.array([b"a", b"b", b"c\xff", b"d", b"\xe9"], pa.binary())
     texts = pa.Array.from_buffers(pa.string(), 5, values.buffers())
     index = table.schema.get_field_index(column)
     pq.write_table(table.set_column(index, column, texts), file)
     for use in (
         lambda: list(read_results(file).rows()),
-        lambda: read_table(file),
+        lambda: read_results(file).table(),
         lambda: redecide(DecideOptions(file, "strict")),
     ):
         with pytest.raises(InputError, match=f"row 3 of .*: {column}: .*UTF8"):
@@ -516,7 +516,7 @@ def test_names_that_no_list_knows_do_not_fill_a_summary(tmp_path: Path) -> None:
 
 def test_scores_out_of_range_in_parquet_name_the_row(tmp_path: Path) -> None:
     file = write(tmp_path, [row(), row(), row()])[1]
-    table = pq.read_table(file)
+    table = pq.read_results(file).table()
     scores = pa.array([0.1, float("nan"), 0.1], pa.float32())
     index = table.schema.get_field_index("nudity")
     pq.write_table(table.set_column(index, "nudity", scores), file)
