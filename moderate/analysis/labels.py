@@ -109,10 +109,10 @@ class _Columns(NamedTuple):
 def read_labels(path: str, id_column: str | None = None) -> Labels:
     """Labels in a .csv, .parquet or .jsonl file.
 
-    Images are named by a column `path` or `sha256`, or by `id_column`. Labels stand in columns
+    Images are named by a column `path` or `sha256`, or by `id_column`. Labels are in columns
     named like the categories and in `decision`, or, one per line, in `category` and `label`. Raises
-    UsageError for another suffix, and InputError, naming line and value, for what is not a label, for
-    labels that contradict each other, and for a file without labels.
+    UsageError for another suffix, and InputError, with line and value, for what is not a label,
+    for labels that contradict each other, and for a file without labels.
     """
     shown = file_name(path)
     read = _read(path)

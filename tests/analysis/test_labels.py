@@ -99,9 +99,7 @@ def test_nonsense_is_named_with_its_line(tmp_path: Path, suffix: str, value: Any
     rows = [{"path": "a.jpg", "nudity": type(value)(0)}, {"path": "b.jpg", "nudity": value}]
     where = {"csv": "line 3", "jsonl": "line 2", "parquet": "row 2"}[suffix]
     path = write(tmp_path / f"l.{suffix}", rows)
-    with pytest.raises(
-        InputError, match=f"^{where} of .*nudity: '{value}' is not a label; write 1"
-    ):
+    with pytest.raises(InputError, match=f"^{where} of .*nudity: '{value}' is not a label"):
         read_labels(path)
 
 
@@ -111,9 +109,7 @@ def test_a_list_is_no_label(tmp_path: Path) -> None:
 
 
 def test_an_expected_decision_is_one_of_three(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"line 2 of .*decision: 'ban' is not a label; write approve"
-    ):
+    with pytest.raises(InputError, match=r"line 2 of .*decision: 'ban' is not a label; write"):
         read_labels(text(tmp_path / "l.csv", "path,decision\na,ban\n"))
 
 
@@ -149,9 +145,7 @@ def test_the_long_form(tmp_path: Path) -> None:
     assert labels.values[NUDITY].tolist() == [1]
     assert labels.values[VIOLENCE].tolist() == [0]
     assert (labels.ignored, labels.labelled) == (("who",), (NUDITY, VIOLENCE))
-    with pytest.raises(
-        InputError, match=r"line 2 of .*category: 'gore' is not a label; write one of"
-    ):
+    with pytest.raises(InputError, match=r"line 2 of .*category: 'gore' is not a label; write"):
         read_labels(text(tmp_path / "l.csv", "path,category,label\na,gore,1\n"))
 
 
