@@ -285,7 +285,7 @@ def test_columns_of_an_older_version_are_null_and_other_writers_types_are_taken(
     tmp_path: Path,
 ) -> None:
     file = write(tmp_path, [row(b"caf\xe9"), row(b"b")])[1]
-    table = pq.read_results(file).table().drop_columns(["duplicate_of"])
+    table = pq.read_table(file).drop_columns(["duplicate_of"])
     texts = table.schema.get_field_index("path")
     table = table.set_column(texts, "path", table["path"].cast(pa.large_string()))
     table = table.set_column(
@@ -370,7 +370,7 @@ def with_cells(tmp_path: Path, suffix: str, changes: dict[str, Any]) -> str:
     file = write(tmp_path, [row(b"1"), row(b"2"), row(b"3")])[SUFFIXES.index(suffix)]
     changes = dict.fromkeys(CATEGORIES) | changes
     if suffix == "parquet":
-        table = pq.read_results(file).table()
+        table = pq.read_table(file)
         rows = table.to_pylist()
         rows[1] |= changes
         pq.write_table(pa.Table.from_pylist(rows, table.schema), file)
@@ -446,7 +446,7 @@ def test_results_without_score_columns_are_read_but_nothing_is_approved(tmp_path
 def test_text_in_parquet_that_is_not_utf8_names_the_row(tmp_path: Path, column: str) -> None:
     note = (Column("note", pa.string()),)
     file = write(tmp_path, [row(carried=("n",)) for _ in range(5)], note)[1]
-    table = pq.read_results(file).table()
+    table = pq.read_table(file)
     values = pa.array([b"a", b"b", b"c\xff", b"d", b"\xe9"], pa.binary())
     texts = pa.Array.from_buffers(pa.string(), 5, values.buffers())
     index = table.schema.get_field_index(column)
@@ -516,7 +516,7 @@ def test_names_that_no_list_knows_do_not_fill_a_summary(tmp_path: Path) -> None:
 
 def test_scores_out_of_range_in_parquet_name_the_row(tmp_path: Path) -> None:
     file = write(tmp_path, [row(), row(), row()])[1]
-    table = pq.read_results(file).table()
+    table = pq.read_table(file)
     scores = pa.array([0.1, float("nan"), 0.1], pa.float32())
     index = table.schema.get_field_index("nudity")
     pq.write_table(table.set_column(index, "nudity", scores), file)
