@@ -1,4 +1,4 @@
-"""Who could have put a file where it is: this user and root alone, or others too."""
+"""Determines who could have written a file: only this user and root, or others too."""
 
 from __future__ import annotations
 

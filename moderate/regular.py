@@ -1,4 +1,4 @@
-"""Small and large files that somebody else may have written: regular ones only, of bounded size."""
+"""Reads files that somebody else may have written: regular files only, of bounded size."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ MAX_TEXT_BYTES = 1 << 20
 
 MAX_WEIGHTS_BYTES = 8 << 30
 """Bytes of a file of weights; the largest networks of timm take 4 GB in fp32."""
+
+
+def file_identity(path: str | bytes) -> tuple[int, int] | None:
+    """Device and inode of what is at `path`, whatever it is called; None where nothing is."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Folders for what a command needs only while it runs, gone even after it was killed."""
+"""Temporary folders of a running command; those of a killed command are removed by the next one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A signal that ends the command: raised wherever the command is, and noted for when it is lost.
+"""Signals that end the command: raised as an exception, and noted in case that exception is lost.
 
 What a handler raises is an exception like any other: where it arrives amid an import or in a
 library's callback, it comes out as an ordinary error, or not at all.
@@ -55,7 +55,7 @@ def check() -> None:
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """Signals come too late from here on, unless this fails: what was asked for is being put down.
+    """From here on signals no longer stop the command: its results are being written.
 
     For what ends within moments, so that it is done as a whole or not at all.
     """
@@ -69,6 +69,6 @@ def finishing() -> Iterator[None]:
 
 
 def begin() -> None:
-    """Nothing has arrived yet."""
+    """Reset: no signal has arrived yet."""
     global _noted, _too_late
     _noted, _too_late = None, False

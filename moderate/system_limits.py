@@ -1,4 +1,4 @@
-"""Limits of the system that a process runs into, named for whoever can raise them."""
+"""Names the system limit behind an error, so that an administrator can raise it."""
 
 from __future__ import annotations
 

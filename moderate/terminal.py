@@ -1,4 +1,4 @@
-"""A guard between this program and a terminal: what files hold moves no cursor."""
+"""Guards the terminal: control characters from files never reach it."""
 
 from __future__ import annotations
 

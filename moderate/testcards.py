@@ -1,4 +1,4 @@
-"""Draws test cards: harmless pictures that the `testcard` weights approve, review or block.
+"""Draws test cards: harmless images that the `testcard` weights approve, review or block.
 
 They are to an image pipeline what the EICAR file is to a virus scanner.
 """

@@ -1,4 +1,4 @@
-"""Untrusted names and messages, made safe to show and to store."""
+"""Makes untrusted names and messages safe to show and to store."""
 
 from __future__ import annotations
 

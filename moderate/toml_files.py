@@ -1,4 +1,4 @@
-"""TOML as it is read everywhere: from a regular file, and bounded before the parser sees it."""
+"""The one TOML reader: regular files only, and bounded before the parser sees them."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ _ERROR_MEANINGS: dict[ErrorCode, str] = {
 
 
 class Warn(StrEnum):
-    """What is odd about an image that was scored all the same: a closed list."""
+    """Something unusual about an image that was scored: a closed list."""
 
     SMALL_IMAGE = "small_image"
     EXTENSION_MISMATCH = "extension_mismatch"
@@ -164,7 +164,7 @@ _WARN_MEANINGS: dict[Warn, str] = {
 
 
 class SkipReason(StrEnum):
-    """Why a file met on a walk got no row: counted in the summary, never silent."""
+    """Why a file in a directory got no row: counted in the summary, never silent."""
 
     NOT_AN_IMAGE = "not an image"
     HIDDEN = "hidden"
@@ -255,7 +255,7 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file met on a walk that gets no row, with the reason."""
+    """A file in a directory that gets no row, with the reason."""
 
     path: bytes
     reason: SkipReason
@@ -274,7 +274,7 @@ class ImageFacts:
     """What is known of an image's file. Fields are None where it was not read that far.
 
     width and height are in pixels, of the upright picture; frames counts up to 1,000. A number that
-    no column can hold, negative or of more than 63 bits, is None: a header, a server or a decoder
+    no column can hold (negative, or of more than 63 bits) is None: headers, servers and decoders
     may claim anything.
     """
 
@@ -287,7 +287,7 @@ class ImageFacts:
     warnings: tuple[Warn, ...] = ()
 
     def __post_init__(self) -> None:
-        """Leave out what no column can hold, before any stage has to."""
+        """Replace numbers that no column can hold by None, once for all stages."""
         for name in ("width", "height", "frames", "bytes"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= _LARGEST_NUMBER:

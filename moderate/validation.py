@@ -1,4 +1,4 @@
-"""What every validated TOML file shares: no unknown keys, and one line for the first mistake."""
+"""Rules for all validated TOML files: no unknown keys, and one line for the first mistake."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from moderate.analysis.decide import DecideOptions, redecide
 from moderate.arrow import plain_value, python_values
 from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
-from moderate.results.open import open_writers
 from moderate.results.read import read_results
+from moderate.results.targets import open_writers
 from moderate.results.text_writers import _carried
 from moderate.sources.columns import ManifestOptions
 from moderate.sources.parquet_manifest import parquet_manifest

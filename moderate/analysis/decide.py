@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from moderate.arrow import python_values
 from moderate.classify.coverage import Coverage
 from moderate.config import ConfigRecord
-from moderate.errors import PolicyError, UsageError
+from moderate.errors import PolicyError
 from moderate.policy.columns import (
     BANDS,
     DECISIONS,
@@ -33,17 +32,22 @@ from moderate.policy.columns import (
     scores_of,
 )
 from moderate.policy.load import LoadedPolicy, load_policy
-from moderate.report.files import check_summary_targets
 from moderate.results.columnar import ColumnsWriter
-from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
 from moderate.results.read import Results, read_results
 from moderate.results.read_format import Chunk
-from moderate.results.remote import is_remote, shown_target, target_name
 from moderate.results.schema import COLUMNS
-from moderate.results.text_writers import metadata_path
+from moderate.results.targets import (
+    check_distinct,
+    check_reports,
+    check_targets,
+    has_metadata,
+    open_texts,
+    open_writers,
+    read_identities,
+    to_stdout,
+)
 from moderate.run.summary import EXAMPLES_KEPT, Audit, Summary, name_counted
 from moderate.run.videos import VideoEnd, video_row
-from moderate.sources.resolve import file_identity
 from moderate.text import one_line, printable, utc
 from moderate.types import CATEGORIES, LABEL_PREFIX, Column, ImageFacts, ImageRef, Row, Status
 from moderate.version import __version__
@@ -250,19 +254,21 @@ class Redecided:
     outputs: dict[str, str] = field(default_factory=dict)
 
 
-def redecide(options: DecideOptions) -> Redecided:
+def redecide(
+    options: DecideOptions, summary_text: Callable[[Redecided, str], str] | None = None
+) -> Redecided:
     """Read a results file, decide on its rows by another policy, and write them.
 
+    summary_text gives the text of a summary for a target; without it, no summary is written.
     Nothing is put under a target's name before all rows are there. Raises UsageError, PolicyError,
     InputError for what is no results file, OutputError.
     """
-    from moderate.report.decide import write_summary
-
     clock, started = time.monotonic(), datetime.now(UTC)
     check_targets(options.out)
-    check_summary_targets(options.summary)
+    check_reports("--summary", options.summary)
     results = read_results(options.results)
-    check_distinct(options.out, options.summary, [options.results, options.policy])
+    inputs = read_identities([options.results, options.policy])
+    check_distinct(options.out, options.summary, inputs)
     loaded = load_policy(options.policy)
     facts = _facts(results, loaded, started)
     redecider = Redecider(loaded, results)
@@ -272,7 +278,8 @@ def redecide(options: DecideOptions) -> Redecided:
     made = Redecided(
         results.path, facts, dict(results.facts), summary, changes, tuple(_notes(results))
     )
-    with open_writers(options.out) as opened:
+    summary_targets = options.summary if summary_text else ()
+    with open_writers(options.out) as opened, open_texts(summary_targets) as summaries:
         writers = [ColumnsWriter(writer) for writer in opened]
         columns = _carried_columns(results, options.out)
         for writer in writers:
@@ -286,29 +293,14 @@ def redecide(options: DecideOptions) -> Redecided:
             for writer in writers:
                 writer.write([own[name] for name in results.own], list(piece.carried.values()))
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
+        if summary_text:
+            for file in summaries:
+                file.seal(summary_text(made, file.target))
         for writer in writers:
             made.outputs.update(writer.commit(facts))
-    for target in options.summary:
-        write_summary(made, target)
+        for file in summaries:
+            file.commit()
     return made
-
-
-def check_distinct(out: Sequence[str], summaries: Sequence[str], inputs: Sequence[str]) -> None:
-    """No target twice, and none that is an input: by its file, whatever names lead to it.
-
-    Raises UsageError.
-    """
-    results = [target_name(target) for target in out if not to_stdout(target)]
-    beside = [metadata_path(target) for target in results if has_metadata(target)]
-    written = [*results, *map(target_name, summaries), *beside]
-    read = [*inputs, *(metadata_path(name) for name in inputs)]
-    identities = {identity for name in read if (identity := file_identity(name))}
-    real = [shown_target(t) if is_remote(t) else os.path.realpath(t) for t in written]
-    for target, path in zip(written, real, strict=True):
-        if real.count(path) > 1:
-            raise UsageError(f"{shown_target(target)} would be written twice")
-        if not is_remote(target) and file_identity(target) in identities:
-            raise UsageError(f"{shown_target(target)} is an input; write the results elsewhere")
 
 
 def _facts(results: Results, loaded: LoadedPolicy, started: datetime) -> dict[str, str]:

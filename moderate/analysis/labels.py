@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from moderate.arrow import plain_value, python_values
 from moderate.errors import InputError, UsageError
-from moderate.results.open import SUFFIXES
 from moderate.results.read import Results
+from moderate.results.targets import SUFFIXES
 from moderate.tables.csv import strict_records, unguarded
 from moderate.tables.jsonl import json_object
 from moderate.tables.lines import file_name, text_lines, unreadable

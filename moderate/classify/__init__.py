@@ -1,1 +1,1 @@
-"""Pixels to scores: bundles of weights, timm models, devices and precision."""
+"""Runs models: from pixels to the scores of the five categories, on any device and backend."""

@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep the big blocks that every batch asks for again."""
+"""Configures the C library's allocator to keep the large blocks that every batch asks for again."""
 
 from __future__ import annotations
 

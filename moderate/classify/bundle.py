@@ -47,7 +47,7 @@ UnitScore = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 
 
 class Preprocess(Table):
-    """How a model wants its pixels. size is (height, width); mean and std apply to 0..1 values.
+    """The preprocessing of a model. size is (height, width); mean and std apply to 0..1 values.
 
     exact = true forbids decoding large JPEGs at a reduced scale.
     """
@@ -73,7 +73,7 @@ class Preprocess(Table):
         return self
 
     def pixel_spec(self) -> PixelSpec:
-        """The part that the decoders do."""
+        """The part of the preprocessing that the decoders do."""
         return PixelSpec(
             height=self.size[0],
             width=self.size[1],
@@ -100,7 +100,7 @@ Colours = Literal["rgb", "bgr"]
 
 
 class GraphInput(Table):
-    """What a model.onnx takes and gives: the order of its axes and colours, and its outputs.
+    """The inputs and outputs of a model.onnx: the order of its axes and colours, and its outputs.
 
     The preprocessing's mean and std are those of red, green and blue, whatever the order here.
     """
@@ -337,7 +337,7 @@ def check_combine(
 
 
 def part_name(card: Card, model: ModelCard) -> str:
-    """What a model of a bundle is called in the names of its labels: its folder, or the bundle."""
+    """The model's part of a label's name: its folder in the bundle, or the bundle's name."""
     folder = os.path.normpath(model.folder)
     return card.name if folder == "." else folder
 

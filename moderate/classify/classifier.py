@@ -154,7 +154,7 @@ class Classifier:
             )
 
     def __enter__(self) -> Self:
-        """Nothing more than was done when it was built."""
+        """Return itself: the constructor has loaded everything."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -224,7 +224,7 @@ class Classifier:
                 return self._scored([wait() for wait in part.started])
             except Exception as error:  # noqa: BLE001 - one image must not cost the others their row
                 failure = error.with_traceback(None)
-        # Here, and not in the handler, the failed attempt's memory is free again.
+        # Retry here, outside the handler: only now is the failed attempt's memory free again.
         return self._retry(part, failure)
 
     def _retry(self, part: _Part, failure: Exception) -> list[Scored]:
@@ -345,7 +345,7 @@ def _outcome(best: dict[Category, NDArray[np.float32]], row: int, finite: bool) 
 
 
 def _out_of_memory(error: Exception) -> bool:
-    # By its name, because torch may not even be imported.
+    # Compared by name, because torch may not be imported at all.
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

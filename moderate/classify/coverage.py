@@ -1,4 +1,4 @@
-"""What the scores of a category are able to show, in the words of the weights' card."""
+"""What each category's scores can show, as the weights' card states it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What weights say of themselves: what they are fit for, and what each category covers.
+    """What a card states about its weights: what they are fit for, and what each category covers.
 
     shared holds sentences on categories that are fed by the same labels.
     """
@@ -43,7 +43,7 @@ class Coverage:
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, str]) -> Self:
-        """What audit facts say; anybody may have written them, so they are made safe to show."""
+        """Read it from audit facts, which are untrusted: the text is made safe to show."""
         try:
             found = json.loads(facts.get(COVERS, "{}"))
         except (ValueError, RecursionError):

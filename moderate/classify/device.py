@@ -55,10 +55,10 @@ def place(
 ) -> Placement:
     """Resolve `auto` and make sure that the device works. Raises UsageError or DeviceError.
 
-    Device `auto` takes CUDA where there is one, else the CPU. What is asked for by name is used or
-    refused, never exchanged. Precision `auto` is bf16 on GPUs that have it, else fp32. Backend
-    `auto` is torch on CUDA, and on the CPU OpenVINO where it is installed. torch, which takes
-    seconds to import, is imported only where there may be a GPU.
+    Device `auto` takes CUDA where there is one, else the CPU. A device or backend that is named is
+    used or refused, never replaced by another. Precision `auto` is bf16 on GPUs that have it, else
+    fp32. Backend `auto` is torch on CUDA, and on the CPU OpenVINO where it is installed. torch,
+    which takes seconds to import, is imported only where there may be a GPU.
 
     kinds is what the models are. ONNX graphs run on CUDA by onnxruntime and in fp32, and there
     `auto` takes CUDA where onnxruntime has it; on the CPU they run by OpenVINO, or by onnxruntime

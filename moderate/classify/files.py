@@ -1,4 +1,4 @@
-"""Configuration and weights files of strangers, read as hostile input."""
+"""Reads configuration and weights files as untrusted input."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def check_unchanged(path: Path, sha256: str) -> None:
 def read_safetensors(path: Path, sha256: str | None = None) -> dict[str, torch.Tensor]:
     """The tensors of one file by name. Raises WeightsError, also for NaN and a name given twice.
 
-    With `sha256`, the very bytes that are parsed must have that digest: a file that is exchanged
-    between its check and its use is not used.
+    With `sha256`, the bytes that are parsed must have that digest: a file that is replaced after
+    its check is not used.
     """
     from safetensors.torch import load
 

@@ -1,4 +1,4 @@
-"""One model of a bundle, whatever runs it: pixels in, probabilities of its labels out."""
+"""One model of a bundle on any backend: pixels in, probabilities of its labels out."""
 
 from __future__ import annotations
 

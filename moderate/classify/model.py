@@ -69,7 +69,7 @@ def build_model(
             features: Any = getattr(model, "head_hidden_size", None) or model.num_features
             model = WithHead(model, int(features), head, classes)
     except Exception as error:
-        # Whatever a network makes of arguments that do not suit it.
+        # timm's networks raise anything for arguments that do not suit them.
         raise WeightsError(
             f"timm {timm.__version__} cannot build {architecture!r}: {one_line(str(error))}"
         ) from error

@@ -1,4 +1,4 @@
-"""The ONNX graph of a bundle: read, checked, and held against what its card says of it.
+"""Reads the ONNX graph of a bundle and checks it against the bundle's card.
 
 A graph counts only as bytes: those whose digest was checked are those that are inspected here and
 then given to the runtime. It never sees a path, so that it cannot look for files beside it.
@@ -25,7 +25,7 @@ _FLOAT32 = 1  # TensorProto.DataType
 
 @dataclass(frozen=True, slots=True)
 class GraphFacts:
-    """What a graph says of itself; height and width in pixels.
+    """What a graph states about its inputs and outputs; height and width in pixels.
 
     single: it takes one image at a time. classes is None where the file does not state it.
     last_operator is the one that gives the output.
@@ -136,12 +136,12 @@ def check_labels(outputs: int | None, labels: int, where: str) -> None:
 
 
 def cannot_run(where: str, runtime: str, error: Exception) -> WeightsError:
-    """That a runtime does not take the graph, and why, in a line."""
+    """Return the error for a graph that a runtime refuses, with the reason in one line."""
     return WeightsError(f"{where}: {runtime} cannot run it ({one_line(_telling(str(error)), 240)})")
 
 
 def _telling(text: str) -> str:
-    """What is wrong, out of a message that begins with source files of the runtime."""
+    """The reason in a runtime's message, without the source files at its start."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(("Exception from", "Check '", "While "))]
     return " ".join(told or lines)

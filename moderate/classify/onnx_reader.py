@@ -80,7 +80,7 @@ class OnnxGraph:
 
 
 class _MalformedError(Exception):
-    """What is wrong with the file, in words."""
+    """The file is malformed; the message says how."""
 
 
 def read_onnx(path: Path) -> OnnxGraph:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from moderate.cli.output import print_report
+
 
 def bench(
     folder: Annotated[
@@ -23,7 +25,7 @@ def bench(
     compile: Annotated[bool, typer.Option("--compile", help="Compile the model.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, max=4096)] = 32,
     workers: Annotated[
-        str, typer.Option(metavar="N|auto", help="Decoder processes; auto: one a core.")
+        str, typer.Option(metavar="N|auto", help="Decoder processes; auto: one per core.")
     ] = "auto",
     images: Annotated[int, typer.Option(min=1, metavar="N", help="Images in a pass.")] = 500,
     repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Passes; the median counts.")] = 3,
@@ -32,18 +34,18 @@ def bench(
     ] = None,
 ) -> None:
     """Measure decoding, the model and both together; say which is slow and what would help."""
-    import json
-
     from moderate.classify.allocator import tune_allocator
     from moderate.cli.scan import parse_workers
-    from moderate.report.bench import as_json, lines
-    from moderate.results.atomic import write_atomic
+    from moderate.report.bench import report
+    from moderate.report.files import to_json
+    from moderate.results.targets import check_place, write_text
     from moderate.run.bench import Bench, measure
     from moderate.run.scan import ScanOptions, plan
     from moderate.scratch import scratch_folder
     from moderate.testcards import write_cards
-    from moderate.text import printable
 
+    if json_file:
+        check_place(json_file)
     tune_allocator()
     with scratch_folder("bench") as drawn:
         if folder is None:
@@ -61,10 +63,9 @@ def bench(
         )
         for step in measure(plan(options).job, images, repeat):
             if isinstance(step, Bench):
-                for label, value in lines(step):
-                    typer.echo(f"{label:<9}{printable(value)}")
+                measured = report(step)
+                print_report(measured, as_json=False)
                 if json_file:
-                    text = json.dumps(as_json(step), indent=2) + "\n"
-                    write_atomic(json_file, text.encode())
+                    write_text(json_file, to_json(measured))
             else:
                 typer.echo(step, err=True)

@@ -1,4 +1,4 @@
-"""Which configuration file a command takes its defaults from, and what is said about it."""
+"""Which configuration file a command takes its defaults from, and what messages say about it."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class ConfiguredCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See `TyperCommand`. Raises ConfigError and UsageError."""
-        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
-        if not given.get("help"):
-            ctx.obj = self._configure(ctx, given)
+        values, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        if not values.get("help"):
+            ctx.obj = self._configure(ctx, values)
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
             raise _named(error, ctx.obj) from error
 
-    def _configure(self, ctx: Any, given: Mapping[str, Any]) -> Config:
+    def _configure(self, ctx: Any, values: Mapping[str, Any]) -> Config:
         options = {p.name: p for p in self.params if isinstance(p, TyperOption) and p.name}
-        lists = given.get("files_from") or options["files_from"].value_from_envvar(ctx) or ()
-        config = _config(frozenset(options), given, given.get("inputs") or (), lists)
+        lists = values.get("files_from") or options["files_from"].value_from_envvar(ctx) or ()
+        config = _config(frozenset(options), values, values.get("inputs") or (), lists)
         settings = {
             name: [value] if options[name].multiple and not isinstance(value, list) else value
             for name, value in config.settings.items()
@@ -92,7 +92,7 @@ def configured_state() -> str | None:
 
 def _config(
     options: frozenset[str],
-    given: Mapping[str, Any],
+    values: Mapping[str, Any],
     inputs: Sequence[str] = (),
     lists: Sequence[str] = (),
 ) -> Config:
@@ -100,7 +100,7 @@ def _config(
     from moderate.config import Config, find_config, named_config
 
     levels = (
-        ("--config and --no-config", given.get("config"), bool(given.get("no_config"))),
+        ("--config and --no-config", values.get("config"), bool(values.get("no_config"))),
         (
             "MODERATE_CONFIG and MODERATE_NO_CONFIG",
             os.environ.get("MODERATE_CONFIG") or None,

@@ -29,7 +29,7 @@ def decide(
     ] = None,
     summary: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Summary to .json or .md. May be repeated."),
+        typer.Option(metavar="FILE", help="Summary to .json, .md or .html. May be repeated."),
     ] = None,
     fail_on: Annotated[
         Literal["never", "review", "block"],
@@ -44,15 +44,17 @@ def decide(
     Scores, carried columns and everything else stay as they are. Nothing is written over RESULTS.
     """
     from moderate.analysis.decide import DecideOptions, redecide
-    from moderate.report.decide import show
-    from moderate.results.open import to_stdout
+    from moderate.report.decide import report
+    from moderate.report.files import render
+    from moderate.report.terminal import show
+    from moderate.results.targets import to_stdout
 
     options = DecideOptions(results, policy, tuple(out or ()), tuple(summary or ()))
-    made = redecide(options)
-    for note in made.notes:
+    redecided = redecide(options, lambda done, target: render(report(done), target))
+    for note in redecided.notes:
         say("warning", "source", note)
     if not quiet:
-        show(made, sys.stderr if any(map(to_stdout, options.out)) else sys.stdout)
+        show(report(redecided), sys.stderr if any(map(to_stdout, options.out)) else sys.stdout)
         if not out:
             typer.echo("rows     not written; add --out results.csv to keep them", err=True)
-    return exit_codes.of_scan(made.summary, fail_on, max_error_rate=1.0)
+    return exit_codes.of_scan(redecided.summary, fail_on, max_error_rate=1.0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from moderate.cli import exit_codes
+from moderate.cli.output import print_report, write_report
 
 
 def diff(
@@ -31,7 +31,7 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     out: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Report to .md or .json. May be repeated."),
+        typer.Option(metavar="FILE", help="Report to .json, .md or .html. May be repeated."),
     ] = None,
     fail_on_change: Annotated[
         bool, typer.Option("--fail-on-change", help="Exit with 1 when any decision changed.")
@@ -41,26 +41,23 @@ def diff(
 
     Rows are matched by path, and where a path comes more than once, by their order.
     """
-    from moderate.analysis.decide import check_distinct
     from moderate.analysis.diff import compare_policies, compare_results
     from moderate.errors import UsageError
-    from moderate.report import diff as report
-    from moderate.report.decide import write_report
+    from moderate.report.diff import report
+    from moderate.results.targets import check_distinct, check_reports, read_identities
 
     policies = policy or []
     if (other is None) == (not policies) or len(policies) > 2:
         raise UsageError("give two results files, or one and --policy once or twice")
     targets = out or []
-    report.check_targets(targets)
-    check_distinct([], targets, [results, *([other] if other is not None else []), *policies])
+    check_reports("--out", targets)
+    check_distinct([], targets, read_identities([results, other, *policies]))
     if other is not None:
-        found = compare_results(results, other, top)
+        difference = compare_results(results, other, top)
     else:
-        found = compare_policies(results, policies, top)
-    for target in targets:
-        write_report(target, report.text_for(found, target))
-    if as_json:
-        typer.echo(report.to_json(found), nl=False)
-    elif not targets:
-        report.show(found, sys.stdout)
-    return exit_codes.FOUND if fail_on_change and found.changed else exit_codes.DONE
+        difference = compare_policies(results, policies, top)
+    shown = report(difference)
+    write_report(shown, targets)
+    if as_json or not targets:
+        print_report(shown, as_json=as_json)
+    return exit_codes.FOUND if fail_on_change and difference.changed else exit_codes.DONE

@@ -19,7 +19,7 @@ def doctor(
     state: State = None,
 ) -> int:
     """Print versions, codecs, device, disk and self-tests; exit code 2 when something is wrong."""
-    from moderate.report.doctor import examine
+    from moderate.run.doctor import examine
     from moderate.text import printable
 
     problems = 0

@@ -32,9 +32,9 @@ def _leave_out_working_directory() -> None:
     if not variable or "" not in named:
         return
     with contextlib.suppress(OSError):  # it was removed
-        here = os.getcwd()
-        if here not in {os.path.abspath(entry) for entry in named if entry}:
-            sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
+        working = os.getcwd()
+        if working not in {os.path.abspath(entry) for entry in named if entry}:
+            sys.path[:] = [entry for entry in sys.path if entry not in ("", working)]
 
 
 def _stop_at_once(number: int, _frame: FrameType | None) -> None:

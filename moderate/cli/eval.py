@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from moderate.cli import exit_codes
 from moderate.cli.messages import say
+from moderate.cli.output import print_report, write_report
 from moderate.types import Category
 
 _GATE = "Exit 1 when missed."
@@ -84,13 +84,12 @@ def evaluate(
     ] = False,
 ) -> None:
     """Hold scores and decisions against labels: metrics with intervals, worst mistakes, gates."""
-    from moderate.analysis.decide import check_distinct
     from moderate.analysis.evaluation import Wanted
     from moderate.analysis.evaluation import evaluate as hold
     from moderate.analysis.labels import read_labels
-    from moderate.report.evaluation import formats, show
-    from moderate.results.atomic import write_atomic
+    from moderate.report.evaluation import report
     from moderate.results.read import read_results
+    from moderate.results.targets import check_distinct, check_reports, read_identities
 
     wanted = Wanted(
         _limits("--min-recall", min_recall),
@@ -99,10 +98,9 @@ def evaluate(
         max_missed,
     )
     targets = out or []
-    _check(targets)
-    read = [os.fspath(results), os.fspath(labels), *([policy] if policy else [])]
-    check_distinct([], targets, read)
-    found = hold(
+    check_reports("--out", targets, local=True)
+    check_distinct([], targets, read_identities([results, labels, policy]))
+    evaluation = hold(
         read_results(results),
         read_labels(labels, id_column),
         wanted,
@@ -112,26 +110,25 @@ def evaluate(
         seed=seed,
         worst=worst,
     )
-    for target in targets:
-        text = formats()[os.path.splitext(target)[1].lower()](found)
-        write_atomic(target, text.encode("utf-8", "backslashreplace"))
+    shown = report(evaluation)
+    write_report(shown, targets)
     if not quiet:
-        show(found, sys.stdout)
+        print_report(shown, as_json=False)
         sys.stdout.flush()
-    for gate in found.gates:
+    for gate in evaluation.gates:
         if not gate.passed:
             say("error", "gate", gate.line, gate=gate.name, wanted=gate.wanted)
-    if not found.passed:
+    if not evaluation.passed:
         raise typer.Exit(exit_codes.FOUND)
 
 
-def _limits(option: str, given: Sequence[str] | None) -> dict[Category, float]:
+def _limits(option: str, values: Sequence[str] | None) -> dict[Category, float]:
     """Limits by category from CATEGORY=X. Raises UsageError."""
     from moderate.errors import UsageError
     from moderate.text import one_line
 
     limits: dict[Category, float] = {}
-    for text in given or ():
+    for text in values or ():
         name, _, number = text.partition("=")
         try:
             category, limit = Category(name.strip()), float(number)
@@ -146,23 +143,3 @@ def _limits(option: str, given: Sequence[str] | None) -> dict[Category, float]:
             raise UsageError(f"{option}: {category} is given twice")
         limits[category] = limit
     return limits
-
-
-def _check(targets: Sequence[str]) -> None:
-    """Refuse, before any work, what could not be written. Raises UsageError and OutputError."""
-    from moderate.errors import UsageError
-    from moderate.report.evaluation import formats
-    from moderate.results.open import check_place
-    from moderate.results.remote import is_remote, shown_target
-    from moderate.text import printable
-
-    known = formats()
-    for target in targets:
-        if is_remote(target):
-            raise UsageError(f"--out {shown_target(target)}: reports are written to local files")
-        if os.path.splitext(target)[1].lower() not in known:
-            raise UsageError(
-                f"--out {printable(target)}: the suffix decides the format; use one of "
-                f"{', '.join(known)}"
-            )
-        check_place(target)

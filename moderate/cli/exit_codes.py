@@ -14,6 +14,20 @@ FOUND = 1
 ERROR = 2
 # After a signal the code is 128 + its number: see `moderate.stopping.exit_code`.
 
+MEANINGS: dict[int, str] = {
+    DONE: "done, and nothing at or above `--fail-on` (which is `never` by default)",
+    FOUND: "done, and something was found: a decision at or above `--fail-on` (`scan`, `decide`), "
+    "a missed gate (`eval`), a changed decision under `--fail-on-change` (`diff`), "
+    "drift under `--fail-on-drift` (`report`)",
+    ERROR: "an error: wrong usage, configuration or weights, no input found, a run that could not "
+    "be finished, a failed check (`doctor`, `policy check`, `weights verify`), or more error rows "
+    "than `--max-error-rate`",
+    129: "stopped by SIGHUP, as when the terminal is closed; not under `nohup`",
+    130: "stopped by SIGINT, as from Ctrl-C",
+    143: "stopped by SIGTERM",
+}
+"""One line per exit code, for the reference page."""
+
 
 def of_scan(summary: Summary, fail_on: str, max_error_rate: float) -> int:
     """The code of a finished scan: an error wins over a finding.
@@ -25,5 +39,5 @@ def of_scan(summary: Summary, fail_on: str, max_error_rate: float) -> int:
     if fail_on == "never":
         return DONE
     least = Decision(fail_on).severity
-    found = any(summary.decisions[d.value] for d in Decision if d.severity >= least)
-    return FOUND if found else DONE
+    reached = any(summary.decisions[d.value] for d in Decision if d.severity >= least)
+    return FOUND if reached else DONE

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moderate.cli.output import print_report
 from moderate.cli.state import State, find_state_folder, is_there, readable_errors
 from moderate.errors import StateError
 from moderate.text import printable
 
 if TYPE_CHECKING:
-    from moderate.report.explain import Kept
+    from moderate.analysis.explain import Kept
     from moderate.state.ledger import Ledger, RunRecord
 
 
@@ -35,21 +34,19 @@ def explain(
     state: State = None,
 ) -> None:
     """Print an image's scores, what the policy made of them, and what judged it, when and where."""
-    from moderate.report import explain as report
+    from moderate.analysis.explain import explain as look_up
+    from moderate.report.explain import report
     from moderate.results.read import read_results
 
     read = read_results(results)
-    explained = report.explain(read, image, _kept(find_state_folder(state), read.facts))
-    if as_json:
-        typer.echo(json.dumps(explained, indent=2))
-    else:
-        report.show(explained, sys.stdout)
+    explained = look_up(read, image, _kept(find_state_folder(state), read.facts))
+    print_report(report(explained), as_json=as_json)
 
 
 def _kept(folder: Path | None, facts: Mapping[str, str]) -> Kept:
     """What the ledger in `folder` has of the run that wrote a file; never raises for want of it."""
+    from moderate.analysis.explain import Kept
     from moderate.folders import no_home
-    from moderate.report.explain import Kept
     from moderate.state.ledger import FILE, Ledger
 
     if folder is None:

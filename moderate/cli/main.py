@@ -171,7 +171,7 @@ def main() -> None:
         signal.signal(number, _stop)
     try:
         code = run(sys.argv[1:])
-    except Stopped as stopped:  # again, while the first was being told of
+    except Stopped as stopped:  # again, while the first was reported
         code = stopping.exit_code(stopped.args[0])
     for number in (*handled, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)  # all is done: there is nothing left to stop

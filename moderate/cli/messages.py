@@ -1,4 +1,4 @@
-"""What the command says on stderr: a line for people, or one JSON object a line for log shippers.
+"""What the command says on stderr: lines for people, or a JSON object per line for log shippers.
 
 Everything takes this way: the command's own messages, Python's logging, warnings, and whatever a
 library prints there.
@@ -120,7 +120,7 @@ class _Handler(logging.Handler):
         self.setFormatter(logging.Formatter("moderate: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """See `logging.Handler`. What cannot be formatted is said all the same."""
+        """See `logging.Handler`. What cannot be formatted is written all the same."""
         try:
             if not _voice.json:
                 _write(_printable_lines(self.format(record)))

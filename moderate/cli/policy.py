@@ -20,7 +20,7 @@ _Policy = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A preset or a
 
 @app.command("list")
 def list_policies() -> None:
-    """Print the presets, one a line."""
+    """Print the presets, one per line."""
     from moderate.policy.load import PRESETS, load_policy
 
     for name in PRESETS:

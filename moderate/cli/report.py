@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from moderate.cli import exit_codes
+from moderate.cli.output import print_report, write_report
 from moderate.cli.state import State, is_there, readable_errors, state_folder
 from moderate.errors import StateError, UsageError
 from moderate.text import printable
 
 if TYPE_CHECKING:
-    from moderate.report.trend import Trend
     from moderate.state.ledger import RunRecord
 
 
@@ -47,17 +44,18 @@ def report(
         bool, typer.Option("--fail-on-drift", help="With --trend: exit 1 when there is some.")
     ] = False,
     out: Annotated[
-        str | None, typer.Option(metavar="FILE.json|.md", help="Else the terminal.")
+        str | None, typer.Option(metavar="FILE.json|.md|.html", help="Else the terminal.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     state: State = None,
 ) -> int:
     """Sum up a results file, or show decisions and categories over time."""
-    from moderate.analysis.decide import check_distinct
+    from moderate.analysis.stored import summarise
+    from moderate.analysis.trend import Counting, Limits, check_limits
     from moderate.report import stored
     from moderate.report import trend as over_time
-    from moderate.results.open import check_place
     from moderate.results.read import read_results
+    from moderate.results.targets import check_distinct, check_reports, read_identities
 
     if not trend and (ledger or fail_on_drift):
         raise UsageError("--ledger and --fail-on-drift go with --trend")
@@ -65,48 +63,27 @@ def report(
         raise UsageError("name one results file, or several with --trend")
     if trend and not files and not ledger:
         raise UsageError("--trend: name results files, or add --ledger")
-    if out is not None:
-        if os.path.splitext(out)[1].lower() not in stored.FORMATS:
-            raise UsageError(
-                f"--out {printable(out)}: the suffix decides the format; "
-                f"use one of {', '.join(stored.FORMATS)}"
-            )
-        check_place(out)
-        check_distinct([], [out], files or [])
-    if not trend:
-        summary = stored.summarise(read_results((files or [])[0]))
-        _give(summary, stored.FORMATS, stored.show, stored.as_json, out, as_json)
-        return exit_codes.DONE
-    limits = over_time.Limits(alpha, min_effect, min_effect)
-    over_time.check_limits(limits)
-    counting = over_time.Counting(by)
-    for file in files or ():
-        counting.add_results(read_results(file))
-    for record in _runs(state) if ledger else ():
-        counting.add_run(record)
-    shown: Trend = counting.finish(limits)
-    _give(shown, over_time.FORMATS, over_time.show, over_time.as_json, out, as_json)
-    return exit_codes.FOUND if fail_on_drift and shown.drifted else exit_codes.DONE
-
-
-def _give(
-    value: Any,
-    formats: Mapping[str, Callable[[Any], str]],
-    show: Callable[[Any, Any], None],
-    plain: Callable[[Any], Any],
-    out: str | None,
-    as_json: bool,
-) -> None:
-    """To a file of the format that its suffix says, or to standard output."""
-    from moderate.results.atomic import write_atomic
-
-    if out is not None:
-        text = formats[os.path.splitext(out)[1].lower()](value)
-        write_atomic(out, text.encode("utf-8", "backslashreplace"))
-    if as_json:
-        typer.echo(json.dumps(plain(value), indent=2))
-    elif out is None:
-        show(value, sys.stdout)
+    targets = [] if out is None else [out]
+    check_reports("--out", targets)
+    check_distinct([], targets, read_identities(files or []))
+    drifted = False
+    if trend:
+        limits = Limits(alpha, min_effect, min_effect)
+        check_limits(limits)
+        counting = Counting(by)
+        for file in files or ():
+            counting.add_results(read_results(file))
+        for record in _runs(state) if ledger else ():
+            counting.add_run(record)
+        counted = counting.finish(limits)
+        drifted = bool(counted.drifted)
+        shown = over_time.report(counted)
+    else:
+        shown = stored.report(summarise(read_results((files or [])[0])))
+    write_report(shown, targets)
+    if as_json or not targets:
+        print_report(shown, as_json=as_json, ascii_only=True)
+    return exit_codes.FOUND if fail_on_drift and drifted else exit_codes.DONE
 
 
 def _runs(state: str | None) -> Sequence[RunRecord]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moderate.cli.output import print_report
 from moderate.cli.state import State, is_there, readable_errors, state_folder
 from moderate.errors import StateError
 from moderate.text import printable
@@ -30,18 +29,16 @@ def list_runs(
     state: State = None,
 ) -> None:
     """Print the runs, newest first."""
-    from moderate.report import runs as report
+    from moderate.report.runs import list_report
 
     folder = state_folder(state)
     with _ledger(folder) as ledger:
         records = ledger.runs(limit + 1) if ledger else []
-    if as_json:
-        listed = [report.as_json(record) for record in records[:limit]]
-        typer.echo(json.dumps(listed, indent=2))
-    elif not records:
+    if not records and not as_json:
         typer.echo(f"no runs are recorded in {printable(str(folder))} yet")
-    else:
-        report.show_list(records[:limit], len(records) > limit, sys.stdout)
+        return
+    listed = list_report(records[:limit], more=len(records) > limit)
+    print_report(listed, as_json=as_json)
 
 
 @app.command()
@@ -51,22 +48,19 @@ def show(
     state: State = None,
 ) -> None:
     """Print one run in full; of one in progress, the counts so far."""
-    from moderate.report import runs as report
+    from moderate.report.runs import run_report
 
     folder = state_folder(state)
     with _ledger(folder) as ledger:
         if not ledger:
             raise StateError(f"no runs are recorded in {printable(str(folder))} yet")
         record = ledger.find(run)
-    if as_json:
-        typer.echo(json.dumps(report.as_json(record), indent=2))
-    else:
-        report.show_run(record, sys.stdout)
+    print_report(run_report(record), as_json=as_json)
 
 
 @contextmanager
 def _ledger(folder: Path) -> Iterator[Ledger | None]:
-    """The ledger of a state folder; None where there is none, and none is made."""
+    """The ledger of a state folder; None where there is none: it is not created."""
     from moderate.state.ledger import FILE, Ledger
 
     if not is_there(folder / FILE):

@@ -43,21 +43,16 @@ def sample(
 
     Images that are errors, copies of others, or not scored are left out.
     """
-    from moderate.analysis.decide import check_distinct
     from moderate.analysis.policies import policy_of
     from moderate.analysis.sample import as_csv
     from moderate.analysis.sample import sample as choose
-    from moderate.errors import ReaderGoneError, UsageError
-    from moderate.results.atomic import write_atomic
-    from moderate.results.open import check_place
+    from moderate.errors import ReaderGoneError
     from moderate.results.read import read_results
-    from moderate.text import printable
+    from moderate.results.targets import check_distinct, check_files, read_identities, write_text
 
     if out is not None:
-        if not out.lower().endswith(".csv"):
-            raise UsageError(f"--out {printable(out)}: labels are a .csv file")
-        check_place(out)
-        check_distinct([], [out], [results, *([policy] if policy else [])])
+        check_files("--out", [out], (".csv",), "labels are a .csv file")
+        check_distinct([], [out], read_identities([results, policy]))
     read = read_results(results)
     taken = choose(read, policy_of(read, policy), by=by, count=count, seed=seed, category=category)
     if out is None:
@@ -67,7 +62,7 @@ def sample(
         except BrokenPipeError as error:
             raise ReaderGoneError("standard output was closed by its reader") from error
     else:
-        write_atomic(out, as_csv(taken).encode("utf-8", "backslashreplace"))
+        write_text(out, as_csv(taken))
     left = f"{taken.errors} errors, {taken.duplicates} copies, {taken.unscored} not scored"
     say(
         "info",

@@ -91,7 +91,7 @@ def scan(
     ] = None,
     summary: Annotated[
         list[str] | None,
-        _option(metavar="FILE", help="Summary to .json or .md. May be repeated."),
+        _option(metavar="FILE", help="Summary to .json, .md or .html. May be repeated."),
     ] = None,
     fail_on: Annotated[
         Literal["never", "review", "block"],
@@ -107,7 +107,7 @@ def scan(
     ] = 1.0,
     files_from: Annotated[
         list[str] | None,
-        _option(metavar="FILE|-", help="A list of paths and URLs, one a line. May be repeated."),
+        _option(metavar="FILE|-", help="A list of paths and URLs, one per line. May be repeated."),
     ] = None,
     null: Annotated[
         bool, _option("--null", "-0", help="NUL, not line ends, separates what lists name.")
@@ -167,7 +167,7 @@ def scan(
     ] = 32,
     workers: Annotated[
         str,
-        _option(metavar="N|auto", help="Decoder processes; auto: one a core."),
+        _option(metavar="N|auto", help="Decoder processes; auto: one per core."),
     ] = "auto",
     images_per_decoder: Annotated[
         int,
@@ -184,7 +184,7 @@ def scan(
     ] = "10MB",
     max_megapixels: Annotated[
         float,
-        _option(min=0.0, max=10_000.0, metavar="MP", help="Largest picture to decode."),
+        _option(min=0.0, max=10_000.0, metavar="MP", help="Largest image to decode."),
     ] = _DEFAULT.max_pixels / 1e6,
     decode_timeout: Annotated[
         float,
@@ -236,7 +236,7 @@ def scan(
     ] = "1GB",
     require_sandbox: Annotated[
         bool,
-        _option("--require-sandbox", help="Refuse to run where decoders cannot be locked in."),
+        _option("--require-sandbox", help="Refuse to run where decoders cannot be sandboxed."),
     ] = False,
     state: Annotated[
         str | None,
@@ -279,7 +279,7 @@ def scan(
         bool, _option("--quiet", "-q", help="Print errors and warnings only.")
     ] = False,
     log_json: Annotated[
-        bool, _option("--log-json", help="Messages as one JSON object a line; no bar, no table.")
+        bool, _option("--log-json", help="Messages as one JSON object per line; no bar, no table.")
     ] = False,
     debug: Annotated[bool, _option("--debug", help="Tracebacks and details.")] = False,
     config: Annotated[
@@ -393,7 +393,8 @@ def scan(
     mode = "none" if quiet else "json" if speaks_json() else progress
     countable = None if planned.job.video else planned.job.sources
     with progress_on(sys.stderr, mode, countable, limit) as on_item:
-        result = run(planned, on_item, _waiting if not quiet else lambda line: None)
+        waiting = _waiting if not quiet else lambda line: None
+        result = run(planned, on_item, _summary_text, waiting)
     if not quiet:
         _tell(result, out or ())
     code = exit_codes.of_scan(result, fail_on, max_error_rate)
@@ -406,15 +407,22 @@ def scan(
     return code
 
 
+def _summary_text(summary: Summary, target: str) -> str:
+    from moderate.report.files import render
+    from moderate.report.summary import report
+
+    return render(report(summary), target)
+
+
 def _waiting(line: str) -> None:
     say("info", "waiting", line)
 
 
 def _tell(result: Summary, out: Sequence[str]) -> None:
     """What came of the run: the summary, on stderr where the rows take stdout."""
-    from moderate.report.tables import headline
+    from moderate.report.summary import headline, report
     from moderate.report.terminal import show
-    from moderate.results.open import to_stdout
+    from moderate.results.targets import to_stdout
     from moderate.run.summary import as_json
 
     if speaks_json():
@@ -423,7 +431,7 @@ def _tell(result: Summary, out: Sequence[str]) -> None:
     stream = sys.stderr if any(map(to_stdout, out)) else sys.stdout
     try:
         if stream is not None:
-            show(result, stream)
+            show(report(result), stream)
         if not out and sys.stderr is not None:
             typer.echo("rows     not written; add --out results.csv to keep them", err=True)
     except OSError as error:  # the terminal was closed, or the disk behind it is full

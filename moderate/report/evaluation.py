@@ -1,10 +1,9 @@
-"""An evaluation as titled tables, for the terminal and Markdown, and as JSON."""
+"""An evaluation: metrics with intervals as tables, worst mistakes, gates, and plots for HTML."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from moderate.analysis.evaluation import (
     DEFINITIONS,
@@ -14,9 +13,17 @@ from moderate.analysis.evaluation import (
     OfSlice,
 )
 from moderate.analysis.metrics import CONFIDENCE, Confusion, Estimate, Measured
-from moderate.report.plain import markdown, print_tables
-from moderate.report.tables import Table, share
-from moderate.report.terminal import console, safe_text
+from moderate.report.model import (
+    Fact,
+    Facts,
+    Figures,
+    Part,
+    Report,
+    Table,
+    sentences,
+    share,
+)
+from moderate.report.svg import Bar, Mark, Plot
 from moderate.results.schema import shortest
 from moderate.text import one_line, printable
 from moderate.types import Decision
@@ -29,58 +36,50 @@ _LABELLED = ("positive in some", "negative in all")
 _VALUE_WIDTH = 24  # of a slice's value in a table
 
 
-def show(evaluation: Evaluation, stream: IO[str]) -> None:
-    """Print the whole evaluation, legible at 80 columns."""
-    out = console(stream)
-    out.print(safe_text(headline(evaluation), "bold"))
-    out.print()
-    print_tables(list(tables(evaluation)), stream)
-    for table in worst(evaluation):
-        out.print(safe_text(table.title, "bold"))
-        for path, score, decision in table.rows:  # whole names, to be copied
-            out.print(safe_text(f"{score:<13} {decision:<8} {path}"), soft_wrap=True)
-        out.print()
-    for line in undefined(evaluation):
-        out.print(safe_text(f"undefined  {line}"))
-    for note in evaluation.notes:
-        out.print(safe_text(f"note       {note}", "yellow"))
+def report(evaluation: Evaluation) -> Report:
+    """The whole evaluation; a terminal shows neither plots nor definitions, and the gates last."""
+    metrics, worst = tuple(_tables(evaluation)), tuple(_worst(evaluation))
+    return Report(
+        "moderate: evaluation",
+        (
+            *_gates(evaluation),
+            *metrics,
+            *_figures(evaluation),
+            *worst,
+            sentences(_closing(evaluation)),
+        ),
+        _data(evaluation),
+        _headline(evaluation),
+        headline_first=True,
+        terminal_parts=(*metrics, *worst, Facts(tuple(_verdict(evaluation)), label_width=10)),
+    )
+
+
+def _verdict(evaluation: Evaluation) -> Iterator[Fact]:
+    """What a terminal shows last: what is undefined, notes, and the gates."""
+    yield from (Fact("undefined", line) for line in _undefined(evaluation))
+    yield from (Fact("note", note, "warning") for note in evaluation.notes)
     for gate in evaluation.gates:
-        style, word = ("green", "gate held") if gate.passed else ("red", "MISSED")
-        out.print(safe_text(f"{word:<10} {gate.line}", style))
+        if gate.passed:
+            yield Fact("gate held", gate.line, "good")
+        else:
+            yield Fact("MISSED", gate.line, "bad")
 
 
-def to_markdown(evaluation: Evaluation) -> str:
-    """The evaluation as Markdown, with its definitions."""
-    shown = [*gates(evaluation), *tables(evaluation), *worst(evaluation)]
-    return markdown("moderate: evaluation", headline(evaluation), shown, closing(evaluation))
-
-
-def to_json(evaluation: Evaluation) -> str:
-    """The evaluation as JSON text."""
-    return json.dumps(as_json(evaluation), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def formats() -> dict[str, Callable[[Evaluation], str]]:
-    """What writes a report, by the suffix of the file."""
-    from moderate.report.evaluation_html import to_html
-
-    return {".json": to_json, ".md": to_markdown, ".html": to_html}
-
-
-def headline(evaluation: Evaluation) -> str:
+def _headline(evaluation: Evaluation) -> str:
     """How many images, by which policy, and how it went."""
     of = evaluation.decisions
-    made = f"{evaluation.images:,} labelled images, policy {printable(evaluation.policy)}"
+    headline = f"{evaluation.images:,} labelled images, policy {printable(evaluation.policy)}"
     (missed, *_), (_, _, blocked) = of.by_label
-    made += f": {missed:,} missed, {blocked:,} blocked falsely"
+    headline += f": {missed:,} missed, {blocked:,} blocked falsely"
     if evaluation.gates:
         held = sum(gate.passed for gate in evaluation.gates)
-        made += f"; {held} of {len(evaluation.gates)} gates held"
-    return made
+        headline += f"; {held} of {len(evaluation.gates)} gates held"
+    return headline
 
 
-def facts(evaluation: Evaluation) -> Iterator[str]:
-    """What was held against what."""
+def _facts(evaluation: Evaluation) -> Iterator[str]:
+    """What was compared with what."""
     yield f"results: {printable(evaluation.results)}"
     if evaluation.run_id:
         yield f"run: {printable(evaluation.run_id)}"
@@ -93,13 +92,13 @@ def facts(evaluation: Evaluation) -> Iterator[str]:
         yield f"intervals: 95 %, {evaluation.resamples:,} resamples, seed {evaluation.seed}"
 
 
-def tables(evaluation: Evaluation) -> Iterator[Table]:
+def _tables(evaluation: Evaluation) -> Iterator[Table]:
     """Every part that has something to say, in reading order."""
     yield _decisions(evaluation.decisions)
     if evaluation.decisions.by_expected:
         yield _expected(evaluation.decisions)
-    there = [each for each in evaluation.categories if each.n or each.unscored]
-    if there:
+    labelled = [each for each in evaluation.categories if each.n or each.unscored]
+    if labelled:
         yield Table(
             "Labels",
             ("category", "images", "positive", "share", "no score", "review", "block"),
@@ -109,55 +108,24 @@ def tables(evaluation: Evaluation) -> Iterator[Table]:
                     *(str(each.n), str(each.positives), share(each.positives, each.n)),
                     *(str(each.unscored), f"{each.review:g}", f"{each.block:g}"),
                 )
-                for each in there
+                for each in labelled
             ),
-            evaluation.coverage.lines([each.category for each in there]),
+            evaluation.coverage.lines([each.category for each in labelled]),
         )
     scored = [each for each in evaluation.categories if each.n]
     if not scored:
         return
-    points: list[tuple[str, dict[str, Callable[[Measured], Estimate]]]] = [
-        (
-            "At the review threshold",
-            {
-                "precision": lambda m: m.precision,
-                "recall": lambda m: m.recall,
-                "F1": lambda m: m.f1,
-            },
-        ),
-        (
-            "At the block threshold",
-            {
-                "precision": lambda m: m.block_precision,
-                "recall": lambda m: m.block_recall,
-                "F1": lambda m: m.block_f1,
-            },
-        ),
-        (
-            "At all thresholds",
-            {
-                "PR-AUC": lambda m: m.average_precision,
-                "ROC-AUC": lambda m: m.roc_auc,
-                "ECE": lambda m: m.ece,
-            },
-        ),
-    ]
     interval = " (95 % interval)" if evaluation.resamples else ""
-    for title, columns in points:
-        yield Table(
-            title + interval,
-            ("category", *columns),
-            tuple(
-                (each.category.value, *(_cell(get(each.measured)) for get in columns.values()))
-                for each in scored
-            ),
-        )
+    measured = [(each.category.value, _metrics(each.measured)) for each in scored]
+    for title, columns in measured[0][1].items():
+        rows = ((name, *map(_cell, metrics[title].values())) for name, metrics in measured)
+        yield Table(title + interval, ("category", *columns), tuple(rows))
     yield _counts(scored)
     for column in dict.fromkeys(each.column for each in evaluation.slices):
         yield from _slices(column, [each for each in evaluation.slices if each.column == column])
 
 
-def gates(evaluation: Evaluation) -> Iterator[Table]:
+def _gates(evaluation: Evaluation) -> Iterator[Table]:
     """The gates, where there are any."""
     if evaluation.gates:
         yield Table(
@@ -167,7 +135,7 @@ def gates(evaluation: Evaluation) -> Iterator[Table]:
         )
 
 
-def worst(evaluation: Evaluation) -> Iterator[Table]:
+def _worst(evaluation: Evaluation) -> Iterator[Table]:
     """The mistakes that are named, a table for each kind and category."""
     for each in evaluation.categories:
         for title, mistakes in (
@@ -178,18 +146,19 @@ def worst(evaluation: Evaluation) -> Iterator[Table]:
                 yield Table(
                     f"{each.category}: {title}",
                     ("image", "score", "decision"),
-                    tuple((printable(m.path), shortest(m.score), m.decision) for m in mistakes),
+                    tuple((m.path, shortest(m.score), m.decision) for m in mistakes),
+                    name_last=(13, 8),
                 )
 
 
-def closing(evaluation: Evaluation) -> list[str]:
-    """What a report ends with: what was held against what, what is to be known, definitions."""
-    without = (f"undefined: {line}" for line in undefined(evaluation))
+def _closing(evaluation: Evaluation) -> list[str]:
+    """What a document ends with: its sources, what is undefined, notes and definitions."""
+    without = (f"undefined: {line}" for line in _undefined(evaluation))
     notes = (f"note: {note}" for note in evaluation.notes)
-    return [*facts(evaluation), *without, *notes, *DEFINITIONS]
+    return [*_facts(evaluation), *without, *notes, *DEFINITIONS]
 
 
-def undefined(evaluation: Evaluation) -> Iterator[str]:
+def _undefined(evaluation: Evaluation) -> Iterator[str]:
     """Which metrics have no value, and why."""
     unlabelled = [each.category.value for each in evaluation.categories if not each.n]
     if unlabelled:
@@ -207,7 +176,63 @@ def undefined(evaluation: Evaluation) -> Iterator[str]:
             yield f"{name}: {estimate.reason}"
 
 
-def as_json(evaluation: Evaluation) -> dict[str, Any]:
+def _figures(evaluation: Evaluation) -> Iterator[Part]:
+    for each in evaluation.categories:
+        if each.n:
+            yield Figures(f"{each.category}: {each.n:,} images", tuple(plots(each)))
+
+
+def plots(of: OfCategory) -> Iterator[Plot]:
+    """The plots of a category that has images; without positives there is one."""
+    thresholds = [("review", of.measured.at_review), ("block", of.measured.at_block)]
+    recalls = [(point, point.recall) for point in of.points if point.recall is not None]
+    if recalls:
+        yield Plot(
+            "Precision and recall",
+            "recall",
+            "precision",
+            line=[(recall, point.precision) for point, recall in recalls],
+            marks=[
+                Mark((counts.tp / of.positives, counts.tp / _flagged(counts)), name)
+                for name, counts in thresholds
+                if _flagged(counts)
+            ],
+        )
+    yield Plot(
+        "Reliability (ECE)",
+        "score",
+        "share of positives",
+        bars=[
+            Bar(
+                each.low,
+                each.high,
+                each.positives,
+                f"{each.low:.2f} to {each.high:.2f}: {each.images:,} images, mean score "
+                f"{each.mean_score:.3f}, {100 * each.positives:.1f} % positive",
+            )
+            for each in of.bins
+        ],
+        points=[(each.mean_score, each.positives) for each in of.bins],
+        diagonal=True,
+    )
+    if recalls:
+        yield Plot(
+            "Review volume and misses",
+            "share of labelled images flagged",
+            "share of positives missed",
+            line=[(0.0, 1.0), *((point.flagged, 1 - recall) for point, recall in recalls)],
+            marks=[
+                Mark((_flagged(counts) / of.n, counts.fn / of.positives), name)
+                for name, counts in thresholds
+            ],
+        )
+
+
+def _flagged(counts: Confusion) -> int:
+    return counts.tp + counts.fp
+
+
+def _data(evaluation: Evaluation) -> dict[str, Any]:
     """The evaluation as what JSON can hold; estimates are value, and interval or reason."""
     return {
         "schema": SCHEMA,
@@ -252,8 +277,8 @@ def _decisions(of: OfDecisions) -> Table:
         if any(errors):
             rows.append(("  errors among them", str(sum(errors)), *map(str, errors)))
     rates = (("missed", of.missed), ("false block", of.false_block))
-    said = ", ".join(f"{name} {_percent(each)}" for name, each in rates)
-    return Table(f"Decisions: {said}", ("labelled", "images", *_DECISIONS), tuple(rows))
+    shares = ", ".join(f"{name} {_percent(each)}" for name, each in rates)
+    return Table(f"Decisions: {shares}", ("labelled", "images", *_DECISIONS), tuple(rows))
 
 
 def _expected(of: OfDecisions) -> Table:
@@ -297,10 +322,10 @@ def _slices(column: str, slices: Sequence[OfSlice]) -> Iterator[Table]:
         tuple(
             (
                 *(_value(each), category.value, str(n), str(positives)),
-                *map(_short, (made.precision, made.recall, made.average_precision)),
+                *map(_short, (measured.precision, measured.recall, measured.average_precision)),
             )
             for each in slices
-            for category, n, positives, made in each.categories
+            for category, n, positives, measured in each.categories
         ),
     )
 
@@ -322,24 +347,32 @@ def _cell(estimate: Estimate) -> str:
 def _percent(estimate: Estimate) -> str:
     if estimate.value is None:
         return "-"
-    made = f"{100 * estimate.value:.1f} %"
+    share = f"{100 * estimate.value:.1f} %"
     if estimate.low is None or estimate.high is None:
-        return made
-    return f"{made} ({100 * estimate.low:.1f}-{100 * estimate.high:.1f})"
+        return share
+    return f"{share} ({100 * estimate.low:.1f}-{100 * estimate.high:.1f})"
 
 
-def _named(measured: Measured) -> dict[str, Estimate]:
+def _metrics(of: Measured) -> dict[str, dict[str, Estimate]]:
+    """The metrics by the title of the table that shows them."""
     return {
-        "precision": measured.precision,
-        "recall": measured.recall,
-        "F1": measured.f1,
-        "block precision": measured.block_precision,
-        "block recall": measured.block_recall,
-        "block F1": measured.block_f1,
-        "PR-AUC": measured.average_precision,
-        "ROC-AUC": measured.roc_auc,
-        "ECE": measured.ece,
+        "At the review threshold": {"precision": of.precision, "recall": of.recall, "F1": of.f1},
+        "At the block threshold": {
+            "precision": of.block_precision,
+            "recall": of.block_recall,
+            "F1": of.block_f1,
+        },
+        "At all thresholds": {
+            "PR-AUC": of.average_precision,
+            "ROC-AUC": of.roc_auc,
+            "ECE": of.ece,
+        },
     }
+
+
+def _named(of: Measured) -> dict[str, Estimate]:
+    review, block, overall = _metrics(of).values()
+    return {**review, **{f"block {name}": metric for name, metric in block.items()}, **overall}
 
 
 def _estimate(of: Estimate) -> dict[str, Any]:
@@ -406,7 +439,7 @@ def _slice(of: OfSlice) -> dict[str, Any]:
         "images": of.images,
         "decisions": _decisions_json(of.decisions),
         "categories": {
-            category.value: {"images": n, "positives": positives, **_measured(made)}
-            for category, n, positives, made in of.categories
+            category.value: {"images": n, "positives": positives, **_measured(measured)}
+            for category, n, positives, measured in of.categories
         },
     }

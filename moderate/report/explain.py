@@ -1,363 +1,80 @@
-"""Why one image got its decision: the row, the thresholds it was held against, what judged it."""
+"""Why one image got its decision, as cards: one per image, and what judged it."""
 
 from __future__ import annotations
 
-import base64
-import difflib
-import os
-import re
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import date
-from itertools import islice
-from typing import IO, Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from pydantic import ValidationError
-from rich.table import Table
-from rich.text import Text
+from moderate.report.model import Fact, Facts, Paragraph, Part, Report, Table, Tone
+from moderate.types import Warn
 
-from moderate.arrow import plain_value
-from moderate.errors import PolicyError, UsageError
-from moderate.policy.judge import BLOCK_LIST, CLEARED, Judge, Subject
-from moderate.policy.load import parse_policy
-from moderate.policy.model import Policy
-from moderate.report.terminal import console, safe_text
-from moderate.results.read import Results
-from moderate.results.schema import shortest
-from moderate.results.text_writers import metadata_path
-from moderate.state.ledger import RunRecord
-from moderate.text import path_text, printable
-from moderate.types import (
-    CATEGORIES,
-    LABEL_PREFIX,
-    ErrorCode,
-    ImageError,
-    Labels,
-    Status,
-    Warn,
-)
-
-MOST_IMAGES = 10
-"""Cards shown of one answer."""
-
-MOST_COMPARED = 100_000
-"""Paths that a mistyped one is compared with."""
-
-NOT_RECORDED = "not recorded"
-
-_DIGEST = re.compile(r"[0-9a-fA-F]{8,64}")
-_ROW = re.compile(r"row:([0-9]{1,18})")
-_COLOURS = {"approve": "green", "review": "yellow", "block": "red"}
-_OWN_FACTS = (
-    *("version", "torch", "timm", "device", "precision", "backend", "jpeg_decode"),
-    *("config", "config_sha256"),
-)
+_NOT_RECORDED = "not recorded"
+_DECISIONS: dict[str, Tone] = {"approve": "good", "review": "warning", "block": "bad"}
+_SOURCES = {
+    "results": "from the audit facts of the results",
+    "ledger": "from the ledger",
+    None: _NOT_RECORDED,
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What the ledger has of a file's run: its record, its policy as TOML, or why it has none."""
-
-    record: RunRecord | None = None
-    policy: str | None = None
-    missing: str | None = None
+def report(explained: Mapping[str, Any]) -> Report:
+    """What `moderate.analysis.explain.explain` gave; names and digests are never cut short."""
+    return Report("moderate: explain", tuple(_parts(explained)), explained, ascii_json=True)
 
 
-def explain(results: Results, wanted: str, kept: Kept) -> dict[str, Any]:
-    """All that is known of the images that `wanted` names, as JSON values.
-
-    wanted is a path as in the results, 8 or more digits of a sha256, or row:N. Raises UsageError,
-    with similar paths, where there is none; InputError where the results cannot be read.
-    """
-    policy, source, notes = _policy(results.facts, kept)
-    notes += _notes(results, kept)
-    found = _find(results, wanted)
-    judging = _judge(policy, results.facts, notes)
-    images = [_image(number, row, results, judging) for number, row in islice(found, MOST_IMAGES)]
-    if not images:
-        raise UsageError(_none(results, wanted))
-    facts = results.facts
-    return {
-        "schema": 1,
-        "results": results.path,
-        "id": wanted,
-        "matches": len(images) + sum(1 for _ in found),
-        "images": images,
-        "policy": {
-            "name": facts.get("policy"),
-            "sha256": facts.get("policy_sha256"),
-            "thresholds_from": source,
-            "on_error": policy and policy.on_error.value,
-            "on_unscored": policy and policy.on_unscored,
-        },
-        "weights": {
-            "name": facts.get("weights"),
-            "sha256": facts.get("weights_sha256"),
-            "models": [model for model in facts.get("weights_models", "").split("; ") if model],
-            "purpose": facts.get("purpose"),
-        },
-        "run": {
-            "id": facts.get("run_id"),
-            **{name: facts.get(name) for name in _OWN_FACTS},
-            "started": facts.get("started"),
-            "ended": facts.get("ended"),
-        },
-        "ledger": kept.record and _ledger(kept.record),
-        "notes": notes,
-    }
-
-
-def show(explained: Mapping[str, Any], stream: IO[str]) -> None:
-    """Print what `explain` gave: legible at 80 columns; names and digests are never cut short."""
-    out = console(stream)
+def _parts(explained: Mapping[str, Any]) -> Iterator[Part]:
     for image in explained["images"]:
-        out.print(_grid(_head(image)))
-        out.print(_scores(image))
-        out.print(_grid(_facts(image)))
-        out.print()
-    more = explained["matches"] - len(explained["images"])
-    if more:
-        out.print(Text(f"and {more:,} more of {explained['matches']:,} rows that match\n"))
-    out.print(_grid(_judged_by(explained)))
+        yield _facts(_head(image))
+        yield _scores(image)
+        yield Facts(tuple(_labelled(_image_facts(image))), layout="columns", space_after=True)
+    matches = explained["matches"]
+    if more := matches - len(explained["images"]):
+        yield Paragraph(f"and {more:,} more of {matches:,} rows that match")
+    yield _facts(_labelled(_judged_by(explained)))
     for note in explained["notes"]:
-        out.print(_grid([("note", note)], "yellow"))
+        yield _facts([Fact("note", note, "warning")])
 
 
-# What is known ----------------------------------------------------------------------------------
+def _facts(items: Iterable[Fact]) -> Facts:
+    return Facts(tuple(items), layout="columns")
 
 
-def _find(results: Results, wanted: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    if numbered := _ROW.fullmatch(wanted):
-        return results.find(number=int(numbered[1]))
-    sha256 = wanted.lower() if _DIGEST.fullmatch(wanted) else None
-    return results.find(_spellings(wanted), sha256)
+def _labelled(pairs: Iterable[tuple[str, str]]) -> Iterator[Fact]:
+    return (Fact(label, value) for label, value in pairs)
 
 
-def _spellings(wanted: str) -> list[str]:
-    """A path as given, and with the `./` that results put before one that is not absolute."""
-    text = path_text(os.fsencode(wanted))
-    return [text, f"./{text}"]
-
-
-def _none(results: Results, wanted: str) -> str:
-    where = printable(results.path)
-    if _ROW.fullmatch(wanted):
-        return f"{where} has no row {wanted.partition(':')[2]}"
-    paths = (path for array in results.column("path") for path in array.to_pylist())
-    compared = list(islice(paths, MOST_COMPARED))
-    close = difflib.get_close_matches(_spellings(wanted)[-1], compared, n=3, cutoff=0.6)
-    hint = f"; close: {', '.join(map(printable, close))}" if close else ""
-    name = printable(path_text(os.fsencode(wanted)))
-    return f"no row of {where} is of {name}, by path or by sha256 (8 digits or more){hint}"
-
-
-def _policy(facts: Mapping[str, str], kept: Kept) -> tuple[Policy | None, str | None, list[str]]:
-    """The policy that decided, where it was found, and what is odd about that."""
-    notes: list[str] = []
-    ours: Policy | None = None
-    if text := facts.get("policy_json"):
-        try:
-            ours = Policy.model_validate_json(text)
-        except ValidationError:
-            notes.append("the policy in the audit facts is none that this version can read")
-    theirs: Policy | None = None
-    if kept.policy is not None:
-        try:
-            loaded = parse_policy(kept.policy, "in the ledger")
-            theirs = loaded.policy if loaded.sha256 == facts.get("policy_sha256") else None
-        except PolicyError as error:
-            notes.append(str(error))
-    if ours and theirs and ours != theirs:
-        notes.append("the policy in the audit facts is not the one of that digest in the ledger")
-    if ours:
-        return ours, "results", notes
-    return theirs, "ledger" if theirs else None, notes
-
-
-def _judge(
-    policy: Policy | None, facts: Mapping[str, str], notes: list[str]
-) -> tuple[Judge, bool] | None:
-    """What decided, on the day of the run, and whether it had lists whose entries are not kept."""
-    if policy is None:
-        return None
-    try:
-        day = date.fromisoformat(facts.get("started", "")[:10])
-    except ValueError:
-        day = None
-    gone: dict[str, Any] = {"ignore_file": None, "block_file": None, "list_files": {}}
-    try:
-        judge = Judge(policy.model_copy(update=gone), today=day)
-    except PolicyError as error:
-        notes.append(str(error))
-        return None
-    return judge, bool(policy.list_files)
-
-
-def _notes(results: Results, kept: Kept) -> list[str]:
-    notes = []
-    if not results.facts:
-        notes.append(f"no audit facts: {metadata_path(results.path)} is missing")
-    if results.mismatch:
-        notes.append(
-            f"{results.path} was changed, or is of another run: its digest is not the one in "
-            f"{metadata_path(results.path)}"
-        )
+def _head(image: Mapping[str, Any]) -> Iterator[Fact]:
+    decision = image["decision"]
+    if decision in _DECISIONS:
+        yield Fact(decision.upper(), image["path"], label_tone=_DECISIONS[decision])
     else:
-        outputs = kept.record.outputs if kept.record else {}
-        if outputs and results.sha256 not in outputs.values():
-            notes.append(f"{results.path} is not as its run wrote it, by the ledger's digests")
-    if kept.missing:
-        notes.append(kept.missing)
-    if results.facts.get("purpose") == "demo":
-        notes.append(
-            f"{results.facts.get('weights')} is a demonstration: it knows drawn test cards only "
-            "and is no moderation model"
-        )
-    return notes
-
-
-def _image(
-    number: int, row: Mapping[str, Any], results: Results, judging: tuple[Judge, bool] | None
-) -> dict[str, Any]:
-    exact = row["path_bytes"]
-    carried = {name: row[name] for name in results.carried}
-    path = row["path"].encode("utf-8", "backslashreplace") if exact is None else exact
-    subject = Subject(path, carried, row["sha256"])
-    policy = judging and judging[0].policy_for(subject)
-    scores = {category: row[category.value] for category in CATEGORIES}
-    labels = {name: row[LABEL_PREFIX + name] for name in results.labels}
-    return {
-        "row": number,
-        "path": row["path"],
-        "path_bytes": None if exact is None else base64.b64encode(exact).decode("ascii"),
-        "decision": row["decision"],
-        "reasons": _parts(row["reasons"]),
-        "follows": _follows(row, subject, judging, labels),
-        "scores": [
-            {
-                "category": category.value,
-                "score": None if score is None else float(shortest(score)),
-                "review": policy and policy.categories[category].review,
-                "block": policy and policy.categories[category].block,
-                "band": policy.categories[category].decision(score).value
-                if policy and score is not None
-                else None,
-            }
-            for category, score in scores.items()
-        ],
-        "labels": [
-            {
-                "label": name,
-                "score": None if score is None else float(shortest(score)),
-                "review": limits and limits.review,
-                "block": limits and limits.block,
-                "band": limits.decision(score).value if limits and score is not None else None,
-            }
-            for name, score in labels.items()
-            for limits in (policy.labels.get(name) if policy else None,)
-        ],
-        "rating": row["rating"],
-        "status": row["status"],
-        "error_code": row["error_code"],
-        "error_message": row["error_message"],
-        "warnings": _parts(row["warnings"]),
-        **{
-            name: row[name]
-            for name in ("format", "width", "height", "frames", "bytes", "sha256", "duplicate_of")
-        },
-        "carried": {name: _json_value(value) for name, value in carried.items()},
-    }
-
-
-def _follows(
-    row: Mapping[str, Any],
-    subject: Subject,
-    judging: tuple[Judge, bool] | None,
-    labels: Labels,
-) -> bool | None:
-    """Whether the policy decides so from what the row holds; None where that cannot be told."""
-    if judging is None:
-        return None
-    judge, lists_missing = judging
-    if any(name not in labels for name in judge.labels):
-        return None
-    try:
-        warnings = [Warn(name) for name in _parts(row["warnings"])]
-        error = None
-        if row["status"] == Status.ERROR:
-            error = ImageError(ErrorCode(row["error_code"]), row["error_message"] or "")
-    except ValueError:  # a name of another version
-        return None
-    scores = {category: row[category.value] for category in CATEGORIES}
-    if judge.judge(subject, scores, warnings, error, labels).decision == row["decision"]:
-        return True
-    by_list = (row["reasons"] or "").startswith((BLOCK_LIST, CLEARED))
-    return None if by_list and lists_missing else False
-
-
-def _parts(joined: str | None) -> list[str]:
-    return joined.split("; ") if joined else []
-
-
-def _json_value(value: Any) -> Any:
-    """A carried value as JSON has it: what it has no type for as text."""
-    if isinstance(value, dict):
-        return {str(key): _json_value(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_value(item) for item in value]
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else str(value)
-    if hasattr(value, "cast"):  # an Arrow scalar that Python has nothing equal to
-        return _json_value(plain_value(value))
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
-
-
-def _ledger(record: RunRecord) -> dict[str, Any]:
-    return {
-        "status": record.status.value,
-        "message": record.message,
-        "host": record.host,
-        "user": record.user,
-        "pid": record.pid,
-        "command": list(record.command),
-        "started": record.started,
-        "ended": record.ended,
-    }
-
-
-# How it is shown ---------------------------------------------------------------------------------
-
-
-def _head(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield image["decision"], image["path"]
-    yield from _labelled("why", image["reasons"])
+        yield Fact(decision, image["path"])
+    yield from _labelled(_continued("why", image["reasons"]))
     if image["follows"] is False:
-        yield "PROBLEM", "the policy decides otherwise from these scores: the row was changed"
+        problem = "the policy decides otherwise from these scores: the row was changed"
+        yield Fact("PROBLEM", problem, label_tone="bad")
 
 
 def _scores(image: Mapping[str, Any]) -> Table:
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for index, name in enumerate(("scores", "category", "score", "review from", "block from")):
-        justify = "left" if index < 2 else "right"
-        shown.add_column(Text(name, style="dim"), justify=justify, no_wrap=True, min_width=8)  # type: ignore[arg-type]
-    shown.add_column(Text("band", style="dim"), no_wrap=True)
-    for score in image["scores"]:
-        unscored = score["score"] is None
-        band = "" if unscored else score["band"] or NOT_RECORDED
-        shown.add_row(
-            "",
-            score["category"],
-            "not scored" if unscored else str(score["score"]),
-            *(
-                NOT_RECORDED if score[at] is None else f"{score[at]:g}"
-                for at in ("review", "block")
-            ),
-            Text(band, style=_COLOURS.get(band, "")),
-        )
-    return shown
+    return Table(
+        "",
+        ("scores", "category", "score", "review from", "block from", "band"),
+        tuple(map(_score, image["scores"])),
+        text_columns=(0, 1, 5),
+        min_width=8,  # the labels above and below are as wide
+        space_after=False,
+    )
+
+
+def _score(score: Mapping[str, Any]) -> tuple[str, ...]:
+    thresholds = (
+        _NOT_RECORDED if score[name] is None else f"{score[name]:g}" for name in ("review", "block")
+    )
+    if score["score"] is None:
+        return ("", score["category"], "not scored", *thresholds, "")
+    band = score["band"] or _NOT_RECORDED
+    return ("", score["category"], str(score["score"]), *thresholds, band)
 
 
 def _label_line(label: Mapping[str, Any]) -> str:
@@ -368,14 +85,14 @@ def _label_line(label: Mapping[str, Any]) -> str:
     return f"{label['label']} {score} ({limits}: {label['band'] or 'not scored'})"
 
 
-def _facts(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield from _labelled("labels", list(map(_label_line, image["labels"])))
+def _image_facts(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from _continued("labels", list(map(_label_line, image["labels"])))
     if image["rating"]:
         yield "rating", image["rating"]
     yield "status", image["status"]
     if image["error_code"]:
         yield "error", f"{image['error_code']}: {image['error_message'] or ''}"
-    for label, name in _labelled("warnings", image["warnings"]):
+    for label, name in _continued("warnings", image["warnings"]):
         known = name in set(Warn)
         yield label, f"{name}: {Warn(name).meaning}" if known else name
     size = [image["format"] or "format unknown"]
@@ -399,68 +116,44 @@ def _facts(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _judged_by(explained: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     policy, weights, run = explained["policy"], explained["weights"], explained["run"]
-    yield "policy", policy["name"] or NOT_RECORDED
+    yield "policy", policy["name"] or _NOT_RECORDED
     if policy["sha256"]:
         yield "sha256", policy["sha256"]
     yield "", f"thresholds: {_SOURCES[policy['thresholds_from']]}"
-    yield "weights", (weights["name"] or NOT_RECORDED) + _purpose(weights["purpose"])
+    purpose = f" (purpose: {weights['purpose']})" if weights["purpose"] else ""
+    yield "weights", (weights["name"] or _NOT_RECORDED) + purpose
     if weights["sha256"]:
         yield "sha256", weights["sha256"]
     yield from (("", model) for model in weights["models"])
     if run["config"]:
         yield "config", run["config"]
-        yield "sha256", run["config_sha256"] or NOT_RECORDED
+        yield "sha256", run["config_sha256"] or _NOT_RECORDED
     versions = [("moderate", run["version"]), ("torch", run["torch"]), ("timm", run["timm"])]
     yield (
         "versions",
-        ", ".join(f"{name} {known}" for name, known in versions if known) or NOT_RECORDED,
+        ", ".join(f"{name} {known}" for name, known in versions if known) or _NOT_RECORDED,
     )
     device = [run[name] for name in ("device", "precision", "backend") if run[name]]
-    yield "device", ", ".join(device) or NOT_RECORDED
+    yield "device", ", ".join(device) or _NOT_RECORDED
     if run["jpeg_decode"]:
         yield "decoding", f"JPEG {run['jpeg_decode']}"
-    yield "run", run["id"] or NOT_RECORDED
+    yield "run", run["id"] or _NOT_RECORDED
     if run["started"]:
         yield "", f"{run['started']} to {run['ended'] or 'an end that is not recorded'}"
-    yield from _by_ledger(explained["ledger"])
+    if record := explained["ledger"]:
+        yield from _by_ledger(record)
     yield "results", explained["results"]
 
 
-_SOURCES = {
-    "results": "from the audit facts of the results",
-    "ledger": "from the ledger",
-    None: NOT_RECORDED,
-}
-
-
-def _purpose(purpose: str | None) -> str:
-    return f" (purpose: {purpose})" if purpose else ""
-
-
-def _by_ledger(record: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
-    if record is None:
-        return
+def _by_ledger(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "", f"{record['status']}: {record['message']}" if record["message"] else record["status"]
     who = f"{record['user']}@" if record["user"] else ""
     yield "by", f"{who}{record['host']}, process {record['pid']}"
     yield "command", shlex.join(record["command"])
 
 
-def _labelled(label: str, values: list[str]) -> Iterator[tuple[str, str]]:
+def _continued(label: str, values: list[str]) -> Iterator[tuple[str, str]]:
+    """The values under one label, which only the first of them has."""
     for value in values:
         yield label, value
         label = ""
-
-
-def _grid(lines: Iterator[tuple[str, str]] | list[tuple[str, str]], style: str = "") -> Table:
-    """Labels and values, folded where they are too long."""
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True, min_width=8)
-    grid.add_column(overflow="fold", style=style)
-    for label, value in lines:
-        colour = _COLOURS.get(label, "red" if label == "PROBLEM" else "")
-        grid.add_row(
-            Text(label.upper() if label in _COLOURS else label, style=colour or "dim"),
-            safe_text(value),
-        )
-    return grid

@@ -7,19 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import chain, repeat
-from typing import IO, Any
+from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
-from moderate.report.terminal import console, safe_text
+from moderate.report.model import Fact, Facts, Report, Table, Tone, sentences
 from moderate.state.ledger import RunRecord
 from moderate.types import Decision
 
 SHORT_ID = 8
 """Digits of an id that tell runs apart."""
 
-_COLOURS = {"completed": "green", "failed": "red", "died": "red", "interrupted": "yellow"}
+_TONES: dict[str, Tone] = {
+    **{"completed": "good", "interrupted": "warning", "failed": "bad", "died": "bad"}
+}
 _FACTS = ("weights", "policy", "config")  # each with a digest beside it
 _KINDS = (
     ("decisions", "decisions"),
@@ -34,47 +33,29 @@ def as_json(record: RunRecord) -> dict[str, Any]:
     return {**asdict(record), "seconds": round(_seconds(record), 3)}
 
 
-def show_list(records: Sequence[RunRecord], more: bool, stream: IO[str]) -> None:
-    """Print one line a run. more: there are older ones, which were not asked for."""
-    out = console(stream)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("run", "started (UTC)", "status"):
-        table.add_column(Text(name, style="dim"), no_wrap=True)
-    for name in ("time", "images", "review", "block", "errors"):
-        table.add_column(Text(name, style="dim"), no_wrap=True, justify="right")
-    for record in records:
-        status = "died" if record.died else record.status.value
-        decisions = _counts(record.counts.get("decisions"))
-        numbers = (
-            record.counts.get("rows", 0),
-            *(decisions.get(decision.value, 0) for decision in (Decision.REVIEW, Decision.BLOCK)),
-            record.counts.get("errors", 0),
-        )
-        table.add_row(
-            safe_text(record.id[:SHORT_ID]),
-            safe_text(_minute(record.started)),
-            Text(status, style=_COLOURS.get(status, "")),
-            duration(_seconds(record)),
-            *(safe_text(str(number)) for number in numbers),
-        )
-    # A number is never cut: with a hundred million images, a line is wider than the terminal.
-    unbounded = out.options.update(max_width=1_000)
-    out.width = max(out.width, out.measure(table, options=unbounded).maximum)
-    out.print(table)
-    if more:
-        out.print(Text("older runs are not shown; add --limit N"))
+def list_report(records: Sequence[RunRecord], *, more: bool) -> Report:
+    """One row per run. more: there are older ones, which were not asked for."""
+    table = Table(
+        "",
+        ("run", "started (UTC)", "status", "time", "images", "review", "block", "errors"),
+        tuple(map(_row, records)),
+        text_columns=(0, 1, 2),
+        # A number is never cut: with a hundred million images, a line is wider than the terminal.
+        wide=True,
+        space_after=False,
+    )
+    older = sentences(["older runs are not shown; add --limit N"] if more else [])
+    return Report("moderate: runs", (table, older), list(map(as_json, records)), ascii_json=True)
 
 
-def show_run(record: RunRecord, stream: IO[str]) -> None:
-    """Print all that is known of one run; names and digests are never cut short."""
-    out = console(stream)
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value in _lines(record):
-        status = record.status.value if label == "status" else ""
-        table.add_row(Text(label), safe_text(value, _COLOURS.get(status, "")))
-    out.print(table)
+def run_report(record: RunRecord) -> Report:
+    """All that is known of one run; names and digests are never cut short."""
+    status = _TONES.get(record.status.value, "")
+    facts = (
+        Fact(label, value, status if label == "status" else "") for label, value in _lines(record)
+    )
+    parts = (Facts(tuple(facts), layout="columns"),)
+    return Report("moderate: run", parts, as_json(record), ascii_json=True)
 
 
 def duration(seconds: float) -> str:
@@ -98,6 +79,22 @@ def size(nbytes: int) -> str:
             break
         amount, unit = amount / 1024, larger
     return f"{nbytes} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def _row(record: RunRecord) -> tuple[str, ...]:
+    decisions = _counts(record.counts.get("decisions"))
+    numbers = (
+        record.counts.get("rows", 0),
+        *(decisions.get(decision.value, 0) for decision in (Decision.REVIEW, Decision.BLOCK)),
+        record.counts.get("errors", 0),
+    )
+    return (
+        record.id[:SHORT_ID],
+        _minute(record.started),
+        "died" if record.died else record.status.value,
+        duration(_seconds(record)),
+        *map(str, numbers),
+    )
 
 
 def _lines(record: RunRecord) -> Iterator[tuple[str, str]]:

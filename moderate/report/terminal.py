@@ -1,4 +1,4 @@
-"""The summary for a terminal: legible at 80 columns, without colour and when piped."""
+"""Reports on a terminal: legible at 80 columns, without colour and when piped."""
 
 from __future__ import annotations
 
@@ -10,13 +10,25 @@ from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from moderate.report.tables import Table, facts, headline, tables
-from moderate.run.summary import Summary
+from moderate.report.model import Facts, Figures, Paragraph, Part, Report, Sentences, Table, Tone
 from moderate.terminal import unguarded
 from moderate.text import for_terminal, printable
 
 _GAP = 2  # blanks between columns
-_COLOURS = {"approve": "green", "review": "yellow", "block": "red"}
+_STYLES: dict[Tone, str] = {
+    "": "",
+    "strong": "bold",
+    "quiet": "dim",
+    "good": "green",
+    "warning": "yellow",
+    "bad": "red",
+    "alarm": "bold red",
+}
+_CELLS: dict[str, Tone] = {
+    **{"approve": "good", "review": "warning", "block": "bad"},
+    **{"completed": "good", "interrupted": "warning", "failed": "bad", "died": "bad"},
+}
+"""The tones of cells that hold nothing but one of these words."""
 
 
 class SafeConsole(Console):
@@ -39,48 +51,102 @@ def console(stream: IO[str]) -> Console:
     return SafeConsole(file=file, highlight=False, width=max(plain.width, 80))
 
 
-def safe_text(text: str, style: str = "") -> Text:
-    """Text to print on one line, whatever characters it has."""
-    return Text(printable(text), style=style)
-
-
-def show(summary: Summary, stream: IO[str]) -> None:
-    """Print the whole summary to `stream`."""
+def show(report: Report, stream: IO[str]) -> None:
+    """Print a report to `stream`."""
     out = console(stream)
-    for table in tables(summary):
-        out.print(safe_text(table.title, "bold"))
-        out.print(_rich_table(table, out.width))
-        _print_under(table, out)
+    headline = report.headline
+    if headline and report.headline_first:
+        out.print(_text(headline, "strong"))
         out.print()
-    out.print(safe_text(headline(summary), "bold"))
-    for label, value in facts(summary):
-        out.print(safe_text(f"{label:<8} {value}"))
-    for note in summary.all_notes():
-        out.print(safe_text(f"note     {note}", "yellow"))
+        headline = None
+    for part in report.parts if report.terminal_parts is None else report.terminal_parts:
+        if headline and isinstance(part, Facts | Sentences):
+            out.print(_text(headline, "strong"))
+            headline = None
+        _print(part, out)
+    if headline:
+        out.print(_text(headline, "strong"))
 
 
-def _print_under(table: Table, out: Console) -> None:
-    for line in table.under:
-        out.print(Text(line, style="dim"))
+def _print(part: Part, out: Console) -> None:
+    match part:
+        case Table():
+            _print_table(part, out)
+        case Facts():
+            _print_facts(part, out)
+        case Sentences():
+            for sentence in part.items:
+                out.print(_text(sentence.text, sentence.tone))
+        case Paragraph():
+            out.print(_text(part.text))
+            out.print()
+        case Figures():
+            pass  # a terminal draws none
+
+
+def _text(text: str, tone: Tone = "") -> Text:
+    """Text to print on one line, whatever characters it has."""
+    return Text(printable(text), style=_STYLES[tone])
+
+
+def _print_table(table: Table, out: Console) -> None:
+    if table.title:
+        out.print(_text(table.title, "strong"))
+    if table.name_last:
+        for name, *cells in table.rows:
+            padded = map(str.ljust, cells, table.name_last)
+            out.print(_text(" ".join((*padded, name))), soft_wrap=True)
+    else:
+        grid = _rich_table(table, out.width)
+        if table.wide:
+            unbounded = out.options.update(max_width=1_000)
+            out.width = max(out.width, out.measure(grid, options=unbounded).maximum)
+        out.print(grid)
+    for note in table.notes:
+        out.print(_text(note, "quiet"))
+    if table.space_after:
+        out.print()
 
 
 def _rich_table(table: Table, width: int) -> RichTable:
     header = tuple(map(printable, table.header))
     rows = [tuple(map(printable, row)) for row in table.rows]
-    shown = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    grid = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    widths = [max(len(row[index]) for row in (header, *rows)) for index in range(len(header))]
+    widths[:-1] = [max(width, table.min_width) for width in widths[:-1]]
     for index, name in enumerate(header):
-        example = name == "for example"
-        if example:  # where there is too little room, the example gives way
+        shortened = index == table.shortened
+        if shortened:
             widths[index] = max(width - sum(widths[:index]) - _GAP * index - 1, len(name))
-        shown.add_column(
+        grid.add_column(
             Text(name, style="dim"),
-            justify="left" if index == 0 or example else "right",
+            justify="left" if index in table.text_columns else "right",
             overflow="ellipsis",
             no_wrap=True,
-            min_width=None if example else widths[index],
+            min_width=None if shortened else widths[index],
             max_width=widths[index],
         )
     for row in rows:
-        shown.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
-    return shown
+        grid.add_row(*(Text(cell, style=_STYLES[_CELLS.get(cell, "")]) for cell in row))
+    return grid
+
+
+def _print_facts(facts: Facts, out: Console) -> None:
+    if facts.title:
+        title = _text(facts.title, "strong")
+        if facts.status:
+            title.append(f"  {printable(facts.status)}", style=_STYLES[facts.status_tone])
+        out.print(title)
+    if facts.layout == "columns":
+        grid = RichTable.grid(padding=(0, facts.gap, 0, 0))
+        grid.add_column(no_wrap=True, min_width=facts.label_width)
+        grid.add_column(overflow="fold")
+        for fact in facts.items:
+            grid.add_row(_text(fact.label, fact.label_tone), _text(fact.value, fact.tone))
+        out.print(grid)
+    else:
+        for fact in facts.items:
+            line = f"{fact.label:<{facts.label_width}} {fact.value}"
+            out.print(_text(line, fact.tone), soft_wrap=facts.layout == "whole")
+    if facts.space_after:
+        out.print()

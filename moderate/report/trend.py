@@ -1,284 +1,31 @@
-"""Volumes over time: shares of decisions and bands by day or week, and whether the latest differs.
-
-The test is Pearson's chi-squared test of homogeneity of the latest period against all earlier ones
-together, corrected by Holm over all that is tested. With a million images, a hair is significant:
-so drift needs an effect, too. That of shares is Cohen's w, which does not depend on how many images
-either side has (Cohen, 1988: 0.1 is small, 0.3 medium); that of the scores' distribution is the
-population stability index over ten bins, of the same number of earlier images each (0.1 is the
-usual limit).
-"""
+"""Decisions and categories over time, and what the test says of the latest period."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import date, datetime
-from typing import IO, TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from moderate.analysis import bounds
-from moderate.classify.coverage import Coverage
-from moderate.errors import InputError, UsageError
-from moderate.report.plain import markdown, print_tables
-from moderate.report.stored import counted
-from moderate.report.tables import Table, share
-from moderate.report.terminal import safe_text
-from moderate.text import one_line, printable
+from moderate.analysis.trend import METHOD, Trend
+from moderate.report.model import Part, Report, Table, sentences, share
 from moderate.types import CATEGORIES, Decision
 
-if TYPE_CHECKING:
-    from moderate.results.read import Results
-    from moderate.state.ledger import RunRecord
-
-By = Literal["day", "week"]
-Counts = NDArray[np.int64]
-
 _DECISIONS = tuple(decision.value for decision in Decision)
-_FEWEST = 5.0  # expected in each cell, else cells are taken together (Cochran, 1954)
-_BINS, _FINE = 10, 4000
-_LOGIT_SPAN = 16.0  # scores within 1e-7 of 0 or 1 share a bin
 
 
-@dataclass(slots=True)
-class Period:
-    """What is counted of a day or week. bands and scores are empty where only decisions are known.
-
-    scores holds, per category, how many scores fall in each of the fine bins of `_fine_bin`.
-    """
-
-    name: str
-    sources: int = 0
-    decisions: Counter[str] = field(default_factory=Counter)
-    errors: int = 0
-    bands: dict[str, Counter[str]] = field(default_factory=dict)
-    scores: dict[str, Counts] = field(default_factory=dict)
-    policies: set[str] = field(default_factory=set)
-    weights: set[str] = field(default_factory=set)
-
-    @property
-    def images(self) -> int:
-        """Rows with a decision."""
-        return self.decisions.total()
+def report(trend: Trend) -> Report:
+    """The whole trend."""
+    closing = sentences(list(_closing(trend)), {"drift:": "alarm"})
+    parts: tuple[Part, ...] = (*_tables(trend), closing)
+    return Report("moderate: trend", parts, _data(trend), ascii_json=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When a difference counts as drift: p under `alpha` after Holm, and at least the effect."""
-
-    alpha: float = 0.05
-    min_w: float = 0.1
-    min_psi: float = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Tested:
-    """One test of the latest period against the earlier ones.
-
-    what is `decisions`, `CATEGORY bands` or `CATEGORY scores`; effect is Cohen's w of shares and
-    the population stability index of scores. statistic, degrees, p and corrected p are None where
-    there is too little data, and reason says so; merged names what was taken together.
-    """
-
-    what: str
-    effect_name: Literal["w", "psi"]
-    effect: float | None
-    limit: float
-    statistic: float | None
-    degrees: int | None
-    p: float | None
-    p_holm: float | None
-    drift: bool
-    merged: str | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Trend:
-    """Periods, oldest first, and what the tests say of the latest.
-
-    coverage is what the weights of the latest results say of themselves.
-    """
-
-    by: By
-    periods: tuple[Period, ...]
-    limits: Limits
-    tests: tuple[Tested, ...]
-    notes: tuple[str, ...]
-    coverage: Coverage = field(default_factory=Coverage)
-
-    @property
-    def drifted(self) -> list[str]:
-        """What differs."""
-        return [test.what for test in self.tests if test.drift]
-
-
-class Counting:
-    """Takes results files and runs into periods."""
-
-    def __init__(self, by: By) -> None:
-        self._by = by
-        self._periods: dict[str, Period] = {}
-        self._runs: set[str] = set()
-        self._repeated = 0
-        self._latest, self._coverage = "", Coverage()
-
-    def add_results(self, results: Results) -> None:
-        """Count a file's rows. Raises InputError where it does not say when it was made."""
-        started = results.facts.get("started")
-        if started is None:
-            raise InputError(
-                f"{printable(results.path)} does not say when it was made: the audit facts are gone"
-            )
-        if self._seen(results.facts.get("run_id")):
-            return
-        period = self._period(started, results.path)
-        if started >= self._latest:
-            self._latest, self._coverage = started, Coverage.of_facts(results.facts)
-        period.policies.add(results.facts.get("policy_sha256", "unknown"))
-        period.weights.add(results.facts.get("weights_sha256", "unknown"))
-        from moderate.analysis.policies import policy_of
-
-        policy = policy_of(results)
-        table = results.table(["status", "decision", *CATEGORIES])
-        period.decisions.update(counted(table["decision"]))
-        period.errors += counted(table["status"]).get("error", 0)
-        for category in CATEGORIES:
-            values = table[category].to_numpy().astype(np.float32, copy=False)
-            values = values[~np.isnan(values)]
-            if not len(values):
-                continue
-            limits = policy.categories[category]
-            reviewed = int((values >= np.float32(limits.review)).sum())
-            blocked = int((values >= np.float32(limits.block)).sum())
-            counts = (len(values) - reviewed, reviewed - blocked, blocked)
-            bands = period.bands.setdefault(category.value, Counter())
-            bands.update(dict(zip(_DECISIONS, counts, strict=True)))
-            binned = np.bincount(_fine_bin(values), minlength=_FINE)
-            kept = period.scores.get(category.value)
-            period.scores[category.value] = binned if kept is None else kept + binned
-
-    def add_run(self, record: RunRecord) -> None:
-        """Count what the ledger has of a run: decisions alone. One that did not end is left out."""
-        counted = record.counts.get("decisions")
-        if record.status.value != "completed" or not isinstance(counted, dict):
-            return
-        if self._seen(record.id):
-            return
-        period = self._period(record.started, "the ledger")
-        period.policies.add(record.facts.get("policy_sha256", "unknown"))
-        period.weights.add(record.facts.get("weights_sha256", "unknown"))
-        period.decisions.update({name: int(counted.get(name, 0)) for name in _DECISIONS})
-        period.errors += int(record.counts.get("errors", 0))
-
-    def finish(self, limits: Limits) -> Trend:
-        """Test the latest period. Raises InputError where nothing was counted."""
-        periods = tuple(self._periods[name] for name in sorted(self._periods))
-        periods = tuple(period for period in periods if period.images)
-        if not periods:
-            raise InputError("there are no rows to show a trend of")
-        tests = _tests(periods, limits)
-        notes = tuple(self._notes(periods, tests))
-        return Trend(self._by, periods, limits, tests, notes, self._coverage)
-
-    def _seen(self, run: str | None) -> bool:
-        if run is None:
-            return False
-        if run in self._runs:
-            self._repeated += 1
-            return True
-        self._runs.add(run)
-        return False
-
-    def _period(self, started: str, where: str) -> Period:
-        try:
-            day = datetime.fromisoformat(started).date()
-        except ValueError:
-            bad = one_line(started, 40)
-            raise InputError(f"{printable(where)}: started is no time: {bad!r}") from None
-        name = day.isoformat() if self._by == "day" else _week(day)
-        period = self._periods.setdefault(name, Period(name))
-        period.sources += 1
-        return period
-
-    def _notes(self, periods: Sequence[Period], tests: Sequence[Tested]) -> Iterator[str]:
-        if self._repeated:
-            yield f"{self._repeated} files of a run that was counted already were left out."
-        if len(periods) == 1:
-            yield f"One {self._by} only: there is nothing to compare it with."
-        for name in ("policies", "weights"):
-            earlier = set().union(*(getattr(period, name) for period in periods[:-1]))
-            if earlier and getattr(periods[-1], name) != earlier:
-                what = "policy" if name == "policies" else "weights"
-                yield f"Not all periods have the same {what}: a difference may come from that."
-        for test in tests:
-            if test.reason:
-                yield f"{test.what}: {test.reason}."
-
-
-def compare(latest: Sequence[int], earlier: Sequence[int], names: Sequence[str]) -> dict[str, Any]:
-    """Pearson's chi-squared test that two rows of counts have the same shares.
-
-    Columns that expect fewer than 5 are taken together with the next rarest. The fields of `Tested`
-    that it gives; without a statistic, `reason` says why.
-    """
-    columns = [
-        (int(a), int(b), name) for a, b, name in zip(latest, earlier, names, strict=True) if a + b
-    ]
-    total_a, total_b = sum(a for a, _, _ in columns), sum(b for _, b, _ in columns)
-    total = total_a + total_b
-    if not total_a or not total_b:
-        return {"reason": "too little data, no test"}
-    smaller = min(total_a, total_b) / total
-    merged: list[str] = []
-    columns.sort(key=lambda column: column[0] + column[1])
-    while len(columns) > 1 and (columns[0][0] + columns[0][1]) * smaller < _FEWEST:
-        first, second = columns[:2]
-        together = f"{first[2]} + {second[2]}"
-        merged = [name for name in merged if name not in (first[2], second[2])] + [together]
-        columns[:2] = [(first[0] + second[0], first[1] + second[1], together)]
-        columns.sort(key=lambda column: column[0] + column[1])
-    if len(columns) < 2:
-        if not merged and total * smaller >= _FEWEST:  # all images are in one of them
-            return {"effect": 0.0, "statistic": 0.0, "degrees": 0, "p": 1.0}
-        return {"reason": "too little data, no test"}
-    statistic = sum(
-        (count - row * (a + b) / total) ** 2 / (row * (a + b) / total)
-        for a, b, _ in columns
-        for count, row in ((a, total_a), (b, total_b))
-    )
-    return {
-        "statistic": statistic,
-        "degrees": len(columns) - 1,
-        "p": bounds.chi_squared_tail(statistic, len(columns) - 1),
-        "merged": ", ".join(merged) or None,
-        "columns": [(a / total_a, b / total_b) for a, b, _ in columns],
-    }
-
-
-def cohens_w(shares: Sequence[tuple[float, float]]) -> float:
-    """The size of a difference of shares (latest, earlier), whatever the numbers behind them.
-
-    A share that was never there before is measured against that of both together.
-    """
-    return float(sum((a - b) ** 2 / (b or (a + b) / 2) for a, b in shares if a + b) ** 0.5)
-
-
-def stability(shares: Sequence[tuple[float, float]]) -> float:
-    """The population stability index of shares (latest, earlier); an empty one counts as 1e-4."""
-    pairs = [(max(a, 1e-4), max(b, 1e-4)) for a, b in shares]
-    return float(sum((a - b) * np.log(a / b) for a, b in pairs))
-
-
-def as_json(trend: Trend) -> dict[str, Any]:
+def _data(trend: Trend) -> dict[str, Any]:
     """The whole trend as JSON values."""
     return {
         "schema": 1,
         "by": trend.by,
-        "test": _METHOD,
+        "test": METHOD,
         "limits": asdict(trend.limits),
         "periods": [
             {
@@ -302,14 +49,7 @@ def as_json(trend: Trend) -> dict[str, Any]:
     }
 
 
-_METHOD = (
-    "chi-squared test of homogeneity of the latest period against all earlier ones together, "
-    "Holm's correction over all tests; drift needs p under alpha and the effect: Cohen's w of "
-    "shares, the population stability index over ten bins of scores"
-)
-
-
-def tables(trend: Trend) -> Iterator[Table]:
+def _tables(trend: Trend) -> Iterator[Table]:
     """The trend as tables of text."""
     yield Table(
         f"Decisions by {trend.by}",
@@ -361,111 +101,16 @@ def tables(trend: Trend) -> Iterator[Table]:
         )
 
 
-def closing(trend: Trend) -> Iterator[str]:
+def _closing(trend: Trend) -> Iterator[str]:
     """The sentences under the tables."""
     limits = trend.limits
     drifted = ", ".join(trend.drifted)
     if any(test.p is not None for test in trend.tests):
         yield f"drift: {drifted}" if drifted else "no drift"
         yield (
-            f"test: {_METHOD} (alpha {limits.alpha:g}, w {limits.min_w:g}, PSI {limits.min_psi:g})"
+            f"test: {METHOD} (alpha {limits.alpha:g}, w {limits.min_w:g}, PSI {limits.min_psi:g})"
         )
     for test in trend.tests:
         if test.merged:
             yield f"note: {test.what}: taken together, being rare: {test.merged}"
     yield from (f"note: {note}" for note in trend.notes)
-
-
-def to_json(trend: Trend) -> str:
-    """The trend as JSON text."""
-    return json.dumps(as_json(trend), indent=2) + "\n"
-
-
-def to_markdown(trend: Trend) -> str:
-    """The trend as Markdown."""
-    return markdown("moderate: trend", None, list(tables(trend)), list(closing(trend)))
-
-
-FORMATS: dict[str, Callable[[Trend], str]] = {".json": to_json, ".md": to_markdown}
-
-
-def show(trend: Trend, stream: IO[str]) -> None:
-    """Print the trend."""
-    out = print_tables(list(tables(trend)), stream)
-    for line in closing(trend):
-        out.print(safe_text(line, "bold red" if line.startswith("drift:") else ""))
-
-
-def check_limits(limits: Limits) -> None:
-    """Raises UsageError for limits that make no sense."""
-    if not 0 < limits.alpha < 1:
-        raise UsageError(f"--alpha {limits.alpha:g}: must lie between 0 and 1, both excluded")
-    if not limits.min_w >= 0 or not limits.min_psi >= 0:
-        raise UsageError("--min-effect: must not be below 0")
-
-
-def _tests(periods: Sequence[Period], limits: Limits) -> tuple[Tested, ...]:
-    if len(periods) < 2:
-        return ()
-    latest, earlier = periods[-1], periods[:-1]
-    found = [_of_counts("decisions", latest.decisions, [p.decisions for p in earlier], limits)]
-    for category in (category.value for category in CATEGORIES):
-        before = [p for p in earlier if category in p.bands]
-        if category not in latest.bands or not before:
-            continue
-        bands = [p.bands[category] for p in before]
-        found.append(_of_counts(f"{category} bands", latest.bands[category], bands, limits))
-        scores = sum((p.scores[category] for p in before), np.zeros(_FINE, np.int64))
-        found.append(_of_scores(f"{category} scores", latest.scores[category], scores, limits))
-    tested = [test["p"] for test in found if test["p"] is not None]
-    corrected = iter(bounds.holm(tested))
-    return tuple(_finished(test, corrected, limits) for test in found)
-
-
-_NOTHING: dict[str, Any] = dict.fromkeys(
-    ("effect", "statistic", "degrees", "p", "merged", "reason")
-)
-
-
-def _of_counts(
-    what: str, latest: Mapping[str, int], earlier: Sequence[Mapping[str, int]], limits: Limits
-) -> dict[str, Any]:
-    counts = [latest.get(name, 0) for name in _DECISIONS]
-    before = [sum(each.get(name, 0) for each in earlier) for name in _DECISIONS]
-    found = {**_NOTHING, **compare(counts, before, _DECISIONS)}
-    if columns := found.pop("columns", None):
-        found["effect"] = cohens_w(columns)
-    return {"what": what, "effect_name": "w", "limit": limits.min_w, **found}
-
-
-def _of_scores(what: str, latest: Counts, earlier: Counts, limits: Limits) -> dict[str, Any]:
-    """Over ten bins with the same number of earlier scores each, as far as ties allow."""
-    ranks = (np.cumsum(earlier) - earlier / 2) / max(int(earlier.sum()), 1)
-    bins = np.minimum((ranks * _BINS).astype(int), _BINS - 1)
-    a, b = (np.bincount(bins, weights=counts, minlength=_BINS) for counts in (latest, earlier))
-    names = [f"bin {number}" for number in range(1, _BINS + 1)]
-    found = {**_NOTHING, **compare(a.astype(int).tolist(), b.astype(int).tolist(), names)}
-    found["merged"] = None
-    if columns := found.pop("columns", None):
-        found["effect"] = stability(columns)
-    return {"what": what, "effect_name": "psi", "limit": limits.min_psi, **found}
-
-
-def _finished(test: dict[str, Any], corrected: Iterator[float], limits: Limits) -> Tested:
-    p_holm = None if test["p"] is None else next(corrected)
-    drift = p_holm is not None and p_holm < limits.alpha and test["effect"] >= test["limit"]
-    return Tested(**test, p_holm=p_holm, drift=drift)
-
-
-def _fine_bin(scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """A number for each score that rises with it, 0 to _FINE - 1, fine near 0 and 1, too."""
-    bounded = scores.astype(np.float64).clip(1e-7, 1 - 1e-7)
-    logit = np.log(bounded) - np.log1p(-bounded)
-    place = (logit + _LOGIT_SPAN) / (2 * _LOGIT_SPAN) * _FINE
-    numbers: NDArray[np.int64] = place.astype(np.int64).clip(0, _FINE - 1)
-    return numbers
-
-
-def _week(day: date) -> str:
-    year, week, _ = day.isocalendar()
-    return f"{year}-W{week:02d}"

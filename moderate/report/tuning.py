@@ -1,22 +1,68 @@
-"""A proposal of thresholds and a calibration, for the terminal and for programs."""
+"""A proposal of thresholds, and a calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import IO, Any
+from typing import Any
 
 from moderate.analysis.calibrate import Calibrated
 from moderate.analysis.evidence import Evidence, evidence_lines
 from moderate.analysis.tune import Measured, Tuning
-from moderate.report.plain import print_tables
-from moderate.report.tables import Table
-from moderate.report.terminal import safe_text
+from moderate.report.model import Paragraph, Part, Report, Table, sentences
 from moderate.results.schema import shortest
 
+_LEGEND = "* proposed; false alarms: negatives at or above, blocked if it were block"
 
-def tables(tuning: Tuning) -> Iterator[Table]:
-    """The thresholds, and what others would do, a table a category."""
+
+def report(tuning: Tuning | None, evidence: Evidence, calibrated: Sequence[Calibrated]) -> Report:
+    """The trade-offs and the evidence, and the calibration that the thresholds are for.
+
+    A terminal does not show the latter: it is `calibration_report`, which comes before.
+    """
+    calibration: tuple[Part, ...] = (_calibration(calibrated),) if calibrated else ()
+    proposal: tuple[Part, ...] = ()
+    if tuning:
+        reasons = sentences(evidence_lines(tuning, evidence))
+        proposal = (*_tables(tuning), Paragraph(_LEGEND), reasons)
+    return Report(
+        "moderate: thresholds",
+        (*calibration, *proposal),
+        _data(tuning, evidence, calibrated),
+        terminal_parts=proposal,
+        ascii_json=True,
+    )
+
+
+def calibration_report(calibrated: Sequence[Calibrated]) -> Report:
+    """What calibration did on the holdout."""
+    data = [_calibrated_data(each) for each in calibrated]
+    table = _calibration(calibrated)
+    return Report("moderate: calibration", (table,), data, ascii_json=True)
+
+
+def _calibration(calibrated: Sequence[Calibrated]) -> Table:
+    return Table(
+        "Calibration, measured on the holdout",
+        ("category", "positives", "negatives", "log loss", "after", "ECE", "after", "kept"),
+        tuple(
+            (
+                each.category.value,
+                str(each.positives),
+                str(each.negatives),
+                f"{each.before.log_loss:.4f}",
+                f"{each.after.log_loss:.4f}",
+                f"{each.before.ece:.4f}",
+                f"{each.after.ece:.4f}",
+                "yes" if each.calibration else "no: no better",
+            )
+            for each in calibrated
+        ),
+    )
+
+
+def _tables(tuning: Tuning) -> Iterator[Table]:
+    """The thresholds and their alternatives, one table per category."""
     for each in tuning.tuned:
         yield Table(
             f"{each.category}: review thresholds",
@@ -33,7 +79,7 @@ def tables(tuning: Tuning) -> Iterator[Table]:
         )
 
 
-def as_json(
+def _data(
     tuning: Tuning | None, evidence: Evidence, calibrated: Sequence[Calibrated]
 ) -> dict[str, Any]:
     """The whole proposal as JSON values."""
@@ -62,49 +108,17 @@ def as_json(
                 for each in tuning.tuned
             },
         },
-        "calibration": [
-            {
-                **asdict(each),
-                "category": each.category.value,
-                "calibration": each.calibration
-                and each.calibration.model_dump(mode="json", exclude_defaults=True),
-            }
-            for each in calibrated
-        ],
+        "calibration": [_calibrated_data(each) for each in calibrated],
     }
 
 
-def show(tuning: Tuning, evidence: Evidence, stream: IO[str]) -> None:
-    """Print the trade-offs and the evidence."""
-    out = print_tables(list(tables(tuning)), stream)
-    out.print(
-        safe_text("* proposed; false alarms: negatives at or above, blocked if it were block")
-    )
-    out.print()
-    for line in evidence_lines(tuning, evidence):
-        out.print(safe_text(line, "yellow" if line.startswith("note:") else ""))
-
-
-def show_calibrated(calibrated: Sequence[Calibrated], stream: IO[str]) -> None:
-    """Print what calibration did on the holdout."""
-    table = Table(
-        "Calibration, measured on the holdout",
-        ("category", "positives", "negatives", "log loss", "after", "ECE", "after", "kept"),
-        tuple(
-            (
-                each.category.value,
-                str(each.positives),
-                str(each.negatives),
-                f"{each.before.log_loss:.4f}",
-                f"{each.after.log_loss:.4f}",
-                f"{each.before.ece:.4f}",
-                f"{each.after.ece:.4f}",
-                "yes" if each.calibration else "no: no better",
-            )
-            for each in calibrated
-        ),
-    )
-    print_tables([table], stream)
+def _calibrated_data(calibrated: Calibrated) -> dict[str, Any]:
+    calibration = calibrated.calibration
+    return {
+        **asdict(calibrated),
+        "category": calibrated.category.value,
+        "calibration": calibration and calibration.model_dump(mode="json", exclude_defaults=True),
+    }
 
 
 def _shown(share: Measured) -> tuple[str, str]:

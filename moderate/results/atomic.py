@@ -53,7 +53,7 @@ class AtomicFile:
         return self._path
 
     def seal(self) -> str:
-        """Bring all to the disk: the last write was made. The SHA-256 (hex) of the whole.
+        """Bring all to the disk after the last write. The SHA-256 (hex) of the whole.
 
         Raises OutputError and leaves the target as it was.
         """
@@ -103,11 +103,11 @@ class AtomicFile:
 
 
 class UploadedFile:
-    """Written here, then sent to its target, an object in a store.
+    """Written to this machine, then sent to its target, an object in a store.
 
-    An object appears whole or not at all, but what is streamed into one appears in part where its
-    writer dies: so it is put together here first, in a file that has no name, in the folder for
-    temporary files. Of such a file nothing outlives the process, however that ends. Raises
+    An object must appear whole or not at all, but a stream into one appears in part where its
+    writer dies. So the object is put together first in a file without a name, in the folder for
+    temporary files. Nothing of such a file outlives the process, however that ends. Raises
     OutputError where there is no such folder.
     """
 
@@ -125,7 +125,7 @@ class UploadedFile:
         return shown_target(self.target)
 
     def seal(self) -> str:
-        """See `AtomicFile`. What is sent from here need not be on the disk."""
+        """See `AtomicFile`. A file that is sent need not be on the disk."""
         try:
             self.file.seek(0)  # flushes
             return hashlib.file_digest(self.file, "sha256").hexdigest()

@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from moderate.arrow import python_value, python_values
 from moderate.errors import InputError, UsageError
 from moderate.results.fast_csv import UnusualError, whole_parts
-from moderate.results.open import SUFFIXES
 from moderate.results.read_format import (
     CHUNK_ROWS,
     Chunk,
@@ -30,6 +29,7 @@ from moderate.results.read_parquet import ParquetResults
 from moderate.results.read_text import CsvResults, JsonlResults
 from moderate.results.remote import is_remote, shown_target
 from moderate.results.schema import in_order, own_columns
+from moderate.results.targets import SUFFIXES
 from moderate.results.text_writers import metadata_path
 from moderate.tables.lines import file_name, unreadable
 from moderate.text import first_repeated, one_line

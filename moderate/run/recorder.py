@@ -16,8 +16,8 @@ from moderate.errors import StateError, UsageError
 from moderate.fetch.local import keep_out_of
 from moderate.folders import no_home
 from moderate.policy.load import LoadedPolicy
-from moderate.results.open import to_stdout
 from moderate.results.remote import is_remote, shown_target
+from moderate.results.targets import to_stdout
 from moderate.run.summary import Summary, audit_facts, counts
 from moderate.state.database import MisplacedError, UnavailableError
 from moderate.state.ledger import ActiveRun, Ledger, RunRecord, RunStatus

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -41,11 +41,17 @@ from moderate.libraries import installed_version
 from moderate.policy.decide import failed_row
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
-from moderate.report.files import check_summary_targets, open_summaries
+from moderate.regular import file_identity
 from moderate.results.interface import ResultWriter
-from moderate.results.open import check_targets, has_metadata, open_writers, to_stdout
-from moderate.results.remote import is_remote, shown_target, target_name
-from moderate.results.text_writers import metadata_path
+from moderate.results.remote import is_remote
+from moderate.results.targets import (
+    check_distinct,
+    check_reports,
+    check_targets,
+    identities,
+    open_texts,
+    open_writers,
+)
 from moderate.run.interface import Engine, Job, carried_columns
 from moderate.run.pipeline import LocalEngine
 from moderate.run.recorder import (
@@ -57,11 +63,14 @@ from moderate.run.recorder import (
     open_state,
 )
 from moderate.run.summary import Audit, Summary, audit_facts
-from moderate.sources.resolve import NO_INPUT, InputOptions, file_identity, resolve
+from moderate.sources.resolve import NO_INPUT, InputOptions, resolve
 from moderate.state.run_lock import exclusive
 from moderate.text import one_line, path_text, printable, utc
 from moderate.types import ErrorCode, Limits, Row, Skipped
 from moderate.version import __version__
+
+SummaryText = Callable[[Summary, str], str]
+"""Gives the text of a summary in the format of a target."""
 
 MOST_BATCH = 4096
 """Largest batch_size."""
@@ -141,13 +150,13 @@ def plan(options: ScanOptions) -> Plan:
         require_pyav()
     _check_numbers(options)
     check_targets(options.out)
-    check_summary_targets(options.summary)
+    check_reports("--summary", options.summary)
     make_guard(options.http.allow_private, options.http.allowed_hosts)
     policy = load_policy(options.policy)
     reading = replace(options.reading, max_file_bytes=options.limits.max_file_bytes)
     sources = resolve(options.inputs, reading)
-    read = {file_identity(file) for source in sources for file in source.files}
-    _check_distinct(options, {identity for identity in read if identity})
+    read = identities(file for source in sources for file in source.files)
+    check_distinct(options.out, options.summary, read)
     bundle = load_bundle(options.weights)
     judge = Judge.of(policy, columns=[column.name for column in carried_columns(sources)])
     scored, written = _labels(bundle, judge, keep=options.keep_labels)
@@ -232,31 +241,18 @@ def _check_numbers(options: ScanOptions) -> None:
         raise UsageError(f"decode_timeout {options.limits.decode_timeout}: use seconds over 0")
 
 
-def _check_distinct(options: ScanOptions, inputs: Collection[tuple[int, int]]) -> None:
-    """No target twice, and none that is an input: by its file, whatever names lead to it."""
-    results = [target for target in options.out if not to_stdout(target)]
-    # An object's options stand behind its name; without them it is the same object.
-    named = [target_name(target) for target in [*results, *options.summary]]
-    written = [*named, *(metadata_path(t) for t in named[: len(results)] if has_metadata(t))]
-    real = [shown_target(t) if is_remote(t) else os.path.realpath(t) for t in written]
-    for target, path in zip(written, real, strict=True):
-        if real.count(path) > 1:
-            raise UsageError(f"{shown_target(target)} would be written twice")
-        if not is_remote(target) and file_identity(target) in inputs:
-            raise UsageError(f"{shown_target(target)} is an input; write the results elsewhere")
-
-
 def run(
     planned: Plan,
     on_item: Callable[[Row | Skipped], None],
+    summary_text: SummaryText,
     on_wait: Callable[[str], None] = lambda line: None,
 ) -> Summary:
     """Run a planned scan, write its files, and give the summary back.
 
-    `on_item` is called for each row and each skipped file, in order; `on_wait` with a line when
-    another run has to end first. No file is put under its name before all rows are there. Raises
-    the errors under ModerateError. What else ends it, such as a signal, gets a note on how to go
-    on, if what was scored is kept.
+    `on_item` is called for each row and each skipped file, in order; `summary_text` for each target
+    of a summary, at the end; `on_wait` with a line when another run has to end first. No file is
+    put under its name before all rows are there. Raises the errors under ModerateError. What else
+    ends it, such as a signal, gets a note on how to go on, if what was scored is kept.
     """
     options = planned.options
     started, run_id = datetime.now(UTC), uuid4().hex
@@ -275,7 +271,7 @@ def run(
                 if not options.rescore:
                     check_resumable(state, run_id, planned.bundle, options.out)
                 recorder.save_policy(planned.policy)
-                summary = _run(planned, run_id, started, state, recorder, on_item)
+                summary = _run(planned, run_id, started, state, recorder, on_item, summary_text)
         except BaseException as error:
             how = recorder.how_to_go_on(rescore=options.rescore)
             if how and not isinstance(error, Exception):
@@ -294,13 +290,14 @@ def _run(
     state: State | None,
     recorder: Recorder,
     on_item: Callable[[Row | Skipped], None],
+    summary_text: SummaryText,
 ) -> Summary:
     options = planned.options
     clock = time.monotonic()
     taken = _Taken.of([*options.out, *options.summary])
     with (
         open_writers(options.out) as writers,
-        open_summaries(options.summary) as summaries,
+        open_texts(options.summary) as summaries,
         LocalEngine(planned.job, state.scores if state else None) as engine,
     ):
         audit = _audit(planned, engine, run_id, started)
@@ -334,7 +331,7 @@ def _run(
         for writer in writers:
             writer.seal(facts)
         for file in summaries:
-            file.seal(summary)
+            file.seal(summary_text(summary, file.target))
         local = not any(map(is_remote, [*options.out, *options.summary]))
         with stopping.finishing() if local else contextlib.nullcontext():
             for writer in writers:

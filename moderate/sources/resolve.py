@@ -116,15 +116,6 @@ def resolve(
     return sources
 
 
-def file_identity(path: str | bytes) -> tuple[int, int] | None:
-    """Device and inode of the file at `path`, the same for all its names; None where none is."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
-
-
 def _is_missing(source: Source) -> TypeGuard[FileSource]:
     return (
         isinstance(source, FileSource)

@@ -1,1 +1,1 @@
-"""Getting bundles of weights onto this machine: download, assemble, install whole or not at all."""
+"""Installs bundles of weights (download, convert, assemble), whole or not at all."""

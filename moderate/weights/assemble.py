@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # converting needs torch
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a card says beside its models."""
+    """The facts of a card besides its models."""
 
     name: str
     title: str
@@ -165,7 +165,7 @@ def _staging(name: str) -> Iterator[Path]:
 
 
 def _publish(staged: Path, final: Path) -> None:
-    """Put the folder under its name, safe on disk first."""
+    """Rename the folder to its final name after syncing it to disk."""
     for file in staged.rglob("*"):
         if file.is_file():
             descriptor = os.open(file, os.O_RDONLY)
@@ -192,6 +192,6 @@ def _publish(staged: Path, final: Path) -> None:
 
 
 def sweep(root: Path) -> None:
-    """Remove what killed installations left; only while no other one runs."""
+    """Remove what killed installations left. Call it only while no other installation runs."""
     for leftover in (*root.glob(".staging-*"), *root.glob(".removed-*")):
         shutil.rmtree(leftover, ignore_errors=True)

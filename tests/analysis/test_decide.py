@@ -21,10 +21,12 @@ from moderate.cli.main import run
 from moderate.errors import InputError, OutputError, PolicyError, UsageError
 from moderate.policy.load import load_policy
 from moderate.policy.model import Policy
-from moderate.results.open import open_writers
+from moderate.report.decide import report
+from moderate.report.files import render
 from moderate.results.parquet_writer import ROW_GROUP_ROWS
 from moderate.results.read import read_results
 from moderate.results.schema import COLUMNS
+from moderate.results.targets import open_writers
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
@@ -218,7 +220,8 @@ def test_counts_are_those_of_a_scan(place: Path, tmp_path: Path) -> None:
     expected = json.loads(Path("mine0.json").read_text())
     decided = tmp_path / "d.json"
     summaries = [str(decided), str(tmp_path / "d.md")]
-    redecide(DecideOptions("plain0.parquet", "mine.toml", [], summaries))
+    options = DecideOptions("plain0.parquet", "mine.toml", [], summaries)
+    redecide(options, lambda done, target: render(report(done), target))
     made = json.loads(decided.read_text())
     for key in ("rows", "scored", "errors", "decisions", "categories", "error_codes", "warnings",
                 "error_examples"):  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from moderate.cli.main import run
+from moderate.results.atomic import AtomicFile
 from moderate.results.read import read_results
 
 Captured = pytest.CaptureFixture[str]
@@ -55,6 +56,17 @@ def test_without_out_nothing_is_written(source: Path, capsys: Captured) -> None:
     assert run(["decide", "rows.csv", "--policy", "strict"]) == 0
     assert "rows     not written" in capsys.readouterr().err
     assert [path.name for path in source.parent.iterdir()] == ["rows.csv"]
+
+
+def test_a_summary_that_cannot_be_opened_costs_no_work(source: Path, capsys: Captured) -> None:
+    summary = AtomicFile("s.html")
+    arguments = ["decide", "rows.csv", "--policy", "strict", "--out", "new.csv"]
+    assert run([*arguments, "--summary", "s.html"]) == 2
+    assert "another run is writing it" in capsys.readouterr().err
+    summary.discard()
+    assert [path.name for path in source.parent.iterdir()] == ["rows.csv"]
+    assert run([*arguments, "--summary", "s.html"]) == 0
+    assert "<title>moderate: decided again</title>" in Path("s.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moderate.decode.probe import Probed
 from moderate.decode.sandbox import Protection, landlock_abi
-from moderate.report.doctor import examine, sandbox_finding
+from moderate.run.doctor import examine, sandbox_finding
 
 
 def test_the_sandbox_is_tried_out() -> None:

@@ -49,6 +49,8 @@ def test_the_summary_of_a_file_is_that_of_its_run(
     assert run(["report", "r.csv", "--out", "r.md"]) == 0
     assert "## Decisions" in Path("r.md").read_text()
     assert "4 scored" in Path("r.md").read_text()
+    assert run(["report", "r.csv", "--out", "r.html"]) == 0
+    assert "<caption>Decisions</caption>" in Path("r.html").read_text()
     assert run(["report", "r.csv", "--out", "r.json"]) == 0
     assert json.loads(Path("r.json").read_text()) == found | {
         "audit": found["audit"]
@@ -124,7 +126,7 @@ def test_runs_of_the_ledger_count_once_and_only_whole_ones(
         (["0.csv", "1.csv"], "name one results file"),
         (["--trend"], "name results files"),
         (["--ledger", "0.csv"], "go with --trend"),
-        (["0.csv", "--out", "x.html"], "the suffix decides"),
+        (["0.csv", "--out", "x.txt"], "use one of .json, .md, .html"),
         (["--trend", "0.csv", "--alpha", "2"], "--alpha 2"),
         (["--trend", "0.csv", "--min-effect", "-1"], "--min-effect"),
         (["--trend", "--ledger", "--state", "none"], "no runs are recorded"),

@@ -15,9 +15,12 @@ import pytest
 
 from moderate.analysis.evaluation import DEFINITIONS, Evaluation, Wanted, evaluate
 from moderate.analysis.labels import read_labels
-from moderate.report.evaluation import SCHEMA, show, to_json, to_markdown
-from moderate.report.evaluation_html import plots, to_html
+from moderate.report.evaluation import SCHEMA, plots, report
+from moderate.report.files import to_json
+from moderate.report.html import to_html
+from moderate.report.markdown import to_markdown
 from moderate.report.svg import Bar, Mark, Plot, svg
+from moderate.report.terminal import show
 from moderate.results.read import read_results
 from moderate.types import CATEGORIES, Category
 from tests.support.labelled import write_results
@@ -64,7 +67,7 @@ def without_positives(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
 
 def shown(evaluation: Evaluation) -> str:
     stream = io.StringIO()
-    show(evaluation, stream)
+    show(report(evaluation), stream)
     return stream.getvalue()
 
 
@@ -101,7 +104,7 @@ def test_every_number_of_a_row_is_under_its_name(evaluation: Evaluation) -> None
 
 
 def test_json(evaluation: Evaluation) -> None:
-    found = json.loads(to_json(evaluation))
+    found = json.loads(to_json(report(evaluation)))
     assert (found["schema"], SCHEMA) == (1, 1)
     assert found["passed"] is False
     assert [gate["passed"] for gate in found["gates"]] == [False, True]
@@ -123,7 +126,7 @@ def test_json(evaluation: Evaluation) -> None:
 
 
 def test_markdown_shows_names_as_they_are(evaluation: Evaluation) -> None:
-    text = to_markdown(evaluation)
+    text = to_markdown(report(evaluation))
     assert "\\<script\\>alert(1)\\</script\\>\\|\\`x\\`" in text
     assert "<script" not in text.replace("\\<", "")
     widths = {}
@@ -163,14 +166,14 @@ class _Page(HTMLParser):
 
 def page(evaluation: Evaluation) -> _Page:
     found = _Page()
-    found.feed(to_html(evaluation))
+    found.feed(to_html(report(evaluation)))
     found.close()
     assert found.open == []
     return found
 
 
 def test_the_page_stands_alone(evaluation: Evaluation) -> None:
-    html = to_html(evaluation)
+    html = to_html(report(evaluation))
     found = page(evaluation)
     assert found.loads == []
     assert "script" not in found.tags
@@ -228,6 +231,6 @@ def test_what_is_undefined_is_said_and_not_drawn(without_positives: Evaluation) 
     assert "nan" not in text.lower()
     assert [plot.title for plot in plots(without_positives.categories[1])] == ["Reliability (ECE)"]
     assert page(without_positives).tags.count("svg") == 5
-    assert json.loads(to_json(without_positives))["categories"]["suggestive"]["pr_auc"] == {
+    assert json.loads(to_json(report(without_positives)))["categories"]["suggestive"]["pr_auc"] == {
         "value": None, "reason": "no positives among the labels",
     }  # fmt: skip

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from moderate.analysis.decide import OWN, pieces
 from moderate.errors import InputError
 from moderate.results.fast_csv import UnusualError, whole_parts
-from moderate.results.open import open_writers
 from moderate.results.read import Results, read_results
+from moderate.results.targets import open_writers
 from moderate.types import CATEGORIES, Column, Decision, ImageFacts, ImageRef, Row, Views, Warn
 
 HOSTILE = [

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 
 from moderate.analysis.decide import DecideOptions, redecide
 from moderate.analysis.diff import compare_results
+from moderate.analysis.stored import summarise
 from moderate.errors import InputError, UsageError
 from moderate.policy.load import load_policy
-from moderate.report.stored import summarise
-from moderate.results.open import open_writers
 from moderate.results.parquet_writer import arrow_schema
 from moderate.results.read import read_results
 from moderate.results.schema import COLUMNS, in_order
+from moderate.results.targets import open_writers
 from moderate.types import (
     CATEGORIES,
     UNSCORED,

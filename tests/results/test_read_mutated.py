@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from moderate.analysis.decide import DecideOptions, redecide
+from moderate.analysis.explain import Kept, explain
 from moderate.analysis.labels import read_labels
+from moderate.analysis.stored import summarise
 from moderate.errors import ModerateError
 from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
-from moderate.report.explain import Kept, explain
-from moderate.report.stored import summarise
-from moderate.results.open import open_writers
 from moderate.results.read import read_results
+from moderate.results.targets import open_writers
 from moderate.types import (
     CATEGORIES,
     UNSCORED,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from moderate.errors import OutputError
-from moderate.results.open import open_writers
+from moderate.results.targets import open_writers
 from tests.support.s3_server import fake_credentials, serve_s3
 
 
@@ -45,7 +45,7 @@ def test_a_commit_tells_what_was_sent_by_uris_without_credentials(
 KILLED = """
 import os, signal, sys
 from moderate.errors import OutputError
-from moderate.results.open import open_writers
+from moderate.results.targets import open_writers
 with open_writers(sys.argv[1:]) as writers:
     for writer in writers:
         writer.start({"run_id": "r"})

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moderate.errors import OutputError, UsageError
-from moderate.results.open import check_targets, open_writers
+from moderate.errors import OutputError
 from moderate.results.schema import COLUMNS
+from moderate.results.targets import open_writers
 from moderate.results.text_writers import CsvWriter, JsonlWriter
 from moderate.types import (
     CATEGORIES,
@@ -288,26 +288,6 @@ def test_many_rows_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.Mon
     file = pq.ParquetFile(in_parquet)
     assert file.num_row_groups == 3
     assert file.read().column("path").to_pylist() == [f"./{n}.jpg" for n in range(25)]
-
-
-@pytest.mark.parametrize(
-    ("targets", "error", "said"),
-    [
-        (["out.xlsx"], UsageError, ".parquet"),
-        (["gone/out.csv"], OutputError, "no folder"),
-        (["-", "-.jsonl"], UsageError, "standard output"),
-    ],
-)
-def test_wrong_targets_are_refused_before_any_work(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    targets: list[str],
-    error: type[Exception],
-    said: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(error, match=said):
-        check_targets(targets)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])

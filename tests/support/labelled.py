@@ -13,7 +13,7 @@ import pyarrow as pa
 from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
 from moderate.policy.model import Policy
-from moderate.results.open import open_writers
+from moderate.results.targets import open_writers
 from moderate.types import (
     CATEGORIES,
     UNSCORED,

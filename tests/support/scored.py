@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
-from moderate.results.open import open_writers
+from moderate.results.targets import open_writers
 from moderate.run.summary import utc
 from moderate.types import (
     CATEGORIES,

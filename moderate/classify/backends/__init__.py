@@ -1,1 +1,1 @@
-"""What runs a model: one interface, torch as the reference, OpenVINO for CPUs."""
+"""Backends that run a model, behind one interface; torch is the reference."""

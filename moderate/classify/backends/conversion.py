@@ -45,7 +45,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def convert(files: ModelFiles, folder: str) -> GraphFacts:
-    """Convert a model into `folder`, in a child process, and say what was made.
+    """Convert a model into `folder` in a child process and return the facts about the result.
 
     The files are there where torch and OpenVINO agree. Raises WeightsError, and DeviceError where
     OpenVINO cannot run the model or the process fails.
@@ -91,7 +91,7 @@ def convert(files: ModelFiles, folder: str) -> GraphFacts:
 
 
 def cannot_run(files: ModelFiles, reason: str) -> DeviceError:
-    """That OpenVINO cannot run a model, and what can."""
+    """Return the error for a model that OpenVINO cannot run; it names the backend that can."""
     return DeviceError(
         f"OpenVINO {version('openvino')} cannot run {files.architecture} "
         f"({one_line(reason, 160)}); --backend torch can"
@@ -181,7 +181,7 @@ def _convert(files: ModelFiles, target: str) -> GraphFacts:
         compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         got = [compiled([pixels])[0] for pixels in (known, noise)]
     except Exception as error:
-        # Whatever a converter makes of a network.
+        # A converter may raise anything for an unusual network.
         raise cannot_run(files, f"{type(error).__name__}: {error}") from error
     with torch.inference_mode():
         expected = [model(torch.from_numpy(pixels)).numpy() for pixels in (known, noise)]

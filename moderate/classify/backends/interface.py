@@ -1,4 +1,4 @@
-"""What every backend promises: one model on its device, from pixels to logits."""
+"""The interface of every backend: one model on its device, from pixels to logits."""
 
 from __future__ import annotations
 

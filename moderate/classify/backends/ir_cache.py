@@ -2,7 +2,7 @@
 
 A kept model is maths that will be run. It counts only where the folder belongs to this user alone
 and the description of the network has the right digest; its weights are compared after OpenVINO
-has read them. Whatever is not right is made anew.
+has read them. Anything that does not match is converted again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MAX_NETWORK_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class GraphFacts:
-    """What a converted model was when it was made, to be compared with what is loaded later.
+    """Facts about a converted model, recorded at conversion and compared with what is loaded later.
 
     agrees: whether OpenVINO computed what torch computes; if not, there are no files.
     made: seconds since 1970. network: SHA-256 of the XML file. constants: SHA-256 of all weights,

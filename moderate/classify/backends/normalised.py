@@ -1,4 +1,4 @@
-"""A model that takes pixels as the decoders leave them."""
+"""A model that takes pixels as the decoders write them."""
 
 from __future__ import annotations
 

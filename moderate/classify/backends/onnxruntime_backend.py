@@ -77,7 +77,7 @@ class OnnxRuntimeBackend(Backend):
         """See `Backend`: what is copied to the device are the normalised images."""
 
     def release(self) -> None:
-        """See `Backend`: onnxruntime gives back by itself."""
+        """See `Backend`: onnxruntime frees unused memory by itself."""
 
     def close(self) -> None:
         """See `Backend`."""
@@ -100,14 +100,14 @@ def _open_session(graph: Graph, placement: Placement, threads: int) -> Any:
     try:
         session = onnxruntime.InferenceSession(graph.data, options, providers=providers)
     except Exception as error:
-        # Whatever a runtime makes of a graph.
+        # A runtime may raise anything for an unusual graph.
         raise cannot_run(graph.where, runtime, error) from error
     if placement.device != "cpu" and _CUDA not in session.get_providers():
         raise DeviceError(
             f"{runtime} has no working CUDA here (it needs onnxruntime-gpu, and CUDA and cuDNN of "
             "the versions that it was built for); use --device cpu to run on the CPU"
         )
-    session.disable_fallback()  # to the CPU, without a word
+    session.disable_fallback()  # onnxruntime would fall back to the CPU silently
     return session
 
 

@@ -59,7 +59,7 @@ _ELEMENTS = {"uint8": "u8", "float32": "f32"}
 
 
 class _NotAsMeantError(Exception):
-    """What was loaded is not what was converted; its message says in what."""
+    """The loaded model differs from the converted one; the message names the difference."""
 
 
 class OpenVinoBackend(Backend):
@@ -104,7 +104,7 @@ class OpenVinoBackend(Backend):
                         self._normalised(model), "CPU", self._config
                     )
                 except Exception as error:
-                    # Whatever a runtime makes of a graph.
+                    # A runtime may raise anything for an unusual graph.
                     raise cannot_run_graph(graph.where, runtime, error) from error
 
         self._compiled = apart(compiled)
@@ -136,7 +136,7 @@ class OpenVinoBackend(Backend):
         files = self._files
         graph = ir_cache.load(key)
         if graph is not None:
-            # It is made of the right weights; but exchanged files stop a run, kept or not.
+            # The cached model is right, but replaced weights files must stop a run anyway.
             check_unchanged(Path(files.folder) / WEIGHTS, files.card.sha256["model.safetensors"])
             try:
                 self._take(graph)
@@ -147,7 +147,7 @@ class OpenVinoBackend(Backend):
         try:
             weights_bytes = os.path.getsize(os.path.join(files.folder, WEIGHTS))
             with ir_cache.workspace(2 * weights_bytes + _NETWORK_ROOM) as folder:
-                # What is run is what was written: the same whether it was kept or just made.
+                # Run the files, so that a cached model and a fresh one behave the same.
                 self._take(ir_cache.keep(key, folder, convert(files, folder)))
         except OSError as error:
             reason = f"there is no folder for the converted model: {error.strerror}"
@@ -212,7 +212,7 @@ class OpenVinoBackend(Backend):
         """See `Backend`: a CPU reads the buffers where they are."""
 
     def release(self) -> None:
-        """See `Backend`: OpenVINO gives back by itself."""
+        """See `Backend`: OpenVINO frees unused memory by itself."""
 
     def close(self) -> None:
         """See `Backend`. Does nothing in a forked process, whose parent goes on with the model."""

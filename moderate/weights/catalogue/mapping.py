@@ -1,4 +1,4 @@
-"""Which labels mean what: the usual names, and mappings that users write."""
+"""Maps labels to categories: the usual label names, and mappings that users write."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _USUAL: dict[str, tuple[Category, ...]] = {
 
 
 def usual_mapping(labels: Sequence[str]) -> LabelMap:
-    """The mapping of labels that everybody uses in one sense.
+    """The mapping of labels whose meaning is generally agreed.
 
     Raises WeightsError, printing the labels, where one of them is not of that kind.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints in the forms that their authors publish, converted to timm's."""
+"""Converts checkpoints from the forms that their authors publish to timm's."""
 
 from moderate.native import load
 

@@ -1,4 +1,4 @@
-"""What every converter holds its result against: label names, and timm's own model."""
+"""Checks shared by all converters: label names, and timm's own model."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def activation_of(config: Mapping[str, Any], where: str) -> Literal["softmax", "
 
 
 def make_preprocess(where: str, **fields: Any) -> Preprocess:
-    """A Preprocess from values that a stranger chose. Raises WeightsError."""
+    """Build a Preprocess from untrusted values. Raises WeightsError."""
     try:
         return Preprocess(**fields)
     except ValidationError as error:
@@ -159,9 +159,9 @@ def checked(converted: Converted, where: str) -> Converted:
 
 
 def _without_memory(converted: Converted, where: str) -> nn.Module:
-    """The model with no memory behind its tensors, as its size is a stranger's choice.
+    """The model with no memory behind its tensors, because its size is untrusted. It is run once to
 
-    It is run once, to find that it takes pictures of the size stated.
+    check that it takes images of the stated size.
     """
     try:
         with torch.device("meta"), torch.inference_mode():
@@ -192,7 +192,7 @@ def _without_memory(converted: Converted, where: str) -> nn.Module:
 
 
 def _output_shape(model: nn.Module, converted: Converted) -> tuple[int, ...] | None:
-    """Of the logits for one picture; None where timm computes something in memory after all."""
+    """The shape of the logits for one image; None where timm computes values after all."""
     try:
         return tuple(model(torch.empty(1, 3, *converted.preprocess.size)).shape)
     except RuntimeError as error:  # NotImplementedError among them

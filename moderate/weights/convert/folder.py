@@ -1,4 +1,4 @@
-"""From whatever form a folder of weights has to timm's, and on to files."""
+"""Converts a folder of weights from any known form to timm's, and writes the files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CONVERTERS: tuple[Converter, ...] = (
 
 
 def convert_folder(folder: Path, *, labels: Sequence[str] | None = None) -> Converted:
-    """Whatever known form the files in `folder` have, in timm's terms.
+    """Convert the files in `folder` from any known form to timm's.
 
     `labels` names the outputs, in order, of a source that does not name them itself; where it
     does, they must be the same. Raises WeightsError.

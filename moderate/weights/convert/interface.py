@@ -1,4 +1,4 @@
-"""What a converter gives, and what it promises."""
+"""The interface of converters and the value that they return."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moderate.classify.bundle import Head, Preprocess
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A checkpoint in timm's terms: all that a bundle says of a model, but for its categories.
+    """A checkpoint in timm's form: everything a bundle states about a model except its categories.
 
     labels are in output order. tensors carry timm's names, or with a head those of `WithHead`
     (`backbone.` and `head.`). model_args are keyword arguments for `classify.model.build_model`.
@@ -31,7 +31,7 @@ class Converted:
 
 
 class Converter(ABC):
-    """One form of checkpoint. Files are read as strangers' files, and nothing is unpickled."""
+    """One form of checkpoint. Files are untrusted, and nothing is unpickled."""
 
     @abstractmethod
     def recognises(self, folder: Path) -> bool:

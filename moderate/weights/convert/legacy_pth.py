@@ -77,7 +77,7 @@ class _Mark:
 
 
 class _MalformedError(Exception):
-    """What is wrong with the file, in words."""
+    """The file is malformed; the message says how."""
 
 
 def read_legacy_pth(path: Path) -> dict[str, torch.Tensor]:

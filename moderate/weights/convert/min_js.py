@@ -39,7 +39,7 @@ _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
 class _MalformedError(Exception):
-    """What is wrong with the file, in words."""
+    """The file is malformed; the message says how."""
 
 
 def read_exported_object(path: Path) -> dict[str, Any]:

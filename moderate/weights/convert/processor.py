@@ -1,4 +1,4 @@
-"""What a transformers image processor does to a picture, as a bundle says it."""
+"""Translates a transformers image processor to a bundle's preprocessing."""
 
 from __future__ import annotations
 

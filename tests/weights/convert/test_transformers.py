@@ -169,6 +169,7 @@ def test_siglip(tmp_path: Path, sizes: dict[str, Any], kind: str) -> None:
     assert apart <= NEAR
 
 
+@pytest.mark.slow  # 93 million weights; its short form are the small ones above
 def test_siglip_of_real_size(tmp_path: Path) -> None:
     """The catalogue's own: vit_base_patch16_siglip_gap_256."""
     model = siglip_repo(
@@ -205,7 +206,7 @@ def efficientnet_repo(folder: Path, width: float, depth: float, **more: Any) -> 
     ("width", "depth", "side", "square", "architecture"),
     [
         (1.0, 1.0, 224, [], "tf_efficientnet_b0"),
-        (1.4, 1.8, 380, [6], "tf_efficientnet_b4"),
+        pytest.param(1.4, 1.8, 380, [6], "tf_efficientnet_b4", marks=pytest.mark.slow),
     ],
 )
 def test_efficientnet(

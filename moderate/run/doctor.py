@@ -42,7 +42,7 @@ def examine(
     precision: str = "auto",
     state: Path | None = None,
 ) -> Iterator[Finding]:
-    """Versions, codecs, device, disk, and the self-test of `weights` (or of all that is here).
+    """Versions, codecs, device, disk, and the self-test of `weights`, or of all installed ones.
 
     state is the folder of scores and runs, where it is not the default one.
     """
@@ -65,7 +65,7 @@ def examine(
             verified = verify_bundle(name, device, precision)
             yield Finding("weights", f"{verified.bundle.name}: {verified.selftest_line()}")
         except MissingLibraryError as error:
-            # A light installation is not at fault for what it was made without.
+            # What a light installation leaves out on purpose is no problem.
             yield Finding("weights", f"{name}: {error}", problem=weights is not None)
         except Exception as error:  # noqa: BLE001 - one broken bundle must not hide the others
             yield Finding("weights", f"{name}: {error}", problem=True)
@@ -75,8 +75,8 @@ def _packages() -> Iterator[str]:
     for name in ("torch", "timm", "numpy", "pillow", "pillow-heif", "safetensors", "pyarrow"):
         yield f"{name} {installed_version(name) or 'not installed'}"
     for name in ("openvino", "onnxruntime", "onnxruntime-gpu"):
-        if found := installed_version(name):
-            yield f"{name} {found}"
+        if version := installed_version(name):
+            yield f"{name} {version}"
 
 
 def _cuda() -> str:
@@ -94,9 +94,9 @@ def _codecs() -> Iterator[Finding]:
     from PIL import features
 
     for name, codec in (("JPEG", "jpg"), ("PNG", "zlib"), ("WebP", "webp")):
-        found = features.check(codec)
+        present = features.check(codec)
         detail = features.version(codec) or ""
-        yield Finding(name, f"{codec} {detail}" if found else "missing", problem=not found)
+        yield Finding(name, f"{codec} {detail}" if present else "missing", problem=not present)
     libheif = pillow_heif.libheif_version()
     numbers = tuple(int(part) for part in libheif.split(".")[:2])
     if numbers < MIN_LIBHEIF:
@@ -117,7 +117,7 @@ def _sandbox() -> Finding:
 
 
 def sandbox_finding(probed: Probed) -> Finding:
-    """What protects us here from a decoder that a hostile picture has taken over, and what not."""
+    """What holds a decoder that a hostile image has taken over, on this machine, and what not."""
     names = [
         f"{name} (ABI {landlock_abi()})" if name is Protection.LANDLOCK else name.value
         for name in probed.active
@@ -127,7 +127,7 @@ def sandbox_finding(probed: Probed) -> Finding:
         faults.append(f"in a trial it could {', '.join(probed.breaches)}")
     value = ", ".join(names) or "none"
     if faults:
-        value += f"; a decoder taken over by a picture is not fully held: {'; '.join(faults)}"
+        value += f"; a decoder taken over by an image is not fully held: {'; '.join(faults)}"
     return Finding("sandbox", value, problem=bool(faults))
 
 
@@ -148,5 +148,5 @@ def _folder(label: str, folder: Path) -> Finding:
         there = there.parent
     free = shutil.disk_usage(there).free
     writable = there.is_dir() and os.access(there, os.W_OK)
-    said = f"{folder} ({free / 1e9:.1f} GB free" + ("" if writable else ", not writable") + ")"
-    return Finding(label, said, problem=free < MIN_FREE_BYTES or not writable)
+    value = f"{folder} ({free / 1e9:.1f} GB free" + ("" if writable else ", not writable") + ")"
+    return Finding(label, value, problem=free < MIN_FREE_BYTES or not writable)

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from moderate.analysis.bounds import chi_squared_tail
-from moderate.errors import InputError
-from moderate.report.trend import (
+from moderate.analysis.trend import (
     Counting,
     Limits,
     Trend,
-    as_json,
     cohens_w,
     compare,
     stability,
-    to_markdown,
 )
+from moderate.errors import InputError
+from moderate.report.markdown import to_markdown
+from moderate.report.trend import report
 from moderate.results.read import read_results
 from moderate.types import Category
 from tests.support.scored import DAY, write_results
@@ -150,7 +150,7 @@ def test_too_little_is_said_and_flags_nothing(tmp_path: Path) -> None:
     assert few.drifted == []
     assert all("too little data" in str(test.reason) for test in few.tests)
     assert "decisions: too little data, no test." in few.notes
-    assert "too little data" in to_markdown(few)
+    assert "too little data" in to_markdown(report(few))
 
 
 def test_what_else_changed_is_said(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_file_without_a_time_is_refused(tmp_path: Path) -> None:
 
 
 def test_json_states_test_and_limits(tmp_path: Path) -> None:
-    found = as_json(trend(day(tmp_path, 0), day(tmp_path, 1)))
+    found = report(trend(day(tmp_path, 0), day(tmp_path, 1))).data
     assert json.loads(json.dumps(found)) == found
     assert found["limits"] == {"alpha": 0.05, "min_w": 0.1, "min_psi": 0.1}
     assert "chi-squared" in found["test"]

@@ -1,0 +1,302 @@
+"""Why one image got its decision: the row, the thresholds it was held against, what judged it."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from itertools import islice
+from typing import Any
+
+from pydantic import ValidationError
+
+from moderate.arrow import plain_value
+from moderate.errors import PolicyError, UsageError
+from moderate.policy.judge import BLOCK_LIST, CLEARED, Judge, Subject
+from moderate.policy.load import parse_policy
+from moderate.policy.model import Policy
+from moderate.results.read import Results
+from moderate.results.schema import shortest
+from moderate.results.text_writers import metadata_path
+from moderate.state.ledger import RunRecord
+from moderate.text import path_text, printable
+from moderate.types import (
+    CATEGORIES,
+    LABEL_PREFIX,
+    ErrorCode,
+    ImageError,
+    Labels,
+    Status,
+    Warn,
+)
+
+MOST_IMAGES = 10
+"""Cards shown of one answer."""
+
+MOST_COMPARED = 100_000
+"""Paths that a mistyped one is compared with."""
+
+_DIGEST = re.compile(r"[0-9a-fA-F]{8,64}")
+_ROW = re.compile(r"row:([0-9]{1,18})")
+_OWN_FACTS = (
+    *("version", "torch", "timm", "device", "precision", "backend", "jpeg_decode"),
+    *("config", "config_sha256"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the ledger has of a file's run: its record, its policy as TOML, or why it has none."""
+
+    record: RunRecord | None = None
+    policy: str | None = None
+    missing: str | None = None
+
+
+def explain(results: Results, wanted: str, kept: Kept) -> dict[str, Any]:
+    """All that is known of the images that `wanted` names, as JSON values.
+
+    wanted is a path as in the results, 8 or more digits of a sha256, or row:N. Raises UsageError,
+    with similar paths, where there is none; InputError where the results cannot be read.
+    """
+    policy, source, notes = _policy(results.facts, kept)
+    notes += _notes(results, kept)
+    rows = _find(results, wanted)
+    judging = _judge(policy, results.facts, notes)
+    images = [_image(number, row, results, judging) for number, row in islice(rows, MOST_IMAGES)]
+    if not images:
+        raise UsageError(_none(results, wanted))
+    facts = results.facts
+    return {
+        "schema": 1,
+        "results": results.path,
+        "id": wanted,
+        "matches": len(images) + sum(1 for _ in rows),
+        "images": images,
+        "policy": {
+            "name": facts.get("policy"),
+            "sha256": facts.get("policy_sha256"),
+            "thresholds_from": source,
+            "on_error": policy and policy.on_error.value,
+            "on_unscored": policy and policy.on_unscored,
+        },
+        "weights": {
+            "name": facts.get("weights"),
+            "sha256": facts.get("weights_sha256"),
+            "models": [model for model in facts.get("weights_models", "").split("; ") if model],
+            "purpose": facts.get("purpose"),
+        },
+        "run": {
+            "id": facts.get("run_id"),
+            **{name: facts.get(name) for name in _OWN_FACTS},
+            "started": facts.get("started"),
+            "ended": facts.get("ended"),
+        },
+        "ledger": kept.record and _ledger(kept.record),
+        "notes": notes,
+    }
+
+
+def _find(results: Results, wanted: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    if numbered := _ROW.fullmatch(wanted):
+        return results.find(number=int(numbered[1]))
+    sha256 = wanted.lower() if _DIGEST.fullmatch(wanted) else None
+    return results.find(_spellings(wanted), sha256)
+
+
+def _spellings(wanted: str) -> list[str]:
+    """A path as it is, and with the `./` that results put before a relative one."""
+    text = path_text(os.fsencode(wanted))
+    return [text, f"./{text}"]
+
+
+def _none(results: Results, wanted: str) -> str:
+    where = printable(results.path)
+    if _ROW.fullmatch(wanted):
+        return f"{where} has no row {wanted.partition(':')[2]}"
+    paths = (path for array in results.column("path") for path in array.to_pylist())
+    compared = list(islice(paths, MOST_COMPARED))
+    close = difflib.get_close_matches(_spellings(wanted)[-1], compared, n=3, cutoff=0.6)
+    hint = f"; close: {', '.join(map(printable, close))}" if close else ""
+    name = printable(path_text(os.fsencode(wanted)))
+    return f"no row of {where} is of {name}, by path or by sha256 (8 digits or more){hint}"
+
+
+def _policy(facts: Mapping[str, str], kept: Kept) -> tuple[Policy | None, str | None, list[str]]:
+    """The policy that decided, where it comes from (`results` or `ledger`), and notes on both."""
+    notes: list[str] = []
+    in_results: Policy | None = None
+    if text := facts.get("policy_json"):
+        try:
+            in_results = Policy.model_validate_json(text)
+        except ValidationError:
+            notes.append("the policy in the audit facts is none that this version can read")
+    in_ledger: Policy | None = None
+    if kept.policy is not None:
+        try:
+            loaded = parse_policy(kept.policy, "in the ledger")
+            in_ledger = loaded.policy if loaded.sha256 == facts.get("policy_sha256") else None
+        except PolicyError as error:
+            notes.append(str(error))
+    if in_results and in_ledger and in_results != in_ledger:
+        notes.append("the policy in the audit facts is not the one of that digest in the ledger")
+    if in_results:
+        return in_results, "results", notes
+    return in_ledger, "ledger" if in_ledger else None, notes
+
+
+def _judge(
+    policy: Policy | None, facts: Mapping[str, str], notes: list[str]
+) -> tuple[Judge, bool] | None:
+    """What decided, on the day of the run, and whether it had lists whose entries are not kept."""
+    if policy is None:
+        return None
+    try:
+        day = date.fromisoformat(facts.get("started", "")[:10])
+    except ValueError:
+        day = None
+    gone: dict[str, Any] = {"ignore_file": None, "block_file": None, "list_files": {}}
+    try:
+        judge = Judge(policy.model_copy(update=gone), today=day)
+    except PolicyError as error:
+        notes.append(str(error))
+        return None
+    return judge, bool(policy.list_files)
+
+
+def _notes(results: Results, kept: Kept) -> list[str]:
+    notes = []
+    if not results.facts:
+        notes.append(f"no audit facts: {metadata_path(results.path)} is missing")
+    if results.mismatch:
+        notes.append(
+            f"{results.path} was changed, or is of another run: its digest is not the one in "
+            f"{metadata_path(results.path)}"
+        )
+    else:
+        outputs = kept.record.outputs if kept.record else {}
+        if outputs and results.sha256 not in outputs.values():
+            notes.append(f"{results.path} is not as its run wrote it, by the ledger's digests")
+    if kept.missing:
+        notes.append(kept.missing)
+    if results.facts.get("purpose") == "demo":
+        notes.append(
+            f"{results.facts.get('weights')} is a demonstration: it knows drawn test cards only "
+            "and is no moderation model"
+        )
+    return notes
+
+
+def _image(
+    number: int, row: Mapping[str, Any], results: Results, judging: tuple[Judge, bool] | None
+) -> dict[str, Any]:
+    exact = row["path_bytes"]
+    carried = {name: row[name] for name in results.carried}
+    path = row["path"].encode("utf-8", "backslashreplace") if exact is None else exact
+    subject = Subject(path, carried, row["sha256"])
+    policy = judging and judging[0].policy_for(subject)
+    scores = {category: row[category.value] for category in CATEGORIES}
+    labels = {name: row[LABEL_PREFIX + name] for name in results.labels}
+    return {
+        "row": number,
+        "path": row["path"],
+        "path_bytes": None if exact is None else base64.b64encode(exact).decode("ascii"),
+        "decision": row["decision"],
+        "reasons": _parts(row["reasons"]),
+        "follows": _follows(row, subject, judging, labels),
+        "scores": [
+            {
+                "category": category.value,
+                "score": None if score is None else float(shortest(score)),
+                "review": policy and policy.categories[category].review,
+                "block": policy and policy.categories[category].block,
+                "band": policy.categories[category].decision(score).value
+                if policy and score is not None
+                else None,
+            }
+            for category, score in scores.items()
+        ],
+        "labels": [
+            {
+                "label": name,
+                "score": None if score is None else float(shortest(score)),
+                "review": limits and limits.review,
+                "block": limits and limits.block,
+                "band": limits.decision(score).value if limits and score is not None else None,
+            }
+            for name, score in labels.items()
+            for limits in (policy.labels.get(name) if policy else None,)
+        ],
+        "rating": row["rating"],
+        "status": row["status"],
+        "error_code": row["error_code"],
+        "error_message": row["error_message"],
+        "warnings": _parts(row["warnings"]),
+        **{
+            name: row[name]
+            for name in ("format", "width", "height", "frames", "bytes", "sha256", "duplicate_of")
+        },
+        "carried": {name: _json_value(value) for name, value in carried.items()},
+    }
+
+
+def _follows(
+    row: Mapping[str, Any],
+    subject: Subject,
+    judging: tuple[Judge, bool] | None,
+    labels: Labels,
+) -> bool | None:
+    """Whether the policy decides so from what the row holds; None where that cannot be told."""
+    if judging is None:
+        return None
+    judge, lists_missing = judging
+    if any(name not in labels for name in judge.labels):
+        return None
+    try:
+        warnings = [Warn(name) for name in _parts(row["warnings"])]
+        error = None
+        if row["status"] == Status.ERROR:
+            error = ImageError(ErrorCode(row["error_code"]), row["error_message"] or "")
+    except ValueError:  # a name of another version
+        return None
+    scores = {category: row[category.value] for category in CATEGORIES}
+    if judge.judge(subject, scores, warnings, error, labels).decision == row["decision"]:
+        return True
+    by_list = (row["reasons"] or "").startswith((BLOCK_LIST, CLEARED))
+    return None if by_list and lists_missing else False
+
+
+def _parts(joined: str | None) -> list[str]:
+    return joined.split("; ") if joined else []
+
+
+def _json_value(value: Any) -> Any:
+    """A carried value as JSON has it: what it has no type for as text."""
+    if isinstance(value, dict):
+        return {str(key): _json_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_value(item) for item in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else str(value)
+    if hasattr(value, "cast"):  # an Arrow scalar that Python has nothing equal to
+        return _json_value(plain_value(value))
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def _ledger(record: RunRecord) -> dict[str, Any]:
+    return {
+        "status": record.status.value,
+        "message": record.message,
+        "host": record.host,
+        "user": record.user,
+        "pid": record.pid,
+        "command": list(record.command),
+        "started": record.started,
+        "ended": record.ended,
+    }

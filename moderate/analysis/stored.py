@@ -1,0 +1,108 @@
+"""Counts over the rows of a results file, from its rows and audit facts alone.
+
+What a file does not keep is not counted: what was skipped, where scores came from, and the speed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from moderate.analysis.policies import policy_of
+from moderate.policy.columns import UNKNOWN_ERROR
+from moderate.policy.model import Policy
+from moderate.results.read import Results
+from moderate.run.summary import EXAMPLES_KEPT, name_counted
+from moderate.types import CATEGORIES, Status
+
+BANDS = ("approve", "review", "block", "unscored")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Counts over the rows of a file; bands are those of the run's policy."""
+
+    facts: Mapping[str, str]
+    rows: int
+    errors: int
+    duplicates: int
+    decisions: Mapping[str, int]
+    bands: Mapping[str, Mapping[str, int]]
+    error_codes: Mapping[str, int]
+    error_examples: Mapping[str, list[str]]
+    warnings: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+def summarise(results: Results) -> Stored:
+    """Count the rows of a file. Raises InputError, also where it does not hold its policy."""
+    policy = policy_of(results)
+    own = ("path", "status", "decision", "duplicate_of", "warnings", "error_code")
+    table = results.table([*own, *CATEGORIES])
+    statuses = counted(table["status"])
+    warnings: Counter[str] = Counter()
+    for text, count in counted(table["warnings"]).items():
+        for warning in text.split("; "):
+            warnings[name_counted(warning, warnings)] += count
+    codes, examples = _errors(table)
+    scored = statuses.get("ok", 0)
+    return Stored(
+        facts=results.facts,
+        rows=table.num_rows,
+        errors=statuses.get("error", 0),
+        duplicates=table.num_rows - table["duplicate_of"].null_count,
+        decisions=counted(table["decision"]),
+        bands={name.value: _bands(table[name], policy, name, scored) for name in CATEGORIES},
+        error_codes=dict(sorted(codes.items())),
+        error_examples=dict(sorted(examples.items())),
+        warnings=dict(sorted(warnings.items())),
+        notes=tuple(_notes(results, policy)),
+    )
+
+
+def counted(column: Any) -> dict[str, int]:
+    """How often each value of an Arrow column of text occurs; null is not counted."""
+    return {
+        item["values"]: item["counts"]
+        for item in column.value_counts().to_pylist()
+        if item["values"] is not None
+    }
+
+
+def _bands(column: Any, policy: Policy, category: Any, scored: int) -> dict[str, int]:
+    values = column.to_numpy().astype(np.float32, copy=False)
+    limits = policy.categories[category]
+    reviewed = int((values >= np.float32(limits.review)).sum())  # NaN, for null, reaches nothing
+    blocked = int((values >= np.float32(limits.block)).sum())
+    known = int((~np.isnan(values)).sum())
+    counts = (known - reviewed, reviewed - blocked, blocked, scored - known)
+    return dict(zip(BANDS, counts, strict=True))
+
+
+def _errors(table: Any) -> tuple[Counter[str], dict[str, list[str]]]:
+    """How many rows failed by code, and paths of the first."""
+    import pyarrow.compute as pc
+
+    failed = table.filter(pc.equal(table["status"], Status.ERROR.value))
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    for index, code in enumerate(failed["error_code"].fill_null(UNKNOWN_ERROR).to_pylist()):
+        name = name_counted(code, counts)
+        counts[name] += 1
+        paths = examples.setdefault(name, [])
+        if len(paths) < EXAMPLES_KEPT:
+            paths.append(failed["path"][index].as_py())
+    return counts, examples
+
+
+def _notes(results: Results, policy: Policy) -> Iterator[str]:
+    if results.facts.get("purpose") == "demo":
+        yield "the weights are a demonstration: they know drawn test cards only"
+    if results.mismatch:
+        yield "the file is not the one that the audit facts beside it describe"
+    if policy.override:
+        yield "the policy has overrides: bands are those of its own thresholds"

@@ -1,0 +1,32 @@
+"""How commands hand over their reports: to files, as JSON, or to the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from moderate.report.model import Report
+
+
+def write_report(report: Report, targets: Sequence[str]) -> None:
+    """Write a report to each target, in the format that its suffix names. Raises OutputError."""
+    from moderate.report.files import render
+    from moderate.results.targets import write_text
+
+    for target in targets:
+        write_text(target, render(report, target))
+
+
+def print_report(report: Report, *, as_json: bool, ascii_only: bool = False) -> None:
+    """Print a report on standard output."""
+    from moderate.report.files import to_json
+    from moderate.report.terminal import show
+
+    if as_json:
+        typer.echo(to_json(report, ascii_only=ascii_only), nl=False)
+    else:
+        show(report, sys.stdout)

@@ -1,0 +1,120 @@
+"""The summary of a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from moderate.analysis.stored import BANDS
+from moderate.decode.sandbox import missing
+from moderate.report.model import Fact, Facts, Part, Report, Table, share
+from moderate.run.summary import Summary, as_json
+from moderate.types import Decision, Origin
+
+_PLURALS = {Origin.DUPLICATE: "duplicates"}
+
+
+def report(summary: Summary) -> Report:
+    """The whole summary."""
+    notes = (Fact("note", note, "warning") for note in summary.all_notes())
+    parts: tuple[Part, ...] = (*tables(summary), Facts((*_facts(summary), *notes)))
+    return Report("moderate: summary", parts, as_json(summary), headline(summary))
+
+
+def headline(summary: Summary) -> str:
+    """The sum that has to come out even."""
+    return (
+        f"{summary.scored} scored + {summary.errors} errors + {summary.skipped.total()} skipped "
+        f"= {summary.found} found"
+    )
+
+
+def tables(summary: Summary) -> Iterator[Table]:
+    """Every part of the summary that has something to say, in reading order."""
+    coverage = summary.audit.coverage.lines()
+    yield from count_tables(summary.decisions, summary.rows, summary.bands, coverage)
+    codes = dict(sorted(summary.error_codes.items()))
+    yield from problem_tables(codes, summary.error_examples, dict(sorted(summary.warnings.items())))
+    if summary.skipped:
+        yield _counts("Skipped (no row)", "reason", dict(sorted(summary.skipped.items())))
+
+
+def count_tables(
+    decisions: Mapping[str, int],
+    rows: int,
+    bands: Mapping[str, Mapping[str, int]],
+    coverage: tuple[str, ...],
+) -> Iterator[Table]:
+    """Rows by decision, and by category and band."""
+    counts = [(decision.value, decisions.get(decision.value, 0)) for decision in Decision]
+    yield Table(
+        "Decisions",
+        ("decision", "images", "share"),
+        tuple((name, str(count), share(count, rows)) for name, count in counts),
+    )
+    yield Table(
+        "Categories (scored images per band)",
+        ("category", "approve", "review", "block", "not scored"),
+        tuple((name, *(str(of[band]) for band in BANDS)) for name, of in bands.items()),
+        coverage,
+    )
+
+
+def problem_tables(
+    error_codes: Mapping[str, int],
+    error_examples: Mapping[str, list[str]],
+    warnings: Mapping[str, int],
+) -> Iterator[Table]:
+    """Rows by error code and by warning, in the order that these have."""
+    if error_codes:
+        yield Table(
+            "Errors (no score, never approved)",
+            ("code", "images", "for example"),
+            tuple(
+                (code, str(count), error_examples[code][0]) for code, count in error_codes.items()
+            ),
+            text_columns=(0, 2),
+            shortened=2,
+        )
+    if warnings:
+        yield _counts("Warnings (scored all the same)", "warning", warnings)
+
+
+def _facts(summary: Summary) -> Iterator[Fact]:
+    """What ran, how fast and for how much."""
+    audit = summary.audit
+    origins = (f"{summary.origins[o.value]} {_PLURALS.get(o, o.value)}" for o in Origin)
+    yield Fact("images", ", ".join(origins))
+    yield Fact("weights", f"{audit.weights} ({audit.weights_sha256[:12]})")
+    if len(audit.weights_models) > 1:
+        yield from (Fact("", model) for model in audit.weights_models)
+    if audit.coverage.fit_for:
+        yield Fact("", audit.coverage.fit_for)
+    yield Fact("policy", f"{audit.policy} ({audit.policy_sha256[:12]})")
+    if audit.config:
+        yield Fact("config", f"{audit.config.path} ({audit.config.sha256[:12]})")
+    yield Fact("device", f"{audit.device}, {audit.precision}, {audit.backend}")
+    yield Fact("decoders", _sandbox(audit.sandbox))
+    yield Fact(
+        "speed",
+        f"{summary.images_per_second:.1f} images/s; {summary.seconds:.1f} s in all, "
+        f"{summary.startup_seconds:.1f} s of it starting up",
+    )
+    if summary.cost is not None and summary.rows:
+        per_thousand = summary.cost / summary.rows * 1000
+        cost = f"{summary.cost:.4f} for this run, {per_thousand:.4f} per 1,000 images"
+        yield Fact("cost", cost)
+    yield Fact("run", f"{audit.run_id}, moderate {audit.version}")
+
+
+def _sandbox(active: tuple[str, ...] | None) -> str:
+    if active is None:
+        return "not started: nothing was to be decoded"
+    lacking = ", ".join(missing(active))
+    return (
+        f"sandboxed in part, without {lacking}; see 'moderate doctor'" if lacking else "sandboxed"
+    )
+
+
+def _counts(title: str, header: str, counts: Mapping[str, int]) -> Table:
+    rows = tuple((name, str(count)) for name, count in counts.items())
+    return Table(title, (header, "images"), rows)

@@ -1,0 +1,201 @@
+"""The files that a command is to write: checked before any work, opened and committed together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from moderate.errors import OutputError, UsageError
+from moderate.regular import file_identity
+from moderate.results.atomic import open_whole, output_error, write_atomic
+from moderate.results.interface import ResultWriter
+from moderate.results.remote import is_remote, shown_target, target_name
+from moderate.results.text_writers import CsvWriter, JsonlWriter, metadata_path
+from moderate.text import printable
+
+SUFFIXES = (".csv", ".parquet", ".jsonl")
+REPORT_SUFFIXES = (".json", ".md", ".html")
+
+FileIdentity = tuple[int, int]
+"""Device and inode."""
+
+
+class _Discardable(Protocol):
+    def discard(self) -> None: ...
+
+
+_File = TypeVar("_File", bound=_Discardable)
+
+
+# Checks -------------------------------------------------------------------------------------------
+
+
+def to_stdout(target: str) -> bool:
+    """Whether a target means standard output: `-` (CSV), `-.csv` or `-.jsonl`."""
+    return target in {"-", "-.csv", "-.jsonl"}
+
+
+def has_metadata(target: str) -> bool:
+    """Whether a results file of this name has its audit facts in a file beside it."""
+    return not target_name(target).lower().endswith(".parquet")
+
+
+def check_targets(targets: Sequence[str]) -> None:
+    """Refuse targets for results that could not be written. Raises UsageError or OutputError."""
+    files = [target for target in targets if not to_stdout(target)]
+    rule = f"{_by_suffix(SUFFIXES)} or - for standard output"
+    check_files("--out", files, SUFFIXES, rule)
+    if len(targets) - len(files) > 1:
+        raise UsageError("--out: only one of them can go to standard output")
+    if len(files) < len(targets) and sys.stdout is None:
+        raise OutputError("standard output is closed")
+
+
+def check_reports(option: str, targets: Sequence[str], *, local: bool = False) -> None:
+    """Refuse targets for reports that could not be written; `local` refuses URIs, too.
+
+    Raises UsageError or OutputError.
+    """
+    for target in targets if local else ():
+        if is_remote(target):
+            raise UsageError(f"{option} {shown_target(target)}: reports are written to local files")
+    check_files(option, targets, REPORT_SUFFIXES, _by_suffix(REPORT_SUFFIXES))
+
+
+def check_files(option: str, targets: Sequence[str], suffixes: tuple[str, ...], rule: str) -> None:
+    """Refuse targets that could not be written. `rule` explains the suffixes of `option`.
+
+    Raises UsageError or OutputError.
+    """
+    for target in targets:
+        if not target_name(target).lower().endswith(suffixes):
+            raise UsageError(f"{option} {shown_target(target)}: {rule}")
+        check_place(target)
+
+
+def check_place(target: str) -> None:
+    """Raises OutputError where a file can never be written under that name."""
+    if is_remote(target):
+        from moderate.fetch.store import check_target
+
+        check_target(target)
+        return
+    if "\0" in target:  # as configuration files can have it
+        raise OutputError(f"cannot write {printable(target)}: its name holds a NUL")
+    folder = os.path.dirname(os.path.abspath(target))
+    if not os.path.isdir(folder):
+        raise OutputError(
+            f"cannot write {printable(target)}: there is no folder {printable(folder)}"
+        )
+    if os.path.isdir(target):
+        raise OutputError(f"cannot write {printable(target)}: it is a folder")
+
+
+def check_distinct(
+    results: Sequence[str], files: Sequence[str], inputs: Collection[FileIdentity]
+) -> None:
+    """Refuse to write a target twice, or over an input, whatever names lead to the file.
+
+    results are targets of rows, whose audit facts may be written beside them, files all others.
+    Raises UsageError.
+    """
+    # An object's options stand behind its name; without them it is the same object.
+    rows = [target_name(target) for target in results if not to_stdout(target)]
+    beside = [metadata_path(name) for name in rows if has_metadata(name)]
+    written = [*rows, *map(target_name, files), *beside]
+    real = [shown_target(name) if is_remote(name) else os.path.realpath(name) for name in written]
+    for name, path in zip(written, real, strict=True):
+        if real.count(path) > 1:
+            raise UsageError(f"{shown_target(name)} would be written twice")
+        if not is_remote(name) and file_identity(name) in inputs:
+            raise UsageError(f"{shown_target(name)} is an input; write the results elsewhere")
+
+
+def identities(paths: Iterable[str | bytes]) -> frozenset[FileIdentity]:
+    """Those of the files that exist under these names."""
+    return frozenset(identity for path in paths if (identity := file_identity(path)))
+
+
+def read_identities(paths: Iterable[str | None]) -> frozenset[FileIdentity]:
+    """Those of the files that a command reads, and of audit facts beside them; None is no file."""
+    names = [path for path in paths if path is not None]
+    return identities([*names, *map(metadata_path, names)])
+
+
+def _by_suffix(suffixes: tuple[str, ...]) -> str:
+    return f"the suffix decides the format; use one of {', '.join(suffixes)}"
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+class TextFile:
+    """A text that stands under its name when it is whole, as results do. Raises OutputError."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._file = open_whole(target)
+
+    def seal(self, text: str) -> None:
+        """Write all of it. Raises OutputError."""
+        try:
+            self._file.file.write(_encoded(text))
+        except OSError as error:
+            raise output_error(self.target, error) from error
+        self._file.seal()
+
+    def commit(self) -> dict[str, str]:
+        """Put it under its name. The SHA-256 (hex) by its absolute path or URI.
+
+        Raises OutputError.
+        """
+        return {self._file.name: self._file.commit()}
+
+    def discard(self) -> None:
+        """Leave nothing behind. Does nothing after `commit`."""
+        self._file.discard()
+
+
+def open_texts(targets: Sequence[str]) -> contextlib.AbstractContextManager[list[TextFile]]:
+    """A file per target; whatever was not committed when the block ends is discarded."""
+    return _opened(targets, TextFile)
+
+
+def open_writers(targets: Sequence[str]) -> contextlib.AbstractContextManager[list[ResultWriter]]:
+    """A writer per target; whatever was not committed when the block ends is discarded."""
+    return _opened(targets, _open_writer)
+
+
+def write_text(target: str, text: str) -> None:
+    """Write the whole of a text at once. Raises OutputError."""
+    write_atomic(target, _encoded(text))
+
+
+@contextlib.contextmanager
+def _opened(targets: Sequence[str], open_target: Callable[[str], _File]) -> Iterator[list[_File]]:
+    files: list[_File] = []
+    try:
+        for target in targets:
+            files.append(open_target(target))
+        yield files
+    finally:
+        for file in files:
+            file.discard()
+
+
+def _open_writer(target: str) -> ResultWriter:
+    file = None if to_stdout(target) else target
+    name = target_name(target).lower()
+    if name.endswith(".parquet"):
+        from moderate.results.parquet_writer import ParquetResultWriter
+
+        return ParquetResultWriter(target)
+    return JsonlWriter(file) if name.endswith(".jsonl") else CsvWriter(file)
+
+
+def _encoded(text: str) -> bytes:
+    # Names of files may hold what UTF-8 has no bytes for.
+    return text.encode("utf-8", "backslashreplace")

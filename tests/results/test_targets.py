@@ -1,0 +1,104 @@
+"""Targets: refused before any work where they could not be written, and opened together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from moderate.errors import OutputError, UsageError
+from moderate.results.atomic import AtomicFile
+from moderate.results.targets import (
+    check_distinct,
+    check_reports,
+    check_targets,
+    open_texts,
+    read_identities,
+)
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "message"),
+    [
+        (["out.xlsx"], UsageError, ".parquet"),
+        (["gone/out.csv"], OutputError, "no folder"),
+        (["-", "-.jsonl"], UsageError, "standard output"),
+    ],
+)
+def test_wrong_targets_are_refused_before_any_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    targets: list[str],
+    error: type[Exception],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        check_targets(targets)
+
+
+@pytest.mark.parametrize(
+    ("target", "local", "message"),
+    [
+        ("x.txt", False, r"--summary x\.txt: the suffix decides the format; use one of \.json"),
+        (".md", False, None),
+        ("x.HTML", False, None),
+        ("s3://bucket/x.md", True, "reports are written to local files"),
+        ("x\0.md", False, "holds a NUL"),
+        ("gone/x.md", False, "no folder"),
+        ("folder.md", False, "it is a folder"),
+    ],
+)
+def test_reports_that_could_not_be_written_are_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    local: bool,
+    message: str | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.md").mkdir()
+    if message is None:
+        check_reports("--summary", [target], local=local)
+        return
+    with pytest.raises((UsageError, OutputError), match=message):
+        check_reports("--summary", [target], local=local)
+
+
+def test_no_target_is_an_input_or_another_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("in.csv", "in.csv.meta.json"):
+        Path(name).touch()
+    os.link("in.csv", "same.csv")
+    inputs = read_identities(["in.csv", None, "gone.csv"])
+    check_distinct(["out.csv", "-"], ["out.md"], inputs)
+    check_distinct(["out.parquet"], ["out.parquet.meta.json"], inputs)
+    for results, files in ((["same.csv"], []), ([], ["./in.csv.meta.json"])):
+        with pytest.raises(UsageError, match="is an input"):
+            check_distinct(results, files, inputs)
+    for results, files in (
+        (["a.csv", "./a.csv"], []),
+        (["a.csv"], ["a.csv.meta.json"]),
+        (["s3://b/a.parquet?region=x"], ["s3://b/a.parquet"]),
+    ):
+        with pytest.raises(UsageError, match="would be written twice"):
+            check_distinct(results, files, inputs)
+
+
+def test_what_is_not_committed_leaves_nothing(tmp_path: Path) -> None:
+    first, second = str(tmp_path / "a.md"), str(tmp_path / "b.md")
+    with open_texts([first, second]) as files:
+        for file in files:
+            file.seal("caf\u00e9 \ud800")
+        (name,) = files[0].commit()
+    assert name == first
+    assert Path(first).read_bytes() == "caf\u00e9 \\ud800".encode()
+    assert os.listdir(tmp_path) == ["a.md"]
+    held = AtomicFile(second)
+    with pytest.raises(OutputError, match="another run"), open_texts([first, second]):
+        pass
+    held.discard()
+    assert os.listdir(tmp_path) == ["a.md"]
