@@ -312,7 +312,9 @@ class Row:
     """One image's result: facts (scores) and what the policy made of them.
 
     duplicate_of is the display path of the first row of the run whose file has the same bytes.
-    labels holds the scores of the networks' own labels that the run keeps; none of an error.
+    labels holds the scores of the networks' own labels that the run keeps; none of an error. bands
+    says what each of CATEGORIES asks for by itself: approve, review, block or unscored; it is empty
+    in a row that only says that there was an error.
     """
 
     ref: ImageRef
@@ -325,6 +327,7 @@ class Row:
     duplicate_of: bytes | None = None
     origin: Origin = Origin.NEW
     labels: Labels = field(default_factory=dict)
+    bands: tuple[str, ...] = ()
 
     @property
     def status(self) -> Status:

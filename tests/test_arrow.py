@@ -14,14 +14,14 @@ import pytest
 
 from moderate.analysis.decide import DecideOptions, redecide
 from moderate.arrow import plain_value, python_values
-from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
+from moderate.results.cells import plain
 from moderate.results.read import read_results
 from moderate.results.targets import open_writers
-from moderate.results.text_writers import _carried
 from moderate.sources.columns import ManifestOptions
 from moderate.sources.parquet_manifest import parquet_manifest
 from moderate.types import CATEGORIES, ImageFacts, Row
+from tests.support.oracle import decide, views
 
 SUFFIXES = ("csv", "jsonl", "parquet")
 ZONES = ("Nowhere/At_All", "+27:99", "Europe", "a\0b", "../../etc/passwd", "x" * 5000)
@@ -130,7 +130,7 @@ def test_a_kept_column_of_any_type_is_written_read_and_decided_again(
             values = [row["k"] for row in read_results(file).rows()]
             assert len(values) == 2
             assert read_results(file).table().num_rows == 2
-            got = _carried(values[0])
+            got = plain(values[0])
             if suffix != "csv" and not file.endswith("csv"):  # CSV has nothing but text
                 assert same(got, wanted), (file, got)
 
@@ -143,6 +143,6 @@ def test_types_that_parquet_lacks_have_a_text_too() -> None:
     interval = pa.array([pa.MonthDayNano([1, 2, 3])], pa.month_day_nano_interval())
     for array in (union, runs, interval, *(column for column, _ in ARRAYS.values())):
         for value in python_values(array):
-            _carried(value)
+            plain(value)
         for scalar in array:
-            _carried(plain_value(scalar))
+            plain(plain_value(scalar))

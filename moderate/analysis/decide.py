@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from functools import cached_property
-from typing import Any
+from functools import cache, cached_property
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,20 +20,11 @@ from moderate.arrow import python_values
 from moderate.classify.coverage import Coverage
 from moderate.config import ConfigRecord
 from moderate.errors import PolicyError
-from moderate.policy.columns import (
-    BANDS,
-    DECISIONS,
-    UNKNOWN_ERROR,
-    ColumnJudge,
-    Columns,
-    Rows,
-    Severities,
-    labels_of,
-    row_of,
-    scores_of,
-)
+from moderate.policy.batch import UNKNOWN_ERROR, Batch, Codes, Decided, Encoded
+from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
-from moderate.results.columnar import ColumnsWriter
+from moderate.policy.rows import judge_rows
+from moderate.policy.thresholds import BANDS, DECISIONS, Severities, band_counts
 from moderate.results.read import Results, read_results
 from moderate.results.read_format import Chunk
 from moderate.results.schema import COLUMNS
@@ -47,15 +39,28 @@ from moderate.results.targets import (
     to_stdout,
 )
 from moderate.run.summary import EXAMPLES_KEPT, Audit, Summary, name_counted
-from moderate.run.videos import VideoEnd, video_row
+from moderate.run.videos import Video, VideoEnd
 from moderate.text import one_line, printable, utc
-from moderate.types import CATEGORIES, LABEL_PREFIX, Column, ImageFacts, ImageRef, Row, Status
+from moderate.types import (
+    CATEGORIES,
+    LABEL_PREFIX,
+    Column,
+    ErrorCode,
+    ImageError,
+    ImageFacts,
+    ImageRef,
+    Row,
+    Status,
+    Warn,
+)
 from moderate.version import __version__
 
 MOST_ROWS = 100_000
 """Rows that are decided at once."""
 
 OWN = tuple(column.name for column in COLUMNS)
+
+_KNOWN_WARNINGS = {warning.value: warning for warning in Warn}
 
 _FRAME = r"!/[0-9]{2,}:[0-9]{2}:[0-9]{2}\.[0-9]{3}$"
 _SEVERITIES = pa.array([decision.value for decision in DECISIONS], pa.string())
@@ -95,34 +100,78 @@ class Piece:
     @cached_property
     def scores(self) -> NDArray[np.float32]:
         """(categories, rows), NaN for what was not scored."""
-        return scores_of([self.own[name] for name in CATEGORIES])
+        return np.stack([_floats(self.own[name]) for name in CATEGORIES])
 
     @cached_property
-    def rows(self) -> Rows:
-        """What decisions on them depend on."""
-        paths: list[list[bytes]] = []
-        values: dict[str, list[Any]] = {}
+    def batch(self) -> Batch:
+        """What decisions on the rows depend on."""
 
-        def all_paths() -> list[bytes]:
-            if not paths:
-                paths.append(self.exact_paths.to_pylist())
-            return paths[0]
+        @cache
+        def paths() -> list[bytes]:
+            return list(self.exact_paths.to_pylist())
 
+        @cache
         def carried(name: str) -> list[Any]:
-            if name not in values:
-                values[name] = python_values(self.carried[name])
-            return values[name]
+            cells = self.carried.get(name)
+            return [None] * len(self) if cells is None else python_values(cells)
 
-        return Rows(
+        codes = _encoded(self.own["error_code"].fill_null(UNKNOWN_ERROR))
+        warnings = _encoded(self.own["warnings"])
+        return Batch(
             scores=self.scores,
-            warnings=self.own["warnings"],
-            failed=self.failed,
-            errors=self.own["error_code"],
-            paths=all_paths,
-            sha256=self.own["sha256"],
+            warnings=Encoded([_warnings(text) for text in warnings.values], warnings.codes),
+            errors=Encoded(codes.values, np.where(self.failed, codes.codes, np.int32(-1))),
+            paths=paths,
+            sha256=lambda: list(self.own["sha256"].to_pylist()),
             carried=carried,
-            labels=lambda name: scores_of([self.own[LABEL_PREFIX + name]])[0],
+            labels=lambda name: _floats(self.own[LABEL_PREFIX + name]),
         )
+
+
+def _encoded(column: Any) -> Encoded[str]:
+    encoded = column.dictionary_encode()
+    codes: Codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return Encoded(encoded.dictionary.to_pylist(), codes.astype(np.int32, copy=False))
+
+
+def _floats(column: Any) -> NDArray[np.float32]:
+    return np.asarray(column.to_numpy(zero_copy_only=False), np.float32)
+
+
+def _warnings(text: str) -> tuple[Warn, ...]:
+    """Those of a cell that are, or still are, of the closed list."""
+    return tuple(_KNOWN_WARNINGS[name] for name in text.split("; ") if name in _KNOWN_WARNINGS)
+
+
+def policy_columns(decided: Decided) -> dict[str, Any]:
+    """The columns that a policy makes, as Arrow arrays by their names in results."""
+    decisions = Encoded([each.value for each in DECISIONS], decided.severity.astype(np.int32))
+    reasons = ["; ".join(each) for each in decided.reasons.values]
+    unscored = np.isnan(decided.nsfw_score)
+    return {
+        "decision": _texts(decisions),
+        "reasons": _texts(Encoded(reasons, decided.reasons.codes)),
+        "label": _texts(decided.label),
+        **{
+            name: pa.array(getattr(decided, name).astype(np.float32), mask=unscored)
+            for name in ("nsfw_score", "safe_score", "confidence")
+        },
+        "risk": _texts(decided.risk),
+        "is_nsfw": pa.array(decided.is_nsfw, pa.bool_(), mask=unscored),
+        "rating": _texts(decided.rating),
+    }
+
+
+def _texts(column: Encoded[str]) -> Any:
+    if not column.values:
+        return pa.nulls(len(column), pa.string())
+    codes = pa.array(column.codes, mask=column.codes < 0)
+    return pa.array(column.values, pa.string()).take(codes)
+
+
+def carried_columns(judge: Judge, results: Results) -> list[str]:
+    """The carried columns of the results that decisions depend on."""
+    return [name for name in judge.columns_needed if name in results.carried]
 
 
 def pieces(
@@ -157,8 +206,8 @@ class Redecider:
 
     def __init__(self, loaded: LoadedPolicy, results: Results, today: date | None = None) -> None:
         self.loaded = loaded
-        self.judge = ColumnJudge(loaded, results.carried, today)
-        self.labels = self.judge.judge.labels
+        self.judge = Judge.of(loaded, today, results.carried)
+        self.labels = self.judge.labels
         if missing := [name for name in self.labels if name not in results.labels]:
             raise PolicyError(
                 f"policy {printable(loaded.policy.name)}: labels.{missing[0]!r}: the results have "
@@ -167,58 +216,77 @@ class Redecider:
         self._video: bytes | None = None
         self._frames: list[Row] = []
 
-    def decide(self, piece: Piece) -> Columns:
+    def decide(self, piece: Piece) -> Decided:
         """What becomes of the rows."""
-        made = self.judge.decide(piece.rows)
-        self._decide_videos(piece, made)
-        return made
+        return self._with_videos(piece, self.judge.decide(piece.batch))
 
-    def _decide_videos(self, piece: Piece, made: Columns) -> None:
-        found = pc.match_substring_regex(piece.own["path"], _FRAME)
-        frames = found.to_numpy(zero_copy_only=False)
-        if not (self._frames or frames.any()):
-            return
-        after = np.flatnonzero(frames) + 1
-        of_note = {*np.flatnonzero(frames).tolist(), *after[after < len(piece)].tolist(), 0}
-        changed: dict[int, str] = {}
-        for index in sorted(of_note):
-            path = piece.exact_paths[index].as_py()
-            if frames[index]:
+    def _with_videos(self, piece: Piece, decided: Decided) -> Decided:
+        """Decide on the rows of videos by those of their frames, too."""
+        matches = pc.match_substring_regex(piece.own["path"], _FRAME)
+        is_frame = matches.to_numpy(zero_copy_only=False)
+        if not (self._frames or is_frame.any()):
+            return decided
+        frame_rows = np.flatnonzero(is_frame)
+        ends = frame_rows + 1
+        relevant = np.union1d(frame_rows, [0, *ends[ends < len(piece)]])
+        videos: dict[int, Video] = {}
+        for index, row in zip(relevant.tolist(), self._rows(piece, decided, relevant), strict=True):
+            path = row.ref.path
+            if is_frame[index]:
                 video = path.rpartition(b"!/")[0]
                 if video != self._video:
                     self._video, self._frames = video, []
-                self._frames.append(self._row(piece, made, index))
+                self._frames.append(row)
                 continue
-            if self._frames and path == self._video and not piece.failed[index]:
-                row = self._row(piece, made, index)
-                end = VideoEnd(row.ref, row.facts)
-                judged = video_row(self.judge.judge, end, self._frames)
-                made.severity[index] = judged.decision.severity
-                changed[index] = "; ".join(judged.reasons)
+            if self._frames and path == self._video and row.error is None:
+                videos[index] = Video.of(VideoEnd(row.ref, row.facts), self._frames)
             self._video, self._frames = None, []
-        if changed:
-            mask = np.zeros(len(piece), bool)
-            mask[list(changed)] = True
-            texts = pa.array([changed[index] for index in sorted(changed)], pa.string())
-            made.reasons = pc.replace_with_mask(made.reasons, pa.array(mask), texts)
+        judged = judge_rows(self.judge, [video.row for video in videos.values()])
+        severity, codes = decided.severity.copy(), decided.reasons.codes.copy()
+        reasons = list(decided.reasons.values)
+        for index, each in zip(videos, judged, strict=True):
+            row = videos[index].decided(each)
+            severity[index], codes[index] = row.decision.severity, len(reasons)
+            reasons.append(row.reasons)
+        return replace(decided, severity=severity, reasons=Encoded(reasons, codes))
 
-    def _row(self, piece: Piece, made: Columns, index: int) -> Row:
-        scores, warnings, error = row_of(piece.rows, index)
-        asked = self.judge.columns  # of the others, no policy knows
-        carried = tuple(
-            piece.rows.carried(name)[index] if name in asked else None
-            for name in self.judge.judge.columns
-        )
-        sha256 = piece.own["sha256"][index].as_py()
-        return Row(
-            ref=ImageRef(piece.exact_paths[index].as_py(), carried=carried),
-            facts=ImageFacts(sha256=sha256, warnings=warnings),
-            scores=scores,
-            decision=DECISIONS[made.severity[index]],
-            reasons=tuple(made.reasons[index].as_py().split("; ")),
-            error=error,
-            labels=labels_of(piece.rows, index, self.labels),
-        )
+    def _rows(self, piece: Piece, decided: Decided, indices: NDArray[np.int64]) -> list[Row]:
+        """The rows of these indices as those of a run."""
+        batch = piece.batch.take(indices)
+        # Of the other columns, no condition of the policy knows.
+        needed, nothing = self.judge.columns_needed, [None] * len(batch)
+        carried = [batch.carried(n) if n in needed else nothing for n in self.judge.columns]
+        labels = [batch.labels(name).tolist() for name in self.labels] if batch.labels else []
+        scores = batch.scores.T.tolist()
+        return [
+            Row(
+                ref=ImageRef(path, carried=tuple(values[place] for values in carried)),
+                facts=ImageFacts(sha256=sha256, warnings=warnings or ()),
+                scores=dict(zip(CATEGORIES, map(_score, scores[place]), strict=True)),
+                decision=DECISIONS[decided.severity[index]],
+                reasons=decided.reasons.values[decided.reasons.codes[index]],
+                # A code that is not, or no longer, one of ours is told as it is.
+                error=ImageError(cast(ErrorCode, code), "") if code else None,
+                labels={
+                    name: _score(values[place])
+                    for name, values in zip(self.labels, labels, strict=True)
+                },
+            )
+            for place, (index, path, sha256, warnings, code) in enumerate(
+                zip(
+                    indices.tolist(),
+                    batch.paths(),
+                    batch.sha256(),
+                    batch.warnings.to_list(),
+                    batch.errors.to_list(),
+                    strict=True,
+                )
+            )
+        ]
+
+
+def _score(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _labels_there(names: Sequence[str]) -> str:
@@ -272,15 +340,13 @@ def redecide(
     loaded = load_policy(options.policy)
     facts = _facts(results, loaded, started)
     redecider = Redecider(loaded, results)
-    judge = redecider.judge.judge
-    summary = Summary(_audit(facts, started), loaded.policy, judge)
+    summary = Summary(_audit(facts, started), loaded.policy, redecider.judge)
     changes = np.zeros((len(DECISIONS), len(DECISIONS)), np.int64)
     made = Redecided(
         results.path, facts, dict(results.facts), summary, changes, tuple(_notes(results))
     )
     summary_targets = options.summary if summary_text else ()
-    with open_writers(options.out) as opened, open_texts(summary_targets) as summaries:
-        writers = [ColumnsWriter(writer) for writer in opened]
+    with open_writers(options.out) as writers, open_texts(summary_targets) as summaries:
         columns = _carried_columns(results, options.out)
         for writer in writers:
             writer.start(facts, columns, results.labels)
@@ -288,10 +354,11 @@ def redecide(
             decided = redecider.decide(piece)
             _count(summary, piece, decided)
             np.add.at(changes, (piece.severity, decided.severity), 1)
-            own = {**piece.own, **decided.views, "reasons": decided.reasons}
-            own["decision"] = decided.decisions()
+            own = {**piece.own, **policy_columns(decided)}
             for writer in writers:
-                writer.write([own[name] for name in results.own], list(piece.carried.values()))
+                writer.write_columns(
+                    [own[name] for name in results.own], list(piece.carried.values())
+                )
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
         if summary_text:
             for file in summaries:
@@ -350,20 +417,20 @@ def _audit(facts: dict[str, str], started: datetime) -> Audit:
     )
 
 
-def _count(summary: Summary, piece: Piece, made: Columns) -> None:
+def _count(summary: Summary, piece: Piece, decided: Decided) -> None:
     """Take rows into the counts, as `Summary.count` does one by one."""
     summary.rows += len(piece)
-    for severity, count in enumerate(np.bincount(made.severity, minlength=len(DECISIONS))):
+    for severity, count in enumerate(np.bincount(decided.severity, minlength=len(DECISIONS))):
         summary.decisions[DECISIONS[severity]] += int(count)
     for cell in pc.value_counts(piece.own["warnings"]).to_pylist():
         for warning in (cell["values"] or "").split("; ") if cell["values"] else ():
             summary.warnings[name_counted(warning, summary.warnings)] += cell["counts"]
     failed = np.flatnonzero(piece.failed)
     summary.errors += len(failed)
-    scored = made.bands[:, ~piece.failed]
+    scored = decided.bands[:, ~piece.failed]
     for counts, bands in zip(summary.bands.values(), scored, strict=True):
-        for band, count in zip(BANDS, np.bincount(bands, minlength=len(BANDS)), strict=True):
-            counts[band] += int(count)
+        for band, count in zip(BANDS, band_counts(bands), strict=True):
+            counts[band] += count
     if not len(failed):
         return
     codes = piece.own["error_code"].take(pa.array(failed)).fill_null(UNKNOWN_ERROR).to_pylist()

@@ -11,10 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from moderate.analysis.decide import Piece, Redecider, pieces
-from moderate.policy.columns import BANDS, DECISIONS, ColumnJudge, Severities
+from moderate.analysis.decide import Piece, Redecider, carried_columns, pieces
+from moderate.policy.judge import Judge
+from moderate.policy.lists import Lists
 from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.policy.model import Policy
+from moderate.policy.thresholds import DECISIONS, UNSCORED_BAND, Severities
 from moderate.results.read import Results, read_results
 from moderate.text import path_text
 from moderate.types import CATEGORIES, LABEL_PREFIX
@@ -23,7 +25,6 @@ _READ = (
     *("path", "path_bytes", "status", "decision", "warnings", "error_code", "sha256"),
     *(category.value for category in CATEGORIES),
 )
-_UNSCORED = BANDS.index("unscored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +138,11 @@ def compare_policies(results: str, policies: Sequence[str], top: int = 10) -> Di
 def _stored(results: Results) -> _Side:
     """The decisions as they are in the file."""
     policy = _policy_of(results)
-    judge = ColumnJudge(LoadedPolicy(policy, "", ""), results.carried) if policy else None
-    carried = judge.columns if judge else ()
+    # Bands do not depend on lists, whose files may be gone.
+    judge = Judge(policy, columns=results.carried, lists=Lists()) if policy else None
+    carried = carried_columns(judge, results) if judge else ()
     parts = [
-        _part(piece, piece.severity, judge.bands(piece.rows) if judge else None)
+        _part(piece, piece.severity, judge.bands(piece.batch) if judge else None)
         for piece in pieces(results, _READ, carried)
     ]
     recorded = results.facts.get("policy"), results.facts.get("policy_sha256")
@@ -152,7 +154,7 @@ def _decided(results: Results, loaded: LoadedPolicy) -> _Side:
     redecider = Redecider(loaded, results)
     parts = []
     names = [*_READ, *(LABEL_PREFIX + name for name in redecider.labels)]
-    for piece in pieces(results, names, redecider.judge.columns):
+    for piece in pieces(results, names, carried_columns(redecider.judge, results)):
         made = redecider.decide(piece)
         parts.append(_part(piece, made.severity, made.bands))
     return _side(results, parts, (loaded.policy.name, loaded.sha256), known=True)
@@ -253,12 +255,12 @@ def _times_before(codes: NDArray[np.int64]) -> NDArray[np.int64]:
 def _band_moves(before: Severities, after: Severities) -> dict[str, BandMoves]:
     moves = {}
     for category, was, now in zip(CATEGORIES, before, after, strict=True):
-        both = (was != _UNSCORED) & (now != _UNSCORED)
+        both = (was != UNSCORED_BAND) & (now != UNSCORED_BAND)
         moves[category.value] = BandMoves(
             stricter=int((both & (now > was)).sum()),
             milder=int((both & (now < was)).sum()),
-            appeared=int(((was == _UNSCORED) & (now != _UNSCORED)).sum()),
-            vanished=int(((was != _UNSCORED) & (now == _UNSCORED)).sum()),
+            appeared=int(((was == UNSCORED_BAND) & (now != UNSCORED_BAND)).sum()),
+            vanished=int(((was != UNSCORED_BAND) & (now == UNSCORED_BAND)).sum()),
         )
     return moves
 

@@ -28,9 +28,11 @@ from moderate.analysis.metrics import (
 )
 from moderate.analysis.policies import policy_of
 from moderate.classify.coverage import Coverage
-from moderate.policy.judge import Judge, Subject
+from moderate.policy.batch import Subject
+from moderate.policy.judge import Judge
 from moderate.policy.load import load_policy
 from moderate.policy.model import Policy
+from moderate.policy.thresholds import reaches
 from moderate.results.read import Results
 from moderate.text import one_line
 from moderate.types import CATEGORIES, Category, Decision, ErrorCode, Warn
@@ -291,7 +293,8 @@ def _judged(
 
     def reach(category: Category, kind: str) -> NDArray[np.bool_]:
         limits = [getattr(policy.categories[category], kind) for policy in used]
-        return joined.scores[category] >= np.array(limits, np.float32)[which]
+        found: NDArray[np.bool_] = reaches(joined.scores[category], np.array(limits)[which])
+        return found
 
     return _Judged(
         joined,

@@ -16,9 +16,11 @@ from pydantic import ValidationError
 
 from moderate.arrow import plain_value
 from moderate.errors import PolicyError, UsageError
-from moderate.policy.judge import BLOCK_LIST, CLEARED, Judge, Subject
+from moderate.policy.batch import Subject
+from moderate.policy.judge import Judge
 from moderate.policy.load import parse_policy
 from moderate.policy.model import Policy
+from moderate.policy.reasons import BLOCK_LIST, CLEARED
 from moderate.results.read import Results
 from moderate.results.schema import shortest
 from moderate.results.text_writers import metadata_path

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from moderate.errors import InputError
 from moderate.policy.model import Policy
+from moderate.policy.thresholds import score_bands
+from moderate.results.cells import no_formula
 from moderate.results.read import Results
-from moderate.results.text_writers import _no_formula
 from moderate.text import printable
 from moderate.types import CATEGORIES, Category, Decision, Status
 
@@ -108,7 +109,7 @@ def as_csv(taken: Sample) -> str:
     for one in taken.chosen:
         probability = "" if one.probability is None else repr(one.probability)
         unknown = [""] * len(CATEGORIES)
-        named = [_no_formula(one.path), _no_formula(one.sha256 or "")]
+        named = [no_formula(one.path), no_formula(one.sha256 or "")]
         writer.writerow([*named, *unknown, taken.by, one.reason, probability])
     return buffer.getvalue()
 
@@ -170,8 +171,7 @@ def _by_band(rows: _Rows, policy: Policy, count: int, category: Category | None)
     if category is not None:
         limits = policy.categories[category]
         scores = rows.scores[:, CATEGORIES.index(category)]
-        review, block = np.float32(limits.review), np.float32(limits.block)
-        bands = (scores >= review).astype(np.int64) + (scores >= block)
+        bands = score_bands(scores, limits.review, limits.block).astype(np.int64)
     prefix = f"{category} " if category else ""
     chosen: list[Chosen] = []
     for number, decision in enumerate(Decision):

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from moderate.analysis.policies import policy_of
-from moderate.policy.columns import UNKNOWN_ERROR
+from moderate.policy.batch import UNKNOWN_ERROR
 from moderate.policy.model import Policy
+from moderate.policy.thresholds import BANDS, band_counts, score_bands
 from moderate.results.read import Results
 from moderate.run.summary import EXAMPLES_KEPT, name_counted
 from moderate.types import CATEGORIES, Status
-
-BANDS = ("approve", "review", "block", "unscored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +75,9 @@ def counted(column: Any) -> dict[str, int]:
 def _bands(column: Any, policy: Policy, category: Any, scored: int) -> dict[str, int]:
     values = column.to_numpy().astype(np.float32, copy=False)
     limits = policy.categories[category]
-    reviewed = int((values >= np.float32(limits.review)).sum())  # NaN, for null, reaches nothing
-    blocked = int((values >= np.float32(limits.block)).sum())
-    known = int((~np.isnan(values)).sum())
-    counts = (known - reviewed, reviewed - blocked, blocked, scored - known)
-    return dict(zip(BANDS, counts, strict=True))
+    # Rows with an error have no score either, and are not among the scored.
+    *known, _ = band_counts(score_bands(values, limits.review, limits.block))
+    return dict(zip(BANDS, (*known, scored - sum(known)), strict=True))
 
 
 def _errors(table: Any) -> tuple[Counter[str], dict[str, list[str]]]:

@@ -24,6 +24,7 @@ from moderate.analysis.policies import policy_of
 from moderate.analysis.stored import counted
 from moderate.classify.coverage import Coverage
 from moderate.errors import InputError, UsageError
+from moderate.policy.thresholds import band_counts, score_bands
 from moderate.text import one_line, printable
 from moderate.types import CATEGORIES, Decision
 
@@ -152,11 +153,9 @@ class Counting:
             if not len(values):
                 continue
             limits = policy.categories[category]
-            reviewed = int((values >= np.float32(limits.review)).sum())
-            blocked = int((values >= np.float32(limits.block)).sum())
-            counts = (len(values) - reviewed, reviewed - blocked, blocked)
+            counts = band_counts(score_bands(values, limits.review, limits.block))
             bands = period.bands.setdefault(category.value, Counter())
-            bands.update(dict(zip(_DECISIONS, counts, strict=True)))
+            bands.update(dict(zip(_DECISIONS, counts, strict=False)))  # none is unscored
             binned = np.bincount(_fine_bin(values), minlength=_FINE)
             kept = period.scores.get(category.value)
             period.scores[category.value] = binned if kept is None else kept + binned

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from moderate.analysis import bounds
 from moderate.errors import InputError, UsageError
 from moderate.policy.model import Policy, Thresholds
+from moderate.policy.thresholds import reaches
 from moderate.results.schema import shortest
 from moderate.types import CATEGORIES, Category
 
@@ -315,10 +316,12 @@ def _choose(
             "what is not approved is blocked"
         )
         block = review
-    recall = _claim(scores >= review, positive, train, held, aim.confidence, alpha, least=True)
+    recall = _claim(
+        reaches(scores, review), positive, train, held, aim.confidence, alpha, least=True
+    )
     false_blocks = None
     if aim.max_false_block is not None:
-        blocked = scores >= block
+        blocked = reaches(scores, block)
         false_blocks = _claim(blocked, ~positive, train, held, aim.confidence, alpha, least=False)
     return (
         Thresholds(review=_written(review), block=_written(block)),
@@ -368,15 +371,15 @@ def _table(
         other_reviewed = other_blocked = np.zeros(len(mine), bool)
     rows = []
     for cut in sorted(cuts, reverse=True):
-        blocked = (mine >= max(np.float32(own.block), cut)) | other_blocked
-        reviewed = ((mine >= cut) | other_reviewed) & ~blocked
+        blocked = reaches(mine, max(np.float32(own.block), cut)) | other_blocked
+        reviewed = (reaches(mine, cut) | other_reviewed) & ~blocked
         rows.append(
             TradeOff(
                 threshold=_written(cut),
-                recall=measured(int((positives >= cut).sum()), len(positives), aim.confidence),
+                recall=measured(int(reaches(positives, cut).sum()), len(positives), aim.confidence),
                 review_share=float(reviewed.mean()) if len(mine) else 0.0,
                 false_blocks=measured(
-                    int((negatives >= cut).sum()), len(negatives), aim.confidence
+                    int(reaches(negatives, cut).sum()), len(negatives), aim.confidence
                 ),
                 chosen=bool(cut == np.float32(own.review)),
             )
@@ -391,9 +394,8 @@ def _marks(
     count = len(next(iter(scores.values()))) if scores else 0
     reviewed, blocked = np.zeros(count, bool), np.zeros(count, bool)
     for category, values in scores.items():
-        # In float32, as `policy.model.reaches` compares.
-        reviewed |= values >= np.float32(thresholds[category].review)
-        blocked |= values >= np.float32(thresholds[category].block)
+        reviewed |= reaches(values, thresholds[category].review)
+        blocked |= reaches(values, thresholds[category].block)
     return reviewed, blocked
 
 

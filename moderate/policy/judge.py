@@ -1,78 +1,54 @@
 """A policy in its context: which row is held to which thresholds, what is cleared, what blocked.
 
-The first override whose condition holds gives a row its policy. A picture on the block list is
+The first override whose condition holds gives a row its policy. An image on the block list is
 blocked, whatever else holds; one on the ignore list is approved if it was scored; everything else
 is decided by its scores. Scores and derived columns are the same on a list or off it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
-from moderate.policy.decide import _NO_LABELS, decide, views
+import numpy as np
+
+from moderate.policy.batch import Batch, Decided, Encoded, Indices, Judged, Listed, Subject, encoded
+from moderate.policy.evaluate import ReadyPolicy, evaluate
 from moderate.policy.lists import Lists
 from moderate.policy.load import LoadedPolicy, resolve
 from moderate.policy.model import Override, Policy
-from moderate.policy.when import ColumnCondition, Condition, parse_when
+from moderate.policy.reasons import BLOCK_LIST, CLEARED, as_part, by_override
+from moderate.policy.thresholds import Severities
+from moderate.policy.when import ColumnCondition, Condition, column_text, parse_when
 from moderate.text import printable
-from moderate.types import (
-    Decision,
-    ImageError,
-    ImageFacts,
-    ImageRef,
-    Labels,
-    Scores,
-    Views,
-    Warn,
-)
-
-BLOCK_LIST = "block list: "
-CLEARED = "cleared until "
-"""What the reason of a decision by a list starts with."""
-
-_OVERRIDE = " (override "
-
-_Listed = Literal["block", "ignore"]
-
-
-class Subject(NamedTuple):
-    """What a row is known by: its path as shown, what it carries, its file's SHA-256 if known."""
-
-    path: bytes
-    columns: Mapping[str, Any]
-    sha256: str | None
-
-
-class Judged(NamedTuple):
-    """A decision with its reasons and derived columns.
-
-    overridden_by is the label of the override whose policy counted, listed the list that decided.
-    """
-
-    decision: Decision
-    reasons: tuple[str, ...]
-    views: Views
-    overridden_by: str | None = None
-    listed: _Listed | None = None
+from moderate.types import CATEGORIES, Decision, ImageError, Labels, Scores, Warn
 
 
 class _Case(NamedTuple):
     """An override made ready."""
 
     condition: Condition
-    policy: Policy
+    ready: ReadyPolicy
     label: str
 
 
+class _Entry(NamedTuple):
+    """What a list says of a file."""
+
+    listed: Listed
+    decision: Decision
+    reason: str
+
+
 class Judge:
-    """Decides on rows by one policy; made once a run.
+    """Decides on batches by one policy; made once per run.
 
     base is the folder that names of files in the policy start from, today the day (in UTC) that
-    counts for the ignore list, columns the names of what an `ImageRef` carries. Raises PolicyError
-    where a file that the policy names cannot be read. `Judge.of` takes a policy that was loaded
-    with all its files.
+    counts for the ignore list, columns the names of what rows carry. Raises PolicyError where a
+    file that the policy names cannot be read. `Judge.of` takes a policy that was loaded with all
+    its files.
     """
 
     def __init__(
@@ -90,15 +66,26 @@ class Judge:
         self.policy = policy
         self.columns = tuple(columns)
         self.today = today or datetime.now(UTC).date()
+        self._ready = ReadyPolicy.of(policy)
         self._cases = [_ready(override, policy) for override in policy.override]
-        self._blocked = known.blocked
-        self._cleared = {
-            sha256: f"{CLEARED}{entry.expires}: {_as_part(entry.reason)}"
+        self._entries: dict[str, _Entry] = {
+            sha256: _Entry(
+                "ignore",
+                Decision.APPROVE,
+                f"{CLEARED}{entry.expires}: {as_part(entry.reason)}",
+            )
             for sha256, entry in known.cleared.items()
             if not entry.is_expired(self.today)
         }
-        self._expired = len(known.cleared) - len(self._cleared)
-        self.plain = not (self._cases or self._blocked or self._cleared)
+        self._expired = len(known.cleared) - len(self._entries)
+        for sha256, reason in known.blocked.items():
+            text = BLOCK_LIST + as_part(reason)
+            self._entries[sha256] = _Entry("block", Decision.BLOCK, text)
+        conditions = [case.condition for case in self._cases]
+        named = [each.column for each in conditions if isinstance(each, ColumnCondition)]
+        self._by_path = len(named) < len(conditions)
+        self.columns_needed = tuple(dict.fromkeys(named))
+        """The carried columns that decisions depend on, whether rows carry them or not."""
 
     @classmethod
     def of(
@@ -107,63 +94,51 @@ class Judge:
         """For a loaded policy, whose files are not read again."""
         return cls(loaded.policy, today=today, columns=columns, lists=loaded.lists)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that the policy, or one of an override, has thresholds for."""
+        every = [self._ready, *(case.ready for case in self._cases)]
+        return tuple(dict.fromkeys(name for ready in every for name in ready.labels))
+
+    def decide(self, batch: Batch) -> Decided:
+        """What becomes of these rows, in their order. One without scores is never approved."""
+        decided = self._by_override(batch) if self._cases else evaluate(self._ready, batch)
+        return self._by_lists(batch, decided) if self._entries else decided
+
     def judge(
         self,
         subject: Subject,
         scores: Scores,
         warnings: Sequence[Warn],
         error: ImageError | None,
-        labels: Labels = _NO_LABELS,
+        labels: Labels | None = None,
     ) -> Judged:
-        """What becomes of an image. One without scores is never approved."""
-        if self.plain:
-            decision, reasons = decide(self.policy, scores, warnings, error, labels)
-            return Judged(decision, reasons, views(self.policy, scores))
-        case = self._case(subject)
-        policy, label = (case.policy, case.label) if case else (self.policy, None)
-        derived = views(policy, scores)
-        sha256 = subject.sha256.lower() if subject.sha256 else ""
-        if (why := self._blocked.get(sha256)) is not None:
-            reasons = (BLOCK_LIST + _as_part(why),)
-            return Judged(Decision.BLOCK, reasons, derived, label, "block")
-        if (why := self._cleared.get(sha256)) is not None and error is None and _scored(scores):
-            return Judged(Decision.APPROVE, (why,), derived, label, "ignore")
-        decision, reasons = decide(policy, scores, warnings, error, labels)
-        if label is not None:
-            reasons = tuple(f"{reason}{_OVERRIDE}{_as_part(label)})" for reason in reasons)
-        return Judged(decision, reasons, derived, label)
+        """What becomes of one image alone."""
+        by_name = labels or {}
+        batch = Batch(
+            scores=np.array([[scores[category]] for category in CATEGORIES], np.float32),
+            warnings=encoded([tuple(warnings) or None]),
+            errors=encoded([str(error.code) if error else None]),
+            paths=lambda: [subject.path],
+            sha256=lambda: [subject.sha256],
+            carried=lambda name: [subject.columns.get(name)],
+            labels=lambda name: np.array([by_name.get(name)], np.float32),
+        )
+        return self.decide(batch).rows()[0]
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels that the policy, or one of an override, has thresholds for."""
-        policies = [self.policy, *(case.policy for case in self._cases)]
-        return tuple(dict.fromkeys(name for policy in policies for name in policy.labels))
+    def bands(self, batch: Batch) -> Severities:
+        """`Decided.bands` alone."""
+        scores = batch.all_scores(())
+        found = np.empty(scores.shape, np.int8)
+        for case, indices in self._groups(batch):
+            ready = case.ready if case else self._ready
+            found[:, indices] = ready.bands(scores[:, indices])
+        return found
 
     def policy_for(self, subject: Subject) -> Policy:
         """The policy whose thresholds count for a row; the same object for the same override."""
         case = self._case(subject)
-        return case.policy if case else self.policy
-
-    def row(
-        self,
-        ref: ImageRef,
-        facts: ImageFacts,
-        scores: Scores,
-        error: ImageError | None,
-        labels: Labels = _NO_LABELS,
-    ) -> tuple[Decision, tuple[str, ...], Views]:
-        """What `judge` says of the row of a run, as cheap as can be: rows may cost nothing else."""
-        if self.plain:
-            decision, reasons = decide(self.policy, scores, facts.warnings, error, labels)
-            return decision, reasons, views(self.policy, scores)
-        subject = self.subject(ref, facts)
-        return self.judge(subject, scores, facts.warnings, error, labels)[:3]
-
-    def policy_of(self, ref: ImageRef, facts: ImageFacts) -> Policy:
-        """`policy_for` for the row of a run."""
-        if not self._cases:
-            return self.policy
-        return self.policy_for(self.subject(ref, facts))
+        return case.ready.policy if case else self.policy
 
     def notes(self) -> list[str]:
         """What a reader of the results should know of the lists and overrides, as sentences."""
@@ -182,31 +157,84 @@ class Judge:
                 )
         return notes
 
-    def subject(self, ref: ImageRef, facts: ImageFacts) -> Subject:
-        """What the row of a run is known by."""
-        return Subject(ref.display, dict(zip(self.columns, ref.carried)), facts.sha256)  # noqa: B905
-
     def _case(self, subject: Subject) -> _Case | None:
         for case in self._cases:
             if case.condition.holds(subject.path, subject.columns):
                 return case
         return None
 
+    def _by_override(self, batch: Batch) -> Decided:
+        parts = []
+        for case, indices in self._groups(batch):
+            part = evaluate(case.ready if case else self._ready, batch.take(indices))
+            if case:
+                label = Encoded([case.label], np.zeros(len(indices), np.int32))
+                part = replace(part, overridden_by=label)
+            parts.append((indices, part))
+        return _in_order(parts) if parts else evaluate(self._ready, batch)
 
-def at_time(reason: str, time: str) -> str:
-    """A reason with the place in a video that it is about; what it ends with stays the end."""
-    what, override, label = reason.partition(_OVERRIDE)
-    return f"{what} at {time}{override}{label}"
+    def _groups(self, batch: Batch) -> Iterator[tuple[_Case | None, Indices]]:
+        """The rows that each override is for, and those that none is for, where there are any."""
+        if not self._cases:
+            yield None, np.arange(len(batch))
+            return
+        names = self.columns_needed
+        columns = [batch.carried(name) for name in names]
+        paths = batch.paths() if self._by_path else [b""] * len(batch)
+        groups: dict[str | None, tuple[_Case | None, list[int]]] = {}
+        known: dict[tuple[str, ...], _Case | None] = {}
+        for index, (path, *values) in enumerate(zip(paths, *columns, strict=True)):
+            carried = dict(zip(names, values, strict=True))
+            if self._by_path:  # paths do not come twice
+                case = self._case(Subject(path, carried, None))
+            else:  # few values, many rows
+                key = tuple(map(column_text, values))
+                if key not in known:
+                    known[key] = self._case(Subject(path, carried, None))
+                case = known[key]
+            groups.setdefault(case.label if case else None, (case, []))[1].append(index)
+        for case, indices in groups.values():
+            yield case, np.array(indices, np.int64)
+
+    def _by_lists(self, batch: Batch, decided: Decided) -> Decided:
+        """Decide on images that are on a list by what it says of them."""
+        unscored: Any = np.isnan(batch.all_scores(())).all(axis=0)
+        severity, codes = decided.severity.copy(), decided.reasons.codes.copy()
+        reasons, listed = list(decided.reasons.values), np.full(len(batch), -1, np.int32)
+        kinds: tuple[Listed, ...] = ("block", "ignore")
+        for index, sha256 in enumerate(batch.sha256()):
+            entry = self._entries.get(sha256.lower()) if sha256 else None
+            if entry is None or (entry.listed == "ignore" and unscored[index]):
+                continue
+            severity[index], codes[index] = entry.decision.severity, len(reasons)
+            reasons.append((entry.reason,))
+            listed[index] = kinds.index(entry.listed)
+        return replace(
+            decided,
+            severity=severity,
+            reasons=Encoded(reasons, codes),
+            listed=Encoded(kinds, listed),
+        )
+
+
+def _in_order(parts: Sequence[tuple[Indices, Decided]]) -> Decided:
+    """The parts of a batch as one, each row at its index."""
+    back = np.argsort(np.concatenate([indices for indices, _ in parts]), kind="stable")
+
+    def whole(values: list[Any]) -> Any:
+        if not isinstance(values[0], Encoded):
+            return np.concatenate(values, axis=-1)[..., back]
+        every: list[Any] = []
+        codes = []
+        for column in values:
+            codes.append(np.where(column.codes < 0, -1, column.codes + len(every)))
+            every += column.values
+        return Encoded(every, np.concatenate(codes)[back].astype(np.int32))
+
+    names = Decided.__dataclass_fields__
+    return Decided(**{name: whole([getattr(part, name) for _, part in parts]) for name in names})
 
 
 def _ready(override: Override, policy: Policy) -> _Case:
-    return _Case(parse_when(override.when), override.applied(policy), override.label)
-
-
-def _scored(scores: Scores) -> bool:
-    return any(score is not None for score in scores.values())
-
-
-def _as_part(text: str) -> str:
-    """Reasons are joined with `; `, which so never stands in one of them."""
-    return text.replace("; ", ", ")
+    ready = ReadyPolicy.of(override.applied(policy), by_override(override.label))
+    return _Case(parse_when(override.when), ready, override.label)

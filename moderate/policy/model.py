@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
+from moderate.policy.thresholds import DECISIONS, score_bands
 from moderate.policy.when import parse_when
 from moderate.text import printable
 from moderate.types import CATEGORIES, Category, Decision, Warn
@@ -20,16 +20,6 @@ MOST_LISTED = 1000
 
 Score = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False, strict=True)]
 NotApprove = Literal[Decision.REVIEW, Decision.BLOCK]
-
-
-def reaches(score: float, limit: float) -> bool:
-    """Whether a float32 score is at or above a limit, as written: 0.95 reaches 0.95.
-
-    In float32, 0.95 lies below the float64 number of that name; a decision taken again from a
-    stored score must not differ for it.
-    """
-    rounded_score, rounded_limit = struct.unpack("2f", struct.pack("2f", score, limit))
-    return bool(rounded_score >= rounded_limit)
 
 
 def _showable(text: str) -> str:
@@ -91,9 +81,7 @@ class Thresholds(Table):
 
     def decision(self, score: float) -> Decision:
         """What this category asks for at a score."""
-        if reaches(score, self.block):
-            return Decision.BLOCK
-        return Decision.REVIEW if reaches(score, self.review) else Decision.APPROVE
+        return DECISIONS[int(score_bands(score, self.review, self.block))]
 
 
 class Level(Table):

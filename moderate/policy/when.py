@@ -117,9 +117,6 @@ def column_text(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return value
-    from moderate.results.text_writers import _boolean, _carried, _json
+    from moderate.results.cells import plain, plain_text
 
-    plain = _carried(value)
-    if isinstance(plain, bool):
-        return _boolean(plain)
-    return str(plain) if isinstance(plain, (str, int, float)) else _json(plain)
+    return plain_text(plain(value))

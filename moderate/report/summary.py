@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from moderate.analysis.stored import BANDS
 from moderate.decode.sandbox import missing
+from moderate.policy.thresholds import BANDS
 from moderate.report.model import Fact, Facts, Part, Report, Table, share
 from moderate.run.summary import Summary, as_json
 from moderate.types import Decision, Origin

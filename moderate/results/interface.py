@@ -38,6 +38,14 @@ class ResultWriter(ABC):
         self.put(self.prepare(row))
 
     @abstractmethod
+    def write_columns(self, own: Sequence[Any], carried: Sequence[Any]) -> None:
+        """Add rows by columns: an Arrow array for each own column, and cells for each carried one.
+
+        Own columns are those of `schema.own_columns`, in their types. Cells are an Arrow array, or
+        a list of what Python has for the values. Raises OutputError.
+        """
+
+    @abstractmethod
     def seal(self, facts: dict[str, str]) -> None:
         """Finish what takes its time: the last write, and the way to the disk.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +12,17 @@ import pyarrow.parquet as pq
 
 from moderate.errors import OutputError
 from moderate.results.atomic import open_whole, output_error
+from moderate.results.column_text import Cells, text_array
 from moderate.results.interface import ResultWriter
 from moderate.results.remote import shown_target
 from moderate.results.schema import carried_values, in_order, own_columns, values
+from moderate.text import one_line
 from moderate.types import Column, Row
 
 ROW_GROUP_ROWS = 20_000
 """Rows kept in memory before they are written as a row group (about 10 MB)."""
+
+_REFUSED = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 _TYPES = {
     "string": pa.string(),
@@ -42,6 +47,8 @@ class ParquetResultWriter(ResultWriter):
         self._atomic = open_whole(target)
         self._writer: pq.ParquetWriter | None = None
         self._rows: list[list[Any]] = []
+        self._tables: list[Any] = []  # rows that wait for a row group to be full
+        self._waiting = 0
         self._carried: list[str] = []
         self._labels: Sequence[str] = ()
         self._sealed = False
@@ -66,7 +73,18 @@ class ParquetResultWriter(ResultWriter):
         """See `ResultWriter`."""
         self._rows.append(prepared)
         if len(self._rows) >= ROW_GROUP_ROWS:
-            self._flush()
+            self._take_rows()
+
+    def write_columns(self, own: Sequence[Any], carried: Sequence[Cells]) -> None:
+        """See `ResultWriter`."""
+        if not len(own[0]):
+            return
+        assert self._writer is not None
+        columns = zip(in_order(own, carried), self._writer.schema, strict=True)
+        try:
+            self._add([_typed(cells, field.type) for cells, field in columns])
+        except _REFUSED as error:
+            raise self._refused(error) from error
 
     def seal(self, facts: dict[str, str]) -> None:
         """See `ResultWriter`. The facts of `start` are in the schema too, all in the file's."""
@@ -75,7 +93,8 @@ class ParquetResultWriter(ResultWriter):
         self._sealed = True
         assert self._writer is not None
         try:
-            self._flush()
+            self._take_rows()
+            self._write_groups(self._waiting)
             self._writer.add_key_value_metadata(facts)
             self._writer.close()
         except OSError as error:
@@ -96,27 +115,54 @@ class ParquetResultWriter(ResultWriter):
                 self._writer.close()
         self._atomic.discard()
 
-    def _flush(self) -> None:
+    def _take_rows(self) -> None:
         if not self._rows:
             return
         assert self._writer is not None
+        columns = zip(zip(*self._rows, strict=True), self._writer.schema, strict=True)
+        self._add([_array(cells, field.type) for cells, field in columns])
+        self._rows.clear()
+
+    def _add(self, arrays: Sequence[Any]) -> None:
+        """Row groups have one size, however many rows come at a time."""
+        assert self._writer is not None
+        self._tables.append(pa.Table.from_arrays(arrays, schema=self._writer.schema))
+        self._waiting += len(arrays[0])
+        self._write_groups(self._waiting - self._waiting % ROW_GROUP_ROWS)
+
+    def _write_groups(self, count: int) -> None:
+        """Write so many of the rows that wait."""
+        if not count:
+            return
+        assert self._writer is not None
+        table = pa.concat_tables(self._tables)
         try:
-            schema = self._writer.schema
-            columns = zip(*self._rows, strict=True)
-            arrays = [_array(cells, each.type) for cells, each in zip(columns, schema, strict=True)]
-            self._writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            self._writer.write_table(table.slice(0, count), row_group_size=ROW_GROUP_ROWS)
         except OSError as error:
             raise output_error(self._target, error) from error
         except pa.ArrowException as error:
-            raise OutputError(f"cannot write {shown_target(self._target)}: {error}") from error
-        self._rows.clear()
+            raise self._refused(error) from error
+        self._waiting -= count
+        self._tables = [table.slice(count)] if self._waiting else []
+
+    def _refused(self, error: Exception) -> OutputError:
+        return OutputError(f"cannot write {shown_target(self._target)}: {one_line(str(error))}")
+
+
+def _typed(cells: Cells, kind: pa.DataType) -> pa.Array:
+    """Cells of a column as an Arrow array; where it holds text, what is none is made JSON."""
+    if isinstance(cells, pa.Array):
+        return cells
+    if kind != pa.string():
+        return pa.array(cells, kind)
+    return text_array([v if v is None or isinstance(v, str) else json.dumps(v) for v in cells])
 
 
 def _array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """The cells of a column; one that its type cannot hold is null and costs no other its place."""
     try:
         return pa.array(cells, kind)
-    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+    except _REFUSED:
         return pa.concat_arrays([_one(cell, kind) for cell in cells])
 
 
@@ -125,5 +171,5 @@ def _one(cell: Any, kind: pa.DataType) -> pa.Array:
         cell = cell.encode("utf-8", "backslashreplace").decode()
     try:
         return pa.array([cell], kind)
-    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+    except _REFUSED:
         return pa.nulls(1, kind)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import datetime
-import io
 import json
-import math
 import os
 import sys
 from abc import abstractmethod
@@ -16,19 +11,22 @@ from json.encoder import encode_basestring
 from operator import add
 from typing import Any, BinaryIO, ClassVar
 
-from moderate.arrow import plain_value
 from moderate.errors import OutputError, ReaderGoneError
 from moderate.results.atomic import WholeFile, open_whole, output_error
+from moderate.results.cells import (
+    base64_text,
+    boolean_text,
+    carried_csv,
+    carried_json,
+    json_text,
+    no_formula,
+    quoted,
+)
+from moderate.results.column_text import MOST_BYTES, Cells, byte_count, csv_lines, json_lines
 from moderate.results.interface import ResultWriter
 from moderate.results.remote import target_name
 from moderate.results.schema import carried_values, in_order, own_columns, shortest, values
-from moderate.tables.csv import FORMULA_STARTS
 from moderate.types import Column, Row
-
-_UNSAFE = frozenset(FORMULA_STARTS)
-
-Plain = str | bool | int | float | list[Any] | dict[str, Any] | None
-"""What JSON has a type for."""
 
 
 class _TextWriter(ResultWriter):
@@ -67,6 +65,10 @@ class _TextWriter(ResultWriter):
     def line(self, cells: list[str]) -> str:
         """One row of cells made text, with its line end."""
 
+    @abstractmethod
+    def lines(self, own: Sequence[Any], carried: Sequence[Cells]) -> bytes:
+        """Rows given by columns, with their line ends, as UTF-8."""
+
     def start(
         self, audit: dict[str, str], carried: Sequence[Column] = (), labels: Sequence[str] = ()
     ) -> None:
@@ -90,6 +92,17 @@ class _TextWriter(ResultWriter):
     def put(self, prepared: str) -> None:
         """See `ResultWriter`."""
         self._put(prepared)
+
+    def write_columns(self, own: Sequence[Any], carried: Sequence[Cells]) -> None:
+        """See `ResultWriter`."""
+        if not len(own[0]):
+            return
+        if len(own[0]) > 1 and byte_count(own, carried) > MOST_BYTES:
+            half = len(own[0]) // 2
+            for part in (slice(None, half), slice(half, None)):
+                self.write_columns([c[part] for c in own], [c[part] for c in carried])
+        else:
+            self._put_bytes(self.lines(own, carried))
 
     def seal(self, facts: dict[str, str]) -> None:
         """See `ResultWriter`. A text file has no place for metadata: it stands beside it."""
@@ -120,8 +133,11 @@ class _TextWriter(ResultWriter):
                 file.discard()
 
     def _put(self, text: str) -> None:
+        self._put_bytes(text.encode("utf-8", "backslashreplace"))
+
+    def _put_bytes(self, data: bytes) -> None:
         try:
-            self._stream.write(text.encode("utf-8", "backslashreplace"))
+            self._stream.write(data)
             if self._atomic is None:
                 self._stream.flush()  # a reader at the other end of a pipe sees rows as they come
         except BrokenPipeError as error:
@@ -130,84 +146,33 @@ class _TextWriter(ResultWriter):
             raise output_error(self._target or "standard output", error) from error
 
 
-def _quoted(cells: list[str]) -> str:
-    buffer = io.StringIO()
-    # Only characters of the line end are quoted by themselves, and a bare CR must be.
-    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
-    return buffer.getvalue().removesuffix("\r\n") + "\n"
-
-
-def _no_formula(text: str) -> str:
-    return "'" + text if text[:1] in _UNSAFE else text
-
-
-def _boolean(value: bool) -> str:
-    return "true" if value else "false"
-
-
-def _base64(value: bytes) -> str:
-    return base64.b64encode(value).decode("ascii")
-
-
-def _json(value: Plain) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _carried_json(value: Any) -> str:
-    return _json(_carried(value))
-
-
-def _carried_csv(value: Any) -> str:
-    plain = _carried(value)
-    if isinstance(plain, bool):
-        return _boolean(plain)
-    if isinstance(plain, str):
-        return _no_formula(plain)
-    return str(plain) if isinstance(plain, (int, float)) else _json(plain)
-
-
-def _carried(value: Any) -> Plain:
-    """A carried value in JSON's types: numbers as they are, what JSON has no type for as text."""
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, (bytes, bytearray)):
-        return base64.b64encode(value).decode("ascii")
-    if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
-        return value.isoformat()
-    if isinstance(value, dict):
-        return {str(key): _carried(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_carried(item) for item in value]
-    if hasattr(value, "cast"):  # an Arrow scalar that Python has nothing equal to
-        return _carried(plain_value(value))
-    return str(value)
-
-
 class CsvWriter(_TextWriter):
     """RFC 4180 with `\\n` line ends; null is an empty cell, no cell starts a formula."""
 
     null = ""
     texts = {
-        "string": _no_formula,
-        "binary": lambda value: _no_formula(_base64(value)),
-        "bool": _boolean,
+        "string": no_formula,
+        "binary": lambda value: no_formula(base64_text(value)),
+        "bool": boolean_text,
         "int64": str,
         "float32": shortest,
-        "carried": _carried_csv,
+        "carried": carried_csv,
     }
 
     def header(self, names: list[str]) -> str:
         """See `_TextWriter`."""
-        return self.line([_no_formula(name) for name in names])
+        return self.line([no_formula(name) for name in names])
 
     def line(self, cells: list[str]) -> str:
         """See `_TextWriter`."""
         line = ",".join(cells)
         if '"' in line or "\n" in line or "\r" in line or line.count(",") >= len(cells):
-            return _quoted(cells)
+            return quoted(cells)
         return line + "\n"
+
+    def lines(self, own: Sequence[Any], carried: Sequence[Cells]) -> bytes:
+        """See `_TextWriter`."""
+        return csv_lines(own, carried)
 
 
 class JsonlWriter(_TextWriter):
@@ -216,21 +181,25 @@ class JsonlWriter(_TextWriter):
     null = "null"
     texts = {
         "string": encode_basestring,
-        "binary": lambda value: _json(_base64(value)),
-        "bool": _boolean,
+        "binary": lambda value: json_text(base64_text(value)),
+        "bool": boolean_text,
         "int64": str,
         "float32": shortest,
-        "carried": _carried_json,
+        "carried": carried_json,
     }
 
     def header(self, names: list[str]) -> str:
         """See `_TextWriter`. The names stand in every row."""
-        self._keys = [f"{_json(name)}: " for name in names]
+        self._keys = [f"{json_text(name)}: " for name in names]
         return ""
 
     def line(self, cells: list[str]) -> str:
         """See `_TextWriter`."""
         return "{" + ", ".join(map(add, self._keys, cells)) + "}\n"
+
+    def lines(self, own: Sequence[Any], carried: Sequence[Cells]) -> bytes:
+        """See `_TextWriter`."""
+        return json_lines(self._keys, own, carried)
 
 
 def metadata_path(target: str) -> str:

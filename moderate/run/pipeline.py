@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self, cast
@@ -20,7 +20,8 @@ from moderate.decode.video import VideoSampler
 from moderate.errors import ModerateError, RunError
 from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
-from moderate.policy.decide import failed_row
+from moderate.policy.batch import UndecidedRow
+from moderate.policy.rows import decide_rows, failed_row
 from moderate.run.inputs import Block, Copy, Fetched, Item, Known, Reader, name_claim, weigh
 from moderate.run.interface import Engine, Job
 from moderate.run.scopes import scopes
@@ -45,7 +46,8 @@ from moderate.types import (
 if TYPE_CHECKING:
     from moderate.classify.classifier import Classifier, Pending
 
-_Settled = Row | Skipped | VideoBegin | VideoEnd
+_Settled = UndecidedRow | Row | Skipped | VideoBegin | VideoEnd
+_Decided = Row | Skipped | VideoBegin | VideoEnd
 _Result = _Settled | Copy
 
 _PATIENCE = 0.2  # seconds for another batch to be computed beside those under way
@@ -236,13 +238,14 @@ class LocalEngine(Engine):
                 del early[turn]
                 self._put_in_place(settled, position)
                 position += len(settled)
+                decided = self._decided(settled)
                 # Without videos there is nothing else among them.
-                yield from videos.take_all(settled) if videos else cast("list[Row]", settled)
+                yield from videos.take_all(decided) if videos else cast("list[Row]", decided)
                 turn += 1
         # What they are copies of never came in, for a fault of ours: still one row each.
         for number in sorted(early):
-            settled = [self._unsettled(result) for result in early[number]]
-            yield from videos.take_all(settled) if videos else cast("list[Row]", settled)
+            decided = self._decided([self._unsettled(result) for result in early[number]])
+            yield from videos.take_all(decided) if videos else cast("list[Row]", decided)
 
     def _scored(self) -> Iterator[tuple[int, list[_Result]]]:
         """Results of each batch with its number, in the order in which batches are complete."""
@@ -324,7 +327,7 @@ class LocalEngine(Engine):
     def _failed_row(self, ref: ImageRef, error: ImageError) -> Row:
         return failed_row(self._job.judge.policy, ref, error)
 
-    def _known(self, item: Known) -> Row:
+    def _known(self, item: Known) -> UndecidedRow:
         if self._scores and (item.file or item.used):
             self._scores.add(item.file, used=item.used)
         return self._row(item.ref, item.facts, item.outcome, item.origin, item.duplicate_of)
@@ -336,7 +339,7 @@ class LocalEngine(Engine):
         result: Scores | ImageError,
         claim: str = "",
         labels: tuple[float, ...] = (),
-    ) -> Row:
+    ) -> UndecidedRow:
         """The row of an image whose outcome is new, which is kept."""
         own = replace(item.facts, warnings=())
         outcome = Outcome(_merge(own, decoded), result, claim, labels)
@@ -363,7 +366,7 @@ class LocalEngine(Engine):
             settled.append(self._copied(result, outcome))
         return settled
 
-    def _copied(self, copy: Copy, outcome: Outcome) -> Row:
+    def _copied(self, copy: Copy, outcome: Outcome) -> UndecidedRow | Row:
         try:
             facts = _merge(copy.facts, outcome.facts)
             return self._row(copy.ref, facts, outcome, copy.origin, copy.duplicate_of)
@@ -390,11 +393,11 @@ class LocalEngine(Engine):
         if self._contents is None or not self._contents.out_of_order:
             return
         for index, result in enumerate(results):
-            if isinstance(result, Row) and result.facts.sha256:
+            if isinstance(result, UndecidedRow) and result.facts.sha256:
                 digest = bytes.fromhex(result.facts.sha256)
                 first = self._contents.first(digest, position + index)
                 if first != result.duplicate_of:
-                    results[index] = replace(result, duplicate_of=first)
+                    results[index] = result._replace(duplicate_of=first)
 
     def _row(
         self,
@@ -403,15 +406,28 @@ class LocalEngine(Engine):
         outcome: Outcome,
         origin: Origin,
         duplicate_of: bytes | None,
-    ) -> Row:
+    ) -> UndecidedRow:
         result = outcome.result
         error = result if isinstance(result, ImageError) else None
         scores: Scores = UNSCORED if isinstance(result, ImageError) else result
         labels = {} if error else dict(zip(self._job.labels, outcome.labels, strict=True))
-        decision, reasons, derived = self._job.judge.row(ref, facts, scores, error, labels)
-        return Row(
-            ref, facts, scores, decision, reasons, derived, error, duplicate_of, origin, labels
-        )
+        return UndecidedRow(ref, facts, scores, error, labels, duplicate_of, origin)
+
+    def _decided(self, results: Sequence[_Settled]) -> list[_Decided]:
+        """The results with decisions, which are taken on all rows of a batch at once."""
+        rows = iter(self._rows([each for each in results if isinstance(each, UndecidedRow)]))
+        return [next(rows) if isinstance(each, UndecidedRow) else each for each in results]
+
+    def _rows(self, undecided: list[UndecidedRow]) -> list[Row]:
+        try:
+            return decide_rows(self._job.judge, undecided)
+        except ModerateError:
+            raise
+        except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+            if len(undecided) > 1:  # one by one, so that it costs that image alone
+                return [row for each in undecided for row in self._rows([each])]
+            ref = undecided[0].ref
+            return [self._failed_row(ref, internal_error(ref, "recording", error))]
 
 
 def make_sampler(job: Job) -> VideoSampler | None:

@@ -38,9 +38,9 @@ from moderate.fetch.local import FetchError, read_head
 from moderate.fetch.options import HttpOptions
 from moderate.folders import cache_outside_home
 from moderate.libraries import installed_version
-from moderate.policy.decide import failed_row
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
+from moderate.policy.rows import failed_row
 from moderate.regular import file_identity
 from moderate.results.interface import ResultWriter
 from moderate.results.remote import is_remote

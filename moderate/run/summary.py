@@ -10,7 +10,6 @@ from typing import Any
 
 from moderate.classify.coverage import Coverage
 from moderate.config import ConfigRecord
-from moderate.policy.decide import asked
 from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
 from moderate.text import one_line, path_text, utc
@@ -71,8 +70,8 @@ class Summary:
     seconds is wall clock from start to last row; startup_seconds the part of it in which torch was
     imported and the weights loaded. origins counts rows whose file was read, now or earlier.
     batch_limit is how many images a forward pass was cut down to for want of memory, limit the
-    --limit that cut the input; None where none did. judge is what decides where the policy has
-    overrides or lists: categories are counted by each row's own thresholds.
+    --limit that cut the input; None where none did. judge is what decides: its notes on overrides
+    and lists belong to the summary.
     """
 
     audit: Audit
@@ -112,8 +111,7 @@ class Summary:
             if len(examples) < EXAMPLES_KEPT:
                 examples.append(path_text(row.ref.display))
             return
-        policy = self.judge.policy_of(row.ref, row.facts) if self.judge else self.policy
-        for counts, band in zip(self.bands.values(), asked(policy, row.scores), strict=True):
+        for counts, band in zip(self.bands.values(), row.bands, strict=True):
             counts[band] += 1
 
     def count_skipped(self, skipped: Skipped) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, refusal, sniff
 from moderate.decode.video import (
@@ -16,8 +16,10 @@ from moderate.decode.video import (
     video_kind,
 )
 from moderate.fetch.local import FetchError, OpenFile, open_regular, os_error
-from moderate.policy.decide import label_term
-from moderate.policy.judge import Judge, at_time
+from moderate.policy.batch import Judged, UndecidedRow
+from moderate.policy.judge import Judge
+from moderate.policy.reasons import at_time, label_term
+from moderate.policy.rows import decided_row, judge_rows
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
@@ -156,7 +158,6 @@ class VideoRows:
 
     judge: Judge
     _frames: list[Row] | None = None
-    _best: dict[Category, tuple[float, str]] = field(default_factory=dict)
 
     def take_all(
         self, items: Iterable[Row | Skipped | VideoBegin | VideoEnd]
@@ -174,52 +175,74 @@ class VideoRows:
             return None
         if isinstance(item, VideoEnd):
             frames, self._frames = self._frames or [], None
-            return video_row(self.judge, item, frames)
+            video = Video.of(item, frames)
+            (judged,) = judge_rows(self.judge, [video.row])
+            return video.decided(judged)
         if self._frames is not None:
             self._frames.append(item)
         return item
 
 
-def video_row(judge: Judge, end: VideoEnd, frames: list[Row]) -> Row:
-    """One row for a video: the maximum of each category and label, the worst decision, and when.
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video whose frames are decided.
 
-    The decision is the worst of the policy's on the maxima and of the frames' own, among which
-    those that failed have on_error; or that of the list which the file is on.
+    row has the maximum of each category and label, or an error where no frame was scored. times
+    says at which time each maximum was, by the term that reasons have for it.
     """
-    good = [row for row in frames if row.error is None]
-    if not good:
-        error = end.error or _none_scored(frames)
-        decision, reasons, derived = judge.row(end.ref, end.facts, UNSCORED, error)
-        return Row(end.ref, end.facts, UNSCORED, decision, reasons, derived, error)
-    facts = end.facts
-    if len(good) < len(frames) and Warn.VIDEO_INCOMPLETE not in facts.warnings:
-        facts = replace(facts, warnings=(*facts.warnings, Warn.VIDEO_INCOMPLETE))
-    scores: dict[Category, float | None] = dict(UNSCORED)
-    times: dict[str, str] = {}
-    for category in CATEGORIES:
-        scored = [(row.scores[category], row) for row in good]
-        found = [(score, row) for score, row in scored if score is not None]
-        if found:
-            score, row = max(found, key=lambda pair: pair[0])
-            scores[category], times[category.value] = score, _time_of(row)
-    labels: dict[str, float | None] = {}
-    for name in good[0].labels:
-        known = [(value, row) for row in good if (value := row.labels.get(name)) is not None]
-        if known:
-            value, row = max(known, key=lambda pair: pair[0])
-            labels[name], times[label_term(name)] = value, _time_of(row)
-    judged = judge.judge(judge.subject(end.ref, facts), scores, facts.warnings, None, labels)
-    decision = judged.decision
-    if judged.listed:
-        reasons = judged.reasons
-        return Row(end.ref, facts, scores, decision, reasons, judged.views, labels=labels)
-    told = [_placed(reason, times) for reason in judged.reasons]
-    worst = max((row.decision for row in frames), key=lambda one: one.severity)
-    if worst.severity > decision.severity:
-        decision, told = worst, []
-    if decision is not Decision.APPROVE:
-        told += _of_frames(decision, frames)
-    return Row(end.ref, facts, scores, decision, tuple(told), judged.views, labels=labels)
+
+    row: UndecidedRow
+    frames: list[Row]
+    times: dict[str, str]
+
+    @classmethod
+    def of(cls, end: VideoEnd, frames: list[Row]) -> Video:
+        """The video that ends after these frames."""
+        good = [row for row in frames if row.error is None]
+        if not good:
+            error = end.error or _none_scored(frames)
+            return cls(UndecidedRow(end.ref, end.facts, UNSCORED, error), frames, {})
+        facts = end.facts
+        if len(good) < len(frames) and Warn.VIDEO_INCOMPLETE not in facts.warnings:
+            facts = replace(facts, warnings=(*facts.warnings, Warn.VIDEO_INCOMPLETE))
+        scores: dict[Category, float | None] = dict(UNSCORED)
+        times: dict[str, str] = {}
+        for category in CATEGORIES:
+            if highest := _highest((row.scores[category], row) for row in good):
+                scores[category], times[category.value] = highest
+        labels: dict[str, float | None] = {}
+        for name in good[0].labels:
+            if highest := _highest((row.labels.get(name), row) for row in good):
+                labels[name], times[label_term(name)] = highest
+        return cls(UndecidedRow(end.ref, facts, scores, None, labels), frames, times)
+
+    def decided(self, judged: Judged) -> Row:
+        """The video's row: the worst decision, and when.
+
+        judged is what the policy makes of `row`. The decision is the worst of that and of the
+        frames' own, among which those that failed have on_error; or that of the list which the file
+        is on.
+        """
+        row = decided_row(self.row, judged)
+        if row.error is not None or judged.listed:
+            return row
+        decision = row.decision
+        reasons = [_placed(reason, self.times) for reason in row.reasons]
+        worst = max((frame.decision for frame in self.frames), key=lambda one: one.severity)
+        if worst.severity > decision.severity:
+            decision, reasons = worst, []
+        if decision is not Decision.APPROVE:
+            reasons += _of_frames(decision, self.frames)
+        return replace(row, decision=decision, reasons=tuple(reasons))
+
+
+def _highest(scored: Iterable[tuple[float | None, Row]]) -> tuple[float, str] | None:
+    """The highest score and its time, the first of equals; None where there is no score."""
+    known = [(score, row) for score, row in scored if score is not None]
+    if not known:
+        return None
+    score, row = max(known, key=lambda pair: pair[0])
+    return score, _time_of(row)
 
 
 def _of_frames(decision: Decision, frames: list[Row]) -> list[str]:

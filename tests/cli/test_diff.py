@@ -14,9 +14,9 @@ import pytest
 
 from moderate.analysis.diff import compare_policies, compare_results
 from moderate.cli.main import run
-from moderate.policy.decide import asked, decide
 from moderate.policy.load import load_policy
 from moderate.types import CATEGORIES, Decision
+from tests.support.oracle import asked, decide
 
 Captured = pytest.CaptureFixture[str]
 SUFFIXES = ("csv", "parquet", "jsonl")

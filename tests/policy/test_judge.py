@@ -9,15 +9,18 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moderate.errors import PolicyError
-from moderate.policy.decide import decide, views
-from moderate.policy.judge import Judge, Subject, at_time
+from moderate.policy.batch import Subject, UndecidedRow
+from moderate.policy.judge import Judge
 from moderate.policy.load import PRESETS, LoadedPolicy, load_policy, parse_policy, resolve
 from moderate.policy.model import MOST_LISTED, Policy
+from moderate.policy.reasons import at_time
+from moderate.policy.rows import decide_rows
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
@@ -30,6 +33,7 @@ from moderate.types import (
     Scores,
     Warn,
 )
+from tests.support.oracle import decide, views
 
 BALANCED = load_policy("balanced")
 STRICT = load_policy("strict").policy
@@ -60,7 +64,9 @@ def subject(path: str = "./a.jpg", sha256: str | None = None, **columns: Any) ->
 
 
 def scores(default: float | None = 0.0, **changes: float | None) -> Scores:
-    return {**dict.fromkeys(CATEGORIES, default), **{Category(k): v for k, v in changes.items()}}
+    """Scores in float32."""
+    every = {**dict.fromkeys(CATEGORIES, default), **{Category(k): v for k, v in changes.items()}}
+    return {name: None if v is None else float(np.float32(v)) for name, v in every.items()}
 
 
 def judge(text: str, **options: Any) -> Judge:
@@ -138,10 +144,12 @@ def test_an_override_changes_what_it_says_and_nothing_else() -> None:
 def test_columns_and_an_override_that_nothing_matches() -> None:
     made = judge('[[override]]\nwhen = "source = forum"\npolicy = "strict"', columns=["source"])
     assert made.notes() == []
-    ref = ImageRef(b"a.jpg", carried=("forum",))
-    assert made.policy_of(ref, ImageFacts()) == STRICT
-    assert made.policy_of(ImageRef(b"a.jpg", carried=("blog",)), ImageFacts()) is made.policy
-    assert made.policy_of(ImageRef(b"a.jpg"), ImageFacts()) is made.policy
+    assert made.policy_for(subject(source="forum")) == STRICT
+    assert made.policy_for(subject(source="blog")) is made.policy
+    assert made.policy_for(subject()) is made.policy
+    refs = [ImageRef(b"a.jpg", carried=carried) for carried in (("forum",), ("blog",), ())]
+    rows = decide_rows(made, [UndecidedRow(ref, ImageFacts(), scores(0.7)) for ref in refs])
+    assert [row.decision for row in rows] == [Decision.BLOCK, Decision.REVIEW, Decision.REVIEW]
     without = judge('[[override]]\nwhen = "source = forum"\npolicy = "strict"')
     (note,) = without.notes()
     assert "no input carries" in note
@@ -244,7 +252,8 @@ def test_every_row_is_decided_as_plainly_defined(
     assert all(found.reasons)
     assert not any("; " in reason for reason in found.reasons)
     ref, facts = ImageRef(path.encode()), ImageFacts(sha256=sha256, warnings=tuple(warnings))
-    assert made.row(ref, facts, some, error) == found[:3]
+    (row,) = decide_rows(made, [UndecidedRow(ref, facts, some, error)])
+    assert (row.decision, row.reasons, row.views, row.bands) == found[:4]
 
 
 MEDICAL_POLICY = judge(MEDICAL).policy_for(subject("./medical/a.jpg"))
@@ -254,12 +263,12 @@ MEDICAL_POLICY = judge(MEDICAL).policy_for(subject("./medical/a.jpg"))
 def test_without_overrides_and_lists_it_is_decide(name: str) -> None:
     loaded = load_policy(name)
     made = Judge.of(loaded)
-    assert made.plain
     seen, ref = scores(0.2, violence=0.7), ImageRef(b"a.jpg")
     expected = (*decide(loaded.policy, seen, (), None), views(loaded.policy, seen))
     assert made.judge(subject(sha256=A), seen, (), None)[:3] == expected
-    assert made.row(ref, ImageFacts(sha256=A), seen, None) == expected
-    assert made.policy_of(ref, ImageFacts()) is loaded.policy
+    (row,) = decide_rows(made, [UndecidedRow(ref, ImageFacts(sha256=A), seen)])
+    assert (row.decision, row.reasons, row.views) == expected
+    assert made.policy_for(subject()) is loaded.policy
 
 
 def test_a_time_goes_before_the_override() -> None:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moderate.errors import PolicyError
-from moderate.policy.decide import asked, decide, least_score, views
 from moderate.policy.load import PRESETS, load_policy, parse_policy
-from moderate.policy.model import Bands, Level, Policy, Thresholds, reaches
+from moderate.policy.model import Bands, Level, Policy, Thresholds
+from moderate.policy.thresholds import reaches as product_reaches
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
@@ -25,13 +25,17 @@ from moderate.types import (
     Views,
     Warn,
 )
+from tests.support.deciding import asked, decide, views
+from tests.support.oracle import reaches
 
 BALANCED = load_policy("balanced").policy
 STRICT = load_policy("strict").policy
 
 
 def scores(default: float | None = 0.0, **changes: float | None) -> Scores:
-    return {**dict.fromkeys(CATEGORIES, default), **{Category(k): v for k, v in changes.items()}}
+    """Scores in float32."""
+    every = {**dict.fromkeys(CATEGORIES, default), **{Category(k): v for k, v in changes.items()}}
+    return {name: None if v is None else float(np.float32(v)) for name, v in every.items()}
 
 
 def decision(policy: Policy, given_scores: Scores, *warnings: Warn) -> Decision:
@@ -194,8 +198,9 @@ def near(policy: Policy) -> st.SearchStrategy[float | None]:
         limits += [*level.any.values(), *level.all.values()]
     single = [np.float32(limit) for limit in limits]
     beside = [np.nextafter(limit, np.float32(side)) for limit in single for side in (-1, 2)]
-    known = [*limits, *map(float, single), *(min(1.0, max(0.0, float(each))) for each in beside)]
-    return st.none() | st.sampled_from(known) | NUMBERS
+    known = [*map(float, single), *(min(1.0, max(0.0, float(each))) for each in beside)]
+    drawn = st.sampled_from(known) | NUMBERS
+    return st.none() | drawn.map(lambda score: float(np.float32(score)))
 
 
 @given(st.data())
@@ -255,12 +260,14 @@ def plain_reached(level: Level, scored: dict[Category, float]) -> bool:
 
 
 @given(NUMBERS, NUMBERS, st.sampled_from([-1, 0, 1]))
-def test_the_least_score_tells_exactly_what_reaches_a_limit(
+def test_a_column_reaches_a_limit_where_each_of_its_scores_does(
     score: float, limit: float, side: int
 ) -> None:
-    least = least_score(limit)
-    for each in (score, limit, least, float(np.nextafter(least, least + side))):
-        assert (each >= least) == reaches(each, limit)
+    exact = np.float32(limit)
+    each = [score, limit, float(exact), float(np.nextafter(exact, np.float32(side * 2)))]
+    assert product_reaches(np.array(each), limit).tolist() == [reaches(s, limit) for s in each]
+    assert [bool(product_reaches(s, limit)) for s in each] == [reaches(s, limit) for s in each]
+    assert not product_reaches(np.float32("nan"), limit)
 
 
 def test_two_policies_in_turn_do_not_mix() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moderate.policy.when import parse_when
-from moderate.results.text_writers import _carried_csv
+from moderate.results.cells import carried_csv
 from moderate.sources.directory import WalkOptions
 
 
@@ -137,7 +137,7 @@ VALUES = (
 @settings(deadline=None)
 @given(VALUES)
 def test_a_value_is_compared_as_results_in_csv_have_it(value: Any) -> None:
-    text = "" if value is None else _carried_csv(value)
+    text = "" if value is None else carried_csv(value)
     if text[:1] == "'" and text[1:2] in set("=+-@\t"):
         text = text[1:]
     plain = " ".join(text.split())

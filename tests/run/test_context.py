@@ -17,13 +17,13 @@ import pytest
 from moderate import Decision, Row
 from moderate.cli.main import run
 from moderate.decode.video import VideoOptions
-from moderate.policy.decide import asked, decide, views
 from moderate.policy.judge import Judge
 from moderate.policy.load import load_policy
 from moderate.policy.model import Policy
 from moderate.run.pipeline import LocalEngine
 from moderate.run.scan import ScanOptions, plan
 from moderate.types import CATEGORIES, Status
+from tests.support.oracle import asked, decide, views
 from tests.support.pictures import encode, scene
 from tests.support.videos import make_video
 

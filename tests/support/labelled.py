@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
 from moderate.policy.model import Policy
 from moderate.results.targets import open_writers
@@ -25,6 +24,7 @@ from moderate.types import (
     ImageRef,
     Row,
 )
+from tests.support.oracle import decide, views
 
 SUFFIXES = ("csv", "parquet", "jsonl")
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moderate.policy.decide import decide, views
 from moderate.policy.load import load_policy
 from moderate.results.targets import open_writers
 from moderate.run.summary import utc
@@ -27,6 +26,7 @@ from moderate.types import (
     Row,
     Warn,
 )
+from tests.support.oracle import decide, views
 
 Arrays = Mapping[Category, NDArray[Any]]
 DAY = datetime(2026, 11, 2, 3, 0, tzinfo=UTC)  # a Monday

@@ -1,33 +1,29 @@
-"""Decisions by columns: exactly those of the row path, text included."""
+"""Batches are decided exactly as the plain definition decides row by row, text included."""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moderate.policy.columns import (
-    BANDS,
-    VIEWS,
-    ColumnJudge,
-    Rows,
-    labels_of,
-    row_of,
-    scores_of,
-)
-from moderate.policy.decide import asked
-from moderate.policy.judge import Judge, Subject
+from moderate.analysis.decide import policy_columns
+from moderate.policy.batch import UNKNOWN_ERROR, Batch, Encoded, UndecidedRow, encoded
+from moderate.policy.judge import Judge
 from moderate.policy.lists import Clearance, Lists
 from moderate.policy.load import PRESETS, LoadedPolicy, load_policy
 from moderate.policy.model import Policy
-from moderate.types import CATEGORIES, Decision, ErrorCode, Warn
+from moderate.policy.rows import decide_rows
+from moderate.policy.thresholds import BANDS
+from moderate.types import CATEGORIES, ErrorCode, ImageError, ImageFacts, ImageRef, Scores, Warn
+from tests.support import oracle
 
+VIEWS = ("label", "nsfw_score", "safe_score", "confidence", "risk", "is_nsfw", "rating")
 TODAY = date(2026, 5, 1)
 LIMITS = (0.0, 0.005, 0.125, 0.15, 0.3, 0.375, 0.5, 0.6, 0.85, 0.95, 0.999999, 1.0)
 PATHS = (
@@ -105,7 +101,7 @@ def policies(draw: st.DrawFn, *, context: bool = False) -> Policy:
 
 
 @st.composite
-def drawn_rows(draw: st.DrawFn) -> Rows:
+def drawn_rows(draw: st.DrawFn) -> list[Drawn]:
     """Few cells drawn, many rows of them."""
     width = len(CATEGORIES) + len(LABELS)
     some = draw(st.lists(st.tuples(*[scores] * width), min_size=1, max_size=30))
@@ -113,54 +109,91 @@ def drawn_rows(draw: st.DrawFn) -> Rows:
     errors = [None, None, None, *draw(st.lists(st.sampled_from(ErrorCode), max_size=3))]
     count = draw(st.integers(0, 300))
     cells = list(itertools.islice(itertools.cycle(some), count))
-    told = ["; ".join(each) or None for each in itertools.islice(itertools.cycle(warnings), count)]
+    told = [tuple(each) for each in itertools.islice(itertools.cycle(warnings), count)]
     return rows_of(cells, told, list(itertools.islice(itertools.cycle(errors), count)))
 
 
+class Drawn(NamedTuple):
+    """A row to decide on."""
+
+    path: bytes
+    tenant: str | None
+    sha256: str | None
+    scores: Scores
+    labels: dict[str, float | None]
+    warnings: tuple[Warn, ...]
+    error: ImageError | None
+
+
 def rows_of(
-    cells: list[tuple[float | None, ...]], warnings: list[str | None], errors: list[Any]
-) -> Rows:
-    count = len(cells)
-    width = len(cells[0]) if cells else len(CATEGORIES) + len(LABELS)
-    columns = [pa.array([row[n] for row in cells], pa.float32()) for n in range(width)]
-    own, theirs = columns[: len(CATEGORIES)], columns[len(CATEGORIES) :]
-    labels = {name: scores_of([array])[0] for name, array in zip(LABELS, theirs, strict=False)}
-    paths = [PATHS[n % len(PATHS)] for n in range(count)]
-    tenants = [TENANTS[(n // 2) % len(TENANTS)] for n in range(count)]
-    return Rows(
-        scores=scores_of(own),
-        warnings=pa.array(warnings, pa.string()),
-        failed=np.array([error is not None for error in errors], bool),
-        errors=pa.array(errors, pa.string()),
-        paths=lambda: paths,
-        sha256=pa.array([DIGESTS[(n // 3) % len(DIGESTS)] for n in range(count)], pa.string()),
-        carried={"tenant": tenants}.__getitem__,
-        labels=labels.__getitem__,
+    cells: list[tuple[float | None, ...]],
+    warnings: list[tuple[Warn, ...]],
+    errors: list[ErrorCode | None],
+) -> list[Drawn]:
+    """Rows of these cells: scores of categories, then of labels; none where there is an error."""
+    return [
+        Drawn(
+            path=PATHS[n % len(PATHS)],
+            tenant=TENANTS[(n // 2) % len(TENANTS)],
+            sha256=DIGESTS[(n // 3) % len(DIGESTS)],
+            scores=dict(zip(CATEGORIES, (None,) * 5 if errors[n] else row, strict=False)),
+            labels={} if errors[n] else dict(zip(LABELS, row[len(CATEGORIES) :], strict=False)),
+            warnings=warnings[n],
+            error=ImageError(code, "") if (code := errors[n]) else None,
+        )
+        for n, row in enumerate(cells)
+    ]
+
+
+def batch_of(rows: list[Drawn]) -> Batch:
+    scores = [[row.scores[category] for row in rows] for category in CATEGORIES]
+    return Batch(
+        scores=np.array(scores, np.float32),
+        warnings=encoded(row.warnings or None for row in rows),
+        errors=encoded(row.error and row.error.code.value for row in rows),
+        paths=lambda: [row.path for row in rows],
+        sha256=lambda: [row.sha256 for row in rows],
+        carried={"tenant": [row.tenant for row in rows]}.__getitem__,
+        labels=lambda name: np.array([row.labels.get(name) for row in rows], np.float32),
     )
 
 
-def check(loaded: LoadedPolicy, rows: Rows) -> None:
+def check(loaded: LoadedPolicy, rows: list[Drawn]) -> None:
+    """Hold a batch, the columns that results get of it, and rows of a run against the oracle."""
     judge = Judge.of(loaded, TODAY, ["tenant"])
-    made = ColumnJudge(loaded, ["tenant"], TODAY).decide(rows)
-    decisions, reasons = made.decisions().to_pylist(), made.reasons.to_pylist()
-    views = {name: made.views[name].to_pylist() for name in VIEWS}
-    paths, tenants = rows.paths(), rows.carried("tenant")
-    assert len(decisions) == len(reasons) == len(rows)
-    for index in range(len(rows)):
-        subject = Subject(paths[index], {"tenant": tenants[index]}, rows.sha256[index].as_py())
-        scores, warnings, error = row_of(rows, index)
-        labels = labels_of(rows, index, judge.labels)
-        judged = judge.judge(subject, scores, warnings, error, labels)
-        assert decisions[index] == judged.decision
-        assert Decision(decisions[index]).severity == made.severity[index]
-        assert reasons[index] == "; ".join(judged.reasons)
+    decided = judge.decide(batch_of(rows))
+    columns = {name: array.to_pylist() for name, array in policy_columns(decided).items()}
+    assert {len(column) for column in columns.values()} == {len(decided)} == {len(rows)}
+    assert (judge.bands(batch_of(rows)) == decided.bands).all()
+    undecided = [
+        UndecidedRow(
+            ImageRef(row.path, carried=(row.tenant,)),
+            ImageFacts(sha256=row.sha256, warnings=row.warnings),
+            row.scores,
+            row.error,
+            row.labels,
+        )
+        for row in rows
+    ]
+    in_a_run = decide_rows(judge, undecided)
+    for index, (row, made) in enumerate(zip(rows, in_a_run, strict=True)):
+        carried = {"tenant": row.tenant}
+        decision, reasons = oracle.judge(
+            loaded, TODAY, row.path, carried, row.sha256,
+            row.scores, row.warnings, row.error, row.labels,
+        )  # fmt: skip
+        policy, _ = oracle.policy_for(loaded.policy, row.path, carried)
+        views, bands = oracle.views(policy, row.scores), oracle.asked(policy, row.scores)
+        assert columns["decision"][index] == made.decision == decision
+        assert decided.severity[index] == decision.severity
+        assert columns["reasons"][index] == "; ".join(reasons)
+        assert (made.reasons, made.views, list(made.bands)) == (reasons, views, bands)
         for name in VIEWS:
-            expected = getattr(judged.views, name)
+            expected = getattr(views, name)
             if isinstance(expected, float):
                 expected = float(np.float32(expected))
-            assert views[name][index] == expected, name
-        bands = [BANDS[number] for number in made.bands[:, index]]
-        assert bands == asked(judge.policy_for(subject), scores)
+            assert columns[name][index] == expected, name
+        assert [BANDS[number] for number in decided.bands[:, index]] == bands
 
 
 def loaded_as(policy: Policy, lists: Lists | None = None) -> LoadedPolicy:
@@ -172,13 +205,15 @@ slow = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCh
 
 @slow
 @given(policies(), drawn_rows())
-def test_any_policy_decides_as_row_by_row(policy: Policy, rows: Rows) -> None:
+def test_any_policy_decides_as_row_by_row(policy: Policy, rows: list[Drawn]) -> None:
     check(loaded_as(policy), rows)
 
 
 @slow
 @given(policies(context=True), drawn_rows(), st.booleans(), st.booleans())
-def test_so_do_overrides_and_lists(policy: Policy, rows: Rows, ignore: bool, block: bool) -> None:
+def test_so_do_overrides_and_lists(
+    policy: Policy, rows: list[Drawn], ignore: bool, block: bool
+) -> None:
     tomorrow = TODAY + timedelta(days=1)
     cleared = {DIGESTS[1]: Clearance("seen", tomorrow), DIGESTS[2]: Clearance("old", TODAY)}
     lists = Lists(cleared if ignore else {}, {DIGESTS[3]: "known; bad"} if block else {})
@@ -197,23 +232,46 @@ def test_every_preset_at_all_its_limits(preset: str) -> None:
         at = [exact[n % len(exact)] if generator.random() < 0.5 else None for _ in CATEGORIES]
         drawn = map(float, generator.beta(0.3, 2, len(CATEGORIES)).astype(np.float32))
         cells.append(tuple(a if n % 3 == 0 else d for a, d in zip(at, drawn, strict=True)))
-    kinds = [None, None, "animated", "small_image; alpha_ambiguous", "no warning of ours; animated"]
+    both = (Warn.SMALL_IMAGE, Warn.ALPHA_AMBIGUOUS)
+    kinds: list[tuple[Warn, ...]] = [(), (), (Warn.ANIMATED,), both, (Warn.ANIMATED,)]
     warnings = [kinds[n % len(kinds)] for n in range(len(cells))]
     errors = [ErrorCode.TRUNCATED if n % 11 == 0 else None for n in range(len(cells))]
     check(loaded, rows_of(cells, warnings, errors))
 
 
 def test_an_error_without_a_code_is_one_too() -> None:
-    rows = rows_of([(0.9,) * 5], [None], ["x"])
-    without = Rows(rows.scores, rows.warnings, rows.failed, pa.nulls(1, pa.string()), rows.paths,
-                   rows.sha256, rows.carried)  # fmt: skip
-    made = ColumnJudge(load_policy("strict")).decide(without)
-    assert made.decisions().to_pylist() == ["block"]
-    assert made.reasons.to_pylist() == ["error unknown: on_error block"]
-    assert made.views["nsfw_score"].to_pylist() == [None]
+    rows = batch_of(rows_of([(0.9,) * 5], [()], [None]))
+    without = replace(rows, errors=Encoded([UNKNOWN_ERROR], np.zeros(1, np.int32)))
+    decided = Judge.of(load_policy("strict")).decide(without)
+    made = {name: array.to_pylist() for name, array in policy_columns(decided).items()}
+    assert made["decision"] == ["block"]
+    assert made["reasons"] == ["error unknown: on_error block"]
+    assert made["nsfw_score"] == [None]
 
 
-def test_every_float32_gets_the_digits_of_the_row_path() -> None:
+def test_a_row_with_many_reasons_has_all_of_them_in_order() -> None:
+    """As many as a policy of many labels gives, in a batch where rows share the first of them."""
+    limits = {"review": 0.2, "block": 0.9}
+    names = [f"m/{number}" for number in range(40)]
+    policy = load_policy("balanced").policy.model_dump() | {
+        "labels": dict.fromkeys(names, limits), "on_unscored": "review"
+    }  # fmt: skip
+    judge = Judge(Policy.model_validate(policy))
+    rows = [
+        UndecidedRow(
+            ImageRef(b"a"), ImageFacts(warnings=(Warn.ALPHA_AMBIGUOUS,)),
+            dict.fromkeys(CATEGORIES, None if number % 2 else 0.5), None,
+            dict.fromkeys(names[:number % 7 * 6], 0.3),
+        )
+        for number in range(50)
+    ]  # fmt: skip
+    for row, made in zip(rows, decide_rows(judge, rows), strict=True):
+        expected = oracle.decide(judge.policy, row.scores, row.facts.warnings, None, row.labels)
+        assert (made.decision, made.reasons) == expected
+        assert len(made.reasons) == 46
+
+
+def test_every_float32_gets_the_digits_that_python_prints() -> None:
     """Ties of the second digit too, which go to the even one."""
     drawn = np.random.default_rng(1).random(50_000, np.float32)
     ties = (np.arange(0, 1001) / 1000).astype(np.float32)

@@ -1,0 +1,289 @@
+"""One policy on a batch: bands, decisions, reasons and derived columns of all rows at once.
+
+Numbers are compared by columns. A reason is made once for all rows that share its text, so that a
+million rows cost little more than the arrays that hold them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moderate.policy.batch import Batch, Codes, Decided, Encoded, Indices
+from moderate.policy.model import Policy
+from moderate.policy.reasons import NEAR, comparison, error_reason, label_term
+from moderate.policy.thresholds import UNSCORED_BAND, Mask, Severities, reaches, score_bands
+from moderate.types import CATEGORIES, Decision
+
+Scores32 = NDArray[np.float32]
+Scores64 = NDArray[np.float64]
+
+_APPROVE, _REVIEW, _BLOCK = range(len(Decision))
+_UNSCORED_REASON = len(Decision)  # beside the reasons for a decision, by its severity
+_SIGNS = ("< review", ">= review", ">= block")
+
+_Texts = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyPolicy:
+    """A policy with its thresholds as columns: of the categories, and then of its labels.
+
+    terms are what reasons call them; review and block are float64 (terms). Each reason ends with
+    `ending`.
+    """
+
+    policy: Policy
+    terms: tuple[str, ...]
+    labels: tuple[str, ...]
+    review: Scores64
+    block: Scores64
+    ending: str = ""
+
+    @classmethod
+    def of(cls, policy: Policy, ending: str = "") -> ReadyPolicy:
+        """Make a policy ready, once for all batches."""
+        thresholds = [policy.categories[category] for category in CATEGORIES]
+        thresholds += policy.labels.values()
+        return cls(
+            policy=policy,
+            terms=(*CATEGORIES, *map(label_term, policy.labels)),
+            labels=tuple(policy.labels),
+            review=np.array([each.review for each in thresholds]),
+            block=np.array([each.block for each in thresholds]),
+            ending=ending,
+        )
+
+    def bands(self, scores: Scores32) -> Severities:
+        """What each score asks for: int8 in the shape of scores, (terms, n) or fewer terms."""
+        count = len(scores)
+        return score_bands(scores, self.review[:count, np.newaxis], self.block[:count, np.newaxis])
+
+
+def evaluate(ready: ReadyPolicy, batch: Batch) -> Decided:
+    """The worst of what categories, labels, warnings and errors ask for, row by row, and why.
+
+    The reasons are those of the final decision; an approval names the score that came closest to
+    review. An image without scores of categories is never approved.
+    """
+    policy, failed, count = ready.policy, batch.failed, len(batch)
+    scores = batch.all_scores(ready.labels)
+    values = scores.astype(np.float64)
+    asked = ready.bands(scores)
+    unscored = asked == UNSCORED_BAND
+    by_category = slice(len(CATEGORIES))
+    unscored_everywhere = unscored[by_category].all(axis=0)
+    warned = _Warned.of(ready, batch)
+
+    severity: Severities = np.where(unscored, np.int8(_APPROVE), asked).max(axis=0)
+    np.maximum(severity, warned.severity, out=severity)
+    if policy.on_unscored == "review":
+        severity[unscored.any(axis=0) & (severity == _APPROVE)] = _REVIEW
+    nothing = (severity == _APPROVE) & unscored_everywhere & ~failed
+    severity[nothing] = _REVIEW
+    severity[failed] = policy.on_error.severity
+
+    reasons = _Reasons(count)
+    _add_scores(reasons, ready, values, asked, np.where(failed, -1, severity))
+    warned.add(reasons, severity, failed)
+    _add_errors(reasons, ready, batch)
+    none = reasons.text(("no category was scored" + ready.ending,))
+    reasons.add(np.flatnonzero(nothing), np.full(int(nothing.sum()), none))
+    nobody: Encoded[Any] = Encoded([], np.full(count, -1, np.int32))
+    return Decided(
+        severity=severity,
+        bands=asked[by_category],
+        reasons=reasons.joined(),
+        **_derived(policy, scores[by_category], values[by_category], unscored_everywhere),
+        overridden_by=nobody,
+        listed=nobody,
+    )
+
+
+class _Reasons:
+    """Collects parts of the reasons of n rows, in the order in which they are told."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._texts: list[_Texts] = []
+        self._rows: list[Indices] = []
+        self._codes: list[NDArray[Any]] = []
+
+    def text(self, texts: _Texts) -> int:
+        """The number of a part."""
+        self._texts.append(texts)
+        return len(self._texts) - 1
+
+    def add(self, rows: Indices, parts: NDArray[Any]) -> None:
+        """Give these rows, each at most once, the parts of these numbers.
+
+        A row may come again in a later call, or in a later stretch of ascending rows of the same.
+        """
+        if len(rows):
+            self._rows.append(rows)
+            self._codes.append(parts)
+
+    def joined(self) -> Encoded[_Texts]:
+        """All parts of each row: few distinct tuples, however many rows."""
+        tuples: list[_Texts] = [(), *self._texts]
+        codes = np.zeros(self._count, np.int64)
+        if self._rows:
+            rows, parts = np.concatenate(self._rows), np.concatenate(self._codes)
+            codes[rows] = parts + 1  # all there is to do for a row of one part
+            more = np.bincount(rows)[rows] > 1
+            rows, parts = rows[more], parts[more]
+        if self._rows and len(rows):
+            order = np.argsort(rows, kind="stable")
+            rows, parts = rows[order], parts[order]
+            starts = np.flatnonzero(np.diff(rows, prepend=-1))
+            place = np.arange(len(rows)) - np.repeat(starts, np.diff(starts, append=len(rows)))
+            codes[rows[starts]] = parts[starts] + 1
+            # Rows with the same parts so far share a number; the next part makes new ones of them.
+            for nth in range(1, int(place.max()) + 1):
+                at = place == nth
+                keys = codes[rows[at]] * len(self._texts) + parts[at]
+                distinct, which = np.unique(keys, return_inverse=True)
+                codes[rows[at]] = len(tuples) + which
+                pairs = [divmod(key, len(self._texts)) for key in distinct.tolist()]
+                tuples += [tuples[before] + self._texts[part] for before, part in pairs]
+        return Encoded(tuples, codes.astype(np.int32))
+
+
+def _add_scores(
+    reasons: _Reasons,
+    ready: ReadyPolicy,
+    values: Scores64,
+    asked: Severities,
+    severity: NDArray[Any],
+) -> None:
+    """The reasons that scores give, in the order of the terms; severity is -1 in errors."""
+    kinds = np.full(asked.shape, -1, np.int8)
+    approved = np.flatnonzero(severity == _APPROVE)
+    room = np.where(asked == _APPROVE, ready.review[:, np.newaxis] - values, np.inf)
+    kinds[room.argmin(axis=0)[approved], approved] = _APPROVE
+    np.copyto(kinds, asked, where=(asked == severity) & (severity > _APPROVE))
+    if ready.policy.on_unscored == "review":
+        kinds[(asked == UNSCORED_BAND) & (severity == _REVIEW)] = _UNSCORED_REASON
+    terms, rows = np.nonzero(kinds >= 0)
+    if not len(rows):
+        return
+    kind, score = kinds[terms, rows], values[terms, rows]
+    limits = np.where(kind == _BLOCK, ready.block[terms], ready.review[terms])
+    near = np.abs(score - limits) <= NEAR  # False for NaN
+    # A float32 times 100 is exact in float64, and both round halves to even: two digits are those
+    # of `:.2f`. A score near its limit may need all of its digits: it is told apart by its bits.
+    hundredths = np.rint(np.nan_to_num(score) * 100).astype(np.int64)
+    bits = score.astype(np.float32).view(np.uint32).astype(np.int64)
+    number = (kind.astype(np.int64) * len(ready.terms) + terms) << 33
+    keys = number + np.where(near, bits + (1 << 32), hundredths)
+    _, examples, which = np.unique(keys, return_index=True, return_inverse=True)
+    parts = []
+    for asks, place, each, limit in zip(
+        kind[examples].tolist(),
+        terms[examples].tolist(),
+        score[examples].tolist(),
+        limits[examples].tolist(),
+        strict=True,
+    ):
+        term = ready.terms[place]
+        if asks == _UNSCORED_REASON:
+            text = f"{term} not scored: on_unscored review"
+        else:
+            text = comparison(term, each, _SIGNS[asks], limit, reached=asks != _APPROVE)
+        parts.append(reasons.text((text + ready.ending,)))
+    reasons.add(rows, np.array(parts)[which])
+
+
+@dataclass(frozen=True, slots=True)
+class _Warned:
+    """What warnings ask for: few distinct ones, many rows.
+
+    texts has, for each of `warnings.values`, the reasons of each severity.
+    """
+
+    warnings: Encoded[Any]
+    texts: tuple[tuple[_Texts, ...], ...]
+    severity: Severities
+
+    @classmethod
+    def of(cls, ready: ReadyPolicy, batch: Batch) -> _Warned:
+        wanted = ready.policy.on_warning
+        texts = tuple(
+            tuple(
+                tuple(
+                    f"warning {warning}: on_warning {decision}{ready.ending}"
+                    for warning in warnings
+                    if wanted.get(warning) == decision
+                )
+                for decision in Decision
+            )
+            for warnings in batch.warnings.values
+        )
+        worst = [max((n for n, told in enumerate(each) if told), default=0) for each in texts]
+        of_row = np.array([*worst, _APPROVE], np.int8)[batch.warnings.codes]  # -1 is the last
+        return cls(batch.warnings, texts, of_row)
+
+    def add(self, reasons: _Reasons, severity: Severities, failed: Mask) -> None:
+        """The reasons of rows that are decided as their warnings ask."""
+        codes = self.warnings.codes
+        parts = np.full((len(self.texts) + 1, len(Decision)), -1, np.int64)
+        for code, each in enumerate(self.texts):
+            for asked, texts in enumerate(each):
+                if texts:
+                    parts[code, asked] = reasons.text(texts)
+        if parts.max() >= 0:
+            of_row = np.where(failed, -1, parts[codes, severity])
+            rows = np.flatnonzero(of_row >= 0)
+            reasons.add(rows, of_row[rows])
+
+
+def _add_errors(reasons: _Reasons, ready: ReadyPolicy, batch: Batch) -> None:
+    rows = np.flatnonzero(batch.failed)
+    if len(rows):
+        on_error = ready.policy.on_error
+        texts = [
+            reasons.text((error_reason(code, on_error) + ready.ending,))
+            for code in batch.errors.values
+        ]
+        reasons.add(rows, np.array(texts)[batch.errors.codes[rows]])
+
+
+def _derived(
+    policy: Policy, scores: Scores32, values: Scores64, unscored_everywhere: Mask
+) -> dict[str, Any]:
+    """The derived columns of `Decided`. Cuts of the bands are compared in float64, as written."""
+    cuts = policy.bands
+    counted = [row for row, name in enumerate(CATEGORIES) if name in cuts.categories]
+    nsfw = np.fmax.reduce(values[counted], axis=0)
+    nothing = np.isnan(nsfw)
+    safe = 1.0 - nsfw
+    is_nsfw = nsfw > cuts.nsfw_above
+    risk = np.where(nsfw < cuts.risk_mid_from, 0, np.where(nsfw > cuts.risk_high_above, 2, 1))
+    return {
+        "label": Encoded(("safe", "nsfw"), np.where(nothing, -1, is_nsfw).astype(np.int32)),
+        "nsfw_score": nsfw,
+        "safe_score": safe,
+        "confidence": np.where(is_nsfw, nsfw, safe),
+        "risk": Encoded(("low", "mid", "high"), np.where(nothing, -1, risk).astype(np.int32)),
+        "is_nsfw": is_nsfw,
+        "rating": _rating(policy, scores, unscored_everywhere),
+    }
+
+
+def _rating(policy: Policy, scores: Scores32, unscored_everywhere: Mask) -> Encoded[str]:
+    levels: Codes = np.where(unscored_everywhere, -1, 0 if policy.rating else -1).astype(np.int32)
+    rated = levels >= 0
+    place = {category: row for row, category in enumerate(CATEGORIES)}
+    # From the lowest up, so that the highest that is reached stays.
+    for number, level in enumerate(policy.rating[1:], 1):
+        reached = rated.copy()
+        if level.any:
+            each = [reaches(scores[place[name]], limit) for name, limit in level.any.items()]
+            reached &= np.logical_or.reduce(each)
+        for name, limit in level.all.items():
+            reached &= reaches(scores[place[name]], limit)
+        levels[reached] = number
+    return Encoded([level.value for level in policy.rating], levels)

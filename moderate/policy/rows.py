@@ -1,0 +1,49 @@
+"""Rows of a run: what is known of some inputs, decided as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moderate.policy.batch import Batch, Judged, UndecidedRow
+from moderate.policy.judge import Judge
+from moderate.policy.model import Policy
+from moderate.policy.reasons import error_reason
+from moderate.types import UNSCORED, ImageError, ImageFacts, ImageRef, Row
+
+
+def judge_rows(judge: Judge, rows: Sequence[UndecidedRow]) -> list[Judged]:
+    """What becomes of each of these rows, which carry values of the judge's columns."""
+    return judge.decide(Batch.of(rows, judge.columns)).rows() if rows else []
+
+
+def decide_rows(judge: Judge, rows: Sequence[UndecidedRow]) -> list[Row]:
+    """These rows, decided; see `judge_rows`."""
+    return [
+        decided_row(row, judged) for row, judged in zip(rows, judge_rows(judge, rows), strict=True)
+    ]
+
+
+def decided_row(row: UndecidedRow, judged: Judged) -> Row:
+    """The row with what the policy makes of it."""
+    return Row(
+        row.ref,
+        row.facts,
+        row.scores,
+        judged.decision,
+        judged.reasons,
+        judged.views,
+        row.error,
+        row.duplicate_of,
+        row.origin,
+        row.labels,
+        judged.bands,
+    )
+
+
+def failed_row(policy: Policy, ref: ImageRef, error: ImageError) -> Row:
+    """A row that says no more than that there was an error, so that nothing can go wrong with it.
+
+    It has the policy's on_error, whatever overrides and lists say.
+    """
+    reasons = (error_reason(error.code, policy.on_error),)
+    return Row(ref, ImageFacts(), UNSCORED, policy.on_error, reasons, error=error)
