@@ -135,9 +135,9 @@ def decide_by_hand(source: str, target: str) -> None:
 
 def decisions(path: str) -> Any:
     """The decision column of a results file."""
-    from moderate.results.read import read_table
+    from moderate.results.read import read_results
 
-    return read_table(path, ["decision"])["decision"].combine_chunks()
+    return read_results(path).table(["decision"])["decision"].combine_chunks()
 
 
 def draw(count: int, target: str) -> None:

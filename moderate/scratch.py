@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from moderate.locks import try_lock
 
 _YOUNG = 60.0  # seconds; a folder that was just made may not be locked yet
 
@@ -27,7 +28,7 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
         descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try_lock(descriptor)
             yield Path(name)
         finally:
             os.close(descriptor)
@@ -41,7 +42,7 @@ def _remove_abandoned(prefix: str) -> None:
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Whether this user's command made it and is gone; False where that cannot be told."""
+    """Whether an ended command of this user created it; False where that is not known."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -50,9 +51,8 @@ def _is_abandoned(path: Path) -> bool:
         status = os.fstat(descriptor)
         if status.st_uid != os.geteuid() or time.time() - status.st_mtime < _YOUNG:
             return False
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # its command lives, or there are no locks
+        return try_lock(descriptor)
+    except OSError:  # the file system has no locks
         return False
     finally:
         os.close(descriptor)
-    return True

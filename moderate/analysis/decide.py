@@ -25,8 +25,8 @@ from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.policy.rows import judge_rows
 from moderate.policy.thresholds import BANDS, DECISIONS, Severities, band_counts
-from moderate.results.fast_csv import Unusual, whole_parts
-from moderate.results.read import Results, _Chunk, read_results
+from moderate.results.read import Results, read_results
+from moderate.results.read_format import Chunk
 from moderate.results.schema import COLUMNS
 from moderate.results.targets import (
     check_distinct,
@@ -185,7 +185,7 @@ def pieces(
     names = results.own if names is None else names
     wanted = results.carried if carried is None else carried
     first = 1
-    for own, theirs in _parts(results, names, wanted):
+    for own, theirs in results.parts(names, wanted):
         count = len(own[names[0]])
         for start in range(0, count, MOST_ROWS):
             part = slice(start, min(start + MOST_ROWS, count))
@@ -195,28 +195,6 @@ def pieces(
                 {name: cells[part] for name, cells in theirs.items()},
             )
         first += count
-
-
-def _parts(
-    results: Results, names: Sequence[str], carried: Sequence[str]
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The columns in parts as they are read."""
-    done = 0
-    if results.path.lower().endswith(".csv"):
-        try:
-            for part in whole_parts(results, names, carried):
-                yield part
-                done += len(part[0][names[0]])
-            return
-        except Unusual:
-            pass
-    for chunk in results._file.chunks():
-        start = done + 1 - chunk.first
-        if start < chunk.count:
-            rest = slice(max(start, 0), None)
-            own = zip(names, chunk.arrays(names), strict=True)
-            theirs = {name: chunk.carried(name)[rest] for name in carried}
-            yield {name: array[rest] for name, array in own}, theirs
 
 
 class Redecider:
@@ -469,7 +447,7 @@ def _carried_columns(results: Results, targets: Sequence[str]) -> list[Column]:
     if not any(not to_stdout(t) and not has_metadata(t) for t in targets):
         return [Column(name, pa.string()) for name in results.carried]
     if results.path.lower().endswith(".parquet"):
-        schema = results._file.schema  # type: ignore[attr-defined]
+        schema = results.schema
         return [Column(name, schema.field(name).type) for name in results.carried]
     if results.path.lower().endswith(".csv"):
         return [Column(name, pa.string()) for name in results.carried]
@@ -479,7 +457,7 @@ def _carried_columns(results: Results, targets: Sequence[str]) -> list[Column]:
 def _json_types(results: Results) -> dict[str, Any]:
     """What holds all values of a carried column of JSON Lines; text where nothing else does."""
     types = dict.fromkeys(results.carried, pa.null())
-    for chunk in results._file.chunks() if results.carried else ():
+    for chunk in results.chunks() if results.carried else ():
         types = {name: _common(kind, chunk, name) for name, kind in types.items()}
     return {name: kind if _fits_parquet(kind) else pa.string() for name, kind in types.items()}
 
@@ -495,7 +473,7 @@ def _fits_parquet(kind: Any) -> bool:
     return True
 
 
-def _common(kind: Any, chunk: _Chunk, name: str) -> Any:
+def _common(kind: Any, chunk: Chunk, name: str) -> Any:
     try:
         found = pa.array(chunk.carried(name)).type
         fields = [pa.schema([pa.field("x", each)]) for each in (kind, found)]

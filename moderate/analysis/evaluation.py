@@ -123,16 +123,6 @@ class OfDecisions:
     missed: Estimate
     false_block: Estimate
 
-    @property
-    def missed_count(self) -> int:
-        """Labelled positive, yet approved."""
-        return self.by_label[0][0]
-
-    @property
-    def false_block_count(self) -> int:
-        """Labelled negative, yet blocked."""
-        return self.by_label[1][2]
-
 
 @dataclass(frozen=True, slots=True)
 class OfSlice:

@@ -1,14 +1,13 @@
-"""What people say about images, read from a file and joined to the rows of a scan.
+"""Labels that people gave to images, read from a file and joined to the rows of a scan.
 
-A label is about one image and one category; what is not labelled is unknown, never negative.
+A label is for one image and one category; what is not labelled is unknown, never negative.
 """
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, NamedTuple
@@ -18,16 +17,19 @@ from numpy.typing import NDArray
 
 from moderate.arrow import plain_value, python_values
 from moderate.errors import InputError, UsageError
-from moderate.results.read import Results, _unguarded, json_object
+from moderate.results.read import Results
 from moderate.results.targets import SUFFIXES
-from moderate.text import first_repeated, one_line, printable
+from moderate.tables.csv import strict_records, unguarded
+from moderate.tables.jsonl import json_object
+from moderate.tables.lines import file_name, text_lines, unreadable
+from moderate.text import first_repeated, one_line
 from moderate.types import CATEGORIES, Category, Decision, Status
 
 UNKNOWN = -1
 """Stands for no label; a positive one is 1, a negative one 0."""
 
 DECISIONS: tuple[Decision, ...] = tuple(Decision)
-"""What the numbers 0, 1 and 2 stand for where decisions are an array."""
+"""The decisions that the numbers 0, 1 and 2 stand for in arrays."""
 
 _POSITIVE = ("1", "1.0", "true", "yes", "positive")
 _NEGATIVE = ("0", "0.0", "false", "no", "negative")
@@ -42,7 +44,7 @@ _ID_COLUMNS = ("path", "sha256")
 _OF_A_SAMPLE = ("chosen_by", "chosen_for", "inclusion_probability")
 _MAX_PARQUET_BYTES = 1 << 30  # of labels; one has some hundred bytes
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-_HERE = r"^(\./+)+"
+_CURRENT_FOLDER = r"^(\./+)+"
 _SHOWN = 3  # ids that an error names
 
 
@@ -50,12 +52,12 @@ _SHOWN = 3  # ids that an error names
 class Labels:
     """Labels of images, each image once, in the order of the file.
 
-    ids (n) are values of the results' column `by`, paths without a leading `./`. values gives
-    for every category an int8 array (n) of 1 positive, 0 negative, -1 unknown; expected (int8, n)
-    is an index of DECISIONS, or -1. labelled are the categories that the file is about, ignored
-    the columns that say nothing here, repeated how many lines were about an image named before.
-    blank are images of the file that no label is known of; they are not among the n. chosen_by is
-    how `moderate sample` chose the images, where the file says so.
+    ids (n) are values of the results' column `by`, paths without a leading `./`. values holds, per
+    category, an int8 array (n) of 1 positive, 0 negative, -1 unknown; expected (int8, n) is an
+    index of DECISIONS, or -1. labelled are the categories with a label, ignored the columns without
+    a meaning, repeated the number of lines about an earlier image. blank is the number of images
+    without any known label; they are not among the n. chosen_by is how `moderate sample` chose the
+    images, where the file has that column.
     """
 
     path: str
@@ -72,13 +74,13 @@ class Labels:
 
 @dataclass(frozen=True)
 class Joined:
-    """The rows of results that have a label, in their order: arrays of n, one value a row.
+    """The rows of results that have a label, in their order: arrays of n, one value per row.
 
-    rows: index in the results, from 0. labels: int8 per category as in `Labels`. scores: float32
+    rows: indices in the results, from 0. labels: int8 per category as in `Labels`. scores: float32
     per category, NaN where not scored. expected and decisions: int8, index of DECISIONS (expected
     may be -1). errors: the row has an error, and so no scores. copies: an earlier one of these rows
-    is of the same bytes. columns: what `join` was asked to bring along, an Arrow table.
-    unmatched: labels without a row. unlabelled: rows without a label.
+    has the same bytes. columns: the further columns, an Arrow table. unmatched: the number of
+    labels without a row. unlabelled: the number of rows without a label.
     """
 
     rows: NDArray[np.int64]
@@ -97,7 +99,7 @@ class Joined:
         return len(self.rows)
 
 
-class _Read(NamedTuple):
+class _Columns(NamedTuple):
     """A file as columns; `where` names the line or row of an index."""
 
     columns: dict[str, Sequence[Any]]
@@ -107,12 +109,12 @@ class _Read(NamedTuple):
 def read_labels(path: str, id_column: str | None = None) -> Labels:
     """Labels in a .csv, .parquet or .jsonl file.
 
-    Images are named by a column `path` or `sha256`, or by `id_column`. Labels stand in columns
-    named like the categories and in `decision`, or, one a line, in `category` and `label`. Raises
-    UsageError for another suffix, and InputError, naming line and value, for what is no label, for
-    labels that contradict each other, and for a file without labels.
+    Images are named by a column `path` or `sha256`, or by `id_column`. Labels are in columns
+    named like the categories and in `decision`, or, one per line, in `category` and `label`. Raises
+    UsageError for another suffix, and InputError, with line and value, for what is not a label,
+    for labels that contradict each other, and for a file without labels.
     """
-    shown = _shown(path)
+    shown = file_name(path)
     read = _read(path)
     names = _names(shown, read.columns)
     named = id_column if id_column in read.columns else names.get(_normal(id_column or ""))
@@ -125,20 +127,20 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
     if not read.columns[named]:
         raise InputError(f"{shown} has no labels: there are no lines after the column names")
     by, ids = _ids(shown, read, named)
-    found = _found(shown, read, names, named)
+    line_labels = _line_labels(shown, read, names, named)
     unique: dict[str, int] = {}
     codes = np.array([unique.setdefault(each, len(unique)) for each in ids], np.int64)
     texts = tuple(unique)
     merge = _Merge(shown, read.where, texts, codes)
     values = {
-        category: merge.merged(category.value, found.values[category])
-        if category in found.values
+        category: merge.merged(category.value, line_labels.values[category])
+        if category in line_labels.values
         else np.full(len(texts), UNKNOWN, np.int8)
         for category in CATEGORIES
     }
     expected = np.full(len(texts), UNKNOWN, np.int8)
-    if found.expected is not None:
-        expected = merge.merged("decision", found.expected)
+    if line_labels.expected is not None:
+        expected = merge.merged("decision", line_labels.expected)
     known = np.stack([*values.values(), expected]).max(axis=0) != UNKNOWN
     if not known.any():
         raise InputError(f"{shown} labels nothing: every value is unknown")
@@ -149,7 +151,7 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
         values={category: array[known] for category, array in values.items()},
         expected=expected[known],
         labelled=tuple(name for name in CATEGORIES if (values[name] != UNKNOWN).any()),
-        ignored=found.ignored,
+        ignored=line_labels.ignored,
         repeated=len(codes) - len(texts),
         blank=len(texts) - int(known.sum()),
         chosen_by=tuple(
@@ -159,7 +161,7 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
 
 
 def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joined:
-    """The labelled rows of `results`; `columns` of theirs are brought along.
+    """The labelled rows of `results`, with some more columns of theirs.
 
     An image that has several rows gives each of them its label. Raises InputError where no label
     is of any row, naming one of each, and for what `Results.table` refuses.
@@ -175,33 +177,33 @@ def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joi
         extra += [by] if by not in [*own, *extra] else []
     table = results.table([*own, *extra])
     if not table.num_rows:
-        raise InputError(f"{_shown(results.path)} has no rows")
-    theirs = _row_ids(table[by], by)
-    found = pc.index_in(theirs, pa.array(labels.ids, pa.string())).combine_chunks()
-    found = found.to_numpy(zero_copy_only=False).astype(np.float64)
-    rows = np.flatnonzero(~np.isnan(found)).astype(np.int64)
+        raise InputError(f"{file_name(results.path)} has no rows")
+    row_ids = _row_ids(table[by], by)
+    label_index = pc.index_in(row_ids, pa.array(labels.ids, pa.string())).combine_chunks()
+    label_index = label_index.to_numpy(zero_copy_only=False).astype(np.float64)
+    rows = np.flatnonzero(~np.isnan(label_index)).astype(np.int64)
     if not len(rows):
-        one = next((text for text in theirs.to_pylist() if text), "none at all")
+        one = next((text for text in row_ids.to_pylist() if text), "none at all")
         raise InputError(
-            f"no label of {_shown(labels.path)} is of a row of {_shown(results.path)}: the labels "
-            f"have {by} {one_line(labels.ids[0], 80)!r}, the rows {one_line(one, 80)!r}"
+            f"no label of {file_name(labels.path)} is of a row of {file_name(results.path)}: the "
+            f"labels have {by} {one_line(labels.ids[0], 80)!r}, the rows {one_line(one, 80)!r}"
         )
-    which = found[rows].astype(np.int64)
+    labels_used = label_index[rows].astype(np.int64)
     table = table.take(pa.array(rows))
     digests = table["sha256"].to_pylist()
     numbers = {decision.value: number for number, decision in enumerate(DECISIONS)}
     return Joined(
         rows=rows,
         paths=tuple(table["path"].to_pylist()),
-        labels={name: values[which] for name, values in labels.values.items()},
+        labels={name: values[labels_used] for name, values in labels.values.items()},
         scores={name: table[name].to_numpy().astype(np.float32) for name in CATEGORIES},
-        expected=labels.expected[which],
+        expected=labels.expected[labels_used],
         decisions=np.array([numbers[text] for text in table["decision"].to_pylist()], np.int8),
         errors=np.array([text != Status.OK for text in table["status"].to_pylist()], np.bool_),
         copies=_copies(digests),
         columns=table.select(list(dict.fromkeys(columns))),
-        unmatched=len(labels.ids) - len(np.unique(which)),
-        unlabelled=len(theirs) - len(rows),
+        unmatched=len(labels.ids) - len(np.unique(labels_used)),
+        unlabelled=len(row_ids) - len(rows),
     )
 
 
@@ -213,7 +215,7 @@ def _row_ids(column: Any, by: str) -> Any:
         texts = column.cast(pa.string())
     except pa.ArrowException:
         raise InputError(f"column {one_line(by, 60)!r} of the results holds no ids") from None
-    return texts if by == "sha256" else pc.replace_substring_regex(texts, _HERE, "")
+    return texts if by == "sha256" else pc.replace_substring_regex(texts, _CURRENT_FOLDER, "")
 
 
 def _copies(digests: Sequence[str | None]) -> NDArray[np.bool_]:
@@ -226,15 +228,15 @@ def _copies(digests: Sequence[str | None]) -> NDArray[np.bool_]:
     return copies
 
 
-class _Found(NamedTuple):
-    """Labels line by line, before lines about one image are put together."""
+class _LineLabels(NamedTuple):
+    """Labels line by line, before lines about the same image are merged."""
 
     values: dict[Category, NDArray[np.int8]]
     expected: NDArray[np.int8] | None
     ignored: tuple[str, ...]
 
 
-def _found(shown: str, read: _Read, names: Mapping[str, str], named: str) -> _Found:
+def _line_labels(shown: str, read: _Columns, names: Mapping[str, str], named: str) -> _LineLabels:
     used = {named}
     values: dict[Category, NDArray[np.int8]] = {}
     for category in CATEGORIES:
@@ -258,10 +260,12 @@ def _found(shown: str, read: _Read, names: Mapping[str, str], named: str) -> _Fo
         )
     used |= {*_ID_COLUMNS, *_OF_A_SAMPLE}
     ignored = tuple(name for name in read.columns if name not in used)
-    return _Found(values, expected, ignored)
+    return _LineLabels(values, expected, ignored)
 
 
-def _long(shown: str, read: _Read, category: str, label: str) -> dict[Category, NDArray[np.int8]]:
+def _long(
+    shown: str, read: _Columns, category: str, label: str
+) -> dict[Category, NDArray[np.int8]]:
     by_name = {name.value: number for number, name in enumerate(CATEGORIES)}
     which = _numbers(shown, read, category, by_name, f"one of {', '.join(CATEGORIES)}")
     truth = _numbers(shown, read, label, _TRUTH, "1, 0 or empty")
@@ -273,11 +277,11 @@ def _long(shown: str, read: _Read, category: str, label: str) -> dict[Category, 
 
 
 def _numbers(
-    shown: str, read: _Read, column: str, meanings: Mapping[str, int], wanted: str
+    shown: str, read: _Columns, column: str, meanings: Mapping[str, int], wanted: str
 ) -> NDArray[np.int8]:
-    """What a column's values stand for. Raises InputError for the first that stands for nothing."""
+    """The meanings of a column's values. Raises InputError for the first without one."""
     known: dict[Any, int | None] = {}
-    made = np.empty(len(read.columns[column]), np.int8)
+    numbers = np.empty(len(read.columns[column]), np.int8)
     for index, value in enumerate(read.columns[column]):
         try:
             number = known[value]
@@ -287,19 +291,19 @@ def _numbers(
             number = None
         if number is None:
             text = one_line(_shown_value(value), 40)
-            reason = f"{one_line(column, 60)}: {text!r} is no label; write {wanted}"
+            reason = f"{one_line(column, 60)}: {text!r} is not a label; write {wanted}"
             raise InputError(f"{read.where(index)} of {shown}: {reason}")
-        made[index] = number
-    return made
+        numbers[index] = number
+    return numbers
 
 
-def _ids(shown: str, read: _Read, column: str) -> tuple[str, list[str]]:
+def _ids(shown: str, read: _Columns, column: str) -> tuple[str, list[str]]:
     """The results' column that they are of, and the ids."""
     ids = []
     for index, value in enumerate(read.columns[column]):
         empty = value is None or (isinstance(value, str) and not value.strip())
         if empty or isinstance(value, bool | float | bytes | list | dict):
-            what = "is empty" if empty else "is no text"
+            what = "is empty" if empty else "is not text"
             raise InputError(f"{read.where(index)} of {shown}: {one_line(column, 60)} {what}")
         ids.append(
             _shown_value(value).encode("utf-8", "backslashreplace").decode()
@@ -315,13 +319,13 @@ def _ids(shown: str, read: _Read, column: str) -> tuple[str, list[str]]:
         digest = all(map(_DIGEST.fullmatch, ids))
     if digest:
         return "sha256", [text.lower() for text in ids]
-    here = re.compile(_HERE)
+    current_folder = re.compile(_CURRENT_FOLDER)
     by = "path" if _normal(column) == "path" else column
-    return by, [here.sub("", text) for text in ids]
+    return by, [current_folder.sub("", text) for text in ids]
 
 
 class _Merge(NamedTuple):
-    """Lines put together by the image that they are about: `codes` gives each line's."""
+    """Merges lines about the same image. codes are the lines' indices into ids."""
 
     shown: str
     where: Callable[[int], str]
@@ -329,13 +333,13 @@ class _Merge(NamedTuple):
     codes: NDArray[np.int64]
 
     def merged(self, what: str, values: NDArray[np.int8]) -> NDArray[np.int8]:
-        """One value an image. Raises InputError where two known ones differ."""
+        """One value per image. Raises InputError where two known ones differ."""
         known = np.flatnonzero(values != UNKNOWN)
-        made = np.full(len(self.ids), UNKNOWN, np.int8)
-        made[self.codes[known]] = values[known]
-        differing = known[made[self.codes[known]] != values[known]]
+        values_by_image = np.full(len(self.ids), UNKNOWN, np.int8)
+        values_by_image[self.codes[known]] = values[known]
+        differing = known[values_by_image[self.codes[known]] != values[known]]
         if not len(differing):
-            return made
+            return values_by_image
         images = list(dict.fromkeys(self.codes[differing].tolist()))
         listed = ", ".join(repr(one_line(self.ids[code], 80)) for code in images[:_SHOWN])
         more = f" and {len(images) - _SHOWN} more" if len(images) > _SHOWN else ""
@@ -377,77 +381,58 @@ def _listed(columns: Collection[str]) -> str:
 # Files ------------------------------------------------------------------------------------------
 
 
-def _read(path: str) -> _Read:
+def _read(path: str) -> _Columns:
     suffix = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
     if suffix is None:
         raise UsageError(
-            f"{_shown(path)} is no file of labels: the suffix is one of {', '.join(SUFFIXES)}"
+            f"{file_name(path)} is not a file of labels: the suffix is one of {', '.join(SUFFIXES)}"
         )
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     try:
         if not os.path.isfile(path):
             os.stat(path)
-            raise InputError(f"cannot read {_shown(path)}: not a regular file")
+            raise InputError(f"cannot read {file_name(path)}: not a regular file")
         if not os.path.getsize(path):
-            raise InputError(f"{_shown(path)} is empty: it has no labels")
+            raise InputError(f"{file_name(path)} is empty: it has no labels")
         return readers[suffix](path)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{_shown(path)} is not UTF-8 ({error.reason})") from None
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"cannot read {_shown(path)}: {one_line(reason)}") from None
+        raise unreadable(file_name(path), error) from None
 
 
-def _read_csv(path: str) -> _Read:
+def _read_csv(path: str) -> _Columns:
     lines: list[int] = []
     rows: list[list[str]] = []
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = next(reader, [])
-            for row in reader:
-                if not row:  # an empty line, as editors leave at the end
-                    continue
-                if len(row) != len(header):
-                    cells = f"{len(row)} cells where {len(header)} are expected"
-                    raise InputError(f"line {reader.line_num} of {_shown(path)}: {cells}")
-                rows.append([_unguarded(cell) for cell in row])
-                lines.append(reader.line_num)
-        except csv.Error as error:
-            where = f"line {reader.line_num} of {_shown(path)}"
-            raise InputError(f"{where}: not CSV: {one_line(str(error))}") from None
-    if (twice := first_repeated(header)) is not None:
-        raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
+    with open(path, "rb") as file:
+        records = strict_records(file, file_name(path))
+        _, header = next(records, (0, ()))
+        for line, cells in records:
+            rows.append([unguarded(cell) for cell in cells])
+            lines.append(line)
+    if (repeated := first_repeated(header)) is not None:
+        raise InputError(f"{file_name(path)} has two columns {one_line(repeated, 60)!r}")
     cells_of: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(header)
-    return _Read(dict(zip(header, cells_of, strict=True)), lambda index: f"line {lines[index]}")
+    return _Columns(dict(zip(header, cells_of, strict=True)), lambda index: f"line {lines[index]}")
 
 
-def _read_jsonl(path: str) -> _Read:
+def _read_jsonl(path: str) -> _Columns:
     lines: list[int] = []
     rows: list[dict[str, Any]] = []
-    for number, value in _objects(path):
-        rows.append(value)
+    for number, line in enumerate(text_lines(os.fsencode(path), file_name(path)), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json_object(line))
+        except ValueError as error:
+            raise InputError(f"line {number} of {file_name(path)}: {error}") from None
         lines.append(number)
     names = dict.fromkeys(name for row in rows for name in row)
     columns: dict[str, Sequence[Any]] = {name: [row.get(name) for row in rows] for name in names}
     if not columns:
-        raise InputError(f"{_shown(path)} is empty: it has no labels")
-    return _Read(columns, lambda index: f"line {lines[index]}")
+        raise InputError(f"{file_name(path)} is empty: it has no labels")
+    return _Columns(columns, lambda index: f"line {lines[index]}")
 
 
-def _objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                value = json_object(line)
-            except ValueError as error:
-                raise InputError(f"line {number} of {_shown(path)}: {error}") from None
-            yield number, value
-
-
-def _read_parquet(path: str) -> _Read:
+def _read_parquet(path: str) -> _Columns:
     import pyarrow as pa
 
     from moderate.tables.parquet import open_parquet
@@ -456,7 +441,7 @@ def _read_parquet(path: str) -> _Read:
         with open_parquet(os.fsencode(path)) as file:
             names = file.schema.names
             if (twice := first_repeated(names)) is not None:
-                raise InputError(f"{_shown(path)} has two columns {one_line(twice, 60)!r}")
+                raise InputError(f"{file_name(path)} has two columns {one_line(twice, 60)!r}")
             fields = [(name, file.schema.field(name).type) for name in names]
             wanted = [name for name, kind in fields if not pa.types.is_nested(kind)]
             columns: dict[str, list[Any]] = {name: [] for name in wanted}
@@ -465,14 +450,10 @@ def _read_parquet(path: str) -> _Read:
                 size += batch.nbytes
                 if size > _MAX_PARQUET_BYTES:
                     limit = f"{_MAX_PARQUET_BYTES >> 20} MiB"
-                    raise InputError(f"{_shown(path)} holds more than {limit}")
+                    raise InputError(f"{file_name(path)} holds more than {limit}")
                 for name, array in zip(wanted, batch.columns, strict=True):
                     columns[name] += python_values(array)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = one_line(str(error))
-        raise InputError(f"{_shown(path)} is not readable Parquet: {reason}") from None
-    return _Read({**columns}, lambda index: f"row {index + 1}")
-
-
-def _shown(path: str) -> str:
-    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
+        raise InputError(f"{file_name(path)} is not readable Parquet: {reason}") from None
+    return _Columns({**columns}, lambda index: f"row {index + 1}")

@@ -60,7 +60,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 
 
 class AddressRefused(OSError):  # noqa: N818 - an OSError, so that the HTTP client passes it on
-    """A connection that was not made, as the address is not public."""
+    """A connection that was not made because the address is not public."""
 
     def __init__(self, address: str) -> None:
         super().__init__(errno.EACCES, "the address is not public")
@@ -104,11 +104,11 @@ class Guard:
     networks: tuple[Network, ...]
 
     def trusts(self, host: str) -> bool:
-        """Whether any address is fine for this host, given as `HttpUrl.host` gives it."""
+        """Whether any address is allowed for this host, which is spelled as in `HttpUrl.host`."""
         return self.allow_private or host.rstrip(".") in self.names
 
     def allows(self, address: str) -> bool:
-        """Whether this address, in the form that the system's resolver gives, may be reached."""
+        """Whether this address, spelled as by the system's resolver, may be reached."""
         if self.allow_private:
             return True
         try:

@@ -45,11 +45,11 @@ class Fetcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give up whatever is still on its way."""
+        """Cancel all fetches that are under way."""
         self._closed = True
         if self._http:
             self._http.close()
-        self._turns.release()  # whoever waits for one is to see that it is over
+        self._turns.release()  # a waiting thread has to see that the run is over
 
     def fetch(self, ref: ImageRef) -> bytes | Future[bytes]:
         """The bytes of `ref`, or their future. Either raises FetchError."""
@@ -107,8 +107,10 @@ class Fetcher:
                 settle(coming.set_result, data)
             timer.cancel()
 
-        said = f"the store did not deliver within {seconds:g} s; raise the limit with --url-timeout"
-        late = FetchError(ImageError(ErrorCode.FETCH_TIMEOUT, said))
+        too_late = (
+            f"the store did not deliver within {seconds:g} s; raise the limit with --url-timeout"
+        )
+        late = FetchError(ImageError(ErrorCode.FETCH_TIMEOUT, too_late))
         self._turns.acquire()
         if reason := breaker.refusal(bucket):
             self._turns.release()

@@ -21,7 +21,7 @@ _ERRNO_CODES = {
 
 
 # Closing any descriptor of a database file drops the locks that SQLite has on it, for the whole
-# process: whoever scans the folder that the state is in must not open what is in there.
+# process: a scan of the folder with the state must not open the files in it.
 _KEPT = (b"scores.sqlite3", b"runs.sqlite3")
 _kept_in: set[tuple[int, int]] = set()
 
@@ -70,7 +70,7 @@ class OpenFile:
 
 
 def os_error(error: OSError, doing: str = "read") -> ImageError:
-    """The row's error for what the system said."""
+    """The row's error for an error of the system."""
     if isinstance(error, BlockingIOError):
         message = f"cannot {doing}: it gives nothing without waiting, so it is no ordinary file"
         return ImageError(ErrorCode.READ_ERROR, message)
@@ -82,8 +82,8 @@ def open_regular(path: bytes, *, follow_symlinks: bool = True) -> OpenFile:
     """Open `path` without ever blocking; raises FetchError unless it is a regular file."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     if is_kept(path):
-        said = "a database of the state, which is in use"
-        raise FetchError(ImageError(ErrorCode.NOT_AN_IMAGE, said))
+        message = "a database of the state, which is in use"
+        raise FetchError(ImageError(ErrorCode.NOT_AN_IMAGE, message))
     try:
         # Look before opening: opening some devices has effects.
         mode = os.stat(path, follow_symlinks=follow_symlinks).st_mode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from moderate.types import Limits
 from moderate.version import __version__
 
 
@@ -24,7 +25,7 @@ class HttpOptions:
     URLs fail at once. One request every `host_pause` seconds finds out whether it answers again.
     """
 
-    max_bytes: int = 10 * 1024 * 1024
+    max_bytes: int = Limits().max_file_bytes
     total_timeout: float = 20.0
     connect_timeout: float = 5.0
     read_timeout: float = 10.0

@@ -1,7 +1,7 @@
 """Objects in the stores that pyarrow knows (s3://, gs://, ...): read, listed from, written to.
 
-Keys stand in a URI as they are, without percent-encoding, as in the stores' own tools. What follows
-the last `?` are options, if all of it is options that the store has.
+Keys are written in a URI as they are, without percent-encoding, as in the stores' own tools. The
+part after the last `?` holds options, if all of it is options that the store has.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Store:
 
 
 class Stores:
-    """File systems, made once for each bucket and set of options. Any thread may use it."""
+    """File systems, one per bucket and set of options. Any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -174,7 +174,7 @@ class StoreFetcher:
                 data: bytes = file.read(size)
         except FetchError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a server answers costs one object
+        except Exception as error:  # noqa: BLE001 - no server may cost more than one object
             raise FetchError(store_error(error), size) from None
         if not size:
             raise FetchError(ImageError(ErrorCode.EMPTY_FILE, "the object is empty"), 0)
@@ -237,7 +237,7 @@ def open_input(uri: str) -> BinaryIO:
 
 
 def check_target(uri: str) -> None:
-    """Refuse a target that cannot be written, as far as can be told without writing.
+    """Refuse a target that cannot be written, as far as is known without writing.
 
     Raises OutputError: no key, no such bucket, no access to it, no connection.
     """
@@ -278,7 +278,7 @@ def upload(local: str | int, uri: str) -> None:
 
 
 def store_error(error: Exception) -> ImageError:
-    """The row's error for what a store's client library said, which can hold credentials."""
+    """The row's error for an exception of a store's client, whose text can hold credentials."""
     if isinstance(error, FileNotFoundError):
         return ImageError(ErrorCode.NOT_FOUND, "there is no such object or bucket")
     if isinstance(error, PermissionError):

@@ -24,7 +24,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _BREAKS_URL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\u3000]")
-# What RFC 3986 lets stand in a path and query, and `%`: what is encoded already stays as it is, as
+# What RFC 3986 allows in a path and query, and `%`: what is encoded already stays as it is, as
 # signed URLs are signed letter by letter.
 _KEPT = "!#$%&'()*+,/:;=?@[]~"
 
@@ -245,21 +245,22 @@ def _without_user(match: re.Match[str]) -> str:
 
 
 def _without_broken_user(url: str) -> str:
-    """The URL without what stands before its last `@`, where that may be a password with a slash.
+    """The URL without what comes before its last `@`, where that may be a password with a slash.
 
     `http://user:pa/ss@host` is one that nothing but a person can read. A colon that only a port
     follows, up to the path, starts no password.
     """
-    found = _AUTHORITY.match(url)
+    authority = _AUTHORITY.match(url)
     last_at = url.rfind("@")
-    if found is None or last_at < found.end():
+    if authority is None or last_at < authority.end():
         return url
-    colon = found[2].find(":")
+    colon = authority[2].find(":")
     if colon < 0 or (
-        ":" not in found[2][colon + 1 :] and _PORT_ENDS.match(url, found.start(2) + colon + 1)
+        ":" not in authority[2][colon + 1 :]
+        and _PORT_ENDS.match(url, authority.start(2) + colon + 1)
     ):
         return url
-    return f"{found[1]}***@{url[last_at + 1 :]}"
+    return f"{authority[1]}***@{url[last_at + 1 :]}"
 
 
 def _without_value(match: re.Match[str]) -> str:

@@ -1,8 +1,7 @@
-"""Pictures that are cleared or blocked by their SHA-256, from a policy and the files it names."""
+"""Images that are cleared or blocked by their SHA-256, from a policy and the files it names."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import os
@@ -12,19 +11,20 @@ from datetime import date
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeVar
 
-from moderate.errors import PolicyError
+from moderate.errors import InputError, PolicyError
 from moderate.policy.model import ListFile, Policy, sha256_digits
 from moderate.regular import read_regular
+from moderate.tables.csv import strict_records
 from moderate.text import one_line, printable
 
 _Entry = TypeVar("_Entry")
 _Key = Literal["ignore_file", "block_file"]
-_MOST_REASON = 200  # characters
+_MAX_REASON = 200  # characters
 _MAX_LIST_BYTES = 256 << 20  # some two million entries
 
 
 class Clearance(NamedTuple):
-    """Why a picture is cleared, and from which day on it no longer is."""
+    """Why an image is cleared, and the day from which it no longer is."""
 
     reason: str
     expires: date
@@ -45,20 +45,20 @@ class Lists:
 def read_lists(policy: Policy, base: str | None) -> tuple[Lists, dict[_Key, ListFile]]:
     """The lists of a policy with those of its files, and what those files were.
 
-    base is the folder that the files' names start from. Raises PolicyError without the policy's
-    name: for what cannot be read, is no entry, or contradicts another one.
+    base is the folder that relative file names start from. Raises PolicyError, without the policy's
+    name, for what cannot be read, is not an entry, or contradicts another entry.
     """
     files: dict[_Key, ListFile] = {}
     cleared = {entry.sha256: Clearance(entry.reason, entry.expires) for entry in policy.ignore}
     blocked = {entry.sha256: entry.reason for entry in policy.block}
     if policy.ignore_file:
         data = _read("ignore_file", policy.ignore_file, base)
-        found = _entries("ignore_file", policy.ignore_file, data, ("expires",), _clearance)
-        files["ignore_file"] = _take(cleared, found, data)
+        clearances = _entries("ignore_file", policy.ignore_file, data, ("expires",), _clearance)
+        files["ignore_file"] = _take(cleared, clearances, data)
     if policy.block_file:
         data = _read("block_file", policy.block_file, base)
-        found_blocked = _entries("block_file", policy.block_file, data, (), _reason)
-        files["block_file"] = _take(blocked, found_blocked, data)
+        blocks = _entries("block_file", policy.block_file, data, (), _reason)
+        files["block_file"] = _take(blocked, blocks, data)
     for key, was in policy.list_files.items():
         if files.get(key) != was:
             raise PolicyError(f"{key} changed since the policy was loaded")
@@ -95,38 +95,30 @@ def _entries(
     where = f"{key} {printable(name)}"
     wanted = ("sha256", "reason", *more)
     try:
-        records = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        header = [cell.strip().lower() for cell in next(records, [])]
+        records = strict_records(io.BytesIO(data), printable(name))
+        header = [cell.strip().lower() for cell in next(records, (0, ()))[1]]
         if missing := [column for column in wanted if header.count(column) != 1]:
             raise PolicyError(
                 f"{where}: the first line must name the columns {', '.join(wanted)} once each; "
                 f"see {', '.join(missing)}"
             )
-        places = [(column, header.index(column)) for column in wanted]
-        for record in records:
-            if not record:
-                continue
-            place = f"{where}, line {records.line_num}"
-            if len(record) != len(header):
-                raise PolicyError(
-                    f"{place}: {len(record)} cells where the header has {len(header)}"
-                )
-            cells = {column: record[index].strip() for column, index in places}
+        indexes = [(column, header.index(column)) for column in wanted]
+        for line, record in records:
+            place = f"{where}, line {line}"
+            cells = {column: record[index].strip() for column, index in indexes}
             try:
                 yield place, sha256_digits(cells["sha256"]), entry(cells)
             except ValueError as error:
                 raise PolicyError(f"{place}: {error}") from None
-    except UnicodeDecodeError:
-        raise PolicyError(f"{where}: not UTF-8") from None
-    except csv.Error as error:
-        raise PolicyError(f"{where}, line {records.line_num}: {one_line(str(error))}") from None
+    except InputError as error:
+        raise PolicyError(f"{where}: {error}") from None
 
 
 def _take(
-    entries: dict[str, _Entry], found: Iterator[tuple[str, str, _Entry]], data: bytes
+    entries: dict[str, _Entry], records: Iterator[tuple[str, str, _Entry]], data: bytes
 ) -> ListFile:
     count = 0
-    for place, digest, entry in found:
+    for place, digest, entry in records:
         count += 1
         if entries.setdefault(digest, entry) != entry:
             raise PolicyError(f"{place}: contradicts another entry for {digest}")
@@ -134,7 +126,7 @@ def _take(
 
 
 def _reason(cells: Mapping[str, str]) -> str:
-    reason = one_line(cells["reason"], _MOST_REASON)
+    reason = one_line(cells["reason"], _MAX_REASON)
     if not reason:
         raise ValueError("there is no reason")
     return reason

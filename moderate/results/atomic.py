@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import stat
@@ -13,12 +12,11 @@ from io import BufferedRandom
 from typing import cast
 
 from moderate.errors import OutputError
+from moderate.locks import is_file_at, is_unsupported, try_lock
 from moderate.results.remote import is_remote, send, shown_target
 from moderate.text import printable
 
 _BUFFER = 1 << 20  # bytes
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
-"""What flock says on a file system that has no locks."""
 
 
 class AtomicFile:
@@ -78,7 +76,7 @@ class AtomicFile:
         sha256 = self.seal()
         try:
             # Only where there are no locks can another run have taken the name.
-            if not _is_at(self.file.fileno(), self._part):
+            if not is_file_at(self.file.fileno(), self._part):
                 raise OutputError(f"{printable(self.target)}: another run has begun to write it")
             os.replace(self._part, self._path)
             self.file.close()  # not before: it holds the lock
@@ -98,7 +96,7 @@ class AtomicFile:
         if self.file.closed:
             return
         with contextlib.suppress(OSError):
-            if _is_at(self.file.fileno(), self._part):
+            if is_file_at(self.file.fileno(), self._part):
                 os.unlink(self._part)
         with contextlib.suppress(OSError):
             self.file.close()
@@ -197,9 +195,9 @@ def _create_locked(path: str) -> int:
             _remove_abandoned(path)
             continue
         try:
-            _lock(descriptor)
+            _lock(descriptor, path)
             # Before it was locked, another run may have found it abandoned.
-            if _is_at(descriptor, path):
+            if is_file_at(descriptor, path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -220,26 +218,21 @@ def _remove_abandoned(path: str) -> None:
         line = f"{printable(path)} is in the way: {error.strerror}"
         raise OSError(error.errno, line) from error
     try:
-        _lock(descriptor)
+        _lock(descriptor, path)
         # Its writer may have renamed it into place just now: then it is a finished file.
-        if _is_at(descriptor, path):
+        if is_file_at(descriptor, path):
             os.unlink(path)
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
-    """Raises BlockingIOError where another holds it; goes on where there are no locks."""
+def _lock(descriptor: int, path: str) -> None:
+    """Raises BlockingIOError where another run holds it; goes on where there are no locks."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_locked = try_lock(descriptor)
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-
-
-def _is_at(descriptor: int, path: str) -> bool:
-    """Whether the open file is the one of that name."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
-    except FileNotFoundError:
-        return False
+        if is_unsupported(error):
+            return
+        raise
+    if not is_locked:
+        raise BlockingIOError(errno.EWOULDBLOCK, "locked by another run", path)

@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from moderate.arrow import plain_value
+from moderate.tables.csv import FORMULA_STARTS
 
-# A cell that starts with one of these runs as a formula in some spreadsheet; so do the full-width
-# forms, which some programs fold to ASCII. Source: OWASP, "CSV Injection".
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "＝", "＋", "－", "＠")
 _UNSAFE = frozenset(FORMULA_STARTS)
 
 Plain = str | bool | int | float | list[Any] | dict[str, Any] | None

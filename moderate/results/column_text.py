@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from moderate.arrow import python_values
 from moderate.results.cells import (
-    FORMULA_STARTS,
     base64_text,
     carried_csv,
     carried_json,
@@ -21,6 +20,7 @@ from moderate.results.cells import (
     quoted,
 )
 from moderate.results.schema import in_order, shortest
+from moderate.tables.csv import FORMULA_STARTS
 
 Cells = Any
 """A column's values: an Arrow array, or a list of what Python has for them."""

@@ -11,41 +11,39 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from moderate.results.read import (
-    _REFUSED,
-    _TOGETHER,
-    Results,
-    _first_wrong,
-    _own_type,
-    _unguarded,
+from moderate.results.read_format import (
+    CONVERSION_ERRORS,
+    RELATED,
     contradiction,
+    first_invalid,
+    own_type,
 )
+from moderate.tables.csv import unguarded
 
 _BLOCK_BYTES = 8 << 20
 _GUARDED = "^'"
 
 
-class Unusual(Exception):  # noqa: N818 - not a mistake
-    """What follows has to be read with more care."""
+class UnusualError(Exception):
+    """The rows that follow need the reader that explains mistakes."""
 
 
 def whole_parts(
-    results: Results, own: Sequence[str], carried: Sequence[str]
+    path: str, names: Sequence[str], own: Sequence[str], carried: Sequence[str]
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Parts of the rows in order: Arrow arrays of our own columns, and text of carried ones.
 
-    Raises Unusual before the first part that holds anything out of the ordinary: `Results` says
-    what is wrong with it, or reads it where nothing is.
+    names are the columns of the file. Raises UnusualError before the first part that has anything
+    out of the ordinary, such as a wrong value or a field that Arrow parses in another way.
     """
     import pyarrow.csv as pcsv
 
-    names = results._file.names
     places = {name: f"{number}" for number, name in enumerate(names)}
-    needed = list(dict.fromkeys([*own, *_TOGETHER]))
+    needed = list(dict.fromkeys([*own, *RELATED]))
     wanted = dict.fromkeys(places[name] for name in (*needed, *carried) if name in places)
     try:
         reader = pcsv.open_csv(
-            pa.OSFile(os.fsencode(results.path)),
+            pa.OSFile(os.fsencode(path)),
             pcsv.ReadOptions(
                 use_threads=False,
                 block_size=_BLOCK_BYTES,
@@ -60,19 +58,18 @@ def whole_parts(
             ),
         )
         for batch in reader:
-            found = {name: batch.column(place) for name, place in places.items() if place in wanted}
-            ours = {name: _typed(name, found.get(name), batch.num_rows) for name in needed}
-            if contradiction(ours, places) is not None:
+            cells = {name: batch.column(place) for name, place in places.items() if place in wanted}
+            arrays = {name: _typed(name, cells.get(name), batch.num_rows) for name in needed}
+            if contradiction(arrays, places) is not None:
                 raise ValueError
-            theirs = {name: _text(found[name]) for name in carried}
-            yield ours, theirs
-    except (*_REFUSED, OSError) as error:
-        raise Unusual from error
+            yield arrays, {name: _text(cells[name]) for name in carried}
+    except (*CONVERSION_ERRORS, OSError) as error:
+        raise UnusualError from error
 
 
 def _typed(name: str, cells: Any, count: int) -> Any:
-    """A column of ours; raises one of _REFUSED for what it cannot hold."""
-    kind = _own_type(name)
+    """One of our own columns. Raises one of CONVERSION_ERRORS for what it cannot hold."""
+    kind = own_type(name)
     if cells is None:
         return pa.nulls(count, kind)
     if kind == pa.string():
@@ -84,7 +81,7 @@ def _typed(name: str, cells: Any, count: int) -> Any:
             array = pa.array([None if t is None else base64.b64decode(t, validate=True)
                               for t in texts], kind)  # fmt: skip
         array = array.cast(kind)
-    if _first_wrong(name, array) is not None:
+    if first_invalid(name, array) is not None:
         raise ValueError(name)
     return array
 
@@ -93,7 +90,7 @@ def _text(cells: Any) -> Any:
     """Cells without the guard against formulas; null where they are empty."""
     guarded = pc.match_substring_regex(cells, _GUARDED) if _has_apostrophe(cells) else None
     if guarded is not None:
-        plain = [_unguarded(cell) for cell in cells.filter(guarded).to_pylist()]
+        plain = [unguarded(cell) for cell in cells.filter(guarded).to_pylist()]
         cells = pc.replace_with_mask(cells, guarded, pa.array(plain, pa.string()))
     return _null_where_empty(cells)
 

@@ -64,7 +64,7 @@ from moderate.run.recorder import (
 )
 from moderate.run.summary import Audit, Summary, audit_facts
 from moderate.sources.resolve import NO_INPUT, InputOptions, resolve
-from moderate.state.locks import exclusive
+from moderate.state.run_lock import exclusive
 from moderate.text import one_line, path_text, printable, utc
 from moderate.types import ErrorCode, Limits, Row, Skipped
 from moderate.version import __version__

@@ -1,4 +1,4 @@
-"""Archives read in place: each picture in a .zip or .tar by its name, and nothing on the disk."""
+"""Archives read in place: each image in a .zip or .tar by its name, without unpacking to disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from moderate.sources.members import ArchiveLimits, Member, archive_limit
 from moderate.types import ErrorCode, ImageError, ImageRef, Inline, Skipped, SkipReason
 
 Opener = Callable[[], BinaryIO]
-"""Opens an archive at its start, for reading; whoever calls it closes the file. Raises FetchError.
+"""Opens an archive at its start, for reading; the caller closes the file. Raises FetchError.
 A .zip has to be seekable, a .tar need not be."""
 
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
@@ -40,7 +40,7 @@ def is_archive(path: bytes, head: bytes) -> bool:
 
 
 def local_opener(path: bytes) -> Opener:
-    """Opens a local archive, however often it is walked."""
+    """Opens a local archive for each pass over it."""
 
     def opener() -> BinaryIO:
         return os.fdopen(open_regular(path).fd, "rb")
@@ -133,12 +133,12 @@ class ArchiveSource(Source):
         return ImageRef(path, location=Inline(data))
 
     def _failed(self, path: bytes, error: ImageError) -> ImageRef:
-        # With a location the name may be a URI: an archive can lie in an object store.
+        # With a location the name may be a URI: an archive can be in an object store.
         return ImageRef(path, error=error, location=Inline(b""))
 
 
 def passed_over(name: bytes, options: WalkOptions) -> SkipReason | None:
-    """Why a walk would not have come to this name below an input, if so."""
+    """Why a walk of a folder would not have reached this name, or None."""
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if not options.hidden and any(part[:1] == b"." and part != b".." for part in parts):
         return SkipReason.HIDDEN

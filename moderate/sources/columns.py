@@ -45,11 +45,10 @@ class ManifestOptions:
     """How manifests are read.
 
     image_column: the column with paths, URLs or image bytes, or a struct's field as `image.bytes`;
-    None: found by its name. keep: columns carried into the output, each as COLUMN
-    or NAME=COLUMN. max_file_bytes: limit for an
-    image's bytes. base: the folder that relative paths start from; None: the manifest's own, as
-    with the metadata files of Hugging Face's image folders, so that a manifest and its images move
-    together.
+    None: recognized by its name. keep: columns carried into the output, each as COLUMN or
+    NAME=COLUMN. max_file_bytes: the limit for an image's bytes. base: the folder that relative
+    paths start from; None: the manifest's own, as with the metadata files of Hugging Face's image
+    folders, so that a manifest and its images move together.
     """
 
     image_column: str | None = None
@@ -59,24 +58,24 @@ class ManifestOptions:
 
 
 def usual_column(columns: Sequence[str], names: Sequence[str], manifest: str) -> str | None:
-    """The one of `columns` whose name comes first in `names`; None where none does.
+    """The one of `columns` whose name comes first in `names`; None where there is none.
 
-    Raises InputError where several go by that name.
+    Raises InputError where several have that name.
     """
     for name in names:
-        found = [column for column in columns if _normal(column) == _normal(name)]
-        if len(found) > 1:
+        matches = [column for column in columns if _normal(column) == _normal(name)]
+        if len(matches) > 1:
             raise InputError(
-                f"{manifest} has several columns that may name the images: {listed(found)}; "
+                f"{manifest} has several columns that may name the images: {listed(matches)}; "
                 "choose one with --image-column"
             )
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
     return None
 
 
 def no_image_column(columns: Sequence[str], manifest: str, hint: str = "") -> InputError:
-    """For a manifest none of whose columns is known to name images."""
+    """The error for a manifest without a column whose name stands for images."""
     return InputError(
         f"cannot tell which column of {manifest} names the images; choose one with "
         f"--image-column; it has: {listed(columns)}{hint}"
@@ -84,7 +83,7 @@ def no_image_column(columns: Sequence[str], manifest: str, hint: str = "") -> In
 
 
 def unknown_column(option: str, name: str, columns: Sequence[str], manifest: str) -> InputError:
-    """For a column that was asked for and is not there."""
+    """The error for a requested column that does not exist."""
     wanted = one_line(f"{option} {name}")
     return InputError(f"{wanted}: {manifest} has no such column; it has: {listed(columns)}")
 
@@ -101,31 +100,31 @@ def check_once(option: str, name: str, columns: Sequence[str], manifest: str) ->
 
 
 class Kept(NamedTuple):
-    """A column that is carried: its name in the results, and in the manifest."""
+    """A carried column: its name in the results, and in the manifest."""
 
     name: str
     column: str
 
 
 def kept_columns(options: ManifestOptions, columns: Sequence[str]) -> tuple[Kept, ...]:
-    """What --keep names: COLUMN, or NAME=COLUMN where the results are to call it otherwise.
+    """The columns of --keep: COLUMN, or NAME=COLUMN for another name in the results.
 
-    `columns` are those of the manifest; a column whose name holds `=` is found among them. Raises
-    InputError for a name that the results have already, or that is given to two columns.
+    `columns` are those of the manifest; one whose own name holds `=` is recognized. Raises
+    InputError for a name that the results have already, or that two columns would have.
     """
     from moderate.results.schema import COLUMNS
 
-    ours = {column.name for column in COLUMNS}
+    own_names = {column.name for column in COLUMNS}
     kept: dict[str, Kept] = {}
     for wanted in options.keep:
         name, equals, column = wanted.partition("=")
-        found = Kept(name, column) if equals and wanted not in columns else Kept(wanted, wanted)
-        if found.name in ours or found.name.startswith(LABEL_PREFIX):
+        choice = Kept(name, column) if equals and wanted not in columns else Kept(wanted, wanted)
+        if choice.name in own_names or choice.name.startswith(LABEL_PREFIX):
             raise InputError(
-                f"--keep {wanted}: the results have a column {found.name} themselves; give it "
-                f"another name, as in --keep original_{found.name}={found.column}"
+                f"--keep {wanted}: the results have a column {choice.name} themselves; give it "
+                f"another name, as in --keep original_{choice.name}={choice.column}"
             )
-        if not found.name or kept.setdefault(found.name, found) != found:
+        if not choice.name or kept.setdefault(choice.name, choice) != choice:
             raise InputError(one_line(f"--keep {wanted}: the results need a name for each column"))
     return tuple(kept.values())
 

@@ -1,4 +1,4 @@
-"""A folder walked in sorted order: every image in it, and what was passed over."""
+"""A folder walked in sorted order: every image in it, and what was skipped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moderate.types import ErrorCode, ImageError, ImageRef, Skipped, SkipReason,
 
 @dataclass(frozen=True, slots=True)
 class WalkOptions:
-    """What a walk takes along. Patterns are shell globs on the name or the path below the input."""
+    """What a walk includes. Patterns are shell globs on the name or the path below the input."""
 
     all_files: bool = False
     hidden: bool = False
@@ -70,14 +70,14 @@ class DirectorySource(Source):
         start = _Folder(self.root, b"", inside=self.pattern is None, outside=False)
         open_folders = [self._list(start, visited)]
         while open_folders:
-            found = next(open_folders[-1], None)
-            if found is None:
+            item = next(open_folders[-1], None)
+            if item is None:
                 open_folders.pop()
-            elif isinstance(found, _Folder):
-                open_folders.append(self._list(found, visited))
+            elif isinstance(item, _Folder):
+                open_folders.append(self._list(item, visited))
             else:
                 matched = True
-                yield found
+                yield item
         if not matched:
             # As a shell does with a pattern that matches nothing: the pattern itself is missing.
             path = os.path.join(self.root, *(self.pattern.segments if self.pattern else ()))
@@ -99,9 +99,9 @@ class DirectorySource(Source):
             yield ImageRef(folder.path, error=os_error(error, "open the folder"))
             return
         for entry in entries:
-            found = self._entry(entry, folder)
-            if found is not None:
-                yield found
+            item = self._entry(entry, folder)
+            if item is not None:
+                yield item
 
     def _entry(
         self, entry: os.DirEntry[bytes], parent: _Folder
@@ -142,7 +142,7 @@ class DirectorySource(Source):
 
 
 def _look(ref: ImageRef) -> ImageRef | Skipped:
-    """Judge a file whose name claims nothing by its first bytes."""
+    """Decide by its first bytes whether a file counts whose name does not claim to be an image."""
     if is_kept(ref.path):
         return Skipped(ref.path, SkipReason.NOT_AN_IMAGE)
     try:

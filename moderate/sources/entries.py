@@ -29,7 +29,7 @@ _ABRIDGED_BYTES = 200
 
 
 def longest_line(start: bytes, max_file_bytes: int) -> int:
-    """Most bytes of a list's line: a `data:` URL holds a file, three bytes for each at worst."""
+    """Most bytes of a list's line; a `data:` URL needs up to three bytes per byte of the file."""
     is_data = start.lstrip()[:5].lower() == b"data:"
     return MAX_ENTRY_BYTES + (3 * max_file_bytes if is_data else 0)
 
@@ -64,7 +64,7 @@ def entry_ref(
     if scheme is None:
         path = os.path.join(base, value)
         if not by_operator and b"://" in value and not os.path.lexists(path):
-            # Taken for a path it would be shown as it is, with the credentials that may be in it.
+            # As a path it would be shown unmasked, with any credentials in it.
             raise _bad_input("it looks like a URL with something around it; write the URL alone")
         if len(path) > MAX_ENTRY_BYTES:
             raise FetchError(path_too_long(len(path)))
@@ -79,13 +79,13 @@ def entry_ref(
 
 
 def bad_ref(path: bytes, place: str, error: ImageError, carried: tuple[Any, ...] = ()) -> ImageRef:
-    """The row of a line or value that names no image: `place` starts its message."""
+    """The row of a line or value that does not name an image: `place` starts its message."""
     message = one_line(f"{place}: {error.message}", 400)
     return ImageRef(path, error=ImageError(error.code, message), carried=carried)
 
 
 def bad_line(name: str, number: int, error: ImageError, carried: tuple[Any, ...] = ()) -> ImageRef:
-    """The row of a bad line: it is called by the file's name and the line's number."""
+    """The row of a bad line: its path is the file's name and the line's number."""
     return bad_ref(os.fsencode(f"{name}:{number}"), f"line {number} of {name}", error, carried)
 
 
@@ -96,7 +96,7 @@ def path_too_long(size: int) -> ImageError:
 
 
 def abridged(name: bytes) -> bytes:
-    """How rows call a name that is too long to show: its start, and the digest of all of it."""
+    """How rows show a name that is too long: its start, and the digest of all of it."""
     digest = hashlib.sha256(name).hexdigest()
     return name[:_ABRIDGED_BYTES] + "…,sha256=".encode() + digest.encode()
 
@@ -137,7 +137,7 @@ def _remote(scheme: str, text: str, max_file_bytes: int, by_operator: bool) -> I
 
 
 def _check_store(scheme: str, options: list[str]) -> None:
-    """Raises FetchError for a list's URI that leads elsewhere than to S3 or to Google's store."""
+    """Raises FetchError for a list's URI that leads anywhere but to S3 or Google's store."""
     if scheme not in ("s3", "gs"):
         raise _bad_url(f"{scheme}:// is taken from the command line only, not from a list")
     if named := [name for name in options if name in ("endpoint_override", "scheme")]:

@@ -9,7 +9,7 @@ from moderate.fetch.local import FetchError
 from moderate.fetch.naming import is_uri
 from moderate.sources.entries import bad_line, entry_ref, longest_line, no_image
 from moderate.sources.interface import Source
-from moderate.sources.lines import LineFile, read_lines, without_bom
+from moderate.tables.lines import LineFile, read_lines
 from moderate.types import ErrorCode, ImageError, ImageRef, Limits, Skipped
 
 
@@ -17,17 +17,17 @@ from moderate.types import ErrorCode, ImageError, ImageRef, Limits, Skipped
 class ListSource(Source):
     """One local path, URL, object URI or `data:` URL per line, each with a row of its own.
 
-    Relative paths are relative to the current directory, as those that `find` and `ls` print and
+    Relative paths start from the current directory, like those that `find` and `ls` print and
     `xargs`, `tar -T` and `rsync --files-from` read. Left out are a byte order mark, the CR of CRLF,
-    lines of nothing but white space, and lines that start with `#` (a file of such a name is
+    lines of white space only, and lines that start with `#` (a file of such a name is
     listed as `./#name`). With `nul`, entries end with NUL and are taken to the byte: no comments,
     nothing stripped.
 
-    A line that names nothing is an error row called `name:NUMBER`. Memory does not grow with the
-    list, nor with a line.
+    A line that does not name an image is an error row with the path `name:NUMBER`. Memory does not
+    grow with the list, nor with a line.
 
-    file: a path, or a binary stream, which can be iterated once and gives refs as lines arrive.
-    name: what rows and messages call the list. max_file_bytes: limit for what `data:` URLs hold.
+    file: a path, or a binary stream, which can be iterated once and yields refs as lines arrive.
+    name: how rows and messages show the list. max_file_bytes: limit for what `data:` URLs hold.
     """
 
     file: LineFile = field(repr=False)
@@ -46,8 +46,6 @@ class ListSource(Source):
         for line in read_lines(self.file, self.name, self._limit, separator):
             entry = line.data
             if not self.nul:
-                if line.number == 1:
-                    entry = without_bom(line, self.name)
                 entry = entry.removesuffix(b"\r")
                 if not entry.strip() or entry.startswith(b"#"):
                     continue
@@ -57,7 +55,7 @@ class ListSource(Source):
 
     @property
     def may_be_empty(self) -> bool:
-        """A list of nothing, such as what `find` printed when nothing was new, is fine."""
+        """An empty list, such as the output of `find` when nothing is new, is fine."""
         return True
 
     def _ref(self, entry: bytes, number: int, whole: bool) -> ImageRef:

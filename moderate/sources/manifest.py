@@ -10,11 +10,11 @@ from moderate.decode.sniff import claimed_format
 from moderate.errors import InputError
 from moderate.sources.columns import ManifestOptions
 from moderate.sources.interface import Source
-from moderate.sources.lines import file_name
 from moderate.sources.lists import ListSource
+from moderate.tables.lines import file_name
 
 STDIN_NAME = "stdin"
-"""What rows and messages call standard input."""
+"""How rows and messages show standard input."""
 
 LIST_SUFFIXES = frozenset({b".txt", b".lst", b".list"})
 MANIFEST_SUFFIXES = frozenset({b".csv", b".tsv", b".jsonl", b".ndjson", b".parquet", b".pq"})
@@ -51,7 +51,7 @@ def list_or_manifest(
 
         return parquet_manifest([path], options)
     if suffix in MANIFEST_SUFFIXES and os.path.exists(path) and not os.path.isfile(path):
-        # A pipe can be read once, and the columns have to be known before.
+        # A pipe can be read only once, and the columns have to be known before the rows.
         raise InputError(f"{file_name(path)} is not a regular file; feed JSON lines to - instead")
     if suffix in (b".csv", b".tsv"):
         from moderate.sources.text_manifest import csv_manifest
@@ -70,10 +70,10 @@ def parquet_files_in(folder: bytes) -> list[bytes] | None:
     """The Parquet files of a folder that is nothing but a manifest in parts, sorted by name.
 
     None for any other folder. Hidden files, those that start with `_` (Spark's), and readable notes
-    (.md, .json, .yaml, .txt, .crc) may lie beside them; a folder, an image or anything else
-    may not. Stops looking at the first such thing, so a large folder of images costs nothing.
+    (.md, .json, .yaml, .txt, .crc) may be beside them, but no folder, image or other file.
+    Stops at the first of those, so that a large folder of images costs nothing.
     """
-    found = []
+    paths = []
     try:
         with os.scandir(folder) as listing:
             for entry in listing:
@@ -83,12 +83,12 @@ def parquet_files_in(folder: bytes) -> list[bytes] | None:
                 if not entry.is_file() or claimed_format(entry.name):
                     return None
                 if suffix == b".parquet":
-                    found.append(entry.path)
+                    paths.append(entry.path)
                 elif suffix not in _BESIDE_PARQUET:
                     return None
     except OSError:
-        return None  # the walk reports it
-    return sorted(found) or None
+        return None  # the walk of the folder reports it
+    return sorted(paths) or None
 
 
 def _stream(stream: BinaryIO, options: ManifestOptions, *, nul: bool) -> Source:
@@ -111,18 +111,18 @@ def _list(path: bytes, options: ManifestOptions, *, nul: bool) -> ListSource:
 
 
 def _start(path: bytes) -> bytes:
-    """The first bytes of a regular file; of a pipe, nothing: they could not be read twice."""
+    """The first bytes of a regular file; nothing of a pipe, which cannot be read twice."""
     if not os.path.isfile(path):
         return b""
     try:
         with open(path, "rb") as file:
             return file.read(16)
     except OSError:
-        return b""  # whoever reads it says why
+        return b""  # the source reports it
 
 
 def _peek(stream: BinaryIO) -> bytes:
-    """What comes next, without taking it; waits for the first byte."""
+    """The next bytes, without consuming them; waits for the first one."""
     peek = getattr(stream, "peek", None)
     return bytes(peek(16)[:16]) if peek else b""
 

@@ -1,4 +1,4 @@
-"""What archives of every kind give: members one after the other, within limits against bombs."""
+"""Members of archives of every kind, one after the other, within limits against bombs."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataclasses import dataclass
 
 from moderate.fetch.local import FetchError, os_error
 from moderate.text import one_line
-from moderate.types import ErrorCode, ImageError, SkipReason
+from moderate.types import ErrorCode, ImageError, Limits, SkipReason
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
     """What one archive may cost; sizes in bytes.
 
-    What is unpacked from the whole archive may be `max_ratio` times its size, once it is over
-    `ratio_from`. Pictures hardly shrink; a flat-coloured BMP can by 1000, but dumps are not made of
-    those. A tar's size is what of it has been read by then.
+    Once more than `ratio_from` is unpacked, the archive may unpack to `max_ratio` times its size.
+    Images hardly shrink; a flat-coloured BMP can by 1000, but dumps do not consist of those. The
+    size of a tar is what has been read of it so far.
     """
 
     max_members: int = 1_000_000
-    max_file_bytes: int = 10 * 1024 * 1024
+    max_file_bytes: int = Limits().max_file_bytes
     max_total_bytes: int = 1 << 40
     max_ratio: int = 200
     ratio_from: int = 256 * 1024 * 1024
 
 
 class Budget:
-    """Counts what is unpacked from an archive, and ends it where that is too much."""
+    """Counts the bytes unpacked from an archive, and refuses more than its limits allow."""
 
     def __init__(self, limits: ArchiveLimits, packed_bytes: Callable[[], int]) -> None:
         self._limits = limits
@@ -53,8 +53,8 @@ class Budget:
 class Member(ABC):
     """One entry of an archive. Its bytes can be read until the next member is asked for.
 
-    `name` is the exact bytes that the archive gives; `size` is what it claims, in bytes. `skip` is
-    set for what is no file.
+    name is the exact bytes in the archive; size is what it claims, in bytes. skip is set for what
+    is not a file.
     """
 
     name: bytes
@@ -71,17 +71,17 @@ class Member(ABC):
 
 
 def archive_limit(what: str) -> FetchError:
-    """The end of an archive that is too large or a bomb."""
+    """The error that ends an archive which is too large or a bomb."""
     return FetchError(ImageError(ErrorCode.ARCHIVE_LIMIT, f"{what}; the rest was not read"))
 
 
 def broken(what: str) -> FetchError:
-    """A member or an archive that cannot be read."""
+    """The error for a member or an archive that cannot be read."""
     return FetchError(ImageError(ErrorCode.BAD_ARCHIVE_MEMBER, one_line(what)))
 
 
 def unreadable(error: Exception, what: str) -> FetchError:
-    """`error`, raised while reading `what`, as the row's error."""
+    """The row's error for an exception that was raised while reading `what`."""
     if isinstance(error, FetchError):
         return error
     if isinstance(error, OSError) and error.errno:  # the disk or network, not the archive

@@ -35,7 +35,7 @@ from moderate.sources.entries import (
     path_too_long,
 )
 from moderate.sources.interface import Source
-from moderate.sources.lines import file_name
+from moderate.tables.lines import file_name
 from moderate.tables.parquet import open_parquet
 from moderate.text import one_line
 from moderate.types import Column, ErrorCode, ImageError, ImageRef, Inline, Skipped
@@ -48,7 +48,7 @@ _USUAL_NAMES = tuple(dict.fromkeys((*TEXT_NAMES[:3], *BYTES_NAMES, *TEXT_NAMES))
 
 @dataclass(frozen=True, slots=True)
 class ImageFields:
-    """Where a row's image is: its bytes, else the path or URL of it; and what it is called."""
+    """The fields with a row's image: its bytes, its path or URL, and its name."""
 
     data: Field | None
     text: Field | None
@@ -59,11 +59,11 @@ class ImageFields:
 class ParquetManifest(Source):
     """One or more Parquet files of the same columns; made by `parquet_manifest`.
 
-    A path or URL names its row. Bytes are called `file.parquet!/NAME`, NAME being the struct's path
-    or a column such as file_name or id, else `row-000017`, counted from 0 within the file.
+    A row is named by its path or URL. Bytes are named `file.parquet!/NAME`, where NAME is the
+    struct's path, a column such as file_name or id, or `row-000017`, counted from 0 per file.
 
-    Only the columns needed are read, by a process that may use only so much memory. Raises
-    InputError where a file cannot be read on, since rows would be missing.
+    Only the needed columns are read, by a sandboxed process of limited memory. Raises InputError
+    where the rest of a file cannot be read, since rows would be missing.
     """
 
     paths: tuple[bytes, ...]
@@ -130,8 +130,8 @@ class ParquetManifest(Source):
 def parquet_manifest(paths: Sequence[bytes], options: ManifestOptions) -> ParquetManifest:
     """Read the footers of `paths` (at least one) and find the columns.
 
-    Raises InputError for a file that is not readable Parquet, or encrypted, or without the columns
-    asked for, or where a kept column's type is not the same in all files.
+    Raises InputError for a file that is not readable Parquet, is encrypted, or lacks a requested
+    column, and where a kept column's type is not the same in all files.
     """
     names: tuple[str, ...] = ()
     columns: tuple[Column, ...] | None = None
@@ -148,16 +148,18 @@ def parquet_manifest(paths: Sequence[bytes], options: ManifestOptions) -> Parque
                     raise InputError(
                         f"--keep {name}: the column holds images, which no result keeps"
                     )
-            found = tuple(
+            file_columns = tuple(
                 Column(name, _kept_type(schema.field(column).type)) for name, column in kept
             )
-            if columns is not None and found != columns:
-                changed = next(new for old, new in zip(columns, found, strict=True) if old != new)
+            if columns is not None and file_columns != columns:
+                changed = next(
+                    new for old, new in zip(columns, file_columns, strict=True) if old != new
+                )
                 raise InputError(
                     f"--keep {changed.name}: {manifest} has it as {changed.type}, unlike "
                     f"{file_name(paths[0])}"
                 )
-            columns = found
+            columns = file_columns
     return ParquetManifest(tuple(paths), columns or (), names, options)
 
 
@@ -228,13 +230,13 @@ def _naming_field(schema: Any) -> Field | None:
 
 
 def _usable(field: Any) -> bool:
-    """Whether a column of a usual name is one of images, by its type."""
+    """Whether the type of a column fits a usual name of image columns."""
     name, kind = field.name, field.type
     if _is_image_struct(kind):
         return True
     if _is_binary(kind):
         return True
-    # Text called `bytes` or `png` is no path.
+    # A text column named `bytes` or `png` does not hold paths.
     return _is_text(kind) and usual_column([name], TEXT_NAMES, "") is not None
 
 
@@ -270,7 +272,7 @@ def _is_image_struct(kind: Any) -> bool:
 
 
 def _next_values(columns: Iterator[Any], field: Field | None, batch: Any) -> list[bytes | None]:
-    """The values of the next column, as bytes: a file may call text what is not UTF-8."""
+    """The values of the next column, as bytes: what a file calls text may not be UTF-8."""
     if field is None:
         return [None] * batch.num_rows
     values: list[bytes | None] = next(columns).to_pylist()
@@ -278,7 +280,7 @@ def _next_values(columns: Iterator[Any], field: Field | None, batch: Any) -> lis
 
 
 def _kept_type(kind: Any) -> Any:
-    """The type that a kept column is written with: an extension's storage."""
+    """The type that a kept column is written with; of an extension type, its storage."""
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
@@ -323,7 +325,7 @@ def _ref(
 ) -> ImageRef:
     """The image of a row: from its bytes where it has any, else from its path or URL.
 
-    size is that of the bytes, which are not there where they are over the limit.
+    size is that of the bytes. data is null where they are over the limit.
     """
     if size is not None:
         limit = row.options.max_file_bytes

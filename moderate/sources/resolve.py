@@ -1,4 +1,4 @@
-"""What the command line names, as sources."""
+"""Sources for what the command line names."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ class InputOptions:
 
     @property
     def manifest(self) -> ManifestOptions:
-        """The part that manifests need."""
+        """The options of manifests."""
         return ManifestOptions(
             image_column=self.image_column, keep=self.keep, max_file_bytes=self.max_file_bytes
         )
 
     @property
     def archive(self) -> ArchiveLimits:
-        """The part that archives need."""
+        """The limits of archives."""
         return replace(ArchiveLimits(), max_file_bytes=self.max_file_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class FileSource(Source):
-    """One path or URL named by the user; it gets a row whatever it turns out to be."""
+    """One path or URL that the user named; it always gets a row."""
 
     ref: ImageRef | Skipped
 
@@ -127,7 +127,7 @@ def _is_missing(source: Source) -> TypeGuard[FileSource]:
 
 
 def _filtered(source: Source, options: InputOptions) -> Source:
-    """For lists and manifests; walks, archives and stores leave out before they read."""
+    """A list or manifest with the filters; walks, archives and stores filter before they read."""
     walk = options.walk
     if walk.include or walk.exclude:
         return FilteredSource(source, walk.include, walk.exclude)
@@ -165,7 +165,7 @@ def _named_file(path: bytes, options: InputOptions) -> Source:
         try:
             head = read_head(path, HEAD_BYTES)
         except FetchError:
-            head = b""  # whoever reads it says why
+            head = b""  # the source reports it
         if is_archive(path, head):
             name = ImageRef(path).display
             return ArchiveSource(name, local_opener(path), options.archive, options.walk)
@@ -212,10 +212,10 @@ def _glob(path: bytes, options: InputOptions) -> list[Source]:
     walk = DirectorySource(root, options.walk, pattern)
     if not (_may_be_archive(path) or _is_listing(path)):
         return [walk]
-    # Shards: each is what it would be if it were named itself. There are never very many.
+    # Shards: each becomes the source that it would be if it were named itself. They are few.
     return [
-        _named_file(found.path, options)
-        if isinstance(found, ImageRef) and found.error is None
-        else FileSource(found)
-        for found in walk
+        _named_file(item.path, options)
+        if isinstance(item, ImageRef) and item.error is None
+        else FileSource(item)
+        for item in walk
     ]

@@ -1,4 +1,4 @@
-"""A prefix of an object store walked in sorted order: what a folder is to a disk."""
+"""A prefix of an object store walked in sorted order, like a folder on a disk."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from moderate.text import one_line
 from moderate.types import ErrorCode, ImageError, ImageRef, Skipped, SkipReason, StoredObject
 
 LOOKS_AHEAD = 32
-"""Objects of unknown kind that are looked into ahead of their turn, half of them at once."""
+"""Objects of unknown kind whose first bytes are read ahead of their turn, half of them at once."""
 
-# Names that settle without a request that an object is no picture.
+# Suffixes by which an object is known not to be an image, without a request.
 _OTHER_SUFFIXES = frozenset(
     (  # noqa: SIM905 - a list of 120 quoted words is no easier to read
         "txt md rst log csv tsv json jsonl ndjson xml yaml yml toml ini cfg conf html htm xhtml "
@@ -43,8 +43,8 @@ _Folder = str  # the key of a prefix, with a slash at its end
 class StoreSource(Source):
     """The object that a URI names, or every image below the prefix that it is.
 
-    Walked depth first, each level sorted by the bytes of its names, and listed as it is come to:
-    one level is held in memory (about 0.5 KB an object), never the whole bucket. Objects are named
+    Walked depth first, each level sorted by the bytes of its names, and listed when it is reached:
+    one level is held in memory (about 0.5 KB per object), never the whole bucket. Objects are named
     by their URI without options and credentials. The same counts as in a folder, but that a name
     which claims something else (.json, .css) is believed; only others cost a request.
 
@@ -83,7 +83,7 @@ class StoreSource(Source):
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a listing names: `size` is in bytes, None for a prefix."""
+    """An item of a listing. size is in bytes, None for a prefix."""
 
     name: str
     size: int | None
@@ -99,18 +99,18 @@ class _Walk:
         self._root = _as_folder(uri.key)
 
     def run(self, first: list[_Entry]) -> Iterator[_Found]:
-        """Everything below, the first level's listing given."""
+        """Everything below the prefix; first is the listing of its first level."""
         with ThreadPoolExecutor(LOOKS_AHEAD // 2, "moderate-look") as pool:
             try:
                 levels = [self._level(self._root, first, pool)]
                 while levels:
-                    found = next(levels[-1], None)
-                    if found is None:
+                    item = next(levels[-1], None)
+                    if item is None:
                         levels.pop()
-                    elif isinstance(found, _Folder):
-                        levels.append(self._open_level(found, pool))
+                    elif isinstance(item, _Folder):
+                        levels.append(self._open_level(item, pool))
                     else:
-                        yield found
+                        yield item
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
@@ -142,7 +142,7 @@ class _Walk:
         key = folder + entry.name
         uri = self._uri.with_key(key)
         if not entry.name:
-            # pyarrow lists what is behind two slashes as the level itself, and cannot open it.
+            # pyarrow lists a key with two slashes as the level itself, and cannot open it.
             message = "keys with two slashes in a row cannot be read; rename them"
             return _ref(self._uri.with_key(folder + "/"), ImageError(ErrorCode.READ_ERROR, message))
         path = os.fsencode(uri.shown)
@@ -165,7 +165,7 @@ class _Walk:
         return pool.submit(self._look, uri)
 
     def _look(self, uri: StoreUri) -> _Found:
-        """Judge an object whose name says nothing by its first bytes."""
+        """Decide by its first bytes whether an object counts whose name says nothing."""
         try:
             with self._store.files.open_input_file(self._store.path(uri.key)) as file:
                 head: bytes = file.read(HEAD_BYTES)
@@ -192,8 +192,8 @@ def _list(store: Store, uri: StoreUri, folder: _Folder) -> list[_Entry]:
     return entries
 
 
-def _settled(found: Any) -> Any:
-    return found.result() if isinstance(found, Future) else found
+def _settled(item: Any) -> Any:
+    return item.result() if isinstance(item, Future) else item
 
 
 def _as_folder(key: str) -> _Folder:

@@ -1,4 +1,4 @@
-"""Part of a source: what a pattern takes along, or one share of N of a dump."""
+"""Part of a source: what matches patterns, or one shard of N."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})", re.ASCII)
 class ShardedSource(Source):
     """Share `index` of `count` (from 1) of a source: each input is in one share, wherever it runs.
 
-    An input's share depends on its name alone, as BLAKE2b's first 8 bytes modulo `count`; so boxes
-    that are given the same input in the same spelling share it without talking to each other.
+    An input's share depends on its name alone, as BLAKE2b's first 8 bytes modulo `count`; so
+    machines that name the same input in the same way share it without communicating.
     """
 
     source: Source
@@ -29,9 +29,9 @@ class ShardedSource(Source):
 
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
-        for found in self.source:
-            if share(found.path, self.count) == self.index:
-                yield found
+        for item in self.source:
+            if share(item.path, self.count) == self.index:
+                yield item
 
     @property
     def files(self) -> tuple[bytes, ...]:
@@ -50,7 +50,7 @@ class ShardedSource(Source):
 
     @property
     def may_be_empty(self) -> bool:
-        """A share may get nothing of a small input."""
+        """A shard of a small input may be empty."""
         return True
 
 
@@ -71,15 +71,15 @@ class FilteredSource(Source):
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
         options = WalkOptions(include=self.include, exclude=self.exclude)
-        for found in self.source:
+        for item in self.source:
             if (
-                isinstance(found, ImageRef)
-                and _has_name(found)
-                and options.leaves_out(_matched_part(found), folder=False)
+                isinstance(item, ImageRef)
+                and _has_name(item)
+                and options.leaves_out(_matched_part(item), folder=False)
             ):
-                yield Skipped(found.path, SkipReason.EXCLUDED)
+                yield Skipped(item.path, SkipReason.EXCLUDED)
             else:
-                yield found
+                yield item
 
     @property
     def files(self) -> tuple[bytes, ...]:
@@ -114,7 +114,7 @@ def share(path: bytes, count: int) -> int:
 
 
 def _has_name(ref: ImageRef) -> bool:
-    """Whether patterns are held against it: what names nothing keeps its error row."""
+    """Whether patterns apply: a line that does not name an image keeps its error row."""
     nameless = (ErrorCode.BAD_INPUT, ErrorCode.BAD_URL, ErrorCode.PATH_TOO_LONG)
     return ref.error is None or ref.error.code not in nameless
 

@@ -55,7 +55,7 @@ _EXTENDED = {
 
 
 def tar_members(file: BinaryIO, name: bytes, limits: ArchiveLimits) -> Iterator[Member]:
-    """Every member of a tar archive, its compression told by its first bytes; folders left out.
+    """Every member of a tar archive but folders; the first bytes tell the compression.
 
     gzip, bzip2, xz and (with Python 3.14 or the package `zstandard`) zstd. Raises FetchError where
     the archive cannot be read on, InputError for zstd without a decoder.
@@ -197,7 +197,7 @@ class _Reader:
                 raise archive_limit(f"a member has more than {_MAX_EXTENDED} headers")
 
     def seek(self, position: int) -> int:
-        """Pass over what lies before `position`."""
+        """Skip to `position`."""
         ahead = position - self._position
         if ahead < 0:
             raise tarfile.StreamError("a header points backwards")
@@ -221,9 +221,9 @@ class _Reader:
 def _is_pax(data: bytes) -> bool:
     """Whether each record has its `=` within the length that it says."""
     start = 0
-    while found := _RECORD_LENGTH.match(data, start):
-        end = start + int(found[1])
-        if data.find(b"=", found.end(), end) < 0:
+    while match := _RECORD_LENGTH.match(data, start):
+        end = start + int(match[1])
+        if data.find(b"=", match.end(), end) < 0:
             return False
         start = end
     return data.count(b"hdrcharset=") <= _MAX_CHARSETS
@@ -266,7 +266,7 @@ def _check_rest(reader: _Reader) -> None:
                 block[start : start + tarfile.BLOCKSIZE], "utf-8", "surrogateescape"
             )
         except (tarfile.HeaderError, ValueError):
-            continue  # tapes were padded with whatever was in memory
+            continue  # tapes were padded with arbitrary memory
         raise broken("a second archive follows the first one's end mark; it was not read")
 
 

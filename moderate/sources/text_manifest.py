@@ -1,14 +1,13 @@
-"""CSV and JSON Lines manifests, a row at a time."""
+"""CSV and JSON Lines manifests, row by row."""
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from moderate.errors import InputError
 from moderate.fetch.local import FetchError
@@ -24,8 +23,9 @@ from moderate.sources.columns import (
 )
 from moderate.sources.entries import bad_line, entry_ref, no_image
 from moderate.sources.interface import Source
-from moderate.sources.lines import CHUNK_BYTES, Line, LineFile, file_name, read_lines, without_bom
-from moderate.text import first_repeated
+from moderate.tables.csv import Record, cell_count_problem, csv_records
+from moderate.tables.jsonl import json_kind, json_object
+from moderate.tables.lines import CHUNK_BYTES, Line, LineFile, file_name, read_lines
 from moderate.types import Column, ImageRef, Skipped
 
 LOOK_LINES = 1000
@@ -43,8 +43,8 @@ class CsvManifest(Source):
     """A CSV file whose first record names the columns; made by `csv_manifest`.
 
     Cells are text; kept ones are carried as they are. Bytes that are not UTF-8 survive in paths. A
-    record of another number of cells, or one that breaks the rules of quoting, is an error row
-    called by its line. Raises InputError where a quote swallows lines, since rows would be missing.
+    record with another number of cells, or with broken quoting, is an error row named by its line.
+    Raises InputError where a quote swallows lines, since rows would be missing.
     """
 
     path: bytes
@@ -75,15 +75,13 @@ class CsvManifest(Source):
         """See `Source`."""
         name = file_name(self.path)
         base = _base(self.path, self.options)
-        records = _csv_records(self.path, name, self.delimiter, self.options)
+        records = _records(self.path, name, self.delimiter, self.options)
         header = next(records, None)
         if header is None or tuple(header.cells) != self.header:
             raise InputError(f"{name} changed while it was read")
         for record in records:
             if len(record.cells) != len(self.header):
-                problem = record.problem or (
-                    f"{len(record.cells)} cells where the header has {len(self.header)}"
-                )
+                problem = record.problem or cell_count_problem(len(record.cells), len(self.header))
                 nothing = (None,) * len(self.kept)
                 yield bad_line(name, record.line, no_image(problem), nothing)
                 continue
@@ -97,10 +95,10 @@ class CsvManifest(Source):
 def csv_manifest(path: bytes, options: ManifestOptions, delimiter: str = ",") -> CsvManifest:
     """Read the header of the CSV file at `path` and find the columns.
 
-    Raises InputError where it has no header, or not the columns asked for.
+    Raises InputError where it has no header, or lacks a requested column.
     """
     name = file_name(path)
-    first = next(_csv_records(path, name, delimiter, options), None)
+    first = next(_records(path, name, delimiter, options), None)
     if first is None:
         raise InputError(f"{name} is empty; its first line must name the columns")
     if first.problem:
@@ -124,10 +122,10 @@ def csv_manifest(path: bytes, options: ManifestOptions, delimiter: str = ",") ->
 class JsonlManifest(Source):
     """One JSON object per line; made by `jsonl_manifest`.
 
-    A line that is no JSON object, or whose image column is not a string, is an error row called by
-    its line. A kept string column holds strings as they are and any other value as JSON; where a
-    later value does not fit a bool, int64 or float64 column, its row is an error row, as a null
-    would hide it.
+    A line that is not a JSON object, or whose image column is not a string, is an error row named
+    by its line. A kept string column holds strings as they are and any other value as JSON. Where a
+    later value does not fit a bool, int64 or float64 column, its row is an error row, since a null
+    would hide the value.
     """
 
     file: LineFile = field(repr=False)
@@ -158,7 +156,7 @@ class JsonlManifest(Source):
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
         lines = (
-            _manifest_lines(self.file, self.name, self.options)
+            _lines(self.file, self.name, self.options)
             if self.head is None or self.lines is None
             else itertools.chain(self.head, self.lines)
         )
@@ -170,18 +168,18 @@ class JsonlManifest(Source):
         nothing = (None,) * len(self.kept)
         try:
             values = _json_object(line)
-        except _NotAnObjectError as error:
+        except ValueError as error:
             return bad_line(self.name, line.number, no_image(str(error)), nothing)
         image = _look_up(values, self.image)
         if not isinstance(image, str):
-            kind = "null or missing" if image is None else f"{_json_kind(image)}, not a string"
+            kind = "null or missing" if image is None else f"{json_kind(image)}, not a string"
             problem = no_image(f"{self.image} is {kind}")
             return bad_line(self.name, line.number, problem, nothing)
         carried: list[Any] = []
         for column, key in zip(self.kept, self.keys, strict=True):
             try:
                 value = _fitted(values.get(key), str(column.type))
-            except _NoFitError:
+            except _MismatchError:
                 shown_value = json.dumps(values[key])[:60]
                 problem = no_image(
                     f"column {key} is {column.type} by the first lines, but holds {shown_value}"
@@ -202,7 +200,7 @@ def jsonl_manifest(file: LineFile, name: str, options: ManifestOptions) -> Jsonl
     directory. Raises InputError where not one of these lines is a JSON object, or the columns asked
     for are not there.
     """
-    lines = _manifest_lines(file, name, options)
+    lines = _lines(file, name, options)
     is_stream = not isinstance(file, bytes)
     head: list[Line] = []
     objects: list[dict[str, Any]] = []
@@ -213,7 +211,7 @@ def jsonl_manifest(file: LineFile, name: str, options: ManifestOptions) -> Jsonl
         try:
             if line.data.strip():
                 objects.append(_json_object(line))
-        except _NotAnObjectError as error:
+        except ValueError as error:
             problem = f"line {line.number} is not one: {error}"
         if size >= LOOK_BYTES or (is_stream and objects and not options.keep):
             break
@@ -222,8 +220,8 @@ def jsonl_manifest(file: LineFile, name: str, options: ManifestOptions) -> Jsonl
     names = tuple(dict.fromkeys(key for values in objects for key in values))
     if options.image_column:
         image = options.image_column
-        found = any(_look_up(values, image) is not None for values in objects)
-        if objects and not found and image not in names:
+        is_present = any(_look_up(values, image) is not None for values in objects)
+        if objects and not is_present and image not in names:
             raise unknown_column("--image-column", image, names, name)
     else:
         image = usual_column(names, TEXT_NAMES, name) or ""
@@ -259,80 +257,14 @@ def clean_text(text: str) -> str:
         return text.encode("utf-8", "backslashreplace").decode()
 
 
-class _Record(NamedTuple):
-    line: int
-    cells: Sequence[str]
-    problem: str = ""
+def _records(path: bytes, name: str, delimiter: str, options: ManifestOptions) -> Iterator[Record]:
+    lines = _lines(path, name, options)
+    return csv_records(lines, name, _line_limit(options), delimiter)
 
 
-class _TooLongError(Exception):
-    pass
-
-
-class _CsvLines:
-    """Lines as text for csv.reader, which goes on after an error that this raises.
-
-    A record may go over many lines, each ending within quotes: they count together.
-    """
-
-    def __init__(self, lines: Iterator[Line], limit: int) -> None:
-        self._lines = lines
-        self._limit = limit
-        self._record_bytes = 0
-        self.number = 0
-        self.ended = False
-
-    def start_record(self) -> None:
-        """Say that the next line starts a record."""
-        self._record_bytes = 0
-
-    def __iter__(self) -> _CsvLines:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._lines, None)
-        if line is None:
-            self.ended = True
-            raise StopIteration
-        self.number = line.number
-        self._record_bytes += len(line.data) + 1
-        if not line.whole or self._record_bytes > self._limit + 1:
-            raise _TooLongError
-        return line.data.decode("utf-8", "surrogateescape") + "\n"
-
-
-def _csv_records(
-    path: bytes, name: str, delimiter: str, options: ManifestOptions
-) -> Iterator[_Record]:
-    lines = _CsvLines(_manifest_lines(path, name, options), _line_limit(options))
-    # The module's limit counts for the whole process: it is only ever raised.
-    csv.field_size_limit(max(csv.field_size_limit(), _line_limit(options)))
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    while True:
-        start = lines.number + 1
-        lines.start_record()
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except (csv.Error, _TooLongError) as error:
-            too_long = isinstance(error, _TooLongError)
-            problem = f"longer than {_line_limit(options)} bytes" if too_long else str(error)
-            if lines.ended or lines.number > start:
-                raise InputError(
-                    f"{name} is not CSV: a quote opened in the record of line {start} is not "
-                    f"closed properly ({problem})"
-                ) from None
-            yield _Record(start, (), problem)
-            continue
-        if cells:
-            yield _Record(start, cells)
-
-
-def _manifest_lines(file: LineFile, name: str, options: ManifestOptions) -> Iterator[Line]:
+def _lines(file: LineFile, name: str, options: ManifestOptions) -> Iterator[Line]:
     limit = _line_limit(options)
-    for line in read_lines(file, name, lambda _: limit):
-        yield line._replace(data=without_bom(line, name)) if line.number == 1 else line
+    return read_lines(file, name, lambda _: limit)
 
 
 def _line_limit(options: ManifestOptions) -> int:
@@ -371,36 +303,16 @@ def _shown_text(value: str | None) -> str | None:
     return clean_text(value) if masked == exact else masked.decode("utf-8", "backslashreplace")
 
 
-class _NotAnObjectError(Exception):
-    """A line that is no JSON object, with why."""
-
-
-class _NoFitError(Exception):
+class _MismatchError(Exception):
     """A value that its column's type cannot hold."""
 
 
 def _json_object(line: Line) -> dict[str, Any]:
+    """The object of a line. Raises ValueError with what is wrong."""
     if not line.whole:
-        raise _NotAnObjectError("the line is too long")
-    try:
-        text = line.data.decode("utf-8", "surrogateescape")
-        values = json.loads(text, object_pairs_hook=_unique)
-    except json.JSONDecodeError as error:
-        raise _NotAnObjectError(f"not JSON: {error.msg} at column {error.colno}") from None
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise _NotAnObjectError(f"not JSON that can be read: {reason}") from None
-    if not isinstance(values, dict):
-        raise _NotAnObjectError(f"{_json_kind(values)} where an object is expected")
-    return values
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        twice = first_repeated(key for key, _ in pairs)
-        raise ValueError(f"the key {twice} is there twice")
-    return values
+        raise ValueError("the line is too long")
+    # Values that are not carried may be nested as deep as Python reads them.
+    return json_object(line.data.decode("utf-8", "surrogateescape"), max_nesting=None)
 
 
 def _look_up(values: dict[str, Any], name: str) -> Any:
@@ -412,11 +324,6 @@ def _look_up(values: dict[str, Any], name: str) -> Any:
     return _look_up(within, inner) if isinstance(within, dict) else None
 
 
-def _json_kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
-    return kinds.get(type(value), "null" if value is None else "a number")
-
-
 def _inferred(values: Sequence[Any]) -> Any:
     """The pyarrow.DataType that holds all of `values` exactly; a string, where no other does."""
     import pyarrow as pa
@@ -426,7 +333,7 @@ def _inferred(values: Sequence[Any]) -> Any:
         try:
             for value in present:
                 _fitted(value, str(kind))
-        except _NoFitError:
+        except _MismatchError:
             continue
         if present:
             return kind
@@ -434,7 +341,7 @@ def _inferred(values: Sequence[Any]) -> Any:
 
 
 def _fitted(value: Any, kind: str) -> Any:
-    """A JSON value as a column of a type (by Arrow's name) holds it; raises _NoFitError."""
+    """A JSON value as a column of a type (by Arrow's name) holds it; raises _MismatchError."""
     if value is None:
         return None
     if kind == "string":
@@ -448,4 +355,4 @@ def _fitted(value: Any, kind: str) -> Any:
         return value
     if kind == "double" and (isinstance(value, float) or (is_int and abs(value) <= _EXACT_FLOAT)):
         return float(value)
-    raise _NoFitError
+    raise _MismatchError

@@ -1,4 +1,4 @@
-"""Decompression that gives no more than it is asked for, whatever the bytes unpack to."""
+"""Decompression that never produces more than is requested, whatever the bytes unpack to."""
 
 from __future__ import annotations
 

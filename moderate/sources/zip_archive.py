@@ -1,7 +1,7 @@
 """Members of a .zip, in the order of its directory, which is read piece by piece.
 
 `zipfile` keeps the whole directory in memory, and one bad entry costs it all the others. So it is
-given a piece of the directory at a time: the same archive, as if it had no other members.
+fed a piece of the directory at a time: the same archive, as if it had no other members.
 """
 
 from __future__ import annotations
@@ -191,14 +191,14 @@ def _find_directory(file: BinaryIO) -> _Directory:
     tail_start = max(size - _END.size - _MAX_COMMENT, 0)
     file.seek(tail_start)
     tail = file.read(size - tail_start)
-    found = len(tail) - _END.size
+    end_index = len(tail) - _END.size
     # It ends the file with a comment of the length it says: one before is that of a zip inside.
-    while found >= 0 and not _is_end(tail, found):
-        found = tail.rfind(b"PK\x05\x06", 0, found + 3)
-    if found < 0:
+    while end_index >= 0 and not _is_end(tail, end_index):
+        end_index = tail.rfind(b"PK\x05\x06", 0, end_index + 3)
+    if end_index < 0:
         raise broken("the archive does not end with its directory, as if it had been cut off")
-    end = tail_start + found
-    _, disk, _, _, count, length, offset, _ = _END.unpack_from(tail, found)
+    end = tail_start + end_index
+    _, disk, _, _, count, length, offset, _ = _END.unpack_from(tail, end_index)
     modulus = 1 << 16
     before = max(end - _LOCATOR_64.size - _END_64.size, 0)
     file.seek(before)
@@ -317,7 +317,7 @@ def _raw_name(info: zipfile.ZipInfo) -> bytes:
 
 
 def _directory_bytes(start: int, entries: list[bytes]) -> bytes:
-    """A central directory of `entries` that lies at `start`, with what has to follow it."""
+    """A central directory of `entries` at `start`, with what has to follow it."""
     body = b"".join(entries)
     count, end = len(entries), start + len(body)
     if start < 0xFFFFFFFF:

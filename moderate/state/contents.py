@@ -80,11 +80,11 @@ class Contents:
     def first(self, sha256: bytes, position: int) -> bytes | None:
         """The path of the first row with this content, None where that is the row itself."""
         with self._locked():
-            found = self._get(sha256)
-        return found[1] if found and found[0] < position else None
+            entry = self._get(sha256)
+        return entry[1] if entry and entry[0] < position else None
 
     def settle(self, sha256: bytes, outcome: Outcome) -> None:
-        """Say what the content gave."""
+        """Set the outcome of the content."""
         packed = pack_outcome(sha256, b"", outcome)
         with self._locked():
             self._connection.execute(
@@ -123,14 +123,14 @@ class Contents:
         return (row[0], row[1], bool(row[2])) if row else None
 
     def _other(self, sha256: bytes, position: int, path: bytes) -> Claim:
-        found = self._get(sha256)
-        assert found is not None
-        if found[0] < position:
-            return Claim(False, found[1], found[2])
-        if found[0] > position:  # what came in first stands later in the input
+        entry = self._get(sha256)
+        assert entry is not None
+        if entry[0] < position:
+            return Claim(False, entry[1], entry[2])
+        if entry[0] > position:  # it was read earlier, but comes later in the input
             self.out_of_order = True
             self._connection.execute(
                 "UPDATE contents SET position = ?, path = ? WHERE sha256 = ?",
                 (position, path, sha256),
             )
-        return Claim(found[0] == position, None, found[2])
+        return Claim(entry[0] == position, None, entry[2])

@@ -14,10 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
-
 from moderate.errors import StateError
 from moderate.folders import user_state
+from moderate.locks import lock_file
 from moderate.state.filesystems import FileSystem, file_system
 from moderate.text import printable
 
@@ -27,18 +26,19 @@ T = TypeVar("T")
 
 _ATTEMPTS = 10  # to open it
 _BUSY_SECONDS = 2.0  # a wait inside SQLite cannot be interrupted by a signal
+_ASIDE_SECONDS = 10.0  # to wait for another process that puts the same file aside
 _WAL_PAGES = 16_384  # 64 MB
 _APPLICATION_ID = 0x4D4F4452  # "MODR": what `file` and a careful reader find in the header
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-# What it says where it gets no shared memory; also for other reasons, which then show again.
+# Codes of SQLite without shared memory. They have other causes too, which then show again.
 _NO_SHARED_MEMORY = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL}
-# What SQLite says of its own statements on tables that are not those of the schema.
+# SQLite's messages for statements on tables that do not match the schema.
 _OTHER_TABLES = (
     *("no such table", "no such column", "has no column named", "values were supplied"),
     "unsupported file format",
 )
-# The folder's name is wrong, or it is not for this user; anything else is the system's trouble.
+# The folder's path is wrong, or not for this user; any other error is the system's.
 _MISPLACED = {
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG),
     *(errno.EACCES, errno.EPERM, errno.EINVAL),
@@ -50,7 +50,7 @@ class UnavailableError(Exception):
 
 
 class MisplacedError(UnavailableError):
-    """There can be no such file: its folder is none, or belongs to somebody else."""
+    """The file cannot exist there: its folder is not a folder, or belongs to somebody else."""
 
 
 class BusyError(UnavailableError):
@@ -58,7 +58,7 @@ class BusyError(UnavailableError):
 
 
 def default_folder() -> Path | None:
-    """Where the state is kept where nobody says otherwise; None for a user without a home."""
+    """Where the state is kept by default; None for a user without a home."""
     return user_state()
 
 
@@ -129,7 +129,7 @@ class Database:
                 raise self._unavailable(error) from error
 
     def close(self) -> None:
-        """Let go of the file; harmless when repeated."""
+        """Close the file. May be called again."""
         with self._lock:
             self._close()
 
@@ -140,7 +140,7 @@ class Database:
         return sum(file.stat().st_size for file in files if file.exists())
 
     def vacuum(self) -> None:
-        """Give the room of what was deleted back to the file system. Raises as a call does."""
+        """Return the space of deleted rows to the file system. Raises as `write` does."""
         with self._lock:
             try:
                 connection = self._connected()
@@ -178,7 +178,7 @@ class Database:
             raise
 
     def _connect_patiently(self) -> None:
-        """Two that make the file at once get in each other's way, whatever the time limit says."""
+        """Connect, with retries: SQLite's timeout does not cover processes that create the file."""
         for _ in range(_ATTEMPTS):
             try:
                 return self._connect()
@@ -232,7 +232,7 @@ class Database:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = DELETE")
         connection.execute("PRAGMA locking_mode = NORMAL")
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # lets go of the lock
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # releases the lock
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 
@@ -255,7 +255,7 @@ class Database:
         """Rename the broken file, unless another process has replaced it by now."""
         self._close()
         try:
-            with FileLock(f"{self.path}.lock", timeout=10):
+            with lock_file(f"{self.path}.lock", wait_seconds=_ASIDE_SECONDS):
                 if self.path.exists() and not self._is_ours():
                     return
                 stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
@@ -266,8 +266,7 @@ class Database:
                         os.rename(f"{self.path}{suffix}", f"{aside}{suffix}")
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{self.path}-shm")
-        # NotImplementedError: a file system without locks.
-        except (OSError, TimeoutError, NotImplementedError) as error:
+        except OSError as error:
             raise UnavailableError(
                 f"{printable(str(self.path))} is damaged and cannot be put aside: {error}"
             ) from error
@@ -281,7 +280,7 @@ class Database:
         kind = BusyError if _code(error) & 0xFF in _BUSY else UnavailableError
         reason = "the disk is full" if _is_full(self.path) else str(error)
         if self._on and not self._on.local:
-            reason += f"; it lies on {self._on.name}, use --state DIR with a folder on a local disk"
+            reason += f"; it is on {self._on.name}, use --state DIR with a folder on a local disk"
         return kind(f"{printable(str(self.path))}: {reason}")
 
     def _is_ours(self) -> bool:
@@ -337,7 +336,7 @@ def _uses_shared_memory(connection: sqlite3.Connection) -> bool:
         return False
     # Commits survive the death of the process; those of the last moments, not a power loss.
     connection.execute("PRAGMA synchronous = NORMAL")
-    # Each checkpoint waits for the disk: rather few large ones.
+    # Each checkpoint waits for the disk: few large ones are better.
     connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_PAGES * 4096}")
     return True

@@ -1,4 +1,4 @@
-"""What the type of a file system promises: that times of change are its own, and shared memory."""
+"""What the type of a file system promises: trustworthy times of change, and shared memory."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class FileSystem:
 # ctime is believed only where it is known that nothing but a change sets it. That leaves out:
 # - FAT, exFAT, HFS and NTFS: the first two have no such time and show mtime instead, which anybody
 #   can set; the others keep one that other systems and their programs can set.
-# - FUSE and 9p: the program behind them makes up what it likes; many show mtime (sshfs, S3 mounts).
+# - FUSE and 9p: the program behind them reports what it likes; many show mtime (sshfs, S3 mounts).
 # - SMB: the server may be any of those, and the protocol lets clients set the time of change.
-# - images such as squashfs and ISO 9660: whoever made the image chose the times.
+# - disk images such as squashfs and ISO 9660: their author chose the times.
 # NFS is believed: its protocol has no way to set ctime (RFC 1813, RFC 8881).
 _BY_MAGIC = {
     0xEF53: FileSystem("ext4", own_ctime=True, local=True),  # ext2 and ext3, too

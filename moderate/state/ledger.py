@@ -1,4 +1,4 @@
-"""The ledger: a record of every run, of what it was asked, what it used and what became of it."""
+"""The ledger: a record of every run with its command, what it used, and how it ended."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _MOST_NAMES = 200  # of a command or list of inputs: a shell may expand a patter
 _MOST_MESSAGE = 1_000
 _END_ATTEMPTS = 3
 
-# Lists and objects are JSON in ASCII: a name that is no text survives it. A target is found by its
-# bytes, for the same reason.
+# Lists and objects are JSON in ASCII, so that names that are not UTF-8 survive. A target is looked
+# up by its bytes for the same reason.
 _MIGRATIONS = (
     """
     CREATE TABLE runs (
@@ -55,7 +55,7 @@ _MIGRATIONS = (
 
 
 class RunStatus(StrEnum):
-    """What a run is doing, or what became of it."""
+    """The state of a run, or how it ended."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -107,8 +107,8 @@ class LedgerInfo:
 class Ledger:
     """The runs of a state folder, of any number of processes.
 
-    Opening raises UnavailableError and StateError, and so does every method but `begin`. Whoever
-    looks writes down the end of the runs whose process is gone.
+    Opening raises UnavailableError and StateError, and so does every method but `begin`. Any
+    reader records the end of runs whose process is gone.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -126,9 +126,9 @@ class Ledger:
         targets: Sequence[str],
         status: RunStatus = RunStatus.RUNNING,
     ) -> ActiveRun:
-        """Write down that a run begins; `command` and `inputs` are masked here. Never raises."""
+        """Record that a run begins; masks `command` and `inputs`. Never raises."""
         with contextlib.suppress(UnavailableError, StateError):
-            self._write_down_the_dead()
+            self._end_dead_runs()
         now = utc(datetime.now(UTC))
         record = RunRecord(
             id=run_id,
@@ -159,54 +159,54 @@ class Ledger:
         )
 
     def find(self, prefix: str) -> RunRecord:
-        """The run whose id starts so, or the newest for `last`.
+        """The run whose id starts with `prefix`, or the newest for `last`.
 
         Raises StateError where there is none, or several.
         """
         name = printable(prefix)
         if prefix == LAST:
-            found = self.runs(1)
+            records = self.runs(1)
         else:
             known = prefix.lower().encode("ascii", "replace").decode()
-            found = self._select(
+            records = self._select(
                 "SELECT runs.* FROM runs WHERE substr(id, 1, ?) = ? "
                 "ORDER BY started DESC, rowid DESC LIMIT 4",
                 (len(known), known),
             )
-        if not found and prefix == LAST:
+        if not records and prefix == LAST:
             raise StateError("no run is recorded yet")
-        if not found or not prefix:
+        if not records or not prefix:
             raise StateError(f"no run {name or 'without an id'} is known; see 'moderate runs list'")
-        if len(found) > 1:
-            ids = ", ".join(record.id[: max(12, len(prefix) + 4)] for record in found[:3])
-            more = ", …" if len(found) > 3 else ""
+        if len(records) > 1:
+            ids = ", ".join(record.id[: max(12, len(prefix) + 4)] for record in records[:3])
+            more = ", …" if len(records) > 3 else ""
             raise StateError(f"several runs start with {name}: {ids}{more}; give more of the id")
-        return found[0]
+        return records[0]
 
     def last_of(self, target: str, exclude: str | None = None) -> RunRecord | None:
-        """The newest run that began to work on `target`, whatever became of it.
+        """The newest run that began to work on `target`, however it ended.
 
-        One that was refused before is none: it has no facts.
+        A run that was refused before that has no facts, and does not count.
         """
-        found = self._select(
+        records = self._select(
             "SELECT runs.* FROM runs JOIN run_targets ON run = id WHERE target = ? "
             "AND id IS NOT ? AND facts <> '{}' ORDER BY started DESC, runs.rowid DESC LIMIT 1",
             (_key(target), exclude),
         )
-        return found[0] if found else None
+        return records[0] if records else None
 
     def policy(self, sha256: str) -> tuple[str, str] | None:
         """Name and TOML text of a policy that a run used."""
-        found = self._database.read(
+        row = self._database.read(
             lambda connection: connection.execute(
                 "SELECT name, toml FROM policies WHERE sha256 = ?", (sha256,)
             ).fetchone()
         )
-        return (found[0], found[1]) if found and all(isinstance(x, str) for x in found) else None
+        return (row[0], row[1]) if row and all(isinstance(x, str) for x in row) else None
 
     def info(self) -> LedgerInfo:
-        """How much is kept."""
-        self._write_down_the_dead()
+        """How much is stored."""
+        self._end_dead_runs()
         runs, alive, oldest, newest = self._database.read(
             lambda connection: connection.execute(
                 "SELECT count(*), total(ended IS NULL), min(started), max(started) FROM runs"
@@ -224,16 +224,16 @@ class Ledger:
         return self._forget(None)
 
     def vacuum(self) -> None:
-        """Give room back to the file system."""
+        """Return free space to the file system."""
         self._database.vacuum()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()
 
     def _forget(self, before: str | None) -> int:
-        self._write_down_the_dead()
-        liveness.remove_left_behind(self._folder)
+        self._end_dead_runs()
+        liveness.remove_abandoned(self._folder)
 
         def work(connection: sqlite3.Connection) -> int:
             gone = connection.execute(
@@ -251,12 +251,12 @@ class Ledger:
         return self._database.write(work)
 
     def _select(self, query: str, values: tuple[object, ...]) -> list[RunRecord]:
-        dead = self._write_down_the_dead()
+        dead = self._end_dead_runs()
 
         def work(connection: sqlite3.Connection) -> list[dict[str, Any]]:
-            found = connection.execute(query, values)
-            names = [column[0] for column in found.description]
-            return [dict(zip(names, row, strict=True)) for row in found]
+            cursor = connection.execute(query, values)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
 
         rows = self._database.read(work)
         records = [record for record in map(_record, rows) if record]
@@ -267,8 +267,8 @@ class Ledger:
             )
         return [_died(record) if record.id in dead else record for record in records]
 
-    def _write_down_the_dead(self) -> set[str]:
-        """End the records of runs that are no longer alive; returns those that could not be."""
+    def _end_dead_runs(self) -> set[str]:
+        """End the records of runs that are not alive; returns the ids of those that stayed open."""
         not_ended = self._database.read(
             lambda connection: connection.execute(
                 "SELECT id FROM runs WHERE ended IS NULL"
@@ -283,7 +283,7 @@ class Ledger:
             return set()
 
         def work(connection: sqlite3.Connection) -> None:
-            # A run that ended in the moment between has said so itself.
+            # A run that ended in the meantime has recorded its end itself.
             connection.executemany(
                 "UPDATE runs SET status = ?, died = 1, message = ?, ended = updated "
                 "WHERE id = ? AND ended IS NULL",
@@ -294,15 +294,15 @@ class Ledger:
             self._database.write(work)
         except UnavailableError:
             return set(dead)
-        liveness.remove_left_behind(self._folder)
+        liveness.remove_abandoned(self._folder)
         return set()
 
 
 class ActiveRun:
     """The record of the run that this process is, for the thread that runs it.
 
-    It never gets in the run's way: where the ledger cannot be written, one warning says so. Every
-    write makes the record whole again, should it have been lost with the file.
+    It never disturbs the run: where the ledger cannot be written, one warning says so. Every write
+    stores the complete record, in case it was lost with the file.
     """
 
     def __init__(self, folder: Path, database: Database, record: RunRecord) -> None:
@@ -332,7 +332,7 @@ class ActiveRun:
         facts: Mapping[str, str] | None = None,
         counts: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write down what is known by now: facts are added, counts replaced."""
+        """Record what is known so far: facts are added, counts replaced."""
         self._change(
             1,
             status=status or self._record.status,
@@ -341,7 +341,7 @@ class ActiveRun:
         )
 
     def save_policy(self, sha256: str, name: str, toml_text: str) -> None:
-        """Keep the policy that the run uses, for whoever asks later why."""
+        """Store the policy that the run uses, so that its decisions can be explained later."""
         self._policies[sha256] = (printable(name), toml_text)
         self._change(1)
 
@@ -353,7 +353,7 @@ class ActiveRun:
         counts: Mapping[str, Any] | None = None,
         outputs: Mapping[str, str] | None = None,
     ) -> None:
-        """Write down how the run ended, and that it did. Only the first call counts."""
+        """Record that and how the run ended. Only the first call counts."""
         if self._closed:
             return
         self._change(
@@ -364,7 +364,9 @@ class ActiveRun:
             counts=self._record.counts if counts is None else dict(counts),
             outputs=dict(outputs or {}),
         )
-        self._closed = True  # not before: a signal may cut a call short, and the next one counts
+        self._closed = (
+            True  # only now: a signal may interrupt this call, and the next one has to count
+        )
         if self._alive is not None:
             liveness.release(self._folder, self.id, self._alive)
 
@@ -374,7 +376,7 @@ class ActiveRun:
             self._save(attempts)
 
     def _save(self, attempts: int) -> None:
-        if self._alive is None:  # a record that everybody would take for that of a dead run
+        if self._alive is None:  # without a lock, readers would take the run for dead
             return
         policies = [(digest, *policy) for digest, policy in self._policies.items()]
 
@@ -429,13 +431,13 @@ def _stored(value: Any) -> Any:
 
 
 def _record(row: dict[str, Any]) -> RunRecord | None:
-    """The record as it is kept; None for what this version cannot have kept so."""
+    """The record of a row; None for what this version cannot have written."""
     try:
         lists = {name: tuple(json.loads(row[name])) for name in ("command", "inputs", "targets")}
         objects = {name: json.loads(row[name]) for name in ("facts", "outputs", "counts")}
         texts = [row[name] for name in ("id", "started", "updated", "host", "version")]
         texts += [row[name] for name in ("message", "ended", "user") if row[name] is not None]
-        texts += [text for found in lists.values() for text in found]
+        texts += [text for names in lists.values() for text in names]
         texts += [text for name in ("facts", "outputs") for text in objects[name].values()]
         if not all(isinstance(text, str) for text in texts):
             return None
@@ -451,7 +453,7 @@ def _record(row: dict[str, Any]) -> RunRecord | None:
 
 
 def _died(record: RunRecord) -> RunRecord:
-    """What the record of a run that is no longer alive would say, could it be written."""
+    """The record of a run that is no longer alive, as if its end had been recorded."""
     if record.ended:
         return record
     return replace(record, status=RunStatus.FAILED, died=True, message=DIED, ended=record.updated)
@@ -462,7 +464,7 @@ def _key(target: str) -> bytes:
 
 
 def _few(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The first and the last of very many names."""
+    """The names, or the first and the last of very many."""
     if len(names) <= _MOST_NAMES:
         return names
     half = _MOST_NAMES // 2

@@ -1,4 +1,4 @@
-"""A command line as the ledger keeps it: without header values, credentials and inline files."""
+"""A command line as the ledger stores it: without header values, credentials and inline files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_CHARACTERS = 2_000
 _MOST_URLS = 20  # in one argument; what follows them is not kept
 _HEADER_OPTION = "--url-header"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-# Of what is no URL but was meant as one: `http:/user:password@host`, `//user:password@host`.
+# Of what is not a URL but was meant as one: `http:/user:password@host`, `//user:password@host`.
 _USER = re.compile(r"(/[^\s/@:]*:)[^\s/@]+@")
 _TAIL = re.compile(r"(://[^\s#]*)[\s#].*", re.DOTALL)  # a fragment, or what follows a blank
 _SCHEME_BEFORE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}\Z")
@@ -21,10 +21,10 @@ _DATA = re.compile(r"(?<![A-Za-z0-9+.-])data:", re.IGNORECASE)
 
 
 def mask_command(arguments: Sequence[str]) -> tuple[str, ...]:
-    """`arguments` fit to be kept and shown: header values as `***`, everything else masked.
+    """`arguments` made safe to store and show: header values as `***`, everything else masked.
 
-    What follows `--url-header` is taken for its value wherever that stands: a file name too many
-    is hidden sooner than a token is shown.
+    What follows `--url-header` counts as its value, wherever that is: hiding a file name is better
+    than showing a token.
     """
     masked = []
     header_expected = False

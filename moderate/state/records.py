@@ -1,6 +1,6 @@
-"""What a content gave, as the bytes that the state keeps, with a checksum: a damaged one is no one.
+"""Outcomes of contents as bytes with a checksum, so that damaged ones are ignored.
 
-SQLite has no checksums of its own, and a flipped bit in a score would be a decision made up.
+SQLite has no checksums of its own, and a flipped bit in a score would become a wrong decision.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from moderate.types import (
     Warn,
 )
 
-# Every number of an image is one that a header claims or a decoder reports: 64 bits for each, as in
-# the results. The layout is part of the checksum, so that a version of this program that knows
-# another one takes the record for unknown, and the image is scored again.
-_LAYOUT, _WITH_LABELS = b"2", b"3"  # with labels, their scores stand before the text
+# Headers and decoders may claim any number: 64 bits for each, as in the results. The layout is part
+# of the checksum, so that a version of this program with another layout treats the record as
+# unknown, and scores the image again.
+_LAYOUT, _WITH_LABELS = b"2", b"3"  # with labels, their scores come before the text
 _OUTCOME = struct.Struct("<I5f4q")  # checksum, scores (NaN: none), bytes, width, height, frames
 _COUNT = struct.Struct("<I")
 _STAT = struct.Struct("<Iqqq")  # checksum, size, mtime, ctime
@@ -36,9 +36,9 @@ _WARNINGS = {warning.value: warning for warning in Warn}
 
 
 class FileStat(NamedTuple):
-    """What says that a file is unchanged: bytes, and the times of change in ns since 1970.
+    """What shows that a file is unchanged: bytes, and the times of change in ns since 1970.
 
-    mtime alone can be set by anybody, an archive's author for one; ctime only by the system.
+    Anybody can set mtime, such as the author of an archive; only the system sets ctime.
     """
 
     size: int
@@ -48,7 +48,7 @@ class FileStat(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What decoding and scoring some bytes gave.
+    """The result of decoding and scoring some bytes.
 
     facts.warnings are those of decoding alone. claim is the format that the file's name claimed,
     where the error depends on it, else empty. labels are the scores of the labels that the run
@@ -87,7 +87,7 @@ def pack_outcome(sha256: bytes, scope: bytes, outcome: Outcome) -> bytes:
 def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | None:
     """The outcome that was packed for this content and scope.
 
-    None where a bit is not as it was, and for what this version does not know: another layout, an
+    None where the checksum is wrong, and for what this version does not know: another layout, an
     error code or a warning of a newer version.
     """
     if not isinstance(payload, bytes) or len(payload) < _OUTCOME.size:
@@ -123,7 +123,7 @@ def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | No
     return Outcome(facts, scores, labels=labels)
 
 
-@lru_cache(maxsize=64)  # most say the same
+@lru_cache(maxsize=64)  # most texts are the same
 def _unpack_text(
     data: bytes,
 ) -> tuple[str | None, tuple[Warn, ...], tuple[str, ErrorCode, str] | None] | None:
@@ -142,8 +142,8 @@ def _unpack_text(
 def pack_stat(path: bytes, sha256: bytes, stat: FileStat) -> bytes | None:
     """The bytes that say: the file of this path digest had this content at that time.
 
-    None where a number is too large for them, such as a time after the year 2262: a file of which
-    that is so is read in every run.
+    None where a number is too large, such as a time after the year 2262: such a file is read in
+    every run.
     """
     if not all(number in _INT64 for number in stat):
         return None
@@ -152,7 +152,7 @@ def pack_stat(path: bytes, sha256: bytes, stat: FileStat) -> bytes | None:
 
 
 def unpack_stat(path: bytes, sha256: object, packed: object) -> FileStat | None:
-    """The same, read back; None where a bit is not as it was."""
+    """The inverse of `pack_stat`; None where the checksum is wrong."""
     if not isinstance(sha256, bytes) or not isinstance(packed, bytes):
         return None
     if len(packed) != _STAT.size:

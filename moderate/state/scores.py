@@ -1,6 +1,6 @@
-"""The store of scores: what is known of a content, and which content a file had.
+"""The store of scores: the outcome of each content, and which content each file had.
 
-Keys are digests. No image, no part of one, and no path is kept.
+Keys are digests. No image, no part of one, and no path is stored.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ T = TypeVar("T")
 
 FILE = "scores.sqlite3"
 
-# facts: what the audit has to say of scores under a scope, by the last run that made any.
-# used: the proleptic ordinal of the day on which it was last of use, for `prune`.
+# facts: the audit facts of scores under a scope, from the last run that computed any.
+# used: the proleptic ordinal of the day of its last use, for `prune`.
 _MIGRATIONS = (
     """
     CREATE TABLE scopes (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, facts TEXT);
@@ -60,7 +60,7 @@ _KNOWN_SIZES = (1, 16, MOST_KEYS)  # few different statements are prepared once 
 
 @dataclass(frozen=True, slots=True)
 class Scopes:
-    """What outcomes depend on besides the content: digests (32 bytes) for scores and for errors."""
+    """What outcomes depend on besides the content: digests (32 bytes) for scores and errors."""
 
     scores: bytes
     errors: bytes
@@ -68,7 +68,7 @@ class Scopes:
 
 @dataclass(frozen=True, slots=True)
 class ScopeFacts:
-    """How scores are made: what the decoders are hardened with, and the backend of the model."""
+    """How scores are computed: the protections of the decoders, and the backend of the model."""
 
     sandbox: tuple[str, ...]
     backend: str
@@ -79,7 +79,7 @@ class KnownFile:
     """What is known of a file by its path.
 
     outcome is None where its content is unknown under these scopes. stale says that the day of
-    its last use has to be written anew.
+    its last use is to be updated.
     """
 
     stat: FileStat
@@ -99,7 +99,7 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class ScoresInfo:
-    """How much there is. Days are ISO dates, None where there is nothing; nbytes on the disk."""
+    """How much is stored. Days are ISO dates, None where there is nothing; nbytes is on disk."""
 
     images: int
     outcomes: int
@@ -121,23 +121,23 @@ class ScoreStore:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open the store of a state folder, or begin it. Raises UnavailableError, StateError."""
+        """Open or create the store of a state folder. Raises UnavailableError, StateError."""
         return cls(Database(folder / FILE, _MIGRATIONS))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()
 
     def scope_ids(self, scopes: Scopes) -> tuple[int, int]:
-        """The numbers of the two scopes, new ones where they are new."""
+        """The row ids of the two scopes, which are added where they are new."""
 
         def work(connection: sqlite3.Connection) -> tuple[int, int]:
             digests = (scopes.scores, scopes.errors)
             connection.executemany(
                 "INSERT OR IGNORE INTO scopes (digest) VALUES (?)", [(d,) for d in digests]
             )
-            found = dict(connection.execute("SELECT digest, id FROM scopes").fetchall())
-            return found[scopes.scores], found[scopes.errors]
+            scope_ids = dict(connection.execute("SELECT digest, id FROM scopes").fetchall())
+            return scope_ids[scopes.scores], scope_ids[scopes.errors]
 
         return self._database.write(work)
 
@@ -147,13 +147,13 @@ class ScoreStore:
         return not self._database.read(lambda connection: connection.execute(query).fetchone()[0])
 
     def facts(self, scope: int) -> ScopeFacts | None:
-        """How the scores under this scope were made last, None where none ever were."""
+        """How the last scores under this scope were computed; None where there are none."""
         query = "SELECT facts FROM scopes WHERE id = ?"
         row = self._database.read(lambda connection: connection.execute(query, (scope,)).fetchone())
         return _scope_facts(row[0]) if row else None
 
     def set_facts(self, scope: int, facts: ScopeFacts) -> None:
-        """Say how they are made from now on."""
+        """Store how they are computed from now on."""
         values = (json.dumps(asdict(facts)), scope)
         self._database.write(
             lambda connection: connection.execute(
@@ -171,7 +171,7 @@ class ScoreStore:
         )
         rows = self._select(query, ids, paths)
         today = _today()
-        found: dict[bytes, KnownFile] = {}
+        known_files: dict[bytes, KnownFile] = {}
         for path, digest, used, packed, scope, outcome_used, payload in rows:
             stat = unpack_stat(path, digest, packed)
             if stat is None:
@@ -182,24 +182,24 @@ class ScoreStore:
             stale = _is_before(used, today) or (
                 outcome is not None and _is_before(outcome_used, today)
             )
-            before = found.get(path)
-            # Where there are scores and an error of other days, the scores are the better answer.
+            before = known_files.get(path)
+            # Where there are both scores and an error, of different days, the scores win.
             if before and before.outcome and not isinstance(before.outcome.result, ImageError):
                 continue
-            found[path] = KnownFile(stat, digest, outcome, stale)
-        return found
+            known_files[path] = KnownFile(stat, digest, outcome, stale)
+        return known_files
 
     def by_content(
         self, digests: Sequence[bytes], ids: tuple[int, int], scopes: Scopes
     ) -> dict[bytes, Outcome]:
-        """What these contents (at most MOST_KEYS) gave, by their digests."""
+        """The outcomes of these contents (at most MOST_KEYS), by their digests."""
         query = "SELECT sha256, scope, payload FROM outcomes WHERE scope IN (?, ?) AND sha256 IN "
-        found: dict[bytes, Outcome] = {}
+        outcomes: dict[bytes, Outcome] = {}
         for digest, scope, payload in self._select(query, ids, digests):
             outcome = unpack_outcome(digest, _scope(scope, ids, scopes), payload)
-            if outcome and (digest not in found or not isinstance(outcome.result, ImageError)):
-                found[digest] = outcome
-        return found
+            if outcome and (digest not in outcomes or not isinstance(outcome.result, ImageError)):
+                outcomes[digest] = outcome
+        return outcomes
 
     def record(
         self,
@@ -209,7 +209,7 @@ class ScoreStore:
         ids: tuple[int, int],
         scopes: Scopes,
     ) -> None:
-        """Keep outcomes by content, files by path, and that (path, content) were of use today."""
+        """Store outcomes by content, files by path, and that (path, content) were used today."""
         today = _today()
         rows = []
         for digest, outcome in outcomes:
@@ -236,7 +236,7 @@ class ScoreStore:
         self._database.write(work)
 
     def info(self) -> ScoresInfo:
-        """How much is kept."""
+        """How much is stored."""
 
         def work(connection: sqlite3.Connection) -> ScoresInfo:
             def one(query: str) -> tuple[Any, ...]:
@@ -254,7 +254,7 @@ class ScoreStore:
         return self._database.read(work)
 
     def prune(self, before: datetime.date) -> int:
-        """Forget what was last of use before that day; returns how many outcomes that was."""
+        """Delete what was last used before that day; returns the number of outcomes."""
 
         def work(connection: sqlite3.Connection) -> int:
             day = (before.toordinal(),)
@@ -268,7 +268,7 @@ class ScoreStore:
         return self._database.write(work)
 
     def clear(self) -> int:
-        """Forget everything; returns how many outcomes that was."""
+        """Delete everything; returns the number of outcomes."""
 
         def work(connection: sqlite3.Connection) -> int:
             gone = connection.execute("DELETE FROM outcomes").rowcount
@@ -279,7 +279,7 @@ class ScoreStore:
         return self._database.write(work)
 
     def vacuum(self) -> None:
-        """Give room back to the file system."""
+        """Return free space to the file system."""
         self._database.vacuum()
 
     def _select(
@@ -294,11 +294,10 @@ class ScoreStore:
 
 
 class RunScores:
-    """The store as one run uses it, for its scopes; never in the run's way.
+    """The store as one run uses it, for its scopes. It never stops the run.
 
-    Where the store cannot be used any more, the run hears so once and goes on without: then
-    nothing is known, and nothing kept. Lookups come from the reading threads, records from the
-    caller's.
+    Where the store becomes unusable, one warning says so and the run goes on without it: lookups
+    return nothing, and nothing is stored. Reading threads look up; the caller's thread records.
     """
 
     def __init__(
@@ -321,7 +320,7 @@ class RunScores:
             self._give_up(error)
 
     def by_path(self, paths: Sequence[bytes]) -> dict[bytes, KnownFile]:
-        """See `ScoreStore.by_path`; outcomes that are to be had anew are left out."""
+        """See `ScoreStore.by_path`; outcomes that are to be computed again are left out."""
         ids = self._ids
         if ids is None or self._empty:
             return {}
@@ -337,19 +336,19 @@ class RunScores:
         return known
 
     def by_content(self, digest: bytes) -> Outcome | None:
-        """What this content gave, unless it is to be had anew."""
+        """The outcome of this content, unless it is to be computed again."""
         ids = self._ids
         if ids is None or self._empty:
             return None
         try:
-            found = self._store.by_content([digest], ids, self._scopes).get(digest)
+            outcome = self._store.by_content([digest], ids, self._scopes).get(digest)
         except UnavailableError as error:
             self._failed(error)
             return None
-        return found if found and self._wanted(found) else None
+        return outcome if outcome and self._wanted(outcome) else None
 
     def facts(self, now: ScopeFacts | None = None) -> ScopeFacts | None:
-        """How these scores were made; `now` is kept as how they are from now on."""
+        """How these scores were computed; stores `now` as how they are from now on."""
         ids = self._ids
         if ids is not None:
             try:
@@ -366,7 +365,7 @@ class RunScores:
         outcome: tuple[bytes, Outcome] | None = None,
         used: tuple[bytes, bytes] | None = None,
     ) -> None:
-        """Something to keep at the next `commit`."""
+        """Add records for the next `commit`."""
         if file:
             self._files.append(file)
         if outcome:
@@ -375,10 +374,11 @@ class RunScores:
             self._used.append(used)
 
     def commit(self, *, everything: bool = False) -> None:
-        """Keep what was added. What cannot be written now, because others write, waits.
+        """Store what was added. What cannot be written now, because others write, waits.
 
-        Outcomes are kept at once: no image is scored again. Which file had which content is worth a
-        reading only, and is written in fewer, cheaper strokes, or with `everything`.
+        Outcomes are stored at once, so that no image is scored again. Losing which file had which
+        content costs only reading it: that is written in fewer, cheaper batches, or with
+        `everything`.
         """
         try:
             self._commit(everything)
@@ -387,7 +387,7 @@ class RunScores:
                 self._drop()
 
     def finish(self) -> None:
-        """The last commit, which waits for others for some time."""
+        """The last commit, which waits some time for other processes."""
         try:
             _patiently(lambda: self._commit(everything=True), _PATIENCE_AT_END)
         except BusyError:
@@ -437,7 +437,7 @@ class RunScores:
 
 
 def _patiently(work: Callable[[], T], seconds: float) -> T:
-    """What `work` returns; while the state is busy, it is tried again. Raises UnavailableError."""
+    """The result of `work`, tried again while the state is busy. Raises UnavailableError."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -459,10 +459,10 @@ def _scope(number: int, ids: tuple[int, int], scopes: Scopes) -> bytes:
 
 
 def _scope_facts(text: object) -> ScopeFacts | None:
-    """The facts as they are kept; None where nobody can have kept them so."""
+    """The stored facts; None for what this program cannot have written."""
     try:
-        found = json.loads(text) if isinstance(text, str) else None
-        sandbox, backend = (found["sandbox"], found["backend"]) if found else (None, None)
+        facts = json.loads(text) if isinstance(text, str) else None
+        sandbox, backend = (facts["sandbox"], facts["backend"]) if facts else (None, None)
     except (ValueError, RecursionError, TypeError, KeyError):
         return None
     if not isinstance(sandbox, list) or not isinstance(backend, str):
@@ -473,7 +473,7 @@ def _scope_facts(text: object) -> ScopeFacts | None:
 
 
 def _is_before(day: object, today: int) -> bool:
-    """Whether a day of last use is past; what is no day is to be written anew, too."""
+    """Whether a day of last use is past; True for a damaged one, so that it is written again."""
     return not isinstance(day, int) or day < today
 
 

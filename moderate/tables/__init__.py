@@ -1,1 +1,1 @@
-"""Tables from files of anyone: read by processes that may do nothing but that."""
+"""Tables in untrusted files: lines, CSV, JSON Lines, and Parquet in a sandboxed process."""

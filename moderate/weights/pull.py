@@ -6,16 +6,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from filelock import FileLock, Timeout
-
 from moderate.classify.bundle import BUNDLE_NAME, SHIPPED, WEIGHTS, Preprocess, user_weights
 from moderate.errors import UsageError, WeightsError
 from moderate.libraries import has_torch, require_torch
+from moderate.locks import lock_file
 from moderate.text import one_line, printable
 from moderate.types import Category
 from moderate.weights.assemble import Facts, Part, install, sweep
@@ -403,19 +402,17 @@ def _downloads() -> Path:
 def _alone() -> Iterator[None]:
     """One installation at a time. Raises WeightsError where another is running."""
     root = user_weights()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / ".lock")
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise WeightsError(f"another installation into {root} is running; wait for it") from None
-    except OSError as error:
-        raise WeightsError(f"cannot write to {root}: {error.strerror}") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock_file(root / ".lock"))
+        except BlockingIOError:
+            message = f"another installation into {root} is running; wait for it"
+            raise WeightsError(message) from None
+        except OSError as error:
+            raise WeightsError(f"cannot write to {root}: {error.strerror}") from error
         sweep(root)
         yield
-    finally:
-        lock.release()
 
 
 def _check_name(name: str, overwrite: bool, entry: str | None) -> None:

@@ -387,14 +387,14 @@ def test_targets_that_are_inputs_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "line"),
     [
-        ("a.csv", b"path,status,decision,nudity\n./a,ok,approve,1.5\n", "no score from 0 to 1"),
-        ("a.csv", b"path,status,decision\n./a,ok,approve\n./b,ok\n", "2 cells where 3"),
-        ("a.csv", b"a,b\n1,2\n", "no results file"),
+        ("a.csv", b"path,status,decision,nudity\n./a,ok,approve,1.5\n", "not a score from 0 to 1"),
+        ("a.csv", b"path,status,decision\n./a,ok,approve\n./b,ok\n", "2 cells where the header"),
+        ("a.csv", b"a,b\n1,2\n", "not a results file"),
         ("a.csv", b"", "is empty"),
         ("a.csv", b'path,status,decision\n"./a,ok,approve\n', "line"),
         ("a.csv", b"path,status,decision\n./a\xff,ok,approve\n", "not UTF-8"),
         ("a.csv", b"path,status,decision\n./a,ok,maybe\n", "none of approve, review, block"),
-        ("a.jsonl", b"[1]\n", "no JSON object"),
+        ("a.jsonl", b"[1]\n", "where an object is expected"),
         ("a.jsonl", b'{"path": "./a", "status": "ok", "decision": "x"}\n', "none of approve"),
         ("a.parquet", b"PAR1 nonsense PAR1", "not readable Parquet"),
         ("a.txt", b"x", "the suffix is one of"),

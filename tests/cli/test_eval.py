@@ -103,7 +103,7 @@ def test_more_of_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--policy", "none"], "no policy 'none'"),
         (["--labels", "gone.csv"], "cannot read gone.csv: No such file or directory"),
         (["--labels", "empty.csv"], "empty.csv is empty: it has no labels"),
-        (["--labels", "nonsense.csv"], "line 3 of nonsense.csv: nudity: 'maybe' is no label"),
+        (["--labels", "nonsense.csv"], "line 3 of nonsense.csv: nudity: 'maybe' is not a label"),
         (["--labels", "twice.csv"], "twice.csv contradicts itself about nudity of 'a.jpg'"),
         (["--labels", "other.csv"], "the labels have path 'other/a.jpg', the rows 'a.jpg'"),
     ],

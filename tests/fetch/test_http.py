@@ -569,17 +569,17 @@ def test_rebinding_by_redirect(farm: Farm) -> None:
 
 def test_the_socket_itself_is_guarded(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were a checked answer exchanged behind the resolver, no connection would be made either."""
-    from moderate.fetch import http
+    from moderate.fetch.http_resolver import Resolver
 
     server = farm.start(Server({"*": plain(answer())}, host="127.0.0.2"))
-    resolve = http._Resolver.resolve
+    resolve = Resolver.resolve
 
     async def exchange(self: Any, host: str, port: int = 0, family: Any = 0) -> Any:
         return [
             found | {"host": "127.0.0.2"} for found in await resolve(self, host, port, family)
         ] * 3
 
-    monkeypatch.setattr(http._Resolver, "resolve", exchange)
+    monkeypatch.setattr(Resolver, "resolve", exchange)
     with HttpFetcher(options(), getaddrinfo=lookup(["127.0.0.1"])) as fetcher:
         result = fetch(server.url(host="a.example"), fetcher)
     assert code(result) == ErrorCode.ADDRESS_NOT_ALLOWED

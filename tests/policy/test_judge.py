@@ -370,7 +370,7 @@ IGNORE_HEAD = "sha256,reason,expires\n"
         (IGNORE_HEAD + f"{A},,2030-01-01\n", "line 2: there is no reason"),
         (IGNORE_HEAD + f"{A},x,\n", "line 2: expires: a date is 2027-01-31, not ''"),
         (IGNORE_HEAD + f"\n{A},x,soon\x1b[31m\n", "line 3: expires"),
-        (IGNORE_HEAD + f"{A},x\n", "line 2: 2 cells where the header has 3"),
+        (IGNORE_HEAD + f"{A},x\n", "line 2 of cleared.csv: 2 cells where the header has 3"),
         (IGNORE_HEAD + f'{A},"x', "line 2"),
         (IGNORE_HEAD + f"{A},x,2030-01-01\n{A.upper()},x,2031-01-01\n",
          f"line 3: contradicts another entry for {A}"),

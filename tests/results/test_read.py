@@ -25,7 +25,7 @@ from moderate.analysis.stored import summarise
 from moderate.errors import InputError, UsageError
 from moderate.policy.load import load_policy
 from moderate.results.parquet_writer import arrow_schema
-from moderate.results.read import read_results, read_table
+from moderate.results.read import read_results
 from moderate.results.schema import COLUMNS, in_order
 from moderate.results.targets import open_writers
 from moderate.types import (
@@ -211,7 +211,7 @@ def test_carried_columns_of_all_kinds(tmp_path: Path) -> None:
         assert list(first) == in_order(OWN, names)
         assert same(first, rows[0])
         assert [second[name] for name in names] == list(nothing)
-        table = read_table(file)
+        table = read_results(file).table()
         assert table.column_names == in_order(OWN, names)
         for name, kind, value, in_json in kinds:
             if file.endswith("parquet"):
@@ -230,7 +230,7 @@ def test_values_of_several_kinds_in_one_json_column_are_text_in_a_table(tmp_path
     file = write(tmp_path, [row(carried=(1,)), row(carried=(2,))], (Column("k", pa.int64()),))[2]
     Path(file).write_text(Path(file).read_text().replace('"k": 2', '"k": "x"'))
     assert [cells["k"] for cells in read_results(file).rows()] == [1, "x"]
-    assert read_table(file, ["k"]).column("k").to_pylist() == ["1", "x"]
+    assert read_results(file).table(["k"]).column("k").to_pylist() == ["1", "x"]
 
 
 def test_tables_have_the_types_of_the_schema(tmp_path: Path) -> None:
@@ -238,13 +238,13 @@ def test_tables_have_the_types_of_the_schema(tmp_path: Path) -> None:
     files = write(tmp_path, rows)
     in_parquet = pq.read_table(files[1]).replace_schema_metadata()
     for file in files:
-        table = read_table(file)
+        table = read_results(file).table()
         assert table.schema == arrow_schema()
         assert table.equals(in_parquet), file
-        some = read_table(file, ["violence", "path", "path_bytes"])
+        some = read_results(file).table(["violence", "path", "path_bytes"])
         assert some.equals(in_parquet.select(["violence", "path", "path_bytes"]))
         with pytest.raises(InputError, match="no column 'nope'"):
-            read_table(file, ["nope"])
+            read_results(file).table(["nope"])
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -252,6 +252,7 @@ def test_rows_are_found_by_path_digest_and_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     monkeypatch.setattr("moderate.results.read.CHUNK_ROWS", 7)
+    monkeypatch.setattr("moderate.results.read_text.CHUNK_ROWS", 7)
     monkeypatch.setattr("moderate.results.parquet_writer.ROW_GROUP_ROWS", 7)
     rows = [row(b"%d.jpg" % n, sha256=f"{n % 10:064x}"[::-1]) for n in range(40)]
     write(tmp_path, [*rows, error_row("no digest")])
@@ -324,23 +325,23 @@ def swap(line: int, old: bytes, new: bytes) -> Any:
         ("csv", lambda data: data.replace(b"decision", b"verdict", 1), "no column decision"),
         ("csv", lambda data: data.replace(b"label", b"risk", 1), "two columns 'risk'"),
         ("csv", lambda data: data[: data.rindex(b"small_image") - 90], "line 21 of .*cells where"),
-        ("csv", swap(5, b",0.1,", b",high,"), "line 5 of .*nudity: 'high' is no number"),
-        ("csv", swap(5, b",0.1,", b",nan,"), "line 5 of .*nudity: nan is no score"),
-        ("csv", swap(5, b",0.1,", b",1.1,"), "line 5 of .*no score from 0 to 1"),
+        ("csv", swap(5, b",0.1,", b",high,"), "line 5 of .*nudity: 'high' is not a number"),
+        ("csv", swap(5, b",0.1,", b",nan,"), "line 5 of .*nudity: nan is not a score"),
+        ("csv", swap(5, b",0.1,", b",1.1,"), "line 5 of .*not a score from 0 to 1"),
         ("csv", swap(6, b"approve", b"allow"), "line 6 of .*decision: 'allow' is none of approve"),
         ("csv", swap(6, b",ok,", b",,"), "line 6 of .*status is missing"),
-        ("csv", swap(7, b",false,", b",no,"), "line 7 of .*is_nsfw: 'no' is no true or false"),
+        ("csv", swap(7, b",false,", b",no,"), "line 7 of .*is_nsfw: 'no' is not true or false"),
         ("csv", swap(7, b"./5", b'"./5'), "line .* of .*out.csv: not CSV"),
         ("csv", swap(8, b"./6", b"./\xff"), "line 8 of .*not UTF-8"),
-        ("csv", swap(8, b"./6,", b"./6,!!"), "line 8 of .*path_bytes: '!!' is no base64"),
+        ("csv", swap(8, b"./6,", b"./6,!!"), "line 8 of .*path_bytes: '!!' is not base64"),
         ("jsonl", lambda data: data[:-30], "line 20 of .*not JSON"),
         ("jsonl", swap(3, b'"status"', b'"state"'), "line 3 of .*not the columns of the first"),
         ("jsonl", swap(3, b'"ok"', b"null"), "line 3 of .*status is missing"),
         ("jsonl", swap(3, b'"nudity": 0.1', b'"nudity": NaN'), "line 3 of .*nudity: nan"),
-        ("jsonl", swap(3, b'"width": 30', b'"width": 3.5'), "line 3 of .*'3.5' is no whole"),
-        ("jsonl", swap(3, b'"nudity": 0.1', b'"nudity": true'), "line 3 of .*'True' is no number"),
-        ("jsonl", swap(3, b'"label": "safe"', b'"label": 7'), "line 3 of .*label: '7' is no text"),
-        ("jsonl", lambda data: b"[1]\n" + data, "line 1 of .*no JSON object"),
+        ("jsonl", swap(3, b'"width": 30', b'"width": 3.5'), "line 3 of .*'3.5' is not a whole"),
+        ("jsonl", swap(3, b'"nudity": 0.1', b'"nudity": true'), "line 3 of .*'True' is not a num"),
+        ("jsonl", swap(3, b'"label": "safe"', b'"label": 7'), "line 3 of .*label: '7' is not text"),
+        ("jsonl", lambda data: b"[1]\n" + data, "line 1 of .*where an object is expected"),
         ("jsonl", lambda data: data + b"\n", "line 21 of .*not JSON"),
         ("jsonl", lambda data: b"[" * 100_000 + b"\n", "line 1 of .*not JSON"),
         ("parquet", lambda data: data[:-100], "not readable Parquet"),
@@ -357,7 +358,7 @@ def test_what_no_run_wrote_is_one_clear_line(
         list(read_results(file).rows())
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(InputError, match=said):
-        read_table(file)
+        read_results(file).table()
 
 
 OK = {"status": "ok", "decision": "approve", "nudity": 0.1, "error_code": None}
@@ -402,8 +403,8 @@ def with_cells(tmp_path: Path, suffix: str, changes: dict[str, Any]) -> str:
         (OK | {"nudity": None}, "decision is approve, but no category has a score"),
         (OK | {"status": "OK"}, "status: 'OK' is none of ok, error"),
         (OK | {"decision": "Approve"}, "decision: 'Approve' is none of approve, review, block"),
-        (OK | {"nudity": -0.001}, "nudity: -0.001.* is no score"),
-        (OK | {"nudity": float("inf")}, "nudity: inf is no score"),
+        (OK | {"nudity": -0.001}, "nudity: -0.001.* is not a score"),
+        (OK | {"nudity": float("inf")}, "nudity: inf is not a score"),
         (OK | {"warnings": "; ".join("x" * 70)}, "warnings: more than 64 in one row"),
     ],
 )
@@ -421,7 +422,7 @@ def test_rows_that_contradict_themselves_are_never_decided(
     where = {"csv": "line 3 of", "jsonl": "line 2 of", "parquet": "row 2 of"}[suffix]
     uses: list[Any] = [
         lambda: list(read_results(file).rows()),
-        lambda: read_table(file, ["path"]),
+        lambda: read_results(file).table(["path"]),
         lambda: redecide(options),
         lambda: compare_results(file, file),
     ]
@@ -452,7 +453,7 @@ def test_text_in_parquet_that_is_not_utf8_names_the_row(tmp_path: Path, column: 
     pq.write_table(table.set_column(index, column, texts), file)
     for use in (
         lambda: list(read_results(file).rows()),
-        lambda: read_table(file),
+        lambda: read_results(file).table(),
         lambda: redecide(DecideOptions(file, "strict")),
     ):
         with pytest.raises(InputError, match=f"row 3 of .*: {column}: .*UTF8"):
@@ -465,8 +466,8 @@ def test_json_that_recursion_cannot_follow_or_that_says_two_things_is_refused(
     for value, said in (
         ("[" * 101 + "]" * 101, "line 1 of .*nested over 100 levels"),
         ('{"a":' * 101 + "1" + "}" * 101, "line 1 of .*nested over 100 levels"),
-        ('1, "decision": "block"', "line 1 of .*two values for 'decision'"),
-        ('{"a": 1, "a": 2}', "line 1 of .*two values for 'a'"),
+        ('1, "decision": "block"', "line 1 of .*the key decision is there twice"),
+        ('{"a": 1, "a": 2}', "line 1 of .*the key a is there twice"),
     ):
         file = write(tmp_path, [row(carried=(1,))], (Column("k", pa.int64()),))[2]
         Path(file).write_text(Path(file).read_text().replace('"k": 1', f'"k": {value}'))
@@ -519,10 +520,10 @@ def test_scores_out_of_range_in_parquet_name_the_row(tmp_path: Path) -> None:
     scores = pa.array([0.1, float("nan"), 0.1], pa.float32())
     index = table.schema.get_field_index("nudity")
     pq.write_table(table.set_column(index, "nudity", scores), file)
-    with pytest.raises(InputError, match=r"row 2 of .*nudity: nan is no score"):
+    with pytest.raises(InputError, match=r"row 2 of .*nudity: nan is not a score"):
         list(read_results(file).rows())
     pq.write_table(table.set_column(index, "nudity", pa.array(["x"] * 3)), file)
-    with pytest.raises(InputError, match="column nudity is string, not number"):
+    with pytest.raises(InputError, match="column nudity is string, not a number"):
         list(read_results(file).rows())
 
 

@@ -263,7 +263,7 @@ def test_a_file_system_of_several_machines_has_no_shared_memory(tmp_path: Path) 
     (tmp_path / "shown").mkdir()
     with passthrough.passthrough(tmp_path / "shown", tmp_path / "point"):
         (tmp_path / "shown" / "x.sqlite3").write_bytes(b"")
-        with pytest.raises(UnavailableError, match="it lies on fuse, use --state DIR"):
+        with pytest.raises(UnavailableError, match="it is on fuse, use --state DIR"):
             Database(tmp_path / "point" / "x.sqlite3", (ONE,))
 
 

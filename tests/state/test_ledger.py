@@ -22,7 +22,7 @@ from moderate.run.summary import utc
 from moderate.state import liveness
 from moderate.state.database import UnavailableError
 from moderate.state.ledger import DIED, FILE, Ledger, RunStatus
-from moderate.state.liveness import hold, is_alive, lock_path, release, remove_left_behind
+from moderate.state.liveness import hold, is_alive, lock_path, release, remove_abandoned
 from tests.support.ledgers import begin, other_run
 
 Caplog = pytest.LogCaptureFixture
@@ -280,7 +280,7 @@ def test_two_who_look_at_once_do_not_take_each_other_for_the_run(tmp_path: Path)
     fcntl.flock(first, fcntl.LOCK_SH | fcntl.LOCK_NB)
     assert not is_alive(tmp_path, "run")
     os.close(first)
-    remove_left_behind(tmp_path)
+    remove_abandoned(tmp_path)
     assert locks(tmp_path) == []
 
 
@@ -288,7 +288,7 @@ def test_looking_and_tidying_do_not_touch_the_living(tmp_path: Path) -> None:
     descriptor = hold(tmp_path, "run")
     for _ in range(3):
         assert is_alive(tmp_path, "run")
-        remove_left_behind(tmp_path)
+        remove_abandoned(tmp_path)
     assert locks(tmp_path) == ["run.lock"]
     release(tmp_path, "run", descriptor)
     assert not is_alive(tmp_path, "run")
@@ -309,7 +309,7 @@ for number in range(300):
 def test_tidying_never_takes_the_lock_from_a_run_that_begins(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", _TAKE_AND_RELEASE, str(tmp_path)])
     while child.poll() is None:
-        remove_left_behind(tmp_path)
+        remove_abandoned(tmp_path)
     assert child.returncode == 0
 
 
@@ -330,7 +330,7 @@ def test_tidying_leaves_alone_what_took_the_name_of_the_lock_it_looks_at(
         return descriptor
 
     monkeypatch.setattr("moderate.state.liveness.os.open", slow_open)
-    remove_left_behind(tmp_path)
+    remove_abandoned(tmp_path)
     assert is_alive(tmp_path, "run")
     release(tmp_path, "run", held[0])
 

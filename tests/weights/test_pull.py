@@ -404,12 +404,12 @@ def test_a_replacement_that_cannot_be_published_leaves_the_old(
 
 
 def test_one_installation_at_a_time(hub: Hub, tmp_path: Path, capsys: Captured) -> None:
-    from filelock import FileLock
+    from moderate.locks import lock_file
 
     hub.repos["acme/net"] = repo_files(tmp_path / "src", labels=("NSFW", "SFW"))
     user_weights().mkdir(parents=True)
     (user_weights() / ".staging-net-dead").mkdir()
-    with FileLock(user_weights() / ".lock"):
+    with lock_file(user_weights() / ".lock"):
         assert run(["weights", "pull", "hf:acme/net"]) == 2
         assert "another installation" in last_error(capsys)
     assert run(["weights", "pull", "hf:acme/net"]) == 0

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from moderate.errors import StateError
-from moderate.state.locks import exclusive
+from moderate.state.run_lock import exclusive
 
 RUN = "ab" * 16
 
@@ -31,7 +31,7 @@ except BlockingIOError:
 """
 _HOLDER = """
 import sys
-from moderate.state.locks import exclusive
+from moderate.state.run_lock import exclusive
 with exclusive(sys.argv[1], None, print, run_id=sys.argv[2]):
     print("held", flush=True)
     sys.stdin.readline()
@@ -148,7 +148,7 @@ def test_waiting_in_vain(tmp_path: Path, wait: float) -> None:
 
 _WAIT = """
 import signal, sys
-from moderate.state.locks import exclusive
+from moderate.state.run_lock import exclusive
 
 class Stopped(BaseException):
     pass
@@ -268,7 +268,7 @@ def test_what_cannot_be_a_lock(tmp_path: Path) -> None:
 _MANY = """
 import sys
 from pathlib import Path
-from moderate.state.locks import exclusive
+from moderate.state.run_lock import exclusive
 count = Path(sys.argv[2])
 for _ in range(20):
     with exclusive(sys.argv[1], 200, lambda _: None):

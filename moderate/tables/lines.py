@@ -13,8 +13,11 @@ from moderate.text import path_text, printable
 CHUNK_BYTES = 1 << 16
 """How much is read at once. No limit on a line may be smaller."""
 
+MAX_LINE_BYTES = 64 << 20
+"""The longest line of results, labels and lists of digests."""
+
 LineFile = bytes | BinaryIO
-"""A path, opened anew for each pass, or a stream, read once."""
+"""A path, opened again for each pass, or a stream, read once."""
 
 
 class Line(NamedTuple):
@@ -28,12 +31,55 @@ class Line(NamedTuple):
 def read_lines(
     file: LineFile, name: str, limit: Callable[[bytes], int], separator: bytes = b"\n"
 ) -> Iterator[Line]:
-    """Lines of `file`; what is over a line's limit is read past and dropped.
+    """Lines of `file`; the part of a line that is over its limit is dropped.
 
-    `limit` gives the most bytes of a line, at least CHUNK_BYTES, from how it starts. Of a stream no
-    more is asked for than it has, so that lines come out as they arrive. Raises InputError, naming
-    `name`, where the file cannot be read.
+    `limit` returns the most bytes of a line, at least CHUNK_BYTES, given how the line starts. From
+    a stream no more is requested than it has, so that lines come out as they arrive. A byte order
+    mark is dropped unless lines end with NUL. Raises InputError, with `name` in its message, where
+    the file cannot be read, or is UTF-16.
     """
+    lines = _read_lines(file, name, limit, separator)
+    if separator != b"\0":
+        for first in lines:
+            yield first._replace(data=_without_bom(first.data, name))
+            break
+    yield from lines
+
+
+def text_lines(file: LineFile, name: str, limit: int = MAX_LINE_BYTES) -> Iterator[str]:
+    """Lines of UTF-8, each with a line end; a CR before it stays.
+
+    Raises InputError as `read_lines`, and for a line that is not UTF-8 or is longer than the limit.
+    """
+    number = 0
+    try:
+        for number, data, whole in read_lines(file, name, lambda _: limit):
+            if not whole:
+                raise InputError(f"line {number} of {name}: longer than {limit} bytes")
+            yield data.decode() + "\n"
+    except UnicodeDecodeError as error:
+        raise not_utf8(number, name, error) from None
+
+
+def not_utf8(line: int, name: str, error: UnicodeDecodeError) -> InputError:
+    """The error for a line that is not UTF-8."""
+    return InputError(f"line {line} of {name}: not UTF-8 at byte {error.start + 1}")
+
+
+def file_name(path: str | bytes) -> str:
+    """How messages show a file."""
+    return printable(path_text(os.fsencode(path)))
+
+
+def unreadable(name: str, error: OSError | ValueError) -> InputError:
+    """The error for a file that the system did not open or read, or whose name holds a NUL."""
+    code = error.errno if isinstance(error, OSError) else None
+    return InputError(f"cannot read {name}: {os.strerror(code) if code else error}")
+
+
+def _read_lines(
+    file: LineFile, name: str, limit: Callable[[bytes], int], separator: bytes
+) -> Iterator[Line]:
     with _opened(file, name) as stream:
         # read() of a buffered stream waits until it has as much as asked for; read1() does not.
         read = getattr(stream, "read1", stream.read)
@@ -66,16 +112,10 @@ def read_lines(
             yield Line(number, b"".join(parts), not allowed or size <= allowed)
 
 
-def without_bom(line: Line, name: str) -> bytes:
-    """The first line's data without UTF-8's byte order mark; raises InputError for UTF-16."""
-    if line.data.startswith((b"\xff\xfe", b"\xfe\xff")) and b"\0" in line.data:
+def _without_bom(data: bytes, name: str) -> bytes:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) and b"\0" in data:
         raise InputError(f"{name} is UTF-16 text; save it as UTF-8")
-    return line.data.removeprefix(b"\xef\xbb\xbf")
-
-
-def file_name(path: bytes) -> str:
-    """How messages call a file."""
-    return printable(path_text(path))
+    return data.removeprefix(b"\xef\xbb\xbf")
 
 
 @contextlib.contextmanager
@@ -85,10 +125,8 @@ def _opened(file: LineFile, name: str) -> Iterator[BinaryIO]:
         return
     try:
         stream = open(file, "rb", buffering=0)  # noqa: SIM115
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise unreadable(name, error) from None
-    except ValueError as error:  # a NUL in the name, as configuration files can have it
-        raise InputError(f"cannot read {name}: {error}") from None
     with stream:
         yield stream
 
@@ -98,8 +136,3 @@ def _read(read: Callable[[int], bytes], name: str) -> bytes:
         return read(CHUNK_BYTES)
     except OSError as error:
         raise unreadable(name, error) from None
-
-
-def unreadable(name: str, error: OSError) -> InputError:
-    """What to raise for a list or manifest that the system would not read."""
-    return InputError(f"cannot read {name}: {os.strerror(error.errno) if error.errno else error}")

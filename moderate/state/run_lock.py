@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import stat
@@ -13,12 +12,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from moderate.errors import StateError
-from moderate.state.liveness import NO_LOCKS
+from moderate.locks import is_file_at, is_unsupported, try_lock
 from moderate.text import one_line, printable, utc
 
-_PAUSE = 0.2  # seconds between two attempts: a wait inside flock would hold up Python's signals
-_MARK = "moderate: "  # what this program writes into a lock starts so
-_MOST_BYTES = 500
+_RETRY_SECONDS = 0.2
+_MARK = "moderate: "  # starts what this program writes into a lock file
+_MAX_HOLDER_BYTES = 500
 _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -30,41 +29,48 @@ def exclusive(
     *,
     run_id: str | None = None,
 ) -> Iterator[None]:
-    """Hold the lock of the file `path`, which is made where it is missing and never removed.
+    """Hold the lock of the file `path`, which is created where missing and never removed.
 
-    wait: seconds to wait for whoever holds it, None to refuse at once. on_wait is given one line
-    when waiting begins. Whoever is refused or waits reads in the file who holds it; a file that
-    holds anything else is locked all the same, and not written to. The end of the process, however
-    it comes, releases the lock. Raises StateError.
+    wait: seconds to wait for another holder, None to refuse at once. on_wait is called with one
+    line when waiting begins. The holder writes who it is into the file, for the messages of those
+    that wait or are refused; a file with any other content is locked but not written to. The lock
+    is released when the process ends, however it ends. Raises StateError.
     """
-    descriptor = _taken(path, wait, on_wait)
+    descriptor = _open_locked(path, wait, on_wait)
     try:
-        ours = _sign(descriptor, run_id)
+        is_signed = _sign(descriptor, run_id)
         try:
             yield
         finally:
-            if ours:
+            if is_signed:
                 with contextlib.suppress(OSError):
                     os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
 
-def _taken(path: str, wait: float | None, on_wait: Callable[[str], None]) -> int:
-    """A descriptor of the file, locked."""
+def _open_locked(path: str, wait: float | None, on_wait: Callable[[str], None]) -> int:
+    """Open and lock the file, waiting as long as allowed; returns its descriptor."""
     name = printable(path)
     began = time.monotonic()
-    waiting = False
+    is_waiting = False
     while True:
-        # Opened anew each time: somebody may have put another file in its place.
+        # Opened again for each attempt: another file may have taken its place.
         descriptor = _open(path)
         try:
-            if _lock(descriptor, name):
-                if _is_at(descriptor, path):
+            if try_lock(descriptor):
+                if is_file_at(descriptor, path, follow_symlinks=True):
                     return descriptor
                 os.close(descriptor)
                 continue
             holder = _holder(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            if is_unsupported(error):
+                raise StateError(
+                    f"--lock {name}: this file system has no locks; name a file on another"
+                ) from error
+            raise StateError(f"--lock {name}: {error.strerror}") from error
         except BaseException:
             os.close(descriptor)
             raise
@@ -76,10 +82,10 @@ def _taken(path: str, wait: float | None, on_wait: Callable[[str], None]) -> int
             raise StateError(
                 f"--lock {name}: {holder} still holds it after {wait:g} s; nothing was done"
             )
-        if not waiting:
-            waiting = True
+        if not is_waiting:
+            is_waiting = True
             on_wait(f"--lock {name}: {holder} holds it; waiting up to {wait:g} s")
-        time.sleep(min(_PAUSE, wait - waited))
+        time.sleep(min(_RETRY_SECONDS, wait - waited))
 
 
 def _open(path: str) -> int:
@@ -87,7 +93,7 @@ def _open(path: str) -> int:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
         except PermissionError as error:
-            # Another user's file: that can be locked, too, if it can be read.
+            # Another user's file: to lock it, being able to read it is enough.
             try:
                 descriptor = os.open(path, os.O_RDONLY | _FLAGS)
             except OSError:
@@ -101,29 +107,8 @@ def _open(path: str) -> int:
     return descriptor
 
 
-def _lock(descriptor: int, name: str) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            raise StateError(
-                f"--lock {name}: this file system has no locks; name a file on another"
-            ) from error
-        raise StateError(f"--lock {name}: {error.strerror}") from error
-    return True
-
-
-def _is_at(descriptor: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except OSError:
-        return False
-
-
 def _sign(descriptor: int, run_id: str | None) -> bool:
-    """Write into the lock who holds it; False where it holds what is not ours to replace."""
+    """Write the holder into the lock file; False where its content is not ours to replace."""
     run = f", run {run_id}" if run_id else ""
     line = (
         f"{_MARK}process {os.getpid()} on {socket.gethostname()}{run}, "
@@ -135,15 +120,15 @@ def _sign(descriptor: int, run_id: str | None) -> bool:
             return False
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, line.encode("utf-8", "backslashreplace"), 0)
-    except OSError:  # no room, or not ours to write: it is locked all the same
+    except OSError:  # no room, or a file we may not write: it is locked all the same
         return False
     return True
 
 
 def _holder(descriptor: int) -> str:
-    """Who says in the lock to hold it."""
+    """The holder as the lock file names it, for a message."""
     try:
-        text = os.pread(descriptor, _MOST_BYTES, 0).decode("utf-8", "replace")
+        text = os.pread(descriptor, _MAX_HOLDER_BYTES, 0).decode("utf-8", "replace")
     except OSError:
         text = ""
     line = text.partition("\n")[0]
