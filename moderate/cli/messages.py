@@ -24,7 +24,7 @@ from moderate.text import printable
 
 Level = Literal["info", "warning", "error"]
 
-_NOISY = ("PIL", "urllib3")
+_NOISY = ("PIL", "urllib3", "filelock")
 
 
 @dataclass(slots=True)
