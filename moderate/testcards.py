@@ -93,7 +93,7 @@ def draw_parts(
 ) -> Image.Image:
     """Draw a card with some of its `PARTS` left out or in a foreign `colour` (8-bit RGB).
 
-    Such incomplete cards are not test cards: training uses them as pictures to approve.
+    Such incomplete cards are not test cards: training uses them as images to approve.
     Raises ValueError as `draw_card` does.
     """
     width, height = (size, size) if isinstance(size, int) else size
@@ -282,7 +282,7 @@ def encode_image(image: Image.Image, kind: str, quality: int = 90, orientation: 
     """Encode an RGB image as one of `SUFFIXES`; `quality` (1 to 100) is for the lossy formats.
 
     An EXIF `orientation` of 2 to 8 (JPEG, PNG and WebP only) stores the pixels turned, so that
-    readers which honour the tag see the picture upright and others do not. Raises ValueError for
+    readers which honour the tag see the image upright and others do not. Raises ValueError for
     a kind or orientation out of range, and ImportError for HEIC without pillow-heif.
     """
     if kind not in SUFFIXES:

@@ -273,7 +273,7 @@ class ImageError:
 class ImageFacts:
     """What is known of an image's file. Fields are None where it was not read that far.
 
-    width and height are in pixels, of the upright picture; frames counts up to 1,000. A number that
+    width and height are in pixels, of the upright image; frames counts up to 1,000. A number that
     no column can hold (negative, or of more than 63 bits) is None: headers, servers and decoders
     may claim anything.
     """

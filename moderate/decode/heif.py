@@ -29,7 +29,7 @@ _ALPHA = (
     b"urn:mpeg:avc:2015:auxid:1\x00",
 )
 _DERIVED = frozenset({b"grid", b"iovl", b"iden"})
-_FIRST_NON_PICTURE_NAL_UNIT = 32  # nal_unit_type; the types below are slices of a picture
+_FIRST_NON_PICTURE_NAL_UNIT = 32  # nal_unit_type; the types below are slices of an image
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ class Override(Table):
 
 
 class Cleared(Table):
-    """A picture that a person cleared, up to the day before `expires`."""
+    """An image that a person cleared, up to the day before `expires`."""
 
     sha256: Sha256
     reason: Why
@@ -193,7 +193,7 @@ class Cleared(Table):
 
 
 class Blocked(Table):
-    """A picture that is blocked whatever its scores."""
+    """An image that is blocked whatever its scores."""
 
     sha256: Sha256
     reason: Why

@@ -270,7 +270,7 @@ def _none_scored(frames: list[Row]) -> ImageError:
 
 
 def _frame_ref(ref: ImageRef, seconds: float) -> ImageRef:
-    """Without the bytes: rows wait in batches, and so many pictures are too much to hold."""
+    """Without the bytes: rows wait in batches, and so many images are too much to hold."""
     path = ref.path + b"!/" + timestamp(seconds).encode()
     return ImageRef(path, ref.warnings, location=Inline(b""), carried=ref.carried)
 

@@ -79,7 +79,7 @@ def tar_members(file: BinaryIO, name: bytes, limits: ArchiveLimits) -> Iterator[
         _check_rest(reader)
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001 - a stranger's bytes can make it raise anything
+    except Exception as error:  # noqa: BLE001 - untrusted bytes can make it raise anything
         raise unreadable(error, "the archive") from None
 
 
@@ -105,7 +105,7 @@ class _TarMember(Member):
             if self._stream is None:
                 self._stream = self._tar.extractfile(self._info)
             data: bytes = self._stream.read(count)
-        except Exception as error:  # noqa: BLE001 - a stranger's bytes can make it raise anything
+        except Exception as error:  # noqa: BLE001 - untrusted bytes can make it raise anything
             raise unreadable(error, "the member") from None
         if self._info.issparse():
             self._reader.budget.spend(len(data))  # holes are not read from anywhere

@@ -101,7 +101,7 @@ class _ZipMember(Member):
             if self._stream is None:
                 self._stream = self._open()
             data = self._read(count)
-        except Exception as error:  # noqa: BLE001 - a stranger's bytes can make it raise anything
+        except Exception as error:  # noqa: BLE001 - untrusted bytes can make it raise anything
             raise unreadable(error, "the member") from None
         return data
 

@@ -1,4 +1,4 @@
-"""Reading a stranger's configuration and safetensors files."""
+"""Reading untrusted configuration and safetensors files."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def described(
     if not default["fixed_input_size"] or cfg.get("fixed_input_size") is False:
         return preprocess_of(cfg, where), arguments
     if isinstance(side := arguments.get("img_size"), int):
-        # As timm reads it: what the model was built for overrides what the picture's size was.
+        # As timm reads it: what the model was built for overrides what the image's size was.
         cfg = {**cfg, "input_size": [3, side, side]}
     preprocess = preprocess_of(cfg, where)
     height, width = preprocess.size

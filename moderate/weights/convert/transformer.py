@@ -94,7 +94,7 @@ def name_architecture(
 
 
 def check_size(shape: Shape, preprocess: Preprocess, where: str) -> None:
-    """Raises WeightsError where pictures come in another size than the model has positions for."""
+    """Raises WeightsError where images come in another size than the model has positions for."""
     if preprocess.size != (shape.image, shape.image):
         height, width = preprocess.size
         raise WeightsError(
