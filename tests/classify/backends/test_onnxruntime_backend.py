@@ -56,7 +56,7 @@ def test_onnxruntime_gives_openvino_s_scores(
             ",".join(SMALL_LABELS), "--mean", "0.5,0.4,0.3", "--std", "0.25", "--colours", colours,
             "--activation", "softmax", "--map", "nudity=weapon",
         ]) == 0  # fmt: skip
-    paths = os.pathsep.join((onnxruntime, str(Path(__file__).parents[2])))
+    paths = os.pathsep.join((onnxruntime, str(Path(__file__).parents[3])))
     found = {}
     for backend in ("openvino", "onnxruntime"):
         done = subprocess.run(
