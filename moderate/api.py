@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from moderate.run.options import ScanOptions
 from moderate.run.pipeline import LocalEngine
-from moderate.run.scan import ScanOptions, plan
+from moderate.run.scan import plan
 from moderate.types import Limits, Row
 
 
@@ -28,7 +29,7 @@ def scan(
     networks' own labels, named MODEL/LABEL. Raises the errors under ModerateError, before the
     first row where the options are at fault.
     """
-    planned = plan(
+    job = plan(
         ScanOptions(
             inputs=inputs,
             weights=weights,
@@ -42,7 +43,7 @@ def scan(
             keep_labels=keep_labels,
         )
     )
-    with LocalEngine(planned.job) as engine:
+    with LocalEngine(job) as engine:
         for item in engine.rows():
             if isinstance(item, Row):
                 yield item

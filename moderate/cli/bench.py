@@ -40,7 +40,8 @@ def bench(
     from moderate.report.files import to_json
     from moderate.results.targets import check_place, write_text
     from moderate.run.bench import Bench, measure
-    from moderate.run.scan import ScanOptions, plan
+    from moderate.run.options import ScanOptions
+    from moderate.run.scan import plan
     from moderate.scratch import scratch_folder
     from moderate.testcards import write_cards
 
@@ -61,7 +62,7 @@ def bench(
             batch_size=batch_size,
             workers=parse_workers(workers),
         )
-        for step in measure(plan(options).job, images, repeat):
+        for step in measure(plan(options), images, repeat):
             if isinstance(step, Bench):
                 measured = report(step)
                 print_report(measured, as_json=False)

@@ -303,8 +303,8 @@ def scan(
     from moderate.classify.allocator import tune_allocator
     from moderate.decode.video import VideoOptions
     from moderate.report.progress import progress_on
-    from moderate.run.recorder import StateOptions
-    from moderate.run.scan import ScanOptions, plan, run
+    from moderate.run.options import ScanOptions, StateOptions
+    from moderate.run.scan import plan, run
     from moderate.sources.directory import WalkOptions
     from moderate.sources.resolve import InputOptions
     from moderate.sources.subset import parse_shard
@@ -318,7 +318,7 @@ def scan(
         raise UsageError("--state and --no-state contradict each other; give one of them")
     if lock_wait is not None and lock is None:
         raise UsageError("--lock-wait goes with --lock FILE")
-    planned = plan(
+    job = plan(
         ScanOptions(
             inputs=inputs or (),
             weights=weights,
@@ -383,7 +383,7 @@ def scan(
             keep_labels=keep_labels,
         )
     )
-    card = planned.bundle.card
+    card = job.bundle.card
     if card.purpose == "demo" and not quiet:
         name = card.name
         say("info", "demonstration", f"{name} is a demonstration, not a moderation model")
@@ -391,10 +391,10 @@ def scan(
         say("info", "run_started", "the run begins", weights=card.name, policy=policy)
     tune_allocator()
     mode = "none" if quiet else "json" if speaks_json() else progress
-    countable = None if planned.job.video else planned.job.sources
+    countable = None if job.options.video else job.sources
     with progress_on(sys.stderr, mode, countable, limit) as on_item:
         waiting = _waiting if not quiet else lambda line: None
-        result = run(planned, on_item, _summary_text, waiting)
+        result = run(job, on_item, _summary_text, waiting)
     if not quiet:
         _tell(result, out or ())
     code = exit_codes.of_scan(result, fail_on, max_error_rate)

@@ -122,7 +122,7 @@ def measure(job: Job, images: int, repeat: int) -> Iterator[str | Bench]:
         repeat=repeat,
         cores=available_cores(),
         workers=job.workers,
-        batch_size=job.batch_size,
+        batch_size=job.options.batch_size,
         weights=job.bundle.name,
         device=measured.device,
         precision=measured.precision,
@@ -133,20 +133,30 @@ def measure(job: Job, images: int, repeat: int) -> Iterator[str | Bench]:
     )
 
 
+def _gated(job: Job, refs: Sequence[ImageRef], gate: threading.Event) -> Job:
+    """The job on these images, copies included, whose bytes come once the gate is open."""
+    return replace(
+        job,
+        sources=[_Gated(refs, gate)],
+        options=replace(job.options, limit=None),
+        deduplicate=False,
+    )
+
+
 def _decode(job: Job, refs: Sequence[ImageRef]) -> float:
     gate = threading.Event()
-    gated = replace(job, sources=[_Gated(refs, gate)], max_rows=None, deduplicate=False)
+    gated = _gated(job, refs, gate)
     with (
         DecoderPool[Item](
             job.specs,
-            job.limits,
+            job.options.limits,
             job.workers,
-            job.batch_size,
+            job.options.batch_size,
             niceness=NICENESS,
             at_once=True,
-            images_per_decoder=job.images_per_decoder,
+            images_per_decoder=job.options.images_per_decoder,
         ) as pool,
-        Fetcher(job.limits, job.http) as fetcher,
+        Fetcher(job.options.limits, job.options.http) as fetcher,
     ):
         reader = Reader(gated, fetcher)
         reader.begin(None)
@@ -171,7 +181,7 @@ class _Measured:
 
 def _end_to_end(job: Job, refs: Sequence[ImageRef]) -> _Measured:
     gate = threading.Event()
-    gated = replace(job, sources=[_Gated(refs, gate)], max_rows=None, deduplicate=False)
+    gated = _gated(job, refs, gate)
     with LocalEngine(gated, at_once=True) as engine:
         try:
             forward = _forward(engine, job, len(refs))
@@ -196,7 +206,7 @@ def _forward(engine: LocalEngine, job: Job, images: int) -> float:
     """The model alone, on noise in memory: about as many images as the line is to be given."""
     noise = np.random.default_rng(0)
     batch: tuple[Pixels, ...] = tuple(
-        noise.integers(0, 256, (job.batch_size, *spec.shape), np.uint8).astype(spec.dtype)
+        noise.integers(0, 256, (job.options.batch_size, *spec.shape), np.uint8).astype(spec.dtype)
         for spec in job.specs
     )
-    return engine.forward_rate(batch, max(_FEWEST_BATCHES, -(-images // job.batch_size)))
+    return engine.forward_rate(batch, max(_FEWEST_BATCHES, -(-images // job.options.batch_size)))

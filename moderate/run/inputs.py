@@ -182,7 +182,7 @@ class Reader:
     def images(self) -> Images:
         """Every input with its bytes, or their future; with None where nothing is to be decoded.
 
-        Stops after job.max_rows images, and calls `on_limit` then. A video has the items that
+        Stops after job.options.limit images, and calls `on_limit` then. A video has the items that
         `video_parts` gives.
         """
         self._begun.wait()
@@ -201,7 +201,7 @@ class Reader:
                         yield from self._flush()
                         yield from self._contained(entry, self._unknown(entry, local))
                     rows += 1
-                    if rows == self._job.max_rows:
+                    if rows == self._job.options.limit:
                         yield from self._flush()
                         self._on_limit()
                         return
@@ -241,7 +241,7 @@ class Reader:
         for entry in group:
             local = None
             if isinstance(entry, ImageRef) and _is_local(entry) and (status := _status(entry)):
-                trusted = not self._job.verify and self._change_times.are_own(
+                trusted = not self._job.options.verify and self._change_times.are_own(
                     entry.path, status.st_dev, follow_symlinks=entry.follow_symlinks
                 )
                 path = path_digest(entry.path, self._folder)
@@ -331,7 +331,7 @@ class Reader:
 
     def _may_use(self, outcome: Outcome, ref: ImageRef) -> bool:
         """Whether this job, with its limits, would come to the same outcome."""
-        facts, limits = outcome.facts, self._job.limits
+        facts, limits = outcome.facts, self._job.options.limits
         if (facts.bytes or 0) > limits.max_file_bytes:
             return False
         if isinstance(outcome.result, ImageError):

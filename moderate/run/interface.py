@@ -1,4 +1,4 @@
-"""What every engine promises, and what it is given."""
+"""The interface of engines, and the job that one runs."""
 
 from __future__ import annotations
 
@@ -10,50 +10,39 @@ from typing import Self
 from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import Bundle
 from moderate.classify.device import Placement
-from moderate.decode.limits import IMAGES_PER_DECODER
+from moderate.cores import available_cores
 from moderate.decode.resize import PixelSpec
-from moderate.decode.video import VideoOptions
-from moderate.fetch.options import HttpOptions
 from moderate.policy.judge import Judge
+from moderate.policy.load import LoadedPolicy
+from moderate.run.options import ScanOptions
 from moderate.sources.interface import Source
-from moderate.types import Column, Limits, Row, Skipped
+from moderate.types import Column, Row, Skipped
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything that a run's rows depend on.
+    """A scan whose every option was found to make sense, before any image is opened.
 
-    batch_size, workers and images_per_decoder change speed alone.
-
-    rescore has everything scored anew, retry_errors what was an error; verify has every file read,
-    and scored where its content is new; deduplicate=False decodes copies, too (for measuring).
-    video is None where videos are refused. max_rows counts a video once, with all its rows. labels
-    are the names of the labels whose scores rows have.
+    It holds everything that the rows depend on. labels are the names of the labels whose scores
+    rows have; written_labels are those of them that have a column in the results.
+    deduplicate=False decodes copies, too (for measuring).
     """
 
+    options: ScanOptions
     sources: Sequence[Source]
     bundle: Bundle
+    policy: LoadedPolicy
     judge: Judge
-    limits: Limits = field(default_factory=Limits)
-    device: str = "auto"
-    precision: str = "auto"
-    backend: str = "auto"
-    compile: bool = False
-    require_sandbox: bool = False
-    exact_decode: bool = False
-    http: HttpOptions = field(default_factory=HttpOptions)
-    batch_size: int = 32
-    workers: int = 1
-    images_per_decoder: int = IMAGES_PER_DECODER
-    max_rows: int | None = None
-    rescore: bool = False
-    retry_errors: bool = False
-    verify: bool = False
-    deduplicate: bool = True
-    video: VideoOptions | None = None
     labels: tuple[str, ...] = ()
+    written_labels: tuple[str, ...] = ()
+    deduplicate: bool = True
     converted: str | None = field(default_factory=ir_cache.cache_folder)
     """The folder that converted models are kept in, None to keep none."""
+
+    @property
+    def workers(self) -> int:
+        """How many decoder processes to run."""
+        return self.options.workers or available_cores()
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -63,7 +52,9 @@ class Job:
     @property
     def specs(self) -> tuple[PixelSpec, ...]:
         """How the models want their pixels, and how exactly this job does."""
-        return tuple(replace(s, exact=s.exact or self.exact_decode) for s in self.bundle.specs)
+        return tuple(
+            replace(s, exact=s.exact or self.options.exact_decode) for s in self.bundle.specs
+        )
 
 
 def carried_columns(sources: Sequence[Source]) -> tuple[Column, ...]:

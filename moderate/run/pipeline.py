@@ -82,7 +82,7 @@ class LocalEngine(Engine):
     def __init__(self, job: Job, store: ScoreStore | None = None, *, at_once: bool = False) -> None:
         self._job = job
         self._store = store
-        self._at_once = at_once or job.require_sandbox
+        self._at_once = at_once or job.options.require_sandbox
         self._stack = ExitStack()
         self._pool: DecoderPool[Item]
         self._decoded: Iterator[Batch[Item] | Passed[Item]] = iter(())
@@ -111,16 +111,16 @@ class LocalEngine(Engine):
                     job.specs,
                     _decoding_limits(job),
                     job.workers,
-                    job.batch_size,
+                    job.options.batch_size,
                     niceness=NICENESS,
-                    require_sandbox=job.require_sandbox,
+                    require_sandbox=job.options.require_sandbox,
                     at_once=self._at_once,
-                    images_per_decoder=job.images_per_decoder,
+                    images_per_decoder=job.options.images_per_decoder,
                 )
             )
             # Entered after the pool and so left before it, because the pool waits for what is on
             # its way.
-            fetcher = self._stack.enter_context(Fetcher(job.limits, job.http))
+            fetcher = self._stack.enter_context(Fetcher(job.options.limits, job.options.http))
             sampler = make_sampler(job)
             if sampler:
                 self._stack.callback(sampler.close)
@@ -131,14 +131,14 @@ class LocalEngine(Engine):
             if self._store is None:
                 reader.begin(None)
             self._planned = self._placement = place(
-                job.device, job.precision, job.backend, job.bundle.kinds
+                job.options.device, job.options.precision, job.options.backend, job.bundle.kinds
             )
             if self._store:
                 self._scores = RunScores(
                     self._store,
                     scopes(job, self._planned),
-                    rescore=job.rescore,
-                    retry_errors=job.retry_errors,
+                    rescore=job.options.rescore,
+                    retry_errors=job.options.retry_errors,
                 )
                 if earlier := self._scores.facts():
                     self._sandbox = earlier.sandbox
@@ -170,8 +170,8 @@ class LocalEngine(Engine):
             classifier = Classifier(
                 job.bundle,
                 self._planned,
-                batch_size=job.batch_size,
-                compile=job.compile,
+                batch_size=job.options.batch_size,
+                compile=job.options.compile,
                 labels=job.labels,
             )
         self._classifier = self._stack.enter_context(classifier)
@@ -239,7 +239,7 @@ class LocalEngine(Engine):
         """See `Engine`."""
         early: dict[int, list[_Result]] = {}  # by place, until all before them are there
         turn = position = 0
-        videos = VideoRows(self._job.judge) if self._job.video else None
+        videos = VideoRows(self._job.judge) if self._job.options.video else None
         for scored in self._scored():
             early.update(scored)
             settled: list[_Settled] = []
@@ -475,22 +475,22 @@ class LocalEngine(Engine):
 
 def make_sampler(job: Job) -> VideoSampler | None:
     """The sampler of the job's videos; None where they are not sampled."""
-    if job.video is None:
+    if job.options.video is None:
         return None
     return VideoSampler(
-        job.video,
-        job.limits,
-        exact=job.exact_decode,
+        job.options.video,
+        job.options.limits,
+        exact=job.options.exact_decode,
         niceness=NICENESS,
-        require_sandbox=job.require_sandbox,
+        require_sandbox=job.options.require_sandbox,
     )
 
 
 def _decoding_limits(job: Job) -> Limits:
     """--max-file-size does not apply to frames of videos, because they are not compressed."""
     sampler = make_sampler(job)
-    most = max(job.limits.max_file_bytes, sampler.still_bytes if sampler else 0)
-    return replace(job.limits, max_file_bytes=most)
+    most = max(job.options.limits.max_file_bytes, sampler.still_bytes if sampler else 0)
+    return replace(job.options.limits, max_file_bytes=most)
 
 
 def _merge(known: ImageFacts, decoded: ImageFacts) -> ImageFacts:

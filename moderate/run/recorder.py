@@ -18,6 +18,7 @@ from moderate.folders import no_home
 from moderate.policy.load import LoadedPolicy
 from moderate.results.remote import is_remote, shown_target
 from moderate.results.targets import to_stdout
+from moderate.run.options import StateOptions
 from moderate.run.summary import Summary, audit_facts, counts
 from moderate.state.database import MisplacedError, UnavailableError
 from moderate.state.ledger import ActiveRun, Ledger, RunRecord, RunStatus
@@ -29,19 +30,6 @@ from moderate.version import __version__
 log = logging.getLogger(__name__)
 
 _EVERY = 1.0  # seconds between the counts of a run in progress
-
-
-@dataclass(frozen=True, slots=True)
-class StateOptions:
-    """Where the state is, and the command line for the ledger.
-
-    folder is None for a user without a home folder, who named no other. required: somebody named
-    the folder, so that a name which can be no folder's is a mistake.
-    """
-
-    folder: Path | None
-    required: bool = False
-    command: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self
 from uuid import uuid4
@@ -17,12 +17,10 @@ from moderate import stopping
 from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import Bundle, load_bundle
 from moderate.classify.coverage import Coverage
-from moderate.config import ConfigRecord
-from moderate.cores import available_cores
-from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
+from moderate.decode.limits import MOST_IMAGES_PER_DECODER
 from moderate.decode.sandbox import MIN_MEMORY_BYTES
 from moderate.decode.sniff import HEAD_BYTES, sniff
-from moderate.decode.video import LEAST_EVERY, VideoOptions, require_pyav
+from moderate.decode.video import LEAST_EVERY, require_pyav
 from moderate.errors import (
     InputError,
     ModerateError,
@@ -35,11 +33,10 @@ from moderate.errors import (
 from moderate.faults import internal_error
 from moderate.fetch.address import make_guard
 from moderate.fetch.local import FetchError, read_head
-from moderate.fetch.options import HttpOptions
 from moderate.folders import cache_outside_home
 from moderate.libraries import installed_version
 from moderate.policy.judge import Judge
-from moderate.policy.load import LoadedPolicy, load_policy
+from moderate.policy.load import load_policy
 from moderate.policy.rows import failed_row
 from moderate.regular import file_identity
 from moderate.results.interface import ResultWriter
@@ -53,20 +50,20 @@ from moderate.results.targets import (
     open_writers,
 )
 from moderate.run.interface import Engine, Job, carried_columns
+from moderate.run.options import ScanOptions, StateOptions
 from moderate.run.pipeline import LocalEngine
 from moderate.run.recorder import (
     Recorder,
     State,
-    StateOptions,
     begin,
     check_resumable,
     open_state,
 )
 from moderate.run.summary import Audit, Summary, audit_facts
-from moderate.sources.resolve import NO_INPUT, InputOptions, resolve
+from moderate.sources.resolve import NO_INPUT, resolve
 from moderate.state.run_lock import exclusive
 from moderate.text import one_line, path_text, printable, utc
-from moderate.types import ErrorCode, Limits, Row, Skipped
+from moderate.types import ErrorCode, Row, Skipped
 from moderate.version import __version__
 
 SummaryText = Callable[[Summary, str], str]
@@ -85,60 +82,7 @@ NO_WEIGHTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ScanOptions:
-    """What a scan is asked to do; the defaults are those of the command line.
-
-    state is None for a run that remembers nothing and leaves nothing behind. lock is a file that
-    one run at a time holds; lock_wait says for how many seconds to wait for it, None not at all.
-    config is the file that some of this was read from, for the record. keep_labels writes the
-    scores of the networks' own labels; those that the policy has thresholds for are written in any
-    case.
-    """
-
-    inputs: Sequence[str | os.PathLike[str]]
-    weights: str | None = None
-    policy: str = "balanced"
-    out: Sequence[str] = ()
-    summary: Sequence[str] = ()
-    reading: InputOptions = field(default_factory=InputOptions)
-    http: HttpOptions = field(default_factory=HttpOptions)
-    limits: Limits = field(default_factory=Limits)
-    device: str = "auto"
-    precision: str = "auto"
-    backend: str = "auto"
-    compile: bool = False
-    require_sandbox: bool = False
-    exact_decode: bool = False
-    batch_size: int = 32
-    workers: int | None = None
-    images_per_decoder: int = IMAGES_PER_DECODER
-    limit: int | None = None
-    hourly_cost: float | None = None
-    video: VideoOptions | None = None
-    state: StateOptions | None = None
-    rescore: bool = False
-    retry_errors: bool = False
-    verify: bool = False
-    lock: str | None = None
-    lock_wait: float | None = None
-    config: ConfigRecord | None = None
-    keep_labels: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A scan whose every option was found to make sense, before any image is opened."""
-
-    options: ScanOptions
-    bundle: Bundle
-    policy: LoadedPolicy
-    job: Job
-    labels: tuple[str, ...] = ()
-    """The labels that have a column in the results."""
-
-
-def plan(options: ScanOptions) -> Plan:
+def plan(options: ScanOptions) -> Job:
     """Check everything that can be checked cheaply. Raises the errors under ModerateError."""
     if not (options.inputs or options.reading.files_from):
         raise InputError(NO_INPUT)
@@ -160,32 +104,20 @@ def plan(options: ScanOptions) -> Plan:
     bundle = load_bundle(options.weights)
     judge = Judge.of(policy, columns=[column.name for column in carried_columns(sources)])
     scored, written = _labels(bundle, judge, keep=options.keep_labels)
+    options = replace(options, http=replace(options.http, max_bytes=options.limits.max_file_bytes))
     job = Job(
+        options=options,
         sources=sources,
         bundle=bundle,
+        policy=policy,
         judge=judge,
-        limits=options.limits,
-        device=options.device,
-        precision=options.precision,
-        backend=options.backend,
-        compile=options.compile,
-        require_sandbox=options.require_sandbox,
-        exact_decode=options.exact_decode,
-        http=replace(options.http, max_bytes=options.limits.max_file_bytes),
-        batch_size=options.batch_size,
-        workers=options.workers or available_cores(),
-        images_per_decoder=options.images_per_decoder,
-        max_rows=options.limit,
-        rescore=options.rescore,
-        retry_errors=options.retry_errors,
-        verify=options.verify,
-        video=options.video,
         labels=scored,
+        written_labels=written,
         converted=_converted(options.state),
     )
     if reading.keep and not job.columns:
         raise UsageError("--keep: none of the inputs has columns; it goes with manifests")
-    return Plan(options, bundle, policy, job, written)
+    return job
 
 
 def _labels(bundle: Bundle, judge: Judge, *, keep: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -242,7 +174,7 @@ def _check_numbers(options: ScanOptions) -> None:
 
 
 def run(
-    planned: Plan,
+    job: Job,
     on_item: Callable[[Row | Skipped], None],
     summary_text: SummaryText,
     on_wait: Callable[[str], None] = lambda line: None,
@@ -254,7 +186,7 @@ def run(
     put under its name before all rows are there. Raises the errors under ModerateError. What else
     ends it, such as a signal, gets a note on how to go on, if what was scored is kept.
     """
-    options = planned.options
+    options = job.options
     started, run_id = datetime.now(UTC), uuid4().hex
     with open_state(options.state) as state:
         command = options.state.command if options.state else ()
@@ -269,9 +201,9 @@ def run(
                     stack.enter_context(lock)
                     recorder.running()
                 if not options.rescore:
-                    check_resumable(state, run_id, planned.bundle, options.out)
-                recorder.save_policy(planned.policy)
-                summary = _run(planned, run_id, started, state, recorder, on_item, summary_text)
+                    check_resumable(state, run_id, job.bundle, options.out)
+                recorder.save_policy(job.policy)
+                summary = _run(job, run_id, started, state, recorder, on_item, summary_text)
         except BaseException as error:
             how = recorder.how_to_go_on(rescore=options.rescore)
             if how and not isinstance(error, Exception):
@@ -284,7 +216,7 @@ def run(
 
 
 def _run(
-    planned: Plan,
+    job: Job,
     run_id: str,
     started: datetime,
     state: State | None,
@@ -292,21 +224,21 @@ def _run(
     on_item: Callable[[Row | Skipped], None],
     summary_text: SummaryText,
 ) -> Summary:
-    options = planned.options
+    options = job.options
     clock = time.monotonic()
     taken = _Taken.of([*options.out, *options.summary])
     with (
         open_writers(options.out) as writers,
         open_texts(options.summary) as summaries,
-        LocalEngine(planned.job, state.scores if state else None) as engine,
+        LocalEngine(job, state.scores if state else None) as engine,
     ):
-        audit = _audit(planned, engine, run_id, started)
-        summary = Summary(audit, planned.policy.policy, planned.job.judge)
+        audit = _audit(job, engine, run_id, started)
+        summary = Summary(audit, job.policy.policy, job.judge)
         summary.hourly_cost = options.hourly_cost
         recorder.counting(summary)
         known = {k: v for k, v in audit_facts(audit).items() if k not in _KNOWN_LATE}
         for writer in writers:
-            writer.start(known, planned.job.columns, planned.labels)
+            writer.start(known, job.columns, job.written_labels)
         with contextlib.closing(engine.rows()) as rows:  # type: ignore[type-var]
             for item in rows:
                 if isinstance(item, Skipped):
@@ -317,12 +249,12 @@ def _run(
                     item = _record(item, summary, writers)
                 recorder.tick()
                 on_item(item)
-        summary.audit = _audit(planned, engine, run_id, started)
+        summary.audit = _audit(job, engine, run_id, started)
         summary.startup_seconds = engine.startup_seconds
         summary.batch_limit = engine.batch_limit
         summary.limit = options.limit if engine.limited else None
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
-        named = not any(source.may_be_empty for source in planned.job.sources)
+        named = not any(source.may_be_empty for source in job.sources)
         if named and summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:
             raise InputError(_nothing_found(summary))
         facts = {**audit_facts(summary.audit), "ended": utc(summary.ended)}
@@ -409,28 +341,28 @@ def _nothing_found(summary: Summary) -> str:
     return f"no input found: none of {summary.skipped.total()} files is an image ({reasons})"
 
 
-def _audit(planned: Plan, engine: Engine, run_id: str, started: datetime) -> Audit:
+def _audit(job: Job, engine: Engine, run_id: str, started: datetime) -> Audit:
     placement = engine.placement
     return Audit(
         version=__version__,
         run_id=run_id,
-        weights=planned.bundle.name,
-        weights_sha256=planned.bundle.sha256,
-        weights_purpose=planned.bundle.card.purpose,
-        weights_models=tuple(model.summary() for model in planned.bundle.models),
-        policy=planned.policy.policy.name,
-        policy_sha256=planned.policy.sha256,
-        policy_json=planned.policy.policy.model_dump_json(),
+        weights=job.bundle.name,
+        weights_sha256=job.bundle.sha256,
+        weights_purpose=job.bundle.card.purpose,
+        weights_models=tuple(model.summary() for model in job.bundle.models),
+        policy=job.policy.policy.name,
+        policy_sha256=job.policy.sha256,
+        policy_json=job.policy.policy.model_dump_json(),
         device=placement.device
         if placement.device == placement.name
         else f"{placement.device} {placement.name}",
         precision=placement.precision,
         backend=placement.backend,
         sandbox=engine.sandbox,
-        exact_decode=all(spec.exact for spec in planned.job.specs),
+        exact_decode=all(spec.exact for spec in job.specs),
         torch=installed_version("torch"),
         timm=installed_version("timm"),
         started=started,
-        config=planned.options.config,
-        coverage=Coverage.of_card(planned.bundle.card),
+        config=job.options.config,
+        coverage=Coverage.of_card(job.bundle.card),
     )

@@ -34,8 +34,8 @@ def scopes(job: Job, placement: Placement) -> Scopes:
     errors = {
         **pixels,
         "libraries": [version(name) for name in ("pillow", "pillow-heif")],
-        "max_pixels": job.limits.max_pixels,
-        "video": job.video is not None,
+        "max_pixels": job.options.limits.max_pixels,
+        "video": job.options.video is not None,
     }
     return Scopes(_digest(scores), _digest(errors))
 

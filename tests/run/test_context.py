@@ -20,8 +20,9 @@ from moderate.decode.video import VideoOptions
 from moderate.policy.judge import Judge
 from moderate.policy.load import load_policy
 from moderate.policy.model import Policy
+from moderate.run.options import ScanOptions
 from moderate.run.pipeline import LocalEngine
-from moderate.run.scan import ScanOptions, plan
+from moderate.run.scan import plan
 from moderate.types import CATEGORIES, Status
 from tests.support.oracle import asked, decide, views
 from tests.support.pictures import encode, scene
@@ -69,8 +70,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def scan(*inputs: str, bundle: Path, today: date | None = None, **options: Any) -> list[Row]:
     asked_for = ScanOptions(inputs=inputs, weights=str(bundle), policy="mine.toml", device="cpu")
     planned = plan(replace(asked_for, **options))
-    columns = planned.job.judge.columns
-    job = replace(planned.job, judge=Judge.of(planned.policy, today, columns))
+    columns = planned.judge.columns
+    job = replace(planned, judge=Judge.of(planned.policy, today, columns))
     with LocalEngine(job) as engine:
         return [item for item in engine.rows() if isinstance(item, Row)]
 

@@ -21,8 +21,9 @@ from moderate import Category, Decision, ErrorCode, Row, Warn
 from moderate.cli.main import run
 from moderate.decode.video import NEEDS_PYAV, VideoOptions
 from moderate.errors import UsageError
+from moderate.run.options import ScanOptions
 from moderate.run.pipeline import LocalEngine
-from moderate.run.scan import ScanOptions, plan
+from moderate.run.scan import plan
 from moderate.sources.directory import WalkOptions
 from moderate.sources.resolve import InputOptions
 from moderate.types import CATEGORIES, Limits, Status
@@ -35,7 +36,7 @@ Captured = pytest.CaptureFixture[str]
 def scan(*inputs: Path, bundle: Path, every: float | None = 1.0, **options: object) -> list[Row]:
     video = None if every is None else VideoOptions(every)
     asked = ScanOptions(inputs=inputs, weights=str(bundle), device="cpu", video=video)
-    with LocalEngine(plan(replace(asked, **options)).job) as engine:  # type: ignore[arg-type]
+    with LocalEngine(plan(replace(asked, **options))) as engine:  # type: ignore[arg-type]
         return [item for item in engine.rows() if isinstance(item, Row)]
 
 
@@ -288,7 +289,7 @@ def test_a_run_given_up_leaves_no_process(tmp_path: Path, bundle: Path) -> None:
     file = make_video(tmp_path / "clip.mkv", pictures)
     video = VideoOptions(0.1)
     asked = ScanOptions(inputs=[file] * 3, weights=str(bundle), device="cpu", video=video)
-    with LocalEngine(plan(replace(asked, batch_size=2)).job) as engine:
+    with LocalEngine(plan(replace(asked, batch_size=2))) as engine:
         next(iter(engine.rows()))
     deadline = 100
     while children() - before and deadline:

@@ -1,0 +1,74 @@
+"""What a scan is asked to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moderate.config import ConfigRecord
+from moderate.decode.limits import IMAGES_PER_DECODER
+from moderate.decode.video import VideoOptions
+from moderate.fetch.options import HttpOptions
+from moderate.sources.resolve import InputOptions
+from moderate.types import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class StateOptions:
+    """Where the state is, and the command line for the ledger.
+
+    folder is None for a user without a home folder, who named no other. required: somebody named
+    the folder, so that a name which can be no folder's is a mistake.
+    """
+
+    folder: Path | None
+    required: bool = False
+    command: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    """What a scan is asked to do; the defaults are those of the command line.
+
+    batch_size, workers (None for one per core) and images_per_decoder change speed alone. rescore
+    has everything scored anew, retry_errors what was an error; verify has every file read, and
+    scored where its content is new. video is None where videos are refused. limit counts a video
+    once, with all its rows.
+
+    state is None for a run that remembers nothing and leaves nothing behind. lock is a file that
+    one run at a time holds; lock_wait says for how many seconds to wait for it, None not at all.
+    config is the file that some of this was read from, for the record. keep_labels writes the
+    scores of the networks' own labels; those that the policy has thresholds for are written in any
+    case.
+    """
+
+    inputs: Sequence[str | os.PathLike[str]]
+    weights: str | None = None
+    policy: str = "balanced"
+    out: Sequence[str] = ()
+    summary: Sequence[str] = ()
+    reading: InputOptions = field(default_factory=InputOptions)
+    http: HttpOptions = field(default_factory=HttpOptions)
+    limits: Limits = field(default_factory=Limits)
+    device: str = "auto"
+    precision: str = "auto"
+    backend: str = "auto"
+    compile: bool = False
+    require_sandbox: bool = False
+    exact_decode: bool = False
+    batch_size: int = 32
+    workers: int | None = None
+    images_per_decoder: int = IMAGES_PER_DECODER
+    limit: int | None = None
+    hourly_cost: float | None = None
+    video: VideoOptions | None = None
+    state: StateOptions | None = None
+    rescore: bool = False
+    retry_errors: bool = False
+    verify: bool = False
+    lock: str | None = None
+    lock_wait: float | None = None
+    config: ConfigRecord | None = None
+    keep_labels: bool = False
