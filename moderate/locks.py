@@ -13,7 +13,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _UNSUPPORTED = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 _RETRY_SECONDS = 0.05
@@ -48,6 +48,16 @@ def is_file_at(
     return os.path.samestat(os.fstat(descriptor), there)
 
 
+def unlock(descriptor: int) -> None:
+    """Release the lock and close the file.
+
+    Closing alone is not enough: a process that was forked meanwhile has the open file, too.
+    """
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
 @contextmanager
 def lock_file(path: str | os.PathLike[str], wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold the lock of a file that exists only to be locked; created where missing, never removed.
@@ -64,4 +74,4 @@ def lock_file(path: str | os.PathLike[str], wait_seconds: float = 0.0) -> Iterat
             time.sleep(_RETRY_SECONDS)
         yield
     finally:
-        os.close(descriptor)
+        unlock(descriptor)

@@ -40,6 +40,24 @@ def test_another_process_waits_until_the_holder_is_killed(tmp_path: Path) -> Non
     assert path.exists()
 
 
+def test_a_fork_meanwhile_does_not_keep_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    read, write = os.pipe()
+    with lock_file(path):
+        child = os.fork()
+        if not child:
+            os.close(write)
+            os.read(read, 1)  # until the parent is done
+            os._exit(0)
+    os.close(read)
+    try:
+        with lock_file(path):
+            pass
+    finally:
+        os.close(write)
+        os.waitpid(child, 0)
+
+
 def test_shared_locks_exclude_only_an_exclusive_one(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     first, second, third = (os.open(path, os.O_RDWR | os.O_CREAT) for _ in range(3))

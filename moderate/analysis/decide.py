@@ -32,7 +32,9 @@ from moderate.results.targets import (
     check_distinct,
     check_reports,
     check_targets,
+    finishing,
     has_metadata,
+    identities,
     open_texts,
     open_writers,
     read_identities,
@@ -335,9 +337,9 @@ def redecide(
     check_targets(options.out)
     check_reports("--summary", options.summary)
     results = read_results(options.results)
-    inputs = read_identities([options.results, options.policy])
-    check_distinct(options.out, options.summary, inputs)
     loaded = load_policy(options.policy)
+    inputs = read_identities([options.results]) | identities(loaded.files)
+    check_distinct(options.out, options.summary, inputs)
     facts = _facts(results, loaded, started)
     redecider = Redecider(loaded, results)
     summary = Summary(_audit(facts, started), loaded.policy, redecider.judge)
@@ -360,13 +362,17 @@ def redecide(
                     [own[name] for name in results.own], list(piece.carried.values())
                 )
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
+        # What takes its time, and may fail, comes first: files appear all or none.
+        for writer in writers:
+            writer.seal(facts)
         if summary_text:
             for file in summaries:
                 file.seal(summary_text(made, file.target))
-        for writer in writers:
-            made.outputs.update(writer.commit(facts))
-        for file in summaries:
-            file.commit()
+        with finishing([*options.out, *summary_targets]):
+            for writer in writers:
+                made.outputs.update(writer.commit(facts))
+            for file in summaries:
+                file.commit()
     return made
 
 

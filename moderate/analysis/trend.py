@@ -10,6 +10,7 @@ usual limit).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -276,8 +277,8 @@ def check_limits(limits: Limits) -> None:
     """Raises UsageError for limits that make no sense."""
     if not 0 < limits.alpha < 1:
         raise UsageError(f"--alpha {limits.alpha:g}: must lie between 0 and 1, both excluded")
-    if not limits.min_w >= 0 or not limits.min_psi >= 0:
-        raise UsageError("--min-effect: must not be below 0")
+    if not 0 <= limits.min_w < math.inf or not 0 <= limits.min_psi < math.inf:
+        raise UsageError("--min-effect: must be a number of 0 or more")
 
 
 def _tests(periods: Sequence[Period], limits: Limits) -> tuple[Tested, ...]:

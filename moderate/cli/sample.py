@@ -47,12 +47,20 @@ def sample(
     from moderate.analysis.sample import as_csv
     from moderate.analysis.sample import sample as choose
     from moderate.errors import ReaderGoneError
+    from moderate.policy.load import load_policy
     from moderate.results.read import read_results
-    from moderate.results.targets import check_distinct, check_files, read_identities, write_text
+    from moderate.results.targets import (
+        check_distinct,
+        check_files,
+        identities,
+        read_identities,
+        write_text,
+    )
 
     if out is not None:
         check_files("--out", [out], (".csv",), "labels are a .csv file")
-        check_distinct([], [out], read_identities([results, policy]))
+        lists = load_policy(policy).files if policy else ()
+        check_distinct([], [out], read_identities([results]) | identities(lists))
     read = read_results(results)
     taken = choose(read, policy_of(read, policy), by=by, count=count, seed=seed, category=category)
     if out is None:

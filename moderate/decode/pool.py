@@ -58,6 +58,7 @@ class DecoderPool(Generic[Item]):
         images_per_decoder: int = IMAGES_PER_DECODER,
     ) -> None:
         self._workers = workers
+        self._unreported = workers  # decoders whose sandbox is to be reported; decoding thread's
         self._at_once = at_once
         self._stopped = False  # set by the caller's thread at the end, or the decoding thread
         self._alarm = Alarm()
@@ -82,7 +83,7 @@ class DecoderPool(Generic[Item]):
             self._alarm,
             niceness=niceness,
             require_sandbox=require_sandbox,
-            on_ready=self._sandboxes.put,
+            on_ready=self._note_ready,
         )
         self._scheduler: Scheduler[Item] = Scheduler(
             self._intake,
@@ -149,13 +150,13 @@ class DecoderPool(Generic[Item]):
         self._released.put(result)
         self._alarm.ring()
 
-    def sandbox(self) -> tuple[str, ...]:
+    def sandbox(self) -> tuple[str, ...] | None:
         """The protections that decoders run under; waits for the first to be ready.
 
-        Empty where none could be started: then the batches raise the reason. Not to be called
-        before there was work.
+        None where none got ready: none was needed after all, or the batches raise the reason. Not
+        to be called before there was work.
         """
-        return self._sandboxes.get() or ()
+        return self._sandboxes.get()
 
     def wait_until_ready(self) -> None:
         """Wait for all decoders, or for the end of the attempt to start them."""
@@ -185,6 +186,12 @@ class DecoderPool(Generic[Item]):
                 self._on_work()
             else:
                 yield result
+
+    def _note_ready(self, sandbox: tuple[str, ...]) -> None:
+        # Of the first ones only: nobody asks for the others, however many there are.
+        if self._unreported:
+            self._unreported -= 1
+            self._sandboxes.put(sandbox)
 
     def _decode(self) -> None:
         """The decoding thread."""

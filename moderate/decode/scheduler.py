@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _MAX_HELD_BYTES = 8 << 20  # of images whose decoder has not ended yet; one file more at most
 _MAX_HELD_SECONDS = 1.0  # for which an answer waits for the end of its decoder
 _MAX_IDLE_SECONDS = 1.0  # without another image, after which a batch goes ahead as it is
+_MAX_DEATHS = 2  # of decoders that had received the image
 _MAX_TRIES = 10  # of one image whose decoders die before they get it
 
 
@@ -46,6 +47,7 @@ class Task(Generic[Item]):
     deaths: int = 0  # of decoders that had received it
     tries: int = 0
     alone: bool = False
+    settled: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -253,7 +255,7 @@ class Scheduler(Generic[Item]):
             task.alone = True
             task.deaths += loss.had_image
             task.tries += 1
-            if task.deaths < 2 and task.tries < _MAX_TRIES:
+            if task.deaths < _MAX_DEATHS and task.tries < _MAX_TRIES:
                 if task not in self._suspects:
                     self._suspects.append(task)
                 return
@@ -285,13 +287,27 @@ class Scheduler(Generic[Item]):
             self._settle(task, outcome)
 
     def _discard_answers(self, work: _Work[Item]) -> None:
-        """Have the images decoded again, each in a decoder for itself."""
-        for task, _ in work.answered:
+        """Have the images decoded again, each in a decoder for itself.
+
+        An image that had one for itself already is to blame for what its decoder did after the
+        answer. It is tried once more, as one that killed its decoder is.
+        """
+        answered, work.answered, work.held_bytes = work.answered, [], 0
+        for task, _ in answered:
+            if task.alone:
+                task.deaths += 1
             task.alone = True
-            self._discarded.append(task)
-        work.answered, work.held_bytes = [], 0
+            if task.deaths >= _MAX_DEATHS:
+                reason = "the decoder answered and then broke the rules, twice"
+                self._settle(task, Undecoded(ErrorCode.DECODER_CRASHED, reason, ImageFacts()))
+            elif task not in self._suspects:
+                self._discarded.append(task)
 
     def _settle(self, task: Task[Item], outcome: ImageFacts | Undecoded | None) -> None:
+        # Once: its batch counts its images, and is handed over when all of them are settled.
+        if task.settled:
+            return
+        task.settled = True
         if self._suspects and self._suspects[0] is task:
             self._suspects.popleft()
         task.data = b""

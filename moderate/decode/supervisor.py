@@ -282,8 +282,7 @@ class Supervisor:
         while len(self._decoders) < self._count and time.monotonic() >= self._starts.next_attempt:
             try:
                 if self._server is None:
-                    self._server = self._start_server()
-                    self._selector.register(self._server, selectors.EVENT_READ)
+                    self._server = self._listen_to(self._start_server())
                 number = next(self._numbers)
                 decoder = Decoder(self._server, number, self._specs, self._limits)
             except OSError as error:
@@ -291,6 +290,14 @@ class Supervisor:
                 return
             self._decoders[number] = decoder
             self._selector.register(decoder, selectors.EVENT_READ)
+
+    def _listen_to(self, server: ForkServer) -> ForkServer:
+        try:
+            self._selector.register(server, selectors.EVENT_READ)
+        except BaseException:
+            server.close()
+            raise
+        return server
 
     def _note_failed_start(self, reason: str) -> None:
         """Wait longer after each failure in a row. Raises RunError after too many of them."""

@@ -25,23 +25,36 @@ class LoadedPolicy:
 
     The digest is that of the text, or, where it names other policies and lists, of the text and
     theirs. In `policy` those policies are filled in; the entries of all lists are in `lists`.
+    `files` are the paths of all files that were read.
     """
 
     policy: Policy
     text: str
     sha256: str
     lists: Lists = field(default_factory=Lists)
+    files: tuple[str, ...] = ()
 
 
 def load_policy(name_or_file: str) -> LoadedPolicy:
     """A preset by name, or the policy in a TOML file. Raises PolicyError."""
     where = printable(name_or_file)
     loaded = parse_policy(_text(name_or_file, where), where)
+    if name_or_file not in PRESETS:
+        loaded = replace(loaded, files=(name_or_file,))
     if not loaded.policy.in_context:
         return loaded
-    policy, lists, digests = resolve(loaded.policy, os.path.dirname(name_or_file) or ".", where)
+    base = os.path.dirname(name_or_file) or "."
+    policy, lists, digests = resolve(loaded.policy, base, where)
+    names = [each.policy for each in policy.override if each.policy not in PRESETS]
+    named = [name for name in (*names, policy.ignore_file, policy.block_file) if name]
     sha256 = hashlib.sha256("\0".join([loaded.text, *digests]).encode()).hexdigest()
-    return replace(loaded, policy=policy, lists=lists, sha256=sha256 if digests else loaded.sha256)
+    return replace(
+        loaded,
+        policy=policy,
+        lists=lists,
+        sha256=sha256 if digests else loaded.sha256,
+        files=(*loaded.files, *(beside(name, base) for name in named)),
+    )
 
 
 def parse_policy(text: str, where: str) -> LoadedPolicy:

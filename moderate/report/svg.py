@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from moderate.text import printable
+
 _SIDE, _LEFT, _TOP, _BELOW, _RIGHT = 220, 46, 26, 40, 14  # px: the square, and room around it
 _RULE = 'fill="none" stroke="#98a2ac"'
 _LINE = 'fill="none" stroke="#2463b4" stroke-width="2"'
@@ -53,8 +55,8 @@ def svg(plot: Plot) -> str:
     width, height = _LEFT + _SIDE + _RIGHT, _TOP + _SIDE + _BELOW
     parts = [
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="{escape(plot.title)}" font-size="11" text-anchor="middle">',
-        f'<text class="title" text-anchor="start" x="{_LEFT}" y="15">{escape(plot.title)}</text>',
+        f'aria-label="{_text(plot.title)}" font-size="11" text-anchor="middle">',
+        f'<text class="title" text-anchor="start" x="{_LEFT}" y="15">{_text(plot.title)}</text>',
     ]
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         x, y = _place((tick, tick))
@@ -79,12 +81,12 @@ def svg(plot: Plot) -> str:
         kind, anchor = ("mark end", "end") if to_the_left else ("mark", "start")
         parts.append(f'<circle class="mark" fill="#b43a24" cx="{x}" cy="{y}" r="4.5"/>')
         parts.append(
-            f'<text class="{kind}" text-anchor="{anchor}" {where}>{escape(mark.name)}</text>'
+            f'<text class="{kind}" text-anchor="{anchor}" {where}>{_text(mark.name)}</text>'
         )
     middle = _TOP + _SIDE / 2
     parts += [
-        f'<text class="axis" x="{_LEFT + _SIDE / 2:g}" y="{height - 8}">{escape(plot.x)}</text>',
-        f'<text class="axis" transform="translate(12 {middle:g}) rotate(-90)">{escape(plot.y)}'
+        f'<text class="axis" x="{_LEFT + _SIDE / 2:g}" y="{height - 8}">{_text(plot.x)}</text>',
+        f'<text class="axis" transform="translate(12 {middle:g}) rotate(-90)">{_text(plot.y)}'
         "</text>",
         "</svg>",
     ]
@@ -97,7 +99,7 @@ def _bar(bar: Bar) -> str:
     size = f'width="{max(right - left - 1, 0):g}" height="{max(bottom - top, 1):g}"'
     return (
         f'<rect class="bar" fill="#a9c1e0" x="{left + 0.5:g}" y="{min(top, bottom - 1):g}" {size}>'
-        f"<title>{escape(bar.says)}</title></rect>"
+        f"<title>{_text(bar.says)}</title></rect>"
     )
 
 
@@ -109,3 +111,7 @@ def _place(at: Place) -> Place:
 def _pair(at: Place) -> str:
     x, y = _place(at)
     return f"{x:g},{y:g}"
+
+
+def _text(text: str) -> str:
+    return escape(printable(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from moderate.tables.csv import unguarded
 
 _BLOCK_BYTES = 8 << 20
 _GUARDED = "^'"
+# A quote amid a cell. Ours double it, so the neighbor of one of them is another quote.
+_STRAY_QUOTE = re.compile(rb'"(?<![,\r\n"]")[^",\r\n]')
 
 
 class UnusualError(Exception):
@@ -37,6 +40,8 @@ def whole_parts(
     out of the ordinary, such as a wrong value or a field that Arrow parses in another way.
     """
     import pyarrow.csv as pcsv
+
+    _check_quotes(path)
 
     places = {name: f"{number}" for number, name in enumerate(names)}
     needed = list(dict.fromkeys([*own, *RELATED]))
@@ -65,6 +70,26 @@ def whole_parts(
             yield arrays, {name: _text(cells[name]) for name in carried}
     except (*CONVERSION_ERRORS, OSError) as error:
         raise UnusualError from error
+
+
+def _check_quotes(path: str) -> None:
+    """Raises UnusualError for quotes that break the rules.
+
+    Arrow takes the rest of the file, however many rows, for the cell of a quote that is not closed,
+    and reads on in a cell after its closing quote.
+    """
+    count, end = 0, b""
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                count += block.count(b'"')
+                if _STRAY_QUOTE.search(end + block):
+                    raise UnusualError
+                end = (end + block)[-2:]
+    except OSError as error:
+        raise UnusualError from error
+    if count % 2:
+        raise UnusualError
 
 
 def _typed(name: str, cells: Any, count: int) -> Any:

@@ -110,10 +110,12 @@ class ParquetResultWriter(ResultWriter):
     def discard(self) -> None:
         """See `ResultWriter`."""
         # An open writer would complain when it is collected.
-        with contextlib.suppress(OSError, ValueError):
-            if self._writer:
-                self._writer.close()
-        self._atomic.discard()
+        try:
+            with contextlib.suppress(OSError, ValueError, MemoryError, pa.ArrowException):
+                if self._writer:
+                    self._writer.close()
+        finally:
+            self._atomic.discard()
 
     def _take_rows(self) -> None:
         if not self._rows:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
+from moderate import stopping
 from moderate.errors import OutputError, UsageError
 from moderate.regular import file_identity
 from moderate.results.atomic import open_whole, output_error, write_atomic
@@ -174,16 +175,24 @@ def write_text(target: str, text: str) -> None:
     write_atomic(target, _encoded(text))
 
 
+def finishing(targets: Iterable[str]) -> contextlib.AbstractContextManager[None]:
+    """A block that puts sealed files under their names; signals come too late for it.
+
+    Not so where one of the targets is remote: an upload may hang, and must not be waited for
+    against the user's will.
+    """
+    return contextlib.nullcontext() if any(map(is_remote, targets)) else stopping.finishing()
+
+
 @contextlib.contextmanager
 def _opened(targets: Sequence[str], open_target: Callable[[str], _File]) -> Iterator[list[_File]]:
     files: list[_File] = []
-    try:
+    with contextlib.ExitStack() as stack:
         for target in targets:
-            files.append(open_target(target))
+            file = open_target(target)
+            stack.callback(file.discard)
+            files.append(file)
         yield files
-    finally:
-        for file in files:
-            file.discard()
 
 
 def _open_writer(target: str) -> ResultWriter:

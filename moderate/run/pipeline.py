@@ -55,7 +55,7 @@ _Decided = Row | Skipped | VideoBegin | VideoEnd
 _Result = _Settled | Copy
 
 _PATIENCE = 0.2  # seconds to wait for another batch to compute beside those submitted
-_PASSED_TOGETHER = 512  # inputs that need no decoding whose results are committed together
+_PASSED_TOGETHER = 512  # rows without decoding after which they are committed
 NICENESS = 5
 """Of decoders that share the cores with the model: the model goes first, they fill what is left."""
 
@@ -155,9 +155,11 @@ class LocalEngine(Engine):
         if self._classifier is None:
             begun = time.monotonic()
             self._load()
-            self._sandbox = self._pool.sandbox()
-            if self._scores:
-                self._scores.facts(ScopeFacts(self._sandbox, self._placement.backend))
+            sandbox = self._pool.sandbox()
+            if sandbox is not None:
+                self._sandbox = sandbox
+                if self._scores:
+                    self._scores.facts(ScopeFacts(sandbox, self._placement.backend))
             self._startup_seconds += time.monotonic() - begun
 
     def _load(self) -> None:
@@ -267,21 +269,29 @@ class LocalEngine(Engine):
         """Results of inputs with their places, as they become known."""
         submitted: deque[tuple[Batch[Item], Pending]] = deque()
         passed: list[tuple[int, list[_Result]]] = []
+        passed_rows = commits = 0
         for decoded in self._decoded:
             if isinstance(decoded, Passed):
                 passed.append((decoded.place, self._passed(decoded)))
+                passed_rows += len(passed[-1][1])
                 # Those that are there by now are committed together: a commit is a transaction.
-                if len(passed) < _PASSED_TOGETHER and self._pool.has_next(0):
+                if passed_rows < _PASSED_TOGETHER and self._pool.has_next(0):
                     continue
+            depth = self._classifier.depth if self._classifier else 0
             if passed:
                 yield self._committed(passed)
-                passed = []
+                passed, passed_rows = [], 0
+                commits += 1
+                # Later rows wait for those of a batch, also while no other batch comes.
+                if submitted and commits > depth:
+                    yield self._finish(*submitted.popleft())
+                    commits = 0
             if isinstance(decoded, Batch):
                 if pending := self._submit(decoded):
                     submitted.append((decoded, pending))
                 else:
                     yield self._finish(decoded, None)
-            depth = self._classifier.depth if self._classifier else 0
+                commits = 0
             # Rows must not wait for another batch: from a slow source, it may take hours.
             while submitted and (len(submitted) > depth or not self._pool.has_next(_PATIENCE)):
                 yield self._finish(*submitted.popleft())

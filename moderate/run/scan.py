@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Self
 from uuid import uuid4
 
-from moderate import stopping
 from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import Bundle, load_bundle
 from moderate.classify.coverage import Coverage
@@ -40,11 +39,11 @@ from moderate.policy.load import load_policy
 from moderate.policy.rows import failed_row
 from moderate.regular import file_identity
 from moderate.results.interface import ResultWriter
-from moderate.results.remote import is_remote
 from moderate.results.targets import (
     check_distinct,
     check_reports,
     check_targets,
+    finishing,
     identities,
     open_texts,
     open_writers,
@@ -100,7 +99,7 @@ def plan(options: ScanOptions) -> Job:
     reading = replace(options.reading, max_file_bytes=options.limits.max_file_bytes)
     sources = resolve(options.inputs, reading)
     read = identities(file for source in sources for file in source.files)
-    check_distinct(options.out, options.summary, read)
+    check_distinct(options.out, options.summary, read | identities(policy.files))
     bundle = load_bundle(options.weights)
     judge = Judge.of(policy, columns=[column.name for column in carried_columns(sources)])
     scored, written = _labels(bundle, judge, keep=options.keep_labels)
@@ -169,6 +168,8 @@ def _check_numbers(options: ScanOptions) -> None:
         raise UsageError(
             f"images_per_decoder {options.images_per_decoder}: use 1 to {MOST_IMAGES_PER_DECODER}"
         )
+    if options.hourly_cost is not None and not 0 <= options.hourly_cost < float("inf"):
+        raise UsageError(f"--hourly-cost {options.hourly_cost}: use an amount of 0 or more")
     if not 0 < options.limits.decode_timeout < float("inf"):
         raise UsageError(f"decode_timeout {options.limits.decode_timeout}: use seconds over 0")
 
@@ -258,14 +259,12 @@ def _run(
         if named and summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:
             raise InputError(_nothing_found(summary))
         facts = {**audit_facts(summary.audit), "ended": utc(summary.ended)}
-        # What takes its time comes first. An upload may hang even then, and must not be waited for
-        # against the user's will.
+        # What takes its time comes first.
         for writer in writers:
             writer.seal(facts)
         for file in summaries:
             file.seal(summary_text(summary, file.target))
-        local = not any(map(is_remote, [*options.out, *options.summary]))
-        with stopping.finishing() if local else contextlib.nullcontext():
+        with finishing([*options.out, *options.summary]):
             for writer in writers:
                 recorder.outputs.update(writer.commit(facts))
             for file in summaries:

@@ -76,6 +76,8 @@ def strict_records(
     columns = 0
     for line, cells, problem in csv_records(lines, name, limit, encoding_errors="strict"):
         if problem:
+            if "new-line character" in problem:
+                problem = "a CR within the line; save the file with one kind of line end"
             raise InputError(f"line {line} of {name}: not CSV: {problem}")
         columns = columns or len(cells)
         if len(cells) != columns:

@@ -23,7 +23,7 @@ from moderate.policy.load import load_policy
 from moderate.policy.model import Policy
 from moderate.report.decide import report
 from moderate.report.files import render
-from moderate.results.parquet_writer import ROW_GROUP_ROWS
+from moderate.results.parquet_writer import ROW_GROUP_ROWS, ParquetResultWriter
 from moderate.results.read import read_results
 from moderate.results.schema import COLUMNS
 from moderate.results.targets import open_writers
@@ -379,9 +379,32 @@ def test_targets_that_are_inputs_are_refused(tmp_path: Path) -> None:
         redecide(DecideOptions(source, "strict", [str(tmp_path / "none" / "o.csv")]))
     with pytest.raises(PolicyError, match="no policy"):
         redecide(DecideOptions(source, "strictly", [other]))
+    listed = tmp_path / "blocked.csv"
+    listed.write_text(f"sha256,reason\n{'a' * 64},seen before\n")
+    policy.write_text('name = "p"\nblock_file = "blocked.csv"\n' + LIMITS)
+    with pytest.raises(UsageError, match=r"blocked\.csv is an input"):
+        redecide(DecideOptions(source, str(policy), [str(listed)]))
+    listed.unlink()
     assert Path(source).read_bytes() == held
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "in.csv", "in.csv.meta.json", "link.csv", "p.toml"]  # fmt: skip
+
+
+def test_files_appear_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, csv_out = str(tmp_path / "in.csv"), tmp_path / "out.csv"
+    write([source], [made_row(1, b"./1")])
+    csv_out.write_text("of yesterday")
+    targets = [str(csv_out), str(tmp_path / "out.parquet")]
+
+    def full(writer: ParquetResultWriter, facts: dict[str, str]) -> None:
+        raise OutputError("cannot write: the disk is full")
+
+    monkeypatch.setattr(ParquetResultWriter, "seal", full)
+    with pytest.raises(OutputError, match="the disk is full"):
+        redecide(DecideOptions(source, "strict", targets))
+    assert csv_out.read_text() == "of yesterday"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "in.csv", "in.csv.meta.json", "out.csv"]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -117,3 +117,18 @@ def test_mistakes_are_told_by_line(tmp_path: Path, lines: str, reason: str) -> N
     file.write_bytes(b"path,status,decision,nudity\n" + lines.encode())
     with pytest.raises(InputError, match=reason):
         list(pieces(read_results(str(file))))
+
+
+@pytest.mark.parametrize(
+    "last", ['"why, then', '"why, then"junk'], ids=["never closed", "text after it"]
+)
+def test_a_quote_that_breaks_the_rules_never_swallows_rows(tmp_path: Path, last: str) -> None:
+    file = tmp_path / "rows.csv"
+    rows = [f"./{number},ok,approve,0.5,why" for number in range(1000)]
+    rows[3] = f"./3,ok,approve,0.5,{last}"
+    file.write_text("\n".join(["path,status,decision,nudity,reasons", *rows]) + "\n")
+    results = read_results(str(file))
+    with pytest.raises(UnusualError):
+        list(fast_parts(results, ["path"], []))
+    with pytest.raises(InputError, match="not CSV"):
+        list(pieces(results))

@@ -40,6 +40,10 @@ def test_strict_records_take_all_line_ends(end: bytes) -> None:
     [
         (b"a,b\n1\n", "^line 2 of f: 1 cells where the header has 2$"),
         (b'a,b\n"1"x,2\n', "^line 2 of f: not CSV: "),
+        (
+            b"a,b\r1,2\r\n",
+            "^line 1 of f: not CSV: a CR within the line; save the file with one kind",
+        ),
         (b"a,b\n1,\xff\n", "^line 2 of f: not UTF-8 at byte 3$"),
     ],
 )
