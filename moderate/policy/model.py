@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from moderate.policy.thresholds import DECISIONS, score_bands
 from moderate.policy.when import parse_when
 from moderate.text import printable
 from moderate.types import CATEGORIES, Category, Decision, Warn
@@ -81,6 +80,9 @@ class Thresholds(Table):
 
     def decision(self, score: float) -> Decision:
         """What this category asks for at a score."""
+        # Only here: NumPy would slow down every command that lists policies.
+        from moderate.policy.thresholds import DECISIONS, score_bands
+
         return DECISIONS[int(score_bands(score, self.review, self.block))]
 
 

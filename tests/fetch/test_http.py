@@ -852,8 +852,8 @@ def test_waiting_for_a_place_is_not_on_the_clock(farm: Farm) -> None:
 
 QUICKLY: dict[str, Any] = {
     "attempts": 1,
-    "read_timeout": 0.1,
-    "total_timeout": 1.0,
+    "read_timeout": 0.5,
+    "total_timeout": 5.0,
     "host_failures": 4,
     "host_patience": 0.0,
     "host_pause": 60.0,
