@@ -20,7 +20,7 @@ _RETRY_SECONDS = 0.05
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Lock an open file until its descriptor is closed, without waiting.
+    """Lock an open file until `unlock` or the end of the process, without waiting.
 
     Returns False where another process holds it. Raises OSError; see `is_unsupported`.
     """

@@ -8,11 +8,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from moderate.locks import is_file_at, is_unsupported, lock_file, try_lock
+from moderate.state.run_lock import exclusive
 
 _HOLDER = """
 import sys
@@ -40,10 +43,17 @@ def test_another_process_waits_until_the_holder_is_killed(tmp_path: Path) -> Non
     assert path.exists()
 
 
-def test_a_fork_meanwhile_does_not_keep_the_lock(tmp_path: Path) -> None:
+def of_a_run(path: Path) -> AbstractContextManager[None]:
+    return exclusive(str(path), None, lambda line: None, run_id="a")
+
+
+@pytest.mark.parametrize("lock", [lock_file, of_a_run])
+def test_a_fork_meanwhile_does_not_keep_the_lock(
+    tmp_path: Path, lock: Callable[[Path], AbstractContextManager[None]]
+) -> None:
     path = tmp_path / "a.lock"
     read, write = os.pipe()
-    with lock_file(path):
+    with lock(path):
         child = os.fork()
         if not child:
             os.close(write)
@@ -51,7 +61,7 @@ def test_a_fork_meanwhile_does_not_keep_the_lock(tmp_path: Path) -> None:
             os._exit(0)
     os.close(read)
     try:
-        with lock_file(path):
+        with lock(path):
             pass
     finally:
         os.close(write)

@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from moderate.locks import is_file_at, is_unsupported, try_lock
+from moderate.locks import is_file_at, is_unsupported, try_lock, unlock
 
 FOLDER = "running"
 
@@ -50,7 +50,7 @@ def release(folder: Path, run_id: str, descriptor: int) -> None:
     with contextlib.suppress(OSError):
         os.unlink(lock_path(folder, run_id))
     with contextlib.suppress(OSError):
-        os.close(descriptor)
+        unlock(descriptor)
 
 
 def is_alive(folder: Path, run_id: str) -> bool:

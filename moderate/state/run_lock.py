@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from moderate.errors import StateError
-from moderate.locks import is_file_at, is_unsupported, try_lock
+from moderate.locks import is_file_at, is_unsupported, try_lock, unlock
 from moderate.text import one_line, printable, utc
 
 _RETRY_SECONDS = 0.2
@@ -46,7 +46,7 @@ def exclusive(
                 with contextlib.suppress(OSError):
                     os.ftruncate(descriptor, 0)
     finally:
-        os.close(descriptor)
+        unlock(descriptor)
 
 
 def _open_locked(path: str, wait: float | None, on_wait: Callable[[str], None]) -> int:

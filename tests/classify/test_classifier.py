@@ -15,7 +15,7 @@ from moderate.classify.bundle import load_bundle
 from moderate.classify.classifier import Classifier, Outcome
 from moderate.classify.device import place
 from moderate.classify.labels import activate
-from tests.support.bundles import model_table, write_card, write_model
+from tests.support.bundles import NETWORK_KINDS, make_network, pixels
 
 BACKENDS = ("torch", "openvino")
 Scored = list[Outcome]
@@ -25,21 +25,9 @@ def open_classifier(folder: Path | str, backend: str, **options: object) -> Clas
     return Classifier(load_bundle(str(folder)), place("cpu", "fp32", backend), **options)
 
 
-def pixels(count: int, side: int = 64, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module", params=["convolutions", "attention"])
+@pytest.fixture(scope="module", params=NETWORK_KINDS)
 def net(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nets") / request.param
-    table = model_table()
-    if request.param == "convolutions":
-        write_model(folder, architecture="mobilenetv4_conv_small_035", spread=0.05)
-    else:
-        write_model(folder, architecture="test_vit")
-        table["preprocess"]["size"] = [160, 160]
-    write_card(folder, [table])
-    return folder
+    return make_network(tmp_path_factory.mktemp("nets"), request.param)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

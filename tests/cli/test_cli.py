@@ -129,7 +129,7 @@ def test_exit_codes_end_to_end(images: Path, bundle: Path, tmp_path: Path) -> No
         (["scan", "nodir/*.png", "--weights", "BUNDLE"], "nodir/*.png does not exist"),
         (["scan", "images/*.nomatch", "--weights", "BUNDLE"], "nothing is at"),
         (["scan", "images", "--weights", "BUNDLE", "--decode-timeout", "inf"], "--decode-timeout"),
-        (["scan", "images", "--weights", "BUNDLE", "--hourly-cost", "nan"], "--hourly-cost"),
+        (["scan", "images", "--weights", "BUNDLE", "--hourly-cost", "inf"], "--hourly-cost"),
         (["scan", "images", "--weights", "BUNDLE", "--max-megapixels", "inf"], "--max-megapixels"),
         (["scan", "images", "--weights", "BUNDLE", "--max-file-size", "100000GB"], "terabyte"),
         (["scan", "images", "--weights", "BUNDLE", "--device", "gpu"], "--device"),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CATEGORY_LABELS = ("nudity", "sexual_activity", "suggestive", "violence", "drug_use")
 
@@ -110,3 +113,26 @@ def make_bundle(folder: Path, **model: Any) -> Path:
     write_model(folder, **model)
     write_card(folder, [model_table()])
     return folder
+
+
+NETWORK_KINDS = ("convolutions", "attention")
+
+
+def make_network(folder: Path, kind: str) -> Path:
+    """A bundle of a small network of one of NETWORK_KINDS, in a folder of that name."""
+    bundle = folder / kind
+    table = model_table()
+    if kind == "convolutions":
+        write_model(bundle, architecture="mobilenetv4_conv_small_035", spread=0.05)
+    else:
+        write_model(bundle, architecture="test_vit")
+        table["preprocess"]["size"] = [160, 160]
+    write_card(bundle, [table])
+    return bundle
+
+
+def pixels(count: int, side: int = 64, seed: int = 0) -> np.ndarray:
+    """Noise: count x side x side x 3, uint8."""
+    import numpy as np
+
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)

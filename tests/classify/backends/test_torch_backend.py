@@ -18,7 +18,7 @@ import torch
 from moderate.classify.bundle import load_bundle
 from moderate.classify.classifier import Classifier
 from moderate.classify.device import place
-from tests.support.bundles import make_bundle, model_table, write_card, write_model
+from tests.support.bundles import NETWORK_KINDS, make_bundle, make_network, pixels
 from tests.support.pictures import encode, scene
 from tests.support.scans import COMMAND
 
@@ -30,27 +30,15 @@ FP32 = 1e-4
 BF16 = 0.05  # a random network's, whose scores lie around 0.5
 
 
-def pixels(count: int, side: int = 64, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-
-
 def scored(bundle: Path, array: np.ndarray, *where: str, **options: object) -> np.ndarray:
     with Classifier(load_bundle(str(bundle)), place(*where), **options) as model:  # type: ignore[arg-type]
         outcomes = model.submit((array,)).result()
     return np.array([list(outcome.values()) for outcome in outcomes], np.float32)
 
 
-@pytest.fixture(scope="module", params=["convolutions", "attention"])
+@pytest.fixture(scope="module", params=NETWORK_KINDS)
 def net(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nets") / request.param
-    table = model_table()
-    if request.param == "convolutions":
-        write_model(folder, architecture="mobilenetv4_conv_small_035", spread=0.05)
-    else:
-        write_model(folder, architecture="test_vit")
-        table["preprocess"]["size"] = [160, 160]
-    write_card(folder, [table])
-    return folder
+    return make_network(tmp_path_factory.mktemp("nets"), request.param)
 
 
 @pytest.mark.parametrize(("precision", "most"), [("fp32", FP32), ("bf16", BF16), ("fp16", BF16)])
