@@ -6,13 +6,14 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from moderate.cli import exit_codes
+from moderate.cli import exit_codes, panels
 from moderate.cli.configuration import say_used
 from moderate.cli.messages import say, say_error, speak_json, speaks_json
+from moderate.cli.panels import option
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
 from moderate.errors import OutputError, UsageError
 from moderate.fetch.options import HttpOptions
@@ -56,11 +57,6 @@ def parse_workers(text: str) -> int | None:
     return int(text)
 
 
-def _option(*names: str, **settings: Any) -> Any:
-    """An option that MODERATE_<NAME> sets too; the help says so once, not forty times."""
-    return typer.Option(*names, show_envvar=False, **settings)
-
-
 def scan(
     ctx: typer.Context,
     inputs: Annotated[
@@ -73,33 +69,38 @@ def scan(
     ] = None,
     weights: Annotated[
         str | None,
-        _option(metavar="NAME|DIR", help="The weights to score with."),
+        option(panels.WEIGHTS, metavar="NAME|DIR", help="The weights to score with."),
     ] = None,
     policy: Annotated[
         str,
-        _option(
+        option(
+            panels.WEIGHTS,
             metavar="NAME|FILE",
             help="balanced, strict, permissive, children, or a TOML file.",
         ),
     ] = "balanced",
     out: Annotated[
         list[str] | None,
-        _option(
+        option(
+            panels.OUTPUT,
             metavar="FILE",
             help="Rows to .csv, .parquet or .jsonl; - for CSV on stdout. May be repeated.",
         ),
     ] = None,
     summary: Annotated[
         list[str] | None,
-        _option(metavar="FILE", help="Summary to .json, .md or .html. May be repeated."),
+        option(
+            panels.OUTPUT, metavar="FILE", help="Summary to .json, .md or .html. May be repeated."
+        ),
     ] = None,
     fail_on: Annotated[
         Literal["never", "review", "block"],
-        _option(help="Exit with 1 when a decision is at or above this."),
+        option(panels.OUTPUT, help="Exit with 1 when a decision is at or above this."),
     ] = "never",
     max_error_rate: Annotated[
         float,
-        _option(
+        option(
+            panels.OUTPUT,
             min=0.0,
             max=1.0,
             help="Exit with 2 when a larger share of rows are errors.",
@@ -107,71 +108,97 @@ def scan(
     ] = 1.0,
     files_from: Annotated[
         list[str] | None,
-        _option(metavar="FILE|-", help="A list of paths and URLs, one per line. May be repeated."),
+        option(
+            panels.INPUTS,
+            metavar="FILE|-",
+            help="A list of paths and URLs, one per line. May be repeated.",
+        ),
     ] = None,
     null: Annotated[
-        bool, _option("--null", "-0", help="NUL, not line ends, separates what lists name.")
+        bool,
+        option(
+            panels.INPUTS, "--null", "-0", help="NUL, not line ends, separates what lists name."
+        ),
     ] = False,
     image_column: Annotated[
         str | None,
-        _option(metavar="COLUMN", help="Of manifests: paths, URLs or image bytes."),
+        option(panels.INPUTS, metavar="COLUMN", help="Of manifests: paths, URLs or image bytes."),
     ] = None,
     keep: Annotated[
         list[str] | None,
-        _option(metavar="[NAME=]COLUMN", help="Carry a manifest's column into the output."),
+        option(
+            panels.INPUTS,
+            metavar="[NAME=]COLUMN",
+            help="Carry a manifest's column into the output.",
+        ),
     ] = None,
     keep_labels: Annotated[
         bool,
-        _option("--keep-labels", help="Write the scores of the networks' own labels, too."),
+        option(
+            panels.OUTPUT,
+            "--keep-labels",
+            help="Write the scores of the networks' own labels, too.",
+        ),
     ] = False,
     shard: Annotated[
         str | None,
-        _option(metavar="I/N", help="Only share I of N, the same on every machine."),
+        option(panels.INPUTS, metavar="I/N", help="Only share I of N, the same on every machine."),
     ] = None,
-    all_files: Annotated[bool, _option("--all-files", help="Every file gets a row.")] = False,
+    all_files: Annotated[
+        bool, option(panels.INPUTS, "--all-files", help="Every file gets a row.")
+    ] = False,
     include: Annotated[
         list[str] | None,
-        _option(metavar="GLOB", help="Walk only files that match."),
+        option(panels.INPUTS, metavar="GLOB", help="Walk only files that match."),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        _option(metavar="GLOB", help="Leave out what matches."),
+        option(panels.INPUTS, metavar="GLOB", help="Leave out what matches."),
     ] = None,
-    hidden: Annotated[bool, _option("--hidden", help="Walk hidden files too.")] = False,
+    hidden: Annotated[
+        bool, option(panels.INPUTS, "--hidden", help="Walk hidden files too.")
+    ] = False,
     follow_symlinks: Annotated[
         bool,
-        _option("--follow-symlinks", help="Follow links on the walk."),
+        option(panels.INPUTS, "--follow-symlinks", help="Follow links on the walk."),
     ] = False,
     limit: Annotated[
         int | None,
-        _option(min=1, metavar="N", help="Stop after N images."),
+        option(panels.INPUTS, min=1, metavar="N", help="Stop after N images."),
     ] = None,
-    device: Annotated[str, _option(metavar="auto|cpu|cuda[:N]", help="Where to run.")] = "auto",
+    device: Annotated[
+        str, option(panels.SPEED, metavar="auto|cpu|cuda[:N]", help="Where to run.")
+    ] = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
-        _option(help="auto: bf16 on GPUs that have it, else fp32."),
+        option(panels.SPEED, help="auto: bf16 on GPUs that have it, else fp32."),
     ] = "auto",
     backend: Annotated[
         Literal["auto", "torch", "openvino", "onnxruntime"],
-        _option(
+        option(
+            panels.SPEED,
             help="auto: torch on CUDA, else OpenVINO where it is installed, else torch; "
-            "ONNX graphs by onnxruntime on CUDA."
+            "ONNX graphs by onnxruntime on CUDA.",
         ),
     ] = "auto",
     compile: Annotated[
-        bool, _option("--compile", help="Compile the model: slow to start, faster on long runs.")
+        bool,
+        option(
+            panels.SPEED, "--compile", help="Compile the model: slow to start, faster on long runs."
+        ),
     ] = False,
     batch_size: Annotated[
         int,
-        _option(min=1, max=4096, help="Images per forward pass."),
+        option(panels.SPEED, min=1, max=4096, help="Images per forward pass."),
     ] = 32,
     workers: Annotated[
         str,
-        _option(metavar="N|auto", help="Decoder processes; auto: one per core."),
+        option(panels.SPEED, metavar="N|auto", help="Decoder processes; auto: one per core."),
     ] = "auto",
     images_per_decoder: Annotated[
         int,
-        _option(
+        option(
+            panels.SPEED,
             min=1,
             max=MOST_IMAGES_PER_DECODER,
             metavar="N",
@@ -180,23 +207,30 @@ def scan(
     ] = IMAGES_PER_DECODER,
     max_file_size: Annotated[
         str,
-        _option(metavar="SIZE", help="Largest file to read."),
+        option(panels.LIMITS, metavar="SIZE", help="Largest file to read."),
     ] = "10MB",
     max_megapixels: Annotated[
         float,
-        _option(min=0.0, max=10_000.0, metavar="MP", help="Largest image to decode."),
+        option(panels.LIMITS, min=0.0, max=10_000.0, metavar="MP", help="Largest image to decode."),
     ] = _DEFAULT.max_pixels / 1e6,
     decode_timeout: Annotated[
         float,
-        _option(min=0.01, max=86_400.0, metavar="SECONDS", help="CPU time per image."),
+        option(
+            panels.LIMITS, min=0.01, max=86_400.0, metavar="SECONDS", help="CPU time per image."
+        ),
     ] = _DEFAULT.decode_timeout,
     exact_decode: Annotated[
         bool,
-        _option("--exact-decode", help="Decode large JPEGs in full: slower, harder to deceive."),
+        option(
+            panels.LIMITS,
+            "--exact-decode",
+            help="Decode large JPEGs in full: slower, harder to deceive.",
+        ),
     ] = False,
     url_timeout: Annotated[
         float,
-        _option(
+        option(
+            panels.URLS,
             min=0.1,
             max=3600.0,
             metavar="SECONDS",
@@ -204,68 +238,93 @@ def scan(
         ),
     ] = _HTTP.total_timeout,
     url_concurrency: Annotated[
-        int, _option(min=1, max=1024, metavar="N", help="URLs fetched at once.")
+        int, option(panels.URLS, min=1, max=1024, metavar="N", help="URLs fetched at once.")
     ] = _HTTP.concurrency,
     url_per_host: Annotated[
-        int, _option(min=1, max=1024, metavar="N", help="The same, from one host.")
+        int, option(panels.URLS, min=1, max=1024, metavar="N", help="The same, from one host.")
     ] = _HTTP.concurrency_per_host,
     url_header: Annotated[
         list[str] | None,
-        _option(metavar="'NAME: VALUE'", help="Sent to every host of the input; never shown."),
+        option(
+            panels.URLS,
+            metavar="'NAME: VALUE'",
+            help="Sent to every host of the input; never shown.",
+        ),
     ] = None,
     allow_private_network: Annotated[
-        bool, _option("--allow-private-network", help="URLs may lead to private addresses.")
+        bool,
+        option(panels.URLS, "--allow-private-network", help="URLs may lead to private addresses."),
     ] = False,
     allow_host: Annotated[
         list[str] | None,
-        _option(metavar="HOST|NETWORK", help="The same for one host or network. May be repeated."),
+        option(
+            panels.URLS,
+            metavar="HOST|NETWORK",
+            help="The same for one host or network. May be repeated.",
+        ),
     ] = None,
     video_every: Annotated[
         float | None,
-        _option(
+        option(
+            panels.INPUTS,
             min=0.1,
             max=86_400.0,
             metavar="SECONDS",
             help="Score frames of local videos this far apart; needs 'moderate[video]'.",
         ),
     ] = None,
-    max_video_size: Annotated[str, _option(metavar="SIZE", help="Largest video to read.")] = "2GB",
+    max_video_size: Annotated[
+        str, option(panels.LIMITS, metavar="SIZE", help="Largest video to read.")
+    ] = "2GB",
     max_decoder_memory: Annotated[
         str,
-        _option(metavar="SIZE", help="Most memory for a decoder process."),
+        option(panels.LIMITS, metavar="SIZE", help="Most memory for a decoder process."),
     ] = "1GB",
     require_sandbox: Annotated[
         bool,
-        _option("--require-sandbox", help="Refuse to run where decoders cannot be sandboxed."),
+        option(
+            panels.LIMITS,
+            "--require-sandbox",
+            help="Refuse to run where decoders cannot be sandboxed.",
+        ),
     ] = False,
     state: Annotated[
         str | None,
-        _option(metavar="DIR", help="Where scores and the ledger of runs are kept."),
+        option(panels.STATE, metavar="DIR", help="Where scores and the ledger of runs are kept."),
     ] = None,
     no_state: Annotated[
-        bool, _option("--no-state", help="Remember nothing, use nothing remembered.")
+        bool, option(panels.STATE, "--no-state", help="Remember nothing, use nothing remembered.")
     ] = False,
     rescore: Annotated[
-        bool, _option("--rescore", help="Score everything anew, whatever is remembered.")
+        bool,
+        option(panels.STATE, "--rescore", help="Score everything anew, whatever is remembered."),
     ] = False,
     retry_errors: Annotated[
-        bool, _option("--retry-errors", help="Try what was an error again.")
+        bool, option(panels.STATE, "--retry-errors", help="Try what was an error again.")
     ] = False,
     verify: Annotated[
         bool,
-        _option("--verify", help="Read every file again, whatever its size and times say."),
+        option(
+            panels.STATE, "--verify", help="Read every file again, whatever its size and times say."
+        ),
     ] = False,
     lock: Annotated[
         str | None,
-        _option(metavar="FILE", help="One run at a time for whoever names this file."),
+        option(panels.STATE, metavar="FILE", help="One run at a time for whoever names this file."),
     ] = None,
     lock_wait: Annotated[
         float | None,
-        _option(min=0.0, metavar="SECONDS", help="Wait so long for --lock; else not at all."),
+        option(
+            panels.STATE,
+            min=0.0,
+            metavar="SECONDS",
+            help="Wait so long for --lock; else not at all.",
+        ),
     ] = None,
     hourly_cost: Annotated[
         float | None,
-        _option(
+        option(
+            panels.OUTPUT,
             min=0.0,
             metavar="PRICE",
             help="Of this machine; adds a cost line to the summary.",
@@ -273,18 +332,26 @@ def scan(
     ] = None,
     progress: Annotated[
         Literal["auto", "bar", "plain", "none"],
-        _option(help="On stderr; auto: a bar on a terminal."),
+        option(panels.MESSAGES, help="On stderr; auto: a bar on a terminal."),
     ] = "auto",
     quiet: Annotated[
-        bool, _option("--quiet", "-q", help="Print errors and warnings only.")
+        bool, option(panels.MESSAGES, "--quiet", "-q", help="Print errors and warnings only.")
     ] = False,
     log_json: Annotated[
-        bool, _option("--log-json", help="Messages as one JSON object per line; no bar, no table.")
+        bool,
+        option(
+            panels.MESSAGES,
+            "--log-json",
+            help="Messages as one JSON object per line; no bar, no table.",
+        ),
     ] = False,
-    debug: Annotated[bool, _option("--debug", help="Tracebacks and details.")] = False,
+    debug: Annotated[
+        bool, option(panels.MESSAGES, "--debug", help="Tracebacks and details.")
+    ] = False,
     config: Annotated[
         str | None,
-        _option(
+        option(
+            panels.CONFIGURATION,
             metavar="FILE",
             help="Defaults for these options; else the nearest moderate.toml or "
             "[tool.moderate] in pyproject.toml that does not lie among the inputs and that only "
@@ -292,7 +359,12 @@ def scan(
         ),
     ] = None,
     no_config: Annotated[
-        bool, _option("--no-config", help="Use no configuration file that happens to be near.")
+        bool,
+        option(
+            panels.CONFIGURATION,
+            "--no-config",
+            help="Use no configuration file that happens to be near.",
+        ),
     ] = False,
 ) -> int:
     """Score images, decide, and write one row per image and a summary.
