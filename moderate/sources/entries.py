@@ -15,6 +15,7 @@ from moderate.types import (
     ImageError,
     ImageRef,
     Inline,
+    Listing,
     StoredObject,
     Url,
 )
@@ -37,13 +38,13 @@ def longest_line(start: bytes, max_file_bytes: int) -> int:
 def entry_ref(
     value: bytes,
     *,
-    base: bytes = b"",
+    listing: Listing | None = None,
     max_file_bytes: int,
     carried: tuple[Any, ...] = (),
     exact: bool = False,
     by_operator: bool = False,
 ) -> ImageRef:
-    """The image that `value` names; a relative path is one below the folder `base`.
+    """The image that `value` names; a relative path is one below the base of `listing`.
 
     White space around a URL is dropped unless `exact`; a path is taken as it is, and one that is
     longer than MAX_PATH_BYTES comes with its error. `file://` is refused, as everything that comes
@@ -62,7 +63,7 @@ def entry_ref(
     if b"\0" in value:
         raise _bad_input("it holds a NUL byte")
     if scheme is None:
-        path = os.path.join(base, value)
+        path = os.path.join(listing.base, value) if listing else value
         if not by_operator and b"://" in value and not os.path.lexists(path):
             # As a path it would be shown unmasked, with any credentials in it.
             raise _bad_input("it looks like a URL with something around it; write the URL alone")
@@ -70,7 +71,7 @@ def entry_ref(
             raise FetchError(path_too_long(len(path)))
         if len(path) > MAX_PATH_BYTES:
             return ImageRef(path, error=path_too_long(len(path)), carried=carried)
-        return ImageRef(path, carried=carried)
+        return ImageRef(path, carried=carried, listing=listing)
     try:
         text = trimmed.decode()
     except UnicodeDecodeError:

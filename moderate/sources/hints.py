@@ -1,0 +1,140 @@
+"""What a run's inputs show of mistakes in how they were named, gathered while they are read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+from moderate.decode.sniff import claimed_format
+from moderate.globs import matches_any
+from moderate.sources.directory import WalkOptions
+from moderate.sources.not_found import Finding, explain
+from moderate.text import one_line, path_text
+from moderate.types import (
+    ErrorCode,
+    ImageError,
+    ImageRef,
+    Listing,
+    Skipped,
+    SkipReason,
+    StoredObject,
+    Url,
+)
+
+MOST_EXPLAINED = 1000
+"""Missing paths of a run that are looked into, so that a list full of them stays cheap."""
+
+_MOST_SUFFIXES = 20  # named in a note; names of files are untrusted
+_JOINED_URLS = re.compile(r"[,;|\s]\s*(https?|s3|gs)://", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class _Missing:
+    """The missing paths of a list: how many were looked into, and why they are missing."""
+
+    looked_into: int = 0
+    mistakes: Counter[str] = field(default_factory=Counter)
+    findings: dict[str, Finding] = field(default_factory=dict)
+
+
+class InputHints:
+    """Explains errors of inputs, and counts what the summary says of them.
+
+    Used by the reading thread, but for `notes` after it has ended, and `with_hint` for images that
+    are not local, which touches nothing that is shared.
+    """
+
+    def __init__(self, walk: WalkOptions) -> None:
+        self._walk = walk
+        self._left = MOST_EXPLAINED
+        self._missing: defaultdict[Listing | None, _Missing] = defaultdict(_Missing)
+        self._links = 0
+        self._left_out: Counter[str] = Counter()
+
+    def with_hint(self, ref: ImageRef, error: ImageError) -> ImageError:
+        """The error with what explains it at the end of its message; unchanged where nothing does.
+
+        A missing local file costs a few calls of lstat, for the first MOST_EXPLAINED ones.
+        """
+        if isinstance(ref.location, Url | StoredObject):
+            text = ref.location.url if isinstance(ref.location, Url) else ref.location.uri
+            return _with(error, joined_urls(text))
+        if error.code is not ErrorCode.NOT_FOUND or ref.location is not None or not self._left:
+            return error
+        self._left -= 1
+        missing = self._missing[ref.listing]
+        missing.looked_into += 1
+        finding = explain(ref.path, ref.listing)
+        if finding is None:
+            return error
+        missing.mistakes[finding.mistake] += 1
+        missing.findings[finding.mistake] = finding
+        return _with(error, finding.hint)
+
+    def note_skipped(self, skipped: Skipped) -> None:
+        """Count a file that got no row, if its reason is often a mistake."""
+        if skipped.reason is SkipReason.SYMLINK:
+            self._links += b"!/" not in skipped.path  # the links of archives are never followed
+        elif skipped.reason is SkipReason.EXCLUDED and self._walk.include:
+            name = os.path.basename(skipped.path)
+            if _nearly_included(name, self._walk):
+                suffix = one_line(path_text(os.path.splitext(name)[1]), 20)
+                if suffix in self._left_out or len(self._left_out) < _MOST_SUFFIXES:
+                    self._left_out[suffix] += 1
+
+    def notes(self) -> list[str]:
+        """Sentences for the summary, or for the error where a run has met no image."""
+        notes = []
+        for listing, missing in self._missing.items():
+            mistake, count = next(iter(missing.mistakes.most_common(1)), ("", 0))
+            if listing and 2 * count > missing.looked_into:
+                looked_into = f"{missing.looked_into:,}"
+                if not self._left:
+                    looked_into = f"the first {looked_into}"
+                finding = missing.findings[mistake]
+                verb = ":" if finding.path is None else " are there"
+                notes.append(
+                    f"{count:,} of {looked_into} missing paths of {listing.name}{verb} {mistake}; "
+                    f"{finding.remedy}."
+                )
+        if self._links and not self._walk.follow_symlinks:
+            links = "1 symbolic link was" if self._links == 1 else f"{self._links:,} links were"
+            notes.append(f"{links} not followed; --follow-symlinks follows them.")
+        if self._left_out:
+            counts = ", ".join(f"{count:,} {name}" for name, count in self._left_out.most_common())
+            more = " ".join(f"--include '*{name}'" for name in self._left_out)
+            notes.append(
+                f"--include left out images whose suffix is only spelt differently ({counts}); "
+                f"add {more} to scan them."
+            )
+        return notes
+
+
+def joined_urls(text: str) -> str:
+    """A hint where the text seems to be several URLs in one; else empty."""
+    if _JOINED_URLS.search(text):
+        return "it looks like several URLs; give each a line of its own"
+    return ""
+
+
+def _with(error: ImageError, hint: str) -> ImageError:
+    return replace(error, message=f"{error.message}; {hint}") if hint else error
+
+
+def _nearly_included(name: bytes, walk: WalkOptions) -> bool:
+    """Whether a name would match --include if its suffix were spelt as there (.JPG, .jpeg)."""
+    kind = claimed_format(name)
+    if kind is None or matches_any([name], walk.exclude):
+        return False
+    stem = os.path.splitext(name)[0].lower()
+    for pattern in walk.include:
+        last = os.fsencode(pattern).rpartition(b"/")[2]
+        suffix = os.path.splitext(last)[1]
+        if claimed_format(b"x" + suffix) == kind and fnmatchcase(
+            stem + suffix.lower(), last.lower()
+        ):
+            return True
+    return False
