@@ -9,7 +9,8 @@ from typing import Any
 
 from moderate.fetch.local import FetchError
 from moderate.fetch.naming import scheme_of, shown
-from moderate.text import one_line
+from moderate.sources.not_found import path_of_file_url
+from moderate.text import one_line, path_text
 from moderate.types import (
     ErrorCode,
     ImageError,
@@ -129,10 +130,16 @@ def _remote(scheme: str, text: str, max_file_bytes: int, by_operator: bool) -> I
     if scheme == "data":
         data = read_data_url(text, max_file_bytes)
         return ImageRef(shown(text.encode()), location=Inline(data))
+    if scheme == "file":
+        path = path_of_file_url(text.encode())
+        shown_path = one_line(path_text(path))
+        raise _bad_url(
+            "file:// URLs are not followed; this one names another machine"
+            if path == text.encode()
+            else f"file:// URLs are not followed; give the path itself, {shown_path}"
+        )
     raise _bad_url(
-        "file:// URLs are not followed; give the path itself"
-        if scheme == "file"
-        else f"{one_line(scheme, 40)}:// cannot be fetched; give a path, or a URL of http, https, "
+        f"{one_line(scheme, 40)}:// cannot be fetched; give a path, or a URL of http, https, "
         "data, or of an object store (s3, gs)"
     )
 

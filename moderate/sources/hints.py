@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from moderate.decode.sniff import claimed_format
 from moderate.globs import matches_any
 from moderate.sources.directory import WalkOptions
-from moderate.sources.not_found import Finding, explain
+from moderate.sources.not_found import Finding, Mistake, explain
 from moderate.text import one_line, path_text
 from moderate.types import (
     ErrorCode,
@@ -33,11 +34,14 @@ _JOINED_URLS = re.compile(r"[,;|\s]\s*(https?|s3|gs)://", re.IGNORECASE)
 
 @dataclass(slots=True)
 class _Missing:
-    """The missing paths of a list: how many were looked into, and why they are missing."""
+    """The missing paths of a list: how many were looked into, and why they are missing.
+
+    findings has one finding with each mistake.
+    """
 
     looked_into: int = 0
-    mistakes: Counter[str] = field(default_factory=Counter)
-    findings: dict[str, Finding] = field(default_factory=dict)
+    counts: Counter[Mistake] = field(default_factory=Counter)
+    findings: dict[Mistake, Finding] = field(default_factory=dict)
 
 
 class InputHints:
@@ -70,8 +74,9 @@ class InputHints:
         finding = explain(ref.path, ref.listing)
         if finding is None:
             return error
-        missing.mistakes[finding.mistake] += 1
-        missing.findings[finding.mistake] = finding
+        for mistake in finding.mistakes:
+            missing.counts[mistake] += 1
+            missing.findings[mistake] = finding
         return _with(error, finding.hint)
 
     def note_skipped(self, skipped: Skipped) -> None:
@@ -87,19 +92,12 @@ class InputHints:
 
     def notes(self) -> list[str]:
         """Sentences for the summary, or for the error where a run has met no image."""
-        notes = []
-        for listing, missing in self._missing.items():
-            mistake, count = next(iter(missing.mistakes.most_common(1)), ("", 0))
-            if listing and 2 * count > missing.looked_into:
-                looked_into = f"{missing.looked_into:,}"
-                if not self._left:
-                    looked_into = f"the first {looked_into}"
-                finding = missing.findings[mistake]
-                verb = ":" if finding.path is None else " are there"
-                notes.append(
-                    f"{count:,} of {looked_into} missing paths of {listing.name}{verb} {mistake}; "
-                    f"{finding.remedy}."
-                )
+        notes = [
+            note
+            for listing, missing in self._missing.items()
+            if listing
+            for note in _of_missing(listing, missing, all_of_them=self._left > 0)
+        ]
         if self._links and not self._walk.follow_symlinks:
             links = "1 symbolic link was" if self._links == 1 else f"{self._links:,} links were"
             notes.append(f"{links} not followed; --follow-symlinks follows them.")
@@ -111,6 +109,21 @@ class InputHints:
                 f"add {more} to scan them."
             )
         return notes
+
+
+def _of_missing(listing: Listing, missing: _Missing, *, all_of_them: bool) -> Iterator[str]:
+    """A sentence for each mistake that most missing paths of a list have in common."""
+    paths = (
+        "1 missing path" if missing.looked_into == 1 else (f"{missing.looked_into:,} missing paths")
+    )
+    first = "" if all_of_them else "the first "
+    for mistake, count in missing.counts.most_common():
+        if 2 * count > missing.looked_into:
+            verb = "are there" if missing.findings[mistake].path else "have this in common:"
+            yield (
+                f"{count:,} of {first}{paths} of {listing.name} {verb} {mistake.what}; "
+                f"{mistake.remedy}."
+            )
 
 
 def joined_urls(text: str) -> str:

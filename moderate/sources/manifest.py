@@ -47,12 +47,12 @@ def list_or_manifest(
 ) -> Source:
     """The source that `file` is, `-` being standard input (`stdin`, or this process's own).
 
-    With `nul` it is a list. A folder has to be one of Parquet files. Parquet is known by its first
-    bytes. Else the suffix decides, a .gz after it left out: .csv, .tsv, .jsonl, .ndjson, .manifest
-    and .json are manifests, .txt is a list; anything else, and standard input, is a JSONL manifest
-    if it starts with `{` and a list if not. Raises InputError for a manifest that cannot be used,
-    and for what is plainly something else, such as a spreadsheet; a list is not opened before it is
-    iterated, but for its first bytes.
+    With `nul` it is a list; standard input is CSV where options.columns names its columns. A folder
+    has to be one of Parquet files. Parquet is known by its first bytes. Else the suffix decides, a
+    .gz after it left out: .csv, .tsv, .jsonl, .ndjson, .manifest and .json are manifests, .txt is a
+    list; anything else, and standard input, is a JSONL manifest if it starts with `{` and a list if
+    not. Raises InputError for a manifest that cannot be used, and for what is plainly something
+    else, such as a spreadsheet; a list is not opened before it is iterated, but for its first bytes.
     """
     path = os.fsencode(file)
     if path == b"-":
@@ -81,7 +81,7 @@ def list_or_manifest(
     if suffix in _CSV_SUFFIXES:
         from moderate.sources.text_manifest import csv_manifest
 
-        return csv_manifest(path, options, tabs=suffix == b".tsv")
+        return csv_manifest(path, name, options, tabs=suffix == b".tsv")
     if suffix in _JSONL_SUFFIXES or (suffix not in _LIST_SUFFIXES and _starts_an_object(start)):
         from moderate.sources.text_manifest import jsonl_manifest
 
@@ -107,6 +107,10 @@ def _stream(stream: BinaryIO, options: ManifestOptions, *, nul: bool) -> Source:
         if start.startswith(GZIP_MAGIC):
             raise InputError("standard input is gzip data; feed it through gzip -dc")
         check_no_array("-", start)
+        if options.columns:
+            from moderate.sources.text_manifest import csv_manifest
+
+            return csv_manifest(stream, STDIN_NAME, options)
         if start.startswith(_PARQUET_MAGIC):
             raise InputError(
                 "a Parquet manifest cannot be read from standard input; save it and name the file"

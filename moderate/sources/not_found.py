@@ -19,40 +19,47 @@ from moderate.types import Listing
 MAX_LOOKS = 16
 """Most calls of lstat for a path: each may be a round trip to a file server."""
 
+_OLD_ENCODINGS = ("cp1252", "latin-1")
+_UNQUOTED = "write names unquoted"
+_PLAIN = "write plain paths"
 _DRIVE = re.compile(rb"[A-Za-z]:[\\/]")
-_FILE_URL = re.compile(rb"file:(?://(?:localhost)?(?=/))?(?=/)", re.IGNORECASE)
+_FILE_URL = re.compile(rb"file:(?://(?:localhost(?=/)|(?=/)))?(?!//)", re.IGNORECASE)
 _ESCAPED = re.compile(rb"\\([^A-Za-z0-9])")
 _REPLACEMENT = "\ufffd".encode()
 
 
-class Finding(NamedTuple):
-    """What is wrong with a path, as the end of a sentence that says that nothing is there.
+class Mistake(NamedTuple):
+    """One thing that is wrong with a path, in the same words for every path, and what to do.
 
-    mistake is the same for all paths with the same mistake; remedy says what to do about it. path
-    is where the file is, None where that is not known.
+    Where the file was found, what says how it is there: "without the quotes".
     """
 
-    mistake: str
+    what: str
     remedy: str
+
+
+class Finding(NamedTuple):
+    """What is wrong with a path, and where the file is, None where that is not known."""
+
+    mistakes: tuple[Mistake, ...]
     path: bytes | None = None
 
     @property
     def hint(self) -> str:
         """The finding for the message of a row."""
+        what = " and ".join(mistake.what for mistake in self.mistakes)
         if self.path is None:
-            return f"{self.mistake}; {self.remedy}"
-        return f"it is there {self.mistake}, as {one_line(path_text(self.path))}"
+            return f"{what}; {self.mistakes[0].remedy}"
+        return f"it is there {what}, as {one_line(path_text(self.path))}"
 
 
 class _Repair(NamedTuple):
-    mistake: str
-    remedy: str
+    mistake: Mistake
     apply: Callable[[bytes], bytes]
 
 
 class _Attempt(NamedTuple):
-    mistake: str
-    remedy: str
+    mistakes: tuple[Mistake, ...]
     value: bytes
 
 
@@ -68,18 +75,23 @@ def explain(path: bytes, listing: Listing | None = None) -> Finding | None:
     if b"\0" in path:
         return None
     if looks.is_link(path):
-        return Finding("it is a symbolic link whose target is missing", "mend or remove the link")
+        return _plain("it is a symbolic link whose target is missing", "mend or remove the link")
     places = list(_other_places(base, listing))
     if not os.path.isabs(value):
-        for place, mistake, remedy in places:
+        for place, elsewhere in places:
             if looks.exists(candidate := os.path.join(place, value)):
-                return Finding(mistake, remedy, candidate)
-    for mistake, remedy, repaired in _attempts(value):
-        for place, elsewhere, _ in [(base, "", ""), *places]:
+                return Finding((elsewhere,), candidate)
+    for mistakes, repaired in _attempts(value):
+        if looks.exists(candidate := os.path.join(base, repaired)):
+            return Finding(mistakes, candidate)
+        for place, elsewhere in () if os.path.isabs(repaired) else places:
             if looks.exists(candidate := os.path.join(place, repaired)):
-                where = f"{mistake} and {elsewhere}" if elsewhere else mistake
-                return Finding(where, remedy, candidate)
+                return Finding((*mistakes, elsewhere), candidate)
     return _by_its_form(value) or _by_its_folder(path, looks)
+
+
+def _plain(what: str, remedy: str) -> Finding:
+    return Finding((Mistake(what, remedy),))
 
 
 class _Looks:
@@ -115,88 +127,96 @@ class _Looks:
             return None
 
 
-def _other_places(base: bytes, listing: Listing | None) -> Iterator[tuple[bytes, str, str]]:
+def _other_places(base: bytes, listing: Listing | None) -> Iterator[tuple[bytes, Mistake]]:
     """The folders, besides `base`, that relative paths of a list may be meant to start from."""
     if listing is None:
         return
-    tried = {os.path.abspath(base)}
+    tried = {_absolute(base)}
     folder = listing.folder
-    if folder is not None and os.path.abspath(folder) not in tried:
-        tried.add(os.path.abspath(folder))
-        name = one_line(path_text(folder))
-        remedy = f"run from there, or give --relative-to {name}"
-        yield folder, f"relative to the list's own folder ({name})", remedy
-    if os.path.abspath(b"") not in tried:
-        yield b"", "relative to the current folder", "give --relative-to ."
+    if folder is not None and _absolute(folder) not in tried:
+        tried.add(_absolute(folder))
+        name = one_line(path_text(folder)) or "."
+        yield (
+            folder,
+            Mistake(
+                f"relative to the list's own folder ({name})",
+                f"run from there, or give --relative-to {name}",
+            ),
+        )
+    if _absolute(b"") not in tried:
+        yield b"", Mistake("relative to the current folder", "give --relative-to .")
+
+
+def _absolute(folder: bytes) -> bytes:
+    try:
+        return os.path.abspath(folder)
+    except OSError:  # the current folder was removed
+        return folder
 
 
 def _attempts(value: bytes) -> Iterator[_Attempt]:
     """What the value may mean, the likeliest mistakes first; each differs from the value."""
-    tried = {value, b""}
-    cleaned, mistakes, remedies = value, [], []
-    singles = []
-    for mistake, remedy, apply in _CLEANING:
-        if (single := apply(value)) not in tried:
-            singles.append(_Attempt(mistake, remedy, single))
+    singles, mistakes, cleaned = [], [], value
+    for mistake, apply in _CLEANING:
+        singles.append(_Attempt((mistake,), apply(value)))
         if (further := apply(cleaned)) != cleaned:
             cleaned = further
             mistakes.append(mistake)
-            remedies.append(remedy)
-    together = _Attempt(" and ".join(mistakes), "; ".join(remedies), cleaned)
-    others = [_Attempt(*other) for other in _alternatives(cleaned)]
-    for attempt in [*singles, together, *others]:
+    together = tuple(mistakes)
+    others = [_Attempt((*together, mistake), text) for mistake, text in _alternatives(cleaned)]
+    tried = {value, b""}
+    for attempt in [*singles, _Attempt(together, cleaned), *others]:
         if attempt.value not in tried:
             tried.add(attempt.value)
             yield attempt
 
 
-def _alternatives(value: bytes) -> Iterator[tuple[str, str, bytes]]:
+def _alternatives(value: bytes) -> Iterator[tuple[Mistake, bytes]]:
     """Further spellings of a value. At most one of them is right."""
     if not value.isascii():
         yield from _other_encodings(value)
     if _ESCAPED.search(value):
-        yield "without the backslashes", "write names unquoted", _ESCAPED.sub(rb"\1", value)
+        yield Mistake("without the backslashes", _UNQUOTED), _ESCAPED.sub(rb"\1", value)
     if value.startswith(b"/"):
-        yield "without the leading /", "write relative paths", value.lstrip(b"/")
+        yield Mistake("without the leading /", "write relative paths"), value.lstrip(b"/")
+    more = Mistake(
+        "without what follows in the line",
+        "a list has one path per line; call a table .csv or .tsv, with --columns where its first "
+        "line names no columns",
+    )
     starts = [value.partition(mark)[0] for mark in (b"\t", b",", b";", b"|") if mark in value]
     for start in (*starts, value.rpartition(b" ")[0].rstrip()):
-        yield (
-            "without what follows in the line",
-            "a list has one path per line; call a table .csv or .tsv, with --columns where its "
-            "first line names no columns",
-            start,
-        )
+        yield more, start
     stem, suffix = os.path.splitext(value)
     for other in (suffix.lower(), suffix.upper()):
         if other != suffix:
-            yield "with another case of the suffix", "case matters here", stem + other
+            what = f"with the suffix {one_line(path_text(other), 20)}"
+            yield Mistake(what, "names are told apart by case"), stem + other
 
 
-def _other_encodings(value: bytes) -> Iterator[tuple[str, str, bytes]]:
+def _other_encodings(value: bytes) -> Iterator[tuple[Mistake, bytes]]:
     """The same text in the other Unicode form, and as text that was decoded wrongly on the way."""
-    advice = "names are compared byte by byte; list them with find or ls on this machine"
+    advice = "names are compared byte by byte; list the files on this machine, with find or ls"
     utf8 = "save the list as UTF-8"
     try:
         text = value.decode()
     except UnicodeDecodeError:
-        for encoding in ("cp1252", "latin-1"):
+        for encoding in _OLD_ENCODINGS:
             if (recoded := _recoded(value, encoding, "utf-8")) is not None:
-                yield f"as UTF-8 where the list is {encoding}", utf8, recoded
+                yield Mistake(f"as UTF-8 where the list is {encoding}", utf8), recoded
         return
-    for form in ("NFC", "NFD"):
-        yield (
-            f"in the Unicode form {form}",
-            advice,
-            unicodedata.normalize("NFC" if form == "NFC" else "NFD", text).encode(),
-        )
-    for encoding in ("cp1252", "latin-1"):
-        if (recoded := _recoded(value, "utf-8", encoding)) is not None:
-            is_utf8 = _recoded(recoded, "utf-8", "utf-8") is not None
-            how = f"as UTF-8 that the list has read as {encoding}" if is_utf8 else f"in {encoding}"
-            yield how, utf8 if is_utf8 else advice, recoded
-    for encoding in ("cp1252", "latin-1"):
+    yield Mistake("in the Unicode form NFC", advice), unicodedata.normalize("NFC", text).encode()
+    yield Mistake("in the Unicode form NFD", advice), unicodedata.normalize("NFD", text).encode()
+    for encoding in _OLD_ENCODINGS:
+        if (recoded := _recoded(value, "utf-8", encoding)) is None:
+            continue
+        if _recoded(recoded, "utf-8", "utf-8") is None:
+            yield Mistake(f"in {encoding}, not in UTF-8 as in the list", advice), recoded
+        else:
+            yield Mistake(f"with the UTF-8 of its name not read as {encoding}", utf8), recoded
+    for encoding in _OLD_ENCODINGS:
         if (recoded := _recoded(value, encoding, "utf-8")) is not None:
-            yield f"under a name that was once read as {encoding}", advice, recoded
+            yield Mistake(f"under a name that was once read as {encoding}", advice), recoded
 
 
 def _recoded(value: bytes, source: str, target: str) -> bytes | None:
@@ -210,11 +230,13 @@ def _by_its_form(value: bytes) -> Finding | None:
     """What the form of a path tells without any look at the disk."""
     start = value.lstrip(b" \t'\"")
     if start.startswith(b"\\\\"):
-        return Finding("it is a Windows network path", "mount the share and list its files there")
+        return _plain("it is a Windows network path", "mount the share and list its files there")
     if _DRIVE.match(start):
-        return Finding("it is a Windows path", "write the paths that the files have here")
+        return _plain("it is a Windows path", "write the paths that the files have here")
+    if value.startswith(b"~/"):
+        return _plain("only a shell expands ~", "write the whole path")
     if _REPLACEMENT in value:
-        return Finding(
+        return _plain(
             "the name holds U+FFFD, so it was damaged by a wrong encoding", "list the files again"
         )
     return None
@@ -223,7 +245,7 @@ def _by_its_form(value: bytes) -> Finding | None:
 def _by_its_folder(path: bytes, looks: _Looks) -> Finding | None:
     folder = os.path.dirname(path)
     if folder.strip(b"/") and looks.is_missing_folder(folder):
-        return Finding("its folder is missing too", f"check {one_line(path_text(folder))}")
+        return _plain("its folder is missing too", f"check {one_line(path_text(folder))}")
     return None
 
 
@@ -240,17 +262,20 @@ def _in_home(value: bytes) -> bytes:
     return home + value[1:] if home and value.startswith(b"~/") else value
 
 
-def _from_file_url(value: bytes) -> bytes:
-    path = _FILE_URL.sub(b"", value, count=1) if _FILE_URL.match(value) else value
-    return value if path is value else unquote_to_bytes(path)
+def path_of_file_url(value: bytes) -> bytes:
+    """The path of a `file:` URL of this machine; the value itself where it is not one."""
+    start = _FILE_URL.match(value)
+    return unquote_to_bytes(value[start.end() :]) if start else value
 
 
 _CLEANING = (
-    _Repair("without the white space around it", "remove the spaces", bytes.strip),
-    _Repair("without the quotes", "write names unquoted", _unquoted),
-    _Repair("as a path instead of a file: URL", "write plain paths", _from_file_url),
-    _Repair("without percent-encoding", "write plain paths", unquote_to_bytes),
-    _Repair("with / for \\", "write paths with /", lambda value: value.replace(b"\\", b"/")),
-    _Repair("with ~ expanded, which only a shell does", "write the whole path", _in_home),
+    _Repair(Mistake("without the white space around it", "remove the spaces"), bytes.strip),
+    _Repair(Mistake("without the quotes", _UNQUOTED), _unquoted),
+    _Repair(Mistake("as a path instead of a file: URL", _PLAIN), path_of_file_url),
+    _Repair(Mistake("without percent-encoding", _PLAIN), unquote_to_bytes),
+    _Repair(
+        Mistake("with / for \\", "write paths with /"), lambda value: value.replace(b"\\", b"/")
+    ),
+    _Repair(Mistake("with ~ expanded, which only a shell does", "write the whole path"), _in_home),
 )
 """Repairs that can be applied one after the other."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TypeGuard
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format
-from moderate.errors import InputError
+from moderate.errors import InputError, UsageError
 from moderate.fetch.local import FetchError, read_head
 from moderate.fetch.naming import shown
 from moderate.globs import GlobPattern
@@ -108,7 +108,8 @@ def resolve(
     A URL is what it says. A path that exists is taken as it is, even with glob characters in its
     name: a folder, an archive, a list or manifest by its suffix, else a file. One that does not
     exist is a glob if it has such characters, else a file that will get its `not_found` row. Raises
-    InputError where not one of the inputs is there, or one of them cannot be read at all.
+    InputError where not one of the inputs is there, or one of them cannot be read at all or is of
+    no use here, and UsageError for options that fit none of the inputs.
     """
     if not inputs and not options.files_from:
         raise InputError(NO_INPUT)
@@ -126,10 +127,18 @@ def resolve(
     for file in options.files_from:
         listed = list_or_manifest(file, options.manifest, nul=options.nul, stdin=stdin)
         sources.append(_filtered(listed, options))
+    if options.columns and not any(map(_is_csv, sources)):
+        raise UsageError("--columns: none of the inputs is CSV; call it .csv, or feed it to -")
     if options.shard:
         index, count = options.shard
         return [ShardedSource(source, index, count) for source in sources]
     return sources
+
+
+def _is_csv(source: Source) -> bool:
+    from moderate.sources.text_manifest import CsvManifest
+
+    return isinstance(source.source if isinstance(source, FilteredSource) else source, CsvManifest)
 
 
 def _is_missing(source: Source) -> TypeGuard[FileSource]:

@@ -26,7 +26,7 @@ from moderate.sources.entries import bad_line, entry_ref, no_image
 from moderate.sources.interface import Source
 from moderate.tables.csv import Record, cell_count_problem, csv_records, tsv_records
 from moderate.tables.jsonl import json_kind, json_object
-from moderate.tables.lines import CHUNK_BYTES, Line, LineFile, file_name, read_lines
+from moderate.tables.lines import CHUNK_BYTES, Line, LineFile, read_lines
 from moderate.types import Column, ImageRef, Listing, Skipped
 
 LOOK_LINES = 1000
@@ -53,19 +53,21 @@ class Dialect:
 
 @dataclass(frozen=True, slots=True)
 class CsvManifest(Source):
-    """A CSV or TSV file, with the columns of its header or of --columns; made by `csv_manifest`.
+    """A CSV or TSV, with the columns of its header or of --columns; made by `csv_manifest`.
 
     Cells are text; kept ones are carried as they are. Bytes that are not UTF-8 survive in paths. A
     record with another number of cells, or with broken quoting, is an error row named by its line.
     Raises InputError where a quote swallows lines, since rows would be missing.
     """
 
-    path: bytes
+    file: LineFile = field(repr=False)
+    name: str
     header: tuple[str, ...]
     image: int
     kept: tuple[tuple[str, int], ...]
     dialect: Dialect
     options: ManifestOptions
+    lines: Iterator[Line] | None = field(default=None, repr=False)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -82,13 +84,14 @@ class CsvManifest(Source):
     @property
     def files(self) -> tuple[bytes, ...]:
         """See `Source`."""
-        return (self.path,)
+        return (self.file,) if isinstance(self.file, bytes) else ()
 
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
-        name = file_name(self.path)
-        listing = self.options.listing(name, os.path.dirname(self.path))
-        records = _records(self.path, name, self.dialect, self.options)
+        name = self.name
+        listing = self.options.listing(name, _folder(self.file))
+        lines = self.lines or _lines(self.file, name, self.options)
+        records = _records(lines, name, self.dialect, self.options)
         if not self.options.columns:
             header = next(records, None)
             if header is None or tuple(header.cells) != self.header:
@@ -114,17 +117,21 @@ class CsvManifest(Source):
         return "--columns" if self.options.columns else "the header"
 
 
-def csv_manifest(path: bytes, options: ManifestOptions, *, tabs: bool = False) -> CsvManifest:
-    """Read the first record of the CSV file at `path`, and find its dialect and the columns.
+def csv_manifest(
+    file: LineFile, name: str, options: ManifestOptions, *, tabs: bool = False
+) -> CsvManifest:
+    """Read the first record of a CSV file, and find its dialect and the columns.
 
     The delimiter is a comma (with `tabs`, a tab), unless no column of images is found so and one is
-    with a semicolon, a tab or a bar; or what Excel's `sep=;` in the first line says. Raises
-    InputError where the file has no header and options.columns does not name the columns, or where
-    it lacks a requested column.
+    with a semicolon, a tab or a bar; or what Excel's `sep=;` in the first line says. A stream needs
+    options.columns. Raises InputError where the file has no header and options.columns does not
+    name the columns, or where it lacks a requested column.
     """
-    name = file_name(path)
-    dialects = _dialects(path, name, options, tabs=tabs)
-    readings = _readings(path, name, dialects, options)
+    lines = _lines(file, name, options)
+    first = list(itertools.islice(lines, 1))
+    is_stream = not isinstance(file, bytes)
+    start = first if is_stream else None
+    readings = _readings(file, name, _dialects(first, tabs=tabs), options, start)
     if options.columns:
         dialect, header = _reading_without_header(readings, name, options)
     else:
@@ -137,25 +144,30 @@ def csv_manifest(path: bytes, options: ManifestOptions, *, tabs: bool = False) -
     for _, column in kept:
         check_once("--keep", column, header, name)
     indexes = tuple((shown_as, header.index(column)) for shown_as, column in kept)
-    return CsvManifest(path, header, header.index(image), indexes, dialect, options)
+    rest = itertools.chain(first, lines) if is_stream else None
+    return CsvManifest(file, name, header, header.index(image), indexes, dialect, options, rest)
 
 
-def _dialects(path: bytes, name: str, options: ManifestOptions, *, tabs: bool) -> Sequence[Dialect]:
-    """The ways in which the file may have to be read, the likeliest first."""
-    first = next(_lines(path, name, options), None)
-    if first and (named := _SEPARATOR.fullmatch(first.data)):
-        return [Dialect(named[1].decode(), skipped_lines=1)]
+def _dialects(first: Sequence[Line], *, tabs: bool) -> Sequence[Dialect]:
+    """The ways in which a file with this first line may have to be read, the likeliest first."""
+    if first and (separator := _SEPARATOR.fullmatch(first[0].data)):
+        return [Dialect(separator[1].decode(), skipped_lines=1)]
     own = "\t" if tabs else ","
     return [Dialect(delimiter) for delimiter in sorted(",;\t|", key=lambda mark: mark != own)]
 
 
 def _readings(
-    path: bytes, name: str, dialects: Sequence[Dialect], options: ManifestOptions
+    file: LineFile,
+    name: str,
+    dialects: Sequence[Dialect],
+    options: ManifestOptions,
+    start: Sequence[Line] | None,
 ) -> Iterator[tuple[Dialect, Record | None]]:
-    """The first record by each dialect, None in an empty file."""
+    """The first record by each dialect, None in an empty file; of a stream, from its `start`."""
     for dialect in dialects:
+        lines = _lines(file, name, options) if start is None else iter(start)
         try:
-            first = next(_records(path, name, dialect, options), None)
+            first = next(_records(lines, name, dialect, options), None)
         except InputError:
             if dialect is dialects[0]:
                 raise
@@ -299,7 +311,9 @@ def jsonl_manifest(file: LineFile, name: str, options: ManifestOptions) -> Jsonl
         if size >= LOOK_BYTES or (is_stream and objects and not options.keep):
             break
     if not objects and any(line.data.strip() for line in head):
-        raise InputError(f"{name} holds no JSON objects, one per line; {problem}")
+        raise InputError(
+            f"{name} holds no JSON objects, one per line; {problem}{_document_hint(name)}"
+        )
     names = tuple(dict.fromkeys(key for values in objects for key in values))
     if options.image_column:
         image = options.image_column
@@ -309,25 +323,29 @@ def jsonl_manifest(file: LineFile, name: str, options: ManifestOptions) -> Jsonl
     else:
         image = usual_column(names, TEXT_NAMES, name) or ""
         if objects and not image:
-            raise no_image_column(names, name)
+            arrays = any(isinstance(value, list) for value in objects[0].values())
+            raise no_image_column(names, name, _document_hint(name) if arrays else "")
     kept = kept_columns(options, names)
     columns = []
     for shown_as, key in kept:
         if objects and key not in names:
             raise unknown_column("--keep", key, names, name)
         columns.append(Column(shown_as, _inferred([values.get(key) for values in objects])))
-    folder = os.path.dirname(file) if isinstance(file, bytes) else None
     return JsonlManifest(
         file,
         name,
         image,
         tuple(columns),
         tuple(key for _, key in kept),
-        options.listing(name, folder),
+        options.listing(name, _folder(file)),
         options,
         tuple(head) if is_stream else None,
         lines if is_stream else None,
     )
+
+
+def _document_hint(name: str) -> str:
+    return f"; of a whole document, write each item on a line, as by jq -c '.images[]' {name}"
 
 
 def clean_text(text: str) -> str:
@@ -341,13 +359,17 @@ def clean_text(text: str) -> str:
 
 
 def _records(
-    path: bytes, name: str, dialect: Dialect, options: ManifestOptions
+    lines: Iterator[Line], name: str, dialect: Dialect, options: ManifestOptions
 ) -> Iterator[Record]:
-    lines = itertools.islice(_lines(path, name, options), dialect.skipped_lines, None)
+    lines = itertools.islice(lines, dialect.skipped_lines, None)
     limit = _line_limit(options)
     if dialect.delimiter == "\t":
         return tsv_records(lines, limit)
     return csv_records(lines, name, limit, dialect.delimiter)
+
+
+def _folder(file: LineFile) -> bytes | None:
+    return os.path.dirname(file) if isinstance(file, bytes) else None
 
 
 def _lines(file: LineFile, name: str, options: ManifestOptions) -> Iterator[Line]:

@@ -26,7 +26,7 @@ from moderate.types import Column, ErrorCode, ImageRef, StoredObject, Url
 def csv_source(folder: Path, text: str | bytes, *, tabs: bool = False, **options: Any) -> Source:
     path = folder / "m.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return csv_manifest(os.fsencode(path), ManifestOptions(**options), tabs=tabs)
+    return csv_manifest(os.fsencode(path), "m.csv", ManifestOptions(**options), tabs=tabs)
 
 
 def jsonl_source(folder: Path, lines: list[Any] | bytes, **options: Any) -> Source:
@@ -343,7 +343,7 @@ def test_a_quote_that_is_never_closed_does_not_swallow_the_file(tmp_path: Path) 
     text = b"path,b\na.jpg,x\n" + b'"x\n",' * 2_000_000
     path = tmp_path / "m.csv"
     path.write_bytes(text)
-    source = csv_manifest(os.fsencode(path), ManifestOptions(max_file_bytes=1 << 10))
+    source = csv_manifest(os.fsencode(path), "m.csv", ManifestOptions(max_file_bytes=1 << 10))
     iterator = iter(source)
     next(iterator)
     with pytest.raises(
