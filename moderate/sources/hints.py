@@ -99,8 +99,10 @@ class InputHints:
             for note in _of_missing(listing, missing, all_of_them=self._left > 0)
         ]
         if self._links and not self._walk.follow_symlinks:
-            links = "1 symbolic link was" if self._links == 1 else f"{self._links:,} links were"
-            notes.append(f"{links} not followed; --follow-symlinks follows them.")
+            one = self._links == 1
+            links = "1 symbolic link was" if one else f"{self._links:,} symbolic links were"
+            pronoun = "it" if one else "them"
+            notes.append(f"{links} not followed; --follow-symlinks follows {pronoun}.")
         if self._left_out:
             counts = ", ".join(f"{count:,} {name}" for name, count in self._left_out.most_common())
             more = " ".join(f"--include '*{name}'" for name in self._left_out)

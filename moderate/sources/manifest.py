@@ -33,7 +33,7 @@ def listing_suffix(path: bytes) -> bytes:
 
     Empty for a name that is not one of a list or manifest.
     """
-    suffix = os.path.splitext(path.lower().removesuffix(GZIP_SUFFIX))[1]
+    suffix = os.path.splitext(_without_gz(path.lower()))[1]
     known = _LIST_SUFFIXES | _CSV_SUFFIXES | _JSONL_SUFFIXES | _PARQUET_SUFFIXES
     return suffix if suffix in known else b""
 
@@ -52,7 +52,7 @@ def list_or_manifest(
     .gz after it left out: .csv, .tsv, .jsonl, .ndjson, .manifest and .json are manifests, .txt is a
     list; anything else, and standard input, is a JSONL manifest if it starts with `{` and a list if
     not. Raises InputError for a manifest that cannot be used, and for what is plainly something
-    else, such as a spreadsheet; a list is not opened before it is iterated, but for its first bytes.
+    else, such as a spreadsheet; of a list only the first bytes are read before it is iterated.
     """
     path = os.fsencode(file)
     if path == b"-":
@@ -71,7 +71,7 @@ def list_or_manifest(
         if path.lower().endswith(GZIP_SUFFIX):
             raise InputError(f"{name}: Parquet is not read through gzip; unpack it first")
         return parquet_manifest([path], options)
-    check_readable(path.removesuffix(GZIP_SUFFIX), start)
+    check_readable(_without_gz(path), start)
     check_no_array(name, start)
     if suffix in _CSV_SUFFIXES | _JSONL_SUFFIXES and (
         os.path.exists(path) and not os.path.isfile(path)
@@ -87,6 +87,10 @@ def list_or_manifest(
 
         return jsonl_manifest(path, name, options)
     return _list(path, options, nul=False)
+
+
+def _without_gz(path: bytes) -> bytes:
+    return path[: -len(GZIP_SUFFIX)] if path.lower().endswith(GZIP_SUFFIX) else path
 
 
 def _parquet_folder(path: bytes, options: ManifestOptions) -> Source:

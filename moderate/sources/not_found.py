@@ -24,7 +24,7 @@ _UNQUOTED = "write names unquoted"
 _PLAIN = "write plain paths"
 _DRIVE = re.compile(rb"[A-Za-z]:[\\/]")
 _FILE_URL = re.compile(rb"file:(?://(?:localhost(?=/)|(?=/)))?(?!//)", re.IGNORECASE)
-_ESCAPED = re.compile(rb"\\([^A-Za-z0-9])")
+_ESCAPED = re.compile(rb"\\([ '\"()\[\]&;$!*?#])")  # as a shell has such characters in a name
 _REPLACEMENT = "\ufffd".encode()
 
 
@@ -175,8 +175,6 @@ def _alternatives(value: bytes) -> Iterator[tuple[Mistake, bytes]]:
     """Further spellings of a value. At most one of them is right."""
     if not value.isascii():
         yield from _other_encodings(value)
-    if _ESCAPED.search(value):
-        yield Mistake("without the backslashes", _UNQUOTED), _ESCAPED.sub(rb"\1", value)
     if value.startswith(b"/"):
         yield Mistake("without the leading /", "write relative paths"), value.lstrip(b"/")
     more = Mistake(
@@ -245,7 +243,9 @@ def _by_its_form(value: bytes) -> Finding | None:
 def _by_its_folder(path: bytes, looks: _Looks) -> Finding | None:
     folder = os.path.dirname(path)
     if folder.strip(b"/") and looks.is_missing_folder(folder):
-        return _plain("its folder is missing too", f"check {one_line(path_text(folder))}")
+        return _plain(
+            "its folder is missing too", f"check the folder {one_line(path_text(folder))}"
+        )
     return None
 
 
@@ -255,6 +255,10 @@ def _unquoted(value: bytes) -> bytes:
         if len(trimmed) > 2 and trimmed.startswith(mark) and trimmed.endswith(mark):
             return trimmed[1:-1]
     return value
+
+
+def _unescaped(value: bytes) -> bytes:
+    return _ESCAPED.sub(rb"\1", value)
 
 
 def _in_home(value: bytes) -> bytes:
@@ -273,6 +277,7 @@ _CLEANING = (
     _Repair(Mistake("without the quotes", _UNQUOTED), _unquoted),
     _Repair(Mistake("as a path instead of a file: URL", _PLAIN), path_of_file_url),
     _Repair(Mistake("without percent-encoding", _PLAIN), unquote_to_bytes),
+    _Repair(Mistake("without the backslashes", _UNQUOTED), _unescaped),
     _Repair(
         Mistake("with / for \\", "write paths with /"), lambda value: value.replace(b"\\", b"/")
     ),

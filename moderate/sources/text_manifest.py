@@ -37,7 +37,7 @@ LOOK_BYTES = 8 << 20
 
 _SEPARATOR = re.compile(rb'"?sep=([,;\t|])"?\r?', re.IGNORECASE)  # Excel's first line
 _NO_HEADER_HINT = (
-    "; its first line must name the columns, or --columns does, as in --columns path,id"
+    "; its first line must name the columns; without such a line, give them as --columns path,id"
 )
 _EXACT_FLOAT = 1 << 53  # integers up to here are exact as float64
 _INT64 = 1 << 63
