@@ -162,6 +162,10 @@ def scan(
         bool,
         option(panels.INPUTS, "--follow-symlinks", help="Follow links on the walk."),
     ] = False,
+    limit: Annotated[
+        int | None,
+        option(panels.INPUTS, min=1, metavar="N", help="Stop after N images."),
+    ] = None,
     columns: Annotated[
         str | None,
         option(
@@ -177,10 +181,6 @@ def scan(
             metavar="DIR",
             help="Where relative paths in lists and manifests start.",
         ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        option(panels.INPUTS, min=1, metavar="N", help="Stop after N images."),
     ] = None,
     device: Annotated[
         str, option(panels.SPEED, metavar="auto|cpu|cuda[:N]", help="Where to run.")

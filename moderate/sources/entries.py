@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,7 @@ MAX_PATH_BYTES = 4095
 """Longest path that the system opens: Linux's PATH_MAX without the NUL at its end."""
 
 _ABRIDGED_BYTES = 200
+_JOINED_URLS = re.compile(r"[,;|\s] ?(https?|s3|gs)://", re.IGNORECASE)
 
 
 def longest_line(start: bytes, max_file_bytes: int) -> int:
@@ -80,6 +82,13 @@ def entry_ref(
     return replace(_remote(scheme, text, max_file_bytes, by_operator), carried=carried)
 
 
+def joined_urls(text: str) -> str:
+    """A hint where the text seems to be several URLs in one; else empty."""
+    if _JOINED_URLS.search(text):
+        return "it looks like several URLs; give each a line of its own"
+    return ""
+
+
 def bad_ref(path: bytes, place: str, error: ImageError, carried: tuple[Any, ...] = ()) -> ImageRef:
     """The row of a line or value that does not name an image: `place` starts its message."""
     message = one_line(f"{place}: {error.message}", 400)
@@ -125,7 +134,8 @@ def _remote(scheme: str, text: str, max_file_bytes: int, by_operator: bool) -> I
     if scheme in ("http", "https"):
         parsed = parse_url(text)
         if isinstance(parsed, ImageError):
-            raise FetchError(parsed)
+            hint = joined_urls(text)
+            raise FetchError(replace(parsed, message=hint) if hint else parsed)
         return ImageRef(shown(text.encode()), location=Url(text))
     if scheme == "data":
         data = read_data_url(text, max_file_bytes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from fnmatch import fnmatchcase
 from moderate.decode.sniff import claimed_format
 from moderate.globs import matches_any
 from moderate.sources.directory import WalkOptions
+from moderate.sources.entries import joined_urls
 from moderate.sources.not_found import Finding, Mistake, explain
 from moderate.text import one_line, path_text
 from moderate.types import (
@@ -29,7 +29,6 @@ MOST_EXPLAINED = 1000
 """Missing paths of a run that are looked into, so that a list full of them stays cheap."""
 
 _MOST_SUFFIXES = 20  # named in a note; names of files are untrusted
-_JOINED_URLS = re.compile(r"[,;|\s]\s*(https?|s3|gs)://", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -126,13 +125,6 @@ def _of_missing(listing: Listing, missing: _Missing, *, all_of_them: bool) -> It
                 f"{count:,} of {first}{paths} of {listing.name} {verb} {mistake.what}; "
                 f"{mistake.remedy}."
             )
-
-
-def joined_urls(text: str) -> str:
-    """A hint where the text seems to be several URLs in one; else empty."""
-    if _JOINED_URLS.search(text):
-        return "it looks like several URLs; give each a line of its own"
-    return ""
 
 
 def _with(error: ImageError, hint: str) -> ImageError:
