@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.patience import PATIENCE
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 LABELS = ("nudity", "sexual_activity", "suggestive", "violence", "drug_use")
 MODEL = "test_efficientnet"  # timm's own for tests: 160 x 160 and very small
@@ -27,7 +29,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bench(script: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARKS / f"{script}.py"), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 def result(done: subprocess.CompletedProcess[str], file: Path) -> dict[str, Any]:
