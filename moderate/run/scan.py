@@ -145,10 +145,14 @@ def _labels(bundle: Bundle, judge: Judge, *, keep: bool) -> tuple[tuple[str, ...
 
 
 def _converted(state: StateOptions | None) -> str | None:
-    """The folder for converted models; without a state, or with one elsewhere, none in the home."""
+    """The folder for converted models; without a state, or with one elsewhere, none in the home.
+
+    A cache that the environment names outside the home serves runs with any state, and with none.
+    """
+    if cache := cache_outside_home():
+        return os.path.join(cache, "openvino")
     if state is None:
-        cache = cache_outside_home()
-        return os.path.join(cache, "openvino") if cache else None
+        return None
     if state.required and state.folder:
         return os.path.join(os.path.abspath(state.folder), "openvino")
     return ir_cache.cache_folder()

@@ -18,6 +18,7 @@ from moderate.errors import InputError
 from moderate.fetch.local import read_file
 from moderate.sources.lists import ListSource
 from moderate.types import ErrorCode, ImageRef, Inline, StoredObject, Url
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 
 PNG = encode(scene((20, 20)), "PNG")
@@ -241,7 +242,7 @@ def test_refs_come_out_as_lines_arrive() -> None:
             # A source that waits for more than a line would hang here; the thread shows it.
             thread = threading.Thread(target=lambda got=got: got.append(next(found)), daemon=True)
             thread.start()
-            thread.join(20)
+            thread.join(PATIENCE)
             assert got == [ImageRef(name)]
 
 
@@ -270,7 +271,7 @@ def peak_kb(size: int, letter: str) -> int:
         capture_output=True,
         text=True,
         check=True,
-        timeout=200,
+        timeout=PATIENCE,
     )
     return int(done.stdout)
 

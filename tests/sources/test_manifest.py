@@ -20,6 +20,7 @@ from moderate.sources.manifest import list_or_manifest, parquet_files_in
 from moderate.sources.parquet_manifest import ParquetManifest
 from moderate.sources.text_manifest import CsvManifest, JsonlManifest
 from moderate.types import ImageRef
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 
 OPTIONS = ManifestOptions(base=b"")
@@ -116,7 +117,7 @@ def test_a_pipe_is_read_once_and_whole(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", feed]) as child:
         source = list_or_manifest(tmp_path / "pipe", OPTIONS)
         assert list(source) == [ImageRef(b"a.jpg"), ImageRef(b"b.jpg")]
-        assert child.wait(30) == 0
+        assert child.wait(PATIENCE) == 0
 
 
 def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
@@ -178,4 +179,4 @@ def test_pyarrow_is_not_imported_for_lists() -> None:
         "import sys; import moderate.sources.manifest, moderate.sources.subset; "
         "assert not {'pyarrow', 'aiohttp', 'numpy', 'PIL'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE)
