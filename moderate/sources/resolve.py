@@ -187,7 +187,8 @@ def _named_file(path: bytes, options: InputOptions) -> Source:
     """The source that a file of this name is. Raises InputError for one that is of no use here."""
     if listing_suffix(path):
         return _filtered(list_or_manifest(path, options.manifest), options)
-    if claimed_format(path):
+    if claimed_format(path) or not os.path.splitext(path)[1]:
+        # Thousands may be named, also by digests: none of them is to be opened twice.
         return FileSource(ImageRef(path))
     try:
         head = read_head(path, HEAD_BYTES)

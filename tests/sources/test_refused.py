@@ -128,6 +128,9 @@ def test_named_files_end_the_run_before_it_starts_and_walked_ones_do_not(tmp_pat
         b"list.csv",
         b"sheet.xlsx",
     ]
+    (tmp_path / "b1946ac92492d234").write_bytes(b"7z\xbc\xaf\x27\x1c")
+    (source,) = resolve([tmp_path / "b1946ac92492d234"], InputOptions())
+    assert len(list(source)) == 1, "a name without a suffix is not opened beforehand"
     with pytest.raises(InputError, match="save the sheet"):
         resolve(["s3://bucket/sheet.xlsx"], InputOptions())
 
