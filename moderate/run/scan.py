@@ -258,6 +258,7 @@ def _run(
         summary.startup_seconds = engine.startup_seconds
         summary.batch_limit = engine.batch_limit
         summary.limit = options.limit if engine.limited else None
+        summary.input_notes = engine.input_notes
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
         named = not any(source.may_be_empty for source in job.sources)
         if named and summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:
@@ -336,12 +337,17 @@ def _head(name: str) -> bytes:
 
 
 def _nothing_found(summary: Summary) -> str:
+    hints = "".join(f"; {note.rstrip('.')}" for note in summary.input_notes)
+    return f"no input found: {_what_is_missing(summary)}{hints}"
+
+
+def _what_is_missing(summary: Summary) -> str:
     if missing := summary.error_examples.get(ErrorCode.NOT_FOUND):
-        return f"no input found: nothing is at {', '.join(missing)}"
+        return f"nothing is at {', '.join(missing)}"
     if not summary.skipped:
-        return "no input found: there are no files"
+        return "there are no files"
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.skipped.items()))
-    return f"no input found: none of {summary.skipped.total()} files is an image ({reasons})"
+    return f"none of {summary.skipped.total()} files is an image ({reasons})"
 
 
 def _audit(job: Job, engine: Engine, run_id: str, started: datetime) -> Audit:

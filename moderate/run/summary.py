@@ -70,7 +70,8 @@ class Summary:
     seconds is wall clock from start to last row; startup_seconds the part of it in which torch was
     imported and the weights loaded. origins counts rows whose file was read, now or earlier.
     batch_limit is how many images a forward pass was cut down to for want of memory, limit the
-    --limit that cut the input; None where none did. judge is what decides: its notes on overrides
+    --limit that cut the input; None where none did. input_notes are sentences on mistakes in how
+    the inputs were named. judge is what decides: its notes on overrides
     and lists belong to the summary.
     """
 
@@ -83,6 +84,7 @@ class Summary:
     seconds: float = 0.0
     startup_seconds: float = 0.0
     batch_limit: int | None = None
+    input_notes: list[str] = field(default_factory=list)
     rows: int = 0
     errors: int = 0
     decisions: Counter[str] = field(default_factory=Counter)
@@ -177,6 +179,7 @@ class Summary:
             )
         if self.limit is not None:
             notes.append(f"Stopped at --limit {self.limit}: there may be more input.")
+        notes += self.input_notes
         if self.unscored_categories:
             what = "sends them to review" if self.policy.on_unscored == "review" else "ignores that"
             notes.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -541,3 +542,41 @@ def test_an_object_that_does_not_come_costs_its_own_row(
     codes = {row["path"][-6:-4]: row["error_code"] for row in rows}
     assert {name for name, code in codes.items() if code} == {"07", "17"}
     assert codes["07"] == codes["17"] == "fetch_timeout"
+
+
+def test_mistakes_in_naming_the_inputs_are_explained(
+    tmp_path: Path, pictures: dict[str, bytes], bundle: Path, capfd: Captured
+) -> None:
+    Path("lists").mkdir()
+    Path("in").rename("lists/in")
+    lines = [f"in/{name}\n" for name in pictures]
+    Path("lists/list.txt").write_text("".join(lines))
+    rows = scan("lists/list.txt", "--summary", "s.json", bundle=bundle)
+    assert {row["error_code"] for row in rows} == {"not_found"}
+    assert rows[0]["error_message"].endswith(
+        "it is there relative to the list's own folder (lists), as lists/in/00.png"
+    )
+    note = "12 of 12 missing paths of lists/list.txt are there relative to the list's own folder"
+    assert any(text.startswith(note) for text in json.loads(Path("s.json").read_text())["notes"])
+    assert f"{note} (lists); run from there, or give --relative-to lists." in capfd.readouterr().err
+    packed = Path("lists/packed.txt.gz")
+    packed.write_bytes(gzip.compress(Path("lists/list.txt").read_bytes()))
+    rows = scan(packed, "--relative-to", "lists", bundle=bundle)
+    assert {row["status"] for row in rows} == {"ok"}
+    assert len(rows) == COUNT
+    assert "missing" not in capfd.readouterr().err
+
+
+def test_a_folder_without_images_says_which_option_finds_some(
+    tmp_path: Path, pictures: dict[str, bytes], bundle: Path, capfd: Captured
+) -> None:
+    Path("links").mkdir()
+    for name in pictures:
+        Path("links", name).symlink_to(tmp_path / "in" / name)
+    arguments = ["--weights", str(bundle), "--device", "cpu", "-q", "--no-state"]
+    assert run(["scan", "links", *arguments]) == 2
+    error = capfd.readouterr().err
+    assert "none of 12 files is an image (12 symbolic link); 12 symbolic links were not" in error
+    assert "--follow-symlinks follows them" in error
+    assert run(["scan", "in", "--include", "*.JPG", *arguments]) == 2
+    assert "(4 .jpeg); add --include '*.jpeg' to scan them" in capfd.readouterr().err

@@ -51,6 +51,20 @@ def test_spaces_belong_to_paths_but_not_to_urls() -> None:
     assert found[1].path == b"https://example.com/a.jpg"
 
 
+def test_several_urls_in_a_line_are_told_apart_from_a_url_with_a_space() -> None:
+    found = refs(b"https://a.example/1.jpg\thttps://b.example/2.jpg\nhttps://a.example/a b.jpg\n")
+    messages = [one.error.message for one in found if one.error]
+    assert "several URLs; give each a line of its own" in messages[0]
+    assert "percent-encode it" in messages[1]
+
+
+def test_file_urls_name_the_path_to_give() -> None:
+    found = refs(b"file:///in/a%20b.jpg\nfile://host/a.jpg\n")
+    messages = [one.error.message for one in found if one.error]
+    assert messages[0].endswith("give the path itself, /in/a b.jpg")
+    assert messages[1].endswith("this one names another machine")
+
+
 def test_nul_mode_takes_every_byte() -> None:
     text = b"\xef\xbb\xbfa\0#b\nc\r\0 d \0\0https://example.com/x\0e"
     assert paths(text, nul=True) == [

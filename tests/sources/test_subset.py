@@ -111,7 +111,9 @@ def test_bad_lines_are_never_left_out() -> None:
 
 def test_columns_pass_through(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("path,n\na.jpg,1\nb.jpg,2\n")
-    source = csv_manifest(os.fsencode(tmp_path / "m.csv"), ManifestOptions(keep=("n",), base=b""))
+    source = csv_manifest(
+        os.fsencode(tmp_path / "m.csv"), "m.csv", ManifestOptions(keep=("n",), base=b"")
+    )
     for part in (FilteredSource(source, include=("b*",)), ShardedSource(source, 1, 1)):
         assert part.columns == (Column("n", pa.string()),)
         assert part.may_be_empty
