@@ -163,6 +163,7 @@ class Evaluation:
     results: str
     labels: str
     policy: str
+    policy_file: str | None
     decided_again: bool
     run_id: str | None
     weights: str | None
@@ -212,7 +213,7 @@ def evaluate(
     With a policy named, the decisions are its own, taken from the stored scores. `worst` is how
     many mistakes of each kind are named per category. Raises PolicyError and InputError.
     """
-    base, judge = _judge(results, policy)
+    base, judge, policy_file = _judge(results, policy)
     carried = results.carried if base.in_context else ()
     joined = join(labels, results, [*_JUDGED_BY, *carried, *slices])
     again = None if policy is None else _decided(joined, results, policy)
@@ -234,6 +235,7 @@ def evaluate(
         results=results.path,
         labels=labels.path,
         policy=base.name,
+        policy_file=policy_file,
         decided_again=policy is not None,
         run_id=results.facts.get("run_id"),
         weights=results.facts.get("weights"),
@@ -260,15 +262,16 @@ def _without_score(joined: Joined) -> NDArray[np.bool_]:
     return without
 
 
-def _judge(results: Results, named: str | None) -> tuple[Policy, Judge]:
+def _judge(results: Results, named: str | None) -> tuple[Policy, Judge, str | None]:
+    """The policy, what judges by it, and the policy's file where it is known."""
     if named is not None:
         loaded = load_policy(named)
-        return loaded.policy, Judge.of(loaded, columns=results.carried)
+        return loaded.policy, Judge.of(loaded, columns=results.carried), loaded.shown_file
     policy = policy_of(results)
     # The decisions are there: what the lists hold does not matter, and their files may be gone.
     nothing: dict[str, Any] = {"ignore": (), "block": (), "list_files": {}}
     plain = policy.model_copy(update=nothing | {"ignore_file": None, "block_file": None})
-    return policy, Judge(plain, columns=results.carried)
+    return policy, Judge(plain, columns=results.carried), results.facts.get("policy_file")
 
 
 def _judged(

@@ -13,6 +13,7 @@ from moderate.analysis.evaluation import (
     OfSlice,
 )
 from moderate.analysis.metrics import CONFIDENCE, Confusion, Estimate, Measured
+from moderate.policy.load import shown_name
 from moderate.report.model import (
     Fact,
     Facts,
@@ -87,7 +88,8 @@ def _facts(evaluation: Evaluation) -> Iterator[str]:
         yield f"weights: {printable(evaluation.weights)}"
     yield f"labels: {printable(evaluation.labels)}"
     again = " (decisions taken again by it)" if evaluation.decided_again else ""
-    yield f"policy: {printable(evaluation.policy)}{again}"
+    policy = shown_name(evaluation.policy, evaluation.policy_file)
+    yield f"policy: {printable(policy)}{again}"
     if evaluation.resamples:
         yield f"intervals: 95 %, {evaluation.resamples:,} resamples, seed {evaluation.seed}"
 
@@ -239,6 +241,7 @@ def _data(evaluation: Evaluation) -> dict[str, Any]:
         "results": evaluation.results,
         "labels": evaluation.labels,
         "policy": evaluation.policy,
+        "policy_file": evaluation.policy_file,
         "decided_again": evaluation.decided_again,
         "run_id": evaluation.run_id,
         "weights": evaluation.weights,
