@@ -81,9 +81,9 @@ class Difference:
 
     transitions counts the rows of both by severity, before (first axis) and after. bands is None
     where a file does not hold its policy. moved lists rows with scores on both sides;
-    without_scores is how many changed their decision and have none on one side or both. only_before and only_after are how many rows only one
-    side has, with the paths of the first; scores_changed is how many rows have another score, and
-    largest_change by how much at the most.
+    without_scores is how many changed their decision and have none on one side or both.
+    only_before and only_after are how many rows only one side has, with the paths of the first;
+    scores_changed is how many rows have another score, and largest_change by how much at the most.
     """
 
     before: Made
@@ -183,9 +183,7 @@ def _part(piece: Piece, severity: Severities, bands: Severities | None) -> _Part
     return piece.exact_paths.cast(pa.large_binary()), severity, scores, bands
 
 
-def _side(
-    results: Results, parts: Sequence[_Part], policy: _PolicyNames, *, known: bool
-) -> _Side:
+def _side(results: Results, parts: Sequence[_Part], policy: _PolicyNames, *, known: bool) -> _Side:
     facts = results.facts
     made = Made(
         results.path, facts.get("weights"), facts.get("weights_sha256"), *policy,

@@ -19,6 +19,7 @@ from moderate.analysis.labels import DECISIONS, UNKNOWN, Joined, Labels, join
 from moderate.analysis.metrics import (
     NO_IMAGES,
     Bin,
+    Curve,
     Estimate,
     Measured,
     curve,
@@ -86,7 +87,8 @@ class Mistake(NamedTuple):
 class OfCategory:
     """One category. n images have a label and a score, `unscored` a label alone.
 
-    review and block are the policy's thresholds, `overridden` of the n are held to others.
+    review and block are the policy's thresholds, `overridden` of the n are held to others. points
+    are of the curves; those of the two thresholds are among them, and None where no image reaches.
     """
 
     category: Category
@@ -99,6 +101,8 @@ class OfCategory:
     measured: Measured
     bins: tuple[Bin, ...]
     points: tuple[Point, ...]
+    review_point: Point | None
+    block_point: Point | None
     misses: tuple[Mistake, ...]
     false_alarms: tuple[Mistake, ...]
 
@@ -372,6 +376,8 @@ def _of_category(
     flagged = judged.reviewed[category][known]
     limits = base.categories[category]
 
+    points, (at_review, at_block) = _points(truth, scores, (limits.review, limits.block))
+
     def named(which: NDArray[np.int64], sign: int) -> tuple[Mistake, ...]:
         order = which[np.lexsort((known[which], sign * scores[which]))][:worst]
         return tuple(
@@ -393,28 +399,56 @@ def _of_category(
         overridden=int(judged.overridden[known].sum()),
         measured=_measured(judged, category, known, resamples, seed),
         bins=tuple(reliability(truth, scores)) if len(known) else (),
-        points=_points(truth, scores),
+        points=points,
+        review_point=at_review,
+        block_point=at_block,
         misses=named(np.flatnonzero(truth & ~flagged), 1),
         false_alarms=named(np.flatnonzero(~truth & flagged), -1),
     )
 
 
-def _points(truth: NDArray[np.bool_], scores: NDArray[np.float32]) -> tuple[Point, ...]:
+def _points(
+    truth: NDArray[np.bool_], scores: NDArray[np.float32], limits: tuple[float, float]
+) -> tuple[tuple[Point, ...], tuple[Point | None, Point | None]]:
+    """Points of the curves, thinned, and those of two thresholds, which are among them.
+
+    A threshold that no image reaches has no point.
+    """
     if not len(truth):
-        return ()
+        return (), (None, None)
     at = curve(truth, scores)
-    count = len(at.scores)
-    kept = np.unique(np.linspace(0, count - 1, min(count, CURVE_POINTS)).round().astype(int))
     total = int(at.positives[-1])
-    return tuple(
-        Point(
-            float(at.scores[index]),
-            float(at.positives[index] / at.images[index]),
-            float(at.positives[index] / total) if total else None,
-            float(at.images[index] / len(truth)),
-        )
-        for index in kept
+    # A threshold flags what the lowest score that reaches it flags.
+    operating = [int(reaches(at.scores, limit).sum()) - 1 for limit in limits]
+    kept = {index: _point(at, index, total, len(truth)) for index in _kept(at, operating)}
+    review, block = (kept.get(index) for index in operating)
+    return tuple(kept.values()), (review, block)
+
+
+def _point(at: Curve, index: int, positives: int, images: int) -> Point:
+    return Point(
+        float(at.scores[index]),
+        float(at.positives[index] / at.images[index]),
+        float(at.positives[index] / positives) if positives else None,
+        float(at.images[index] / images),
     )
+
+
+def _kept(at: Curve, operating: Sequence[int]) -> list[int]:
+    """At most CURVE_POINTS indices of a curve: ends, operating points, and even steps between.
+
+    Half of the steps are of recall and half of the share flagged: with few positives, all of the
+    precision-recall curve lies within the first few images.
+    """
+    count = len(at.scores)
+    own = {0, count - 1, *(index for index in operating if index >= 0)}
+    if count <= CURVE_POINTS:
+        return list(range(count))
+    each = (CURVE_POINTS - len(own)) // 2
+    for reached in (at.positives, at.images):
+        steps = np.linspace(0, int(reached[-1]), each)
+        own.update(np.searchsorted(reached, steps).clip(max=count - 1).tolist())
+    return sorted(own)
 
 
 def _of_decisions(

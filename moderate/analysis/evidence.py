@@ -7,15 +7,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from typing import Any
 
 import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
 from moderate.analysis.calibrate import Calibrated, apply
-from moderate.analysis.labels import Labels, join, read_labels
+from moderate.analysis.labels import Labels, Sampling, join, read_labels
 from moderate.analysis.sample import order_of
 from moderate.analysis.tune import Claim, Floats, Labelled, Tuning
+from moderate.analysis.weighted import METHOD
 from moderate.errors import InputError, UsageError
 from moderate.policy.load import LoadedPolicy, parse_policy, resolve
 from moderate.policy.model import Policy
@@ -23,7 +25,7 @@ from moderate.results.read import Results
 from moderate.results.schema import shortest
 from moderate.text import one_line, printable
 from moderate.toml_files import parse_toml
-from moderate.types import CATEGORIES, Category
+from moderate.types import CATEGORIES, Category, Status
 from moderate.version import __version__
 
 
@@ -45,6 +47,11 @@ class Evidence:
     weights_sha256: str | None
     notes: tuple[str, ...]
 
+    @property
+    def weighted(self) -> bool:
+        """Whether labels stand for different numbers of images."""
+        return any(each.weights is not None for each in self.labelled.values())
+
 
 def gather(
     results: Results,
@@ -61,9 +68,10 @@ def gather(
     of images that were not chosen at random, unless `assume_random`.
     """
     labels = read_labels(labels_file, id_column)
-    notes = [note] if (note := _random_note(labels, assume_random)) else []
+    sampling = None if assume_random else _sampling(labels)
+    notes = [note] if not sampling and (note := _random_note(labels, assume_random)) else []
     joined = join(labels, results)
-    table = results.table([*CATEGORIES, "sha256"])
+    table = results.table([*CATEGORIES, "sha256", "path", "status"])
     scores = {name: table[name].to_numpy().astype(np.float32, copy=False) for name in CATEGORIES}
     scored = ~np.logical_and.reduce([np.isnan(values) for values in scores.values()])
     scores = {name: values[scored] for name, values in scores.items() if not np.isnan(values).all()}
@@ -80,7 +88,15 @@ def gather(
         known = _first_known(category, labels, joined.paths, digests, truth)
         usable = known & ~np.isnan(values)
         if usable.any():
-            labelled[category] = Labelled(values[usable], truth[usable] == 1, order[usable])
+            weights = None
+            if sampling:
+                weights = np.ones(len(known))
+                weights[known] = sampling.weights(joined.of[known])
+                _check_represented(category, labels, weights[known], table)
+                weights = weights[usable]
+            labelled[category] = Labelled(
+                values[usable], truth[usable] == 1, order[usable], weights
+            )
         elif category in categories:
             why = "scores" if known.any() else "labels"
             raise InputError(f"--category {category}: there are no {why} for it")
@@ -92,6 +108,11 @@ def gather(
         notes.append(f"{unusable} labelled rows are errors without scores")
     if results.mismatch:
         notes.append("the results are not the file that the audit facts beside them describe")
+    if sampling:
+        notes.append(
+            "labels are weighted by their inclusion probabilities: shares and bounds are of all "
+            "images that they were sampled from"
+        )
     kept = [category.value for category in CATEGORIES if category not in labelled]
     if kept:
         notes.append(f"{', '.join(kept)}: not tuned, thresholds as in the base policy")
@@ -128,6 +149,56 @@ def _first_known(
     known = np.zeros(len(truth), bool)
     known[list(first.values())] = True
     return known
+
+
+def _sampling(labels: Labels) -> Sampling | None:
+    """The inclusion probabilities of images that had different chances; None where all are alike.
+
+    Raises InputError for a file that holds several samples.
+    """
+    if labels.sampling is None or labels.sampling.uniform:
+        return None
+    if len(labels.chosen_by) > 1:
+        raise InputError(
+            f"{printable(labels.path)} holds several samples "
+            f"({one_line(', '.join(labels.chosen_by), 60)}), whose probabilities do not go "
+            "together: draw one sample of both kinds ('moderate sample --by band --random N')"
+        )
+    return labels.sampling
+
+
+def _check_represented(
+    category: Category, labels: Labels, weights: NDArray[np.float64], table: Any
+) -> None:
+    """Raises InputError where labels stand for other images than there are in the results.
+
+    So it is where lines were taken out, where a whole group has no label, and where the file holds
+    several samples. They are drawn from distinct images with a score, for any category or for one.
+    """
+    scores = np.stack([table[name].to_numpy() for name in CATEGORIES])
+    own = np.isnan(table[category].to_numpy())
+    counts = [_distinct(table, ~missing) for missing in (np.isnan(scores).all(axis=0), own)]
+    total = float(weights.sum())
+    # Strata are exact; where each image has a probability of its own, the sum is random.
+    slack = 5 * float((weights * (weights - 1)).sum()) ** 0.5
+    assert labels.sampling is not None
+    random = len(labels.sampling.drawn) > len(weights) / 2
+    if any(abs(total - count) <= max(0.02 * count, slack if random else 0.0) for count in counts):
+        return
+    raise InputError(
+        f"{printable(labels.path)}: the labels of {category} stand for {total:,.0f} images by their "
+        f"inclusion probabilities, and the results have {counts[0]:,}: label some images of every "
+        "group of the sample, keep its lines, and do not join samples; or add --assume-random"
+    )
+
+
+def _distinct(table: Any, rows: NDArray[np.bool_]) -> int:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = pc.coalesce(table["sha256"], table["path"])
+    fine = pc.equal(table["status"], Status.OK.value).to_numpy() & rows
+    return int(pc.count_distinct(ids.filter(pa.array(fine))).as_py())
 
 
 def asks_otherwise(policy: Policy) -> bool:
@@ -195,7 +266,7 @@ def evidence_lines(tuning: Tuning, evidence: Evidence) -> list[str]:
             else ""
         ),
         f"confidence: {aim.confidence:g} that all bounds hold together (each at level "
-        f"{tuning.alpha:.3g}), for images like those labelled; exact binomial bounds",
+        f"{tuning.alpha:.3g}), for {_scope(evidence)}",
         f"split: {aim.holdout:.0%} held out, seed {aim.seed}",
     ]
     for each in tuning.tuned:
@@ -212,12 +283,19 @@ def evidence_lines(tuning: Tuning, evidence: Evidence) -> list[str]:
         else:
             lines.append(f"{each.category}: block from {shortest(limits.block)}: no claim")
         lines += [f"{each.category}: {note}" for note in each.notes]
+        lines += [f"warning: {each.category}: {warning}" for warning in each.warnings]
     lines.append(
         f"of the scored images, {tuning.review_share:.2%} go to review, "
         f"{tuning.block_share:.2%} are blocked"
     )
     lines += [f"note: {note}" for note in evidence.notes]
     return lines
+
+
+def _scope(evidence: Evidence) -> str:
+    if evidence.weighted:
+        return f"the images that those labelled were sampled from; {METHOD}"
+    return "images like those labelled; exact binomial bounds"
 
 
 def check_policy(text: str, target: str) -> None:
@@ -233,10 +311,11 @@ def check_policy(text: str, target: str) -> None:
 def _claim(claim: Claim, what: str, sign: str) -> str:
     train, held = claim.train, claim.holdout
     text = f"{sign} {claim.bound:.4f} (train: {train.events} of {train.total} {what}"
+    if train.weighted is not None:
+        text += f", weighted {train.weighted:.4f}"
     if held.total:
-        share = held.events / held.total
         text += (
-            f"; holdout: {held.events} of {held.total}, {share:.4f}, "
+            f"; holdout: {held.events} of {held.total}, {held.share:.4f}, "
             f"interval {held.low:.4f} to {held.high:.4f}"
         )
     return text + ")"
@@ -252,8 +331,8 @@ def _random_note(labels: Labels, assume_random: bool) -> str | None:
         return f"labels of images chosen by {how} were taken for a random sample, as asked for"
     raise InputError(
         f"{printable(labels.path)}: images chosen by {how} are no random sample, and show no "
-        "recall or calibration for all images: label images of 'moderate sample --by random', or "
-        "add --assume-random"
+        "recall or calibration for all images: label images of 'moderate sample' --by random, "
+        "--by band, or --random N, which have an inclusion_probability; or add --assume-random"
     )
 
 

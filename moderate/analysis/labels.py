@@ -46,6 +46,41 @@ _MAX_PARQUET_BYTES = 1 << 30  # of labels; one has some hundred bytes
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _CURRENT_FOLDER = r"^(\./+)+"
 _SHOWN = 3  # ids that an error names
+_MOST_GROUPS = 50  # of a sample by strata; one with more has probabilities of its own per image
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How likely each of n labelled images was to be sampled.
+
+    probabilities: float64 (n), over 0 and at most 1. groups: int64 (n), images that had the same
+    chance for the same reason. drawn is how many images of each group the file has, also those
+    without a known label.
+    """
+
+    probabilities: NDArray[np.float64]
+    groups: NDArray[np.int64]
+    drawn: NDArray[np.int64]
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all had the same chance."""
+        return len(set(self.probabilities.tolist())) < 2
+
+    def weights(self, known: NDArray[np.int64]) -> NDArray[np.float64]:
+        """How many images each of these labelled ones (indices) stands for, 1 or more.
+
+        Images of a group whose label is not known are stood for by the others of their group or,
+        where most groups have one image alone, by all others.
+        """
+        weights: NDArray[np.float64] = 1 / self.probabilities[known]
+        groups = self.groups[known]
+        counts = np.bincount(groups, minlength=len(self.drawn))
+        if len(self.drawn) > _MOST_GROUPS:
+            weights *= self.drawn.sum() / max(len(known), 1)
+        else:
+            weights *= self.drawn[groups] / counts[groups]
+        return weights
 
 
 @dataclass(frozen=True)
@@ -57,7 +92,8 @@ class Labels:
     index of DECISIONS, or -1. labelled are the categories with a label, ignored the columns without
     a meaning, repeated the number of lines about an earlier image. blank is the number of images
     without any known label; they are not among the n. chosen_by is how `moderate sample` chose the
-    images, where the file has that column.
+    images, where the file has that column. sampling is None unless every image has an inclusion
+    probability.
     """
 
     path: str
@@ -70,6 +106,7 @@ class Labels:
     repeated: int = 0
     blank: int = 0
     chosen_by: tuple[str, ...] = ()
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +117,8 @@ class Joined:
     per category, NaN where not scored. expected and decisions: int8, index of DECISIONS (expected
     may be -1). errors: the row has an error, and so no scores. copies: an earlier one of these rows
     has the same bytes. columns: the further columns, an Arrow table. unmatched: the number of
-    labels without a row. unlabelled: the number of rows without a label.
+    labels without a row. unlabelled: the number of rows without a label. of: the index of each
+    row's label among the labels.
     """
 
     rows: NDArray[np.int64]
@@ -94,6 +132,7 @@ class Joined:
     columns: Any
     unmatched: int
     unlabelled: int
+    of: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -157,6 +196,7 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
         chosen_by=tuple(
             sorted({_text(value) for value in read.columns.get("chosen_by", ())} - {""})
         ),
+        sampling=_sampling(shown, read, names, merge, known),
     )
 
 
@@ -204,6 +244,7 @@ def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joi
         columns=table.select(list(dict.fromkeys(columns))),
         unmatched=len(labels.ids) - len(np.unique(labels_used)),
         unlabelled=len(row_ids) - len(rows),
+        of=labels_used,
     )
 
 
@@ -349,6 +390,44 @@ class _Merge(NamedTuple):
         raise InputError(
             f"{self.shown} contradicts itself about {what} of {listed}{more}: see {lines}"
         )
+
+
+def _sampling(
+    shown: str, read: _Columns, names: Mapping[str, str], merge: _Merge, known: NDArray[np.bool_]
+) -> Sampling | None:
+    """The inclusion probabilities of the known images; None where an image has none.
+
+    Raises InputError for a value that is no probability, and for images with two of them.
+    """
+    if (column := names.get("inclusion_probability")) is None:
+        return None
+    reasons = read.columns.get(names.get("chosen_for", ""), [""] * len(merge.codes))
+    groups: dict[tuple[str, float], int] = {}
+    group_of = np.full(len(merge.ids), UNKNOWN, np.int64)
+    for index, (value, reason) in enumerate(zip(read.columns[column], reasons, strict=True)):
+        text = _text(value)
+        if text in _NO_LABEL:
+            return None
+        try:
+            probability = float(text)
+        except ValueError:
+            probability = 0.0
+        if not 0 < probability <= 1:
+            what = f"{one_line(column, 60)}: {one_line(text, 40)!r}"
+            wanted = "is not a probability over 0 and at most 1"
+            raise InputError(f"{read.where(index)} of {shown}: {what} {wanted}")
+        group = groups.setdefault((_text(reason), probability), len(groups))
+        image = merge.codes[index]
+        if group_of[image] not in (UNKNOWN, group):
+            raise InputError(
+                f"{read.where(index)} of {shown}: {one_line(merge.ids[image], 80)!r} is there with "
+                "two inclusion probabilities: the file holds several samples; draw one sample of "
+                "both kinds ('moderate sample --by band --random N')"
+            )
+        group_of[image] = group
+    probabilities = np.array([probability for _, probability in groups], np.float64)
+    drawn = np.bincount(group_of, minlength=len(groups))
+    return Sampling(probabilities[group_of[known]], group_of[known], drawn)
 
 
 def _names(shown: str, columns: Mapping[str, Any]) -> dict[str, str]:

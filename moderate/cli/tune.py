@@ -23,7 +23,9 @@ def tune(
     ],
     labels: Annotated[
         str,
-        typer.Option(metavar="FILE", help="As eval reads them, of images chosen at random."),
+        typer.Option(
+            metavar="FILE", help="As eval reads them, of images that 'moderate sample' chose."
+        ),
     ],
     target_recall: Annotated[
         float | None,
@@ -33,6 +35,12 @@ def tune(
         float | None,
         typer.Option(metavar="R", help="Negatives that are blocked, at most; else as in --policy."),
     ] = None,
+    lower_block: Annotated[
+        bool,
+        typer.Option(
+            "--lower-block", help="Let --max-false-block lower block thresholds of --policy, too."
+        ),
+    ] = False,
     max_review_share: Annotated[
         float | None,
         typer.Option(metavar="R", help="Refuse what sends more of all images to review."),
@@ -41,8 +49,13 @@ def tune(
         float, typer.Option(metavar="C", help="That all bounds hold together.")
     ] = 0.95,
     holdout: Annotated[
-        float, typer.Option(metavar="R", help="Share of labels that only check the proposal.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            metavar="R",
+            help="Share of labels that only check the proposal; else 0.3, and 0 of labels with "
+            "inclusion probabilities.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the split.")] = 0,
     category: Annotated[
         list[Category] | None,
@@ -79,7 +92,7 @@ def tune(
     """
     from moderate.analysis import evidence as files
     from moderate.analysis.calibrate import fit, write_copy
-    from moderate.analysis.tune import Aim
+    from moderate.analysis.tune import HOLDOUT, Aim
     from moderate.analysis.tune import tune as choose
     from moderate.classify.bundle import load_bundle
     from moderate.policy.load import load_policy
@@ -92,8 +105,9 @@ def tune(
         max_false_block,
         max_review_share,
         confidence,
-        holdout,
+        HOLDOUT if holdout is None else holdout,
         seed,
+        lower_block,
     )
     aim.check()
     if calibrate is None and (weights is not None or bundle_out is not None):
@@ -113,11 +127,13 @@ def tune(
         id_column=id_column,
         assume_random=assume_random,
     )
+    if holdout is None and evidence.weighted and calibrate is None:
+        aim = replace(aim, holdout=0.0)  # its bound needs none, and every label counts
     calibrated: list[Calibrated] = []
     bundle = None
     if weights is not None and calibrate is not None:
         bundle = load_bundle(weights)
-        calibrated = fit(evidence, bundle, calibrate, holdout)
+        calibrated = fit(evidence, bundle, calibrate, aim.holdout)
         if not as_json:
             print_report(calibration_report(calibrated), as_json=False)
         evidence = files.calibrated(evidence, calibrated)
@@ -140,6 +156,9 @@ def tune(
         evidence = replace(evidence, weights=copy.name, weights_sha256=copy.sha256)
     if as_json or tuning:
         print_report(report(tuning, evidence, calibrated), as_json=as_json)
+    for each in tuning.tuned if tuning else ():
+        for warning in each.warnings:
+            say("warning", "middle_band", f"warning: {each.category}: {warning}")
     if problem is not None:
         raise InputError(f"nothing is written: {problem}")
     if tuning is None:

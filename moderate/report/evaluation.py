@@ -186,7 +186,11 @@ def _figures(evaluation: Evaluation) -> Iterator[Part]:
 
 def plots(of: OfCategory) -> Iterator[Plot]:
     """The plots of a category that has images; without positives there is one."""
-    thresholds = [("review", of.measured.at_review), ("block", of.measured.at_block)]
+    marked = [
+        (name, point)
+        for name, point in (("review", of.review_point), ("block", of.block_point))
+        if point is not None
+    ]
     recalls = [(point, point.recall) for point in of.points if point.recall is not None]
     if recalls:
         yield Plot(
@@ -195,9 +199,9 @@ def plots(of: OfCategory) -> Iterator[Plot]:
             "precision",
             line=[(recall, point.precision) for point, recall in recalls],
             marks=[
-                Mark((counts.tp / of.positives, counts.tp / _flagged(counts)), name)
-                for name, counts in thresholds
-                if _flagged(counts)
+                Mark((point.recall, point.precision), name)
+                for name, point in marked
+                if point.recall is not None
             ],
         )
     yield Plot(
@@ -224,14 +228,11 @@ def plots(of: OfCategory) -> Iterator[Plot]:
             "share of positives missed",
             line=[(0.0, 1.0), *((point.flagged, 1 - recall) for point, recall in recalls)],
             marks=[
-                Mark((_flagged(counts) / of.n, counts.fn / of.positives), name)
-                for name, counts in thresholds
+                Mark((point.flagged, 1 - point.recall), name)
+                for name, point in marked
+                if point.recall is not None
             ],
         )
-
-
-def _flagged(counts: Confusion) -> int:
-    return counts.tp + counts.fp
 
 
 def _data(evaluation: Evaluation) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def test_what_people_are_told(capsys: Captured) -> None:
     assert "./gone\\x1b" in text
     assert "\x1b" not in text
     assert "scores: 2 rows have another score, by 0.8000 at the most" in whole
-    assert text.index("./x ") < text.index("./s ")  # the decision before the score
+    assert text.index(" ./x\n") < text.index(" ./s\n")  # the decision before the score
     assert (
         run(["diff", "a.jsonl", "b.jsonl", "--top", "0", "--out", "r.md", "--out", "r.json"]) == 0
     )
