@@ -1,13 +1,13 @@
 """How often bounds from unevenly sampled labels hold, and how many labels a rare category takes.
 
-    python -m benchmarks.weighted_labels                 # coverage, and labels needed: some minutes
-    python -m benchmarks.weighted_labels --draws 200     # a shorter run
+    python benchmarks/weighted_labels.py                 # coverage, and labels needed: some minutes
+    python benchmarks/weighted_labels.py --draws 200     # a shorter run
 
 A dump of images with scores and true labels is made up, labels are sampled from it many times, and
-each time the threshold that `tune` would propose is held against the truth of the whole dump. A bound
-at confidence 0.95 may fail in one draw of twenty. Beside it stands what practice often does: the
-effective sample size of the weighted labels with Clopper and Pearson's bound (Korn and Graubard,
-1998), which does not know what heavy weights may hide.
+each time the threshold that `tune` would propose is held against the truth of the whole dump. A
+bound at confidence 0.95 may fail in one draw of twenty. Beside it stands what practice often does:
+the effective sample size of the weighted labels with Clopper and Pearson's bound (Korn and
+Graubard, 1998), which does not know what heavy weights may hide.
 """
 
 from __future__ import annotations
@@ -253,7 +253,9 @@ def needed_rows(draws: int, images: int) -> Iterator[str]:
 
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--images", type=int, default=20_000)
     options = parser.parse_args()

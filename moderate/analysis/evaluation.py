@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moderate.analysis.labels import DECISIONS, UNKNOWN, Joined, Labels, join
+from moderate.analysis.labels import (
+    DECISIONS,
+    UNKNOWN,
+    Joined,
+    Labels,
+    Sampling,
+    join,
+    misrepresented,
+)
 from moderate.analysis.metrics import (
     NO_IMAGES,
     Bin,
@@ -26,6 +34,7 @@ from moderate.analysis.metrics import (
     measure,
     reliability,
     share,
+    weighted_share,
 )
 from moderate.analysis.policies import policy_of
 from moderate.classify.coverage import Coverage
@@ -94,6 +103,7 @@ class OfCategory:
     category: Category
     n: int
     positives: int
+    prevalence: Estimate
     unscored: int
     review: float
     block: float
@@ -105,11 +115,6 @@ class OfCategory:
     block_point: Point | None
     misses: tuple[Mistake, ...]
     false_alarms: tuple[Mistake, ...]
-
-    @property
-    def prevalence(self) -> Estimate:
-        """Share of positives among the n."""
-        return Estimate(self.positives / self.n) if self.n else Estimate(None, NO_IMAGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +197,23 @@ class Evaluation:
 
 
 class _Judged(NamedTuple):
-    """Labelled rows and what the policy makes of them: bool arrays per category, and decisions."""
+    """Labelled rows and what the policy makes of them: bool arrays per category, and decisions.
+
+    sampling is there where the rows were sampled with unequal probabilities.
+    """
 
     joined: Joined
     reviewed: Mapping[Category, NDArray[np.bool_]]
     blocked: Mapping[Category, NDArray[np.bool_]]
     overridden: NDArray[np.bool_]
     decisions: NDArray[np.int8]
+    sampling: Sampling | None
+
+    def weights(self, known: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """How many images each of these rows stands for, 1 or more; None where all are alike."""
+        if self.sampling is None:
+            return None
+        return np.maximum(self.sampling.weights(self.joined.of[known]), 1.0)
 
 
 def evaluate(
@@ -221,7 +236,7 @@ def evaluate(
     carried = results.carried if base.in_context else ()
     joined = join(labels, results, [*_JUDGED_BY, *carried, *slices])
     again = None if policy is None else _decided(joined, results, policy)
-    judged = _judged(joined, base, judge, carried, again=again)
+    judged = _judged(joined, base, judge, carried, labels.uneven, again=again)
     everything = np.arange(len(joined))
     categories = tuple(
         _of_category(judged, base, category, resamples, seed, worst) for category in CATEGORIES
@@ -283,6 +298,7 @@ def _judged(
     base: Policy,
     judge: Judge,
     carried: Sequence[str],
+    sampling: Sampling | None,
     *,
     again: NDArray[np.int8] | None,
 ) -> _Judged:
@@ -309,6 +325,7 @@ def _judged(
         {category: reach(category, "block") for category in CATEGORIES},
         np.array([policy.categories != base.categories for policy in used], np.bool_)[which],
         decisions,
+        sampling,
     )
 
 
@@ -345,18 +362,31 @@ def _code(text: str | None) -> ErrorCode:
     return ErrorCode(text) if text in _CODES else ErrorCode.BAD_INPUT
 
 
-def _known(
-    judged: _Judged, category: Category, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], int]:
-    """Those of the rows with a label and a score, and how many have a label alone."""
-    labelled = rows[judged.joined.labels[category][rows] != UNKNOWN]
-    scored = labelled[~np.isnan(judged.joined.scores[category][labelled])]
-    return scored, len(labelled) - len(scored)
+class _Known(NamedTuple):
+    """Rows with a label and a score, their weights, and how many have a label alone."""
+
+    rows: NDArray[np.int64]
+    weights: NDArray[np.float64] | None
+    unscored: int
+
+
+def _known(judged: _Judged, category: Category, rows: NDArray[np.int64]) -> _Known:
+    labels = judged.joined.labels[category]
+    everywhere = np.flatnonzero(labels != UNKNOWN)
+    weights = judged.weights(everywhere)
+    here = np.isin(everywhere, rows)
+    scored = here & ~np.isnan(judged.joined.scores[category][everywhere])
+    return _Known(
+        everywhere[scored],
+        None if weights is None else weights[scored],
+        int(here.sum() - scored.sum()),
+    )
 
 
 def _measured(
-    judged: _Judged, category: Category, known: NDArray[np.int64], resamples: int, seed: int
+    judged: _Judged, category: Category, of: _Known, resamples: int, seed: int
 ) -> Measured:
+    known = of.rows
     return measure(
         judged.joined.labels[category][known] == 1,
         judged.joined.scores[category][known],
@@ -364,6 +394,7 @@ def _measured(
         judged.blocked[category][known],
         resamples=resamples,
         seed=seed,
+        weights=of.weights,
     )
 
 
@@ -371,12 +402,13 @@ def _of_category(
     judged: _Judged, base: Policy, category: Category, resamples: int, seed: int, worst: int
 ) -> OfCategory:
     joined = judged.joined
-    known, unscored = _known(judged, category, np.arange(len(joined)))
+    of = _known(judged, category, np.arange(len(joined)))
+    known, weights = of.rows, of.weights
     truth, scores = joined.labels[category][known] == 1, joined.scores[category][known]
     flagged = judged.reviewed[category][known]
     limits = base.categories[category]
 
-    points, (at_review, at_block) = _points(truth, scores, (limits.review, limits.block))
+    points, (at_review, at_block) = _points(truth, scores, (limits.review, limits.block), weights)
 
     def named(which: NDArray[np.int64], sign: int) -> tuple[Mistake, ...]:
         order = which[np.lexsort((known[which], sign * scores[which]))][:worst]
@@ -393,12 +425,13 @@ def _of_category(
         category=category,
         n=len(known),
         positives=int(truth.sum()),
-        unscored=unscored,
+        prevalence=_prevalence(truth, weights),
+        unscored=of.unscored,
         review=limits.review,
         block=limits.block,
         overridden=int(judged.overridden[known].sum()),
-        measured=_measured(judged, category, known, resamples, seed),
-        bins=tuple(reliability(truth, scores)) if len(known) else (),
+        measured=_measured(judged, category, of, resamples, seed),
+        bins=tuple(reliability(truth, scores, weights)) if len(known) else (),
         points=points,
         review_point=at_review,
         block_point=at_block,
@@ -407,8 +440,20 @@ def _of_category(
     )
 
 
+def _prevalence(truth: NDArray[np.bool_], weights: NDArray[np.float64] | None) -> Estimate:
+    """The share of positives among the images, or among those that they stand for."""
+    if not len(truth):
+        return Estimate(None, NO_IMAGES)
+    if weights is None:
+        return Estimate(float(truth.mean()))
+    return weighted_share(truth, np.ones_like(truth), weights, NO_IMAGES)
+
+
 def _points(
-    truth: NDArray[np.bool_], scores: NDArray[np.float32], limits: tuple[float, float]
+    truth: NDArray[np.bool_],
+    scores: NDArray[np.float32],
+    limits: tuple[float, float],
+    weights: NDArray[np.float64] | None,
 ) -> tuple[tuple[Point, ...], tuple[Point | None, Point | None]]:
     """Points of the curves, thinned, and those of two thresholds, which are among them.
 
@@ -416,16 +461,16 @@ def _points(
     """
     if not len(truth):
         return (), (None, None)
-    at = curve(truth, scores)
-    total = int(at.positives[-1])
+    at = curve(truth, scores, weights)
     # A threshold flags what the lowest score that reaches it flags.
     operating = [int(reaches(at.scores, limit).sum()) - 1 for limit in limits]
-    kept = {index: _point(at, index, total, len(truth)) for index in _kept(at, operating)}
+    kept = {index: _point(at, index) for index in _kept(at, operating)}
     review, block = (kept.get(index) for index in operating)
     return tuple(kept.values()), (review, block)
 
 
-def _point(at: Curve, index: int, positives: int, images: int) -> Point:
+def _point(at: Curve, index: int) -> Point:
+    positives, images = at.positives[-1], at.images[-1]
     return Point(
         float(at.scores[index]),
         float(at.positives[index] / at.images[index]),
@@ -446,7 +491,7 @@ def _kept(at: Curve, operating: Sequence[int]) -> list[int]:
         return list(range(count))
     each = (CURVE_POINTS - len(own)) // 2
     for reached in (at.positives, at.images):
-        steps = np.linspace(0, int(reached[-1]), each)
+        steps = np.linspace(0, float(reached[-1]), each)
         own.update(np.searchsorted(reached, steps).clip(max=count - 1).tolist())
     return sorted(own)
 
@@ -469,12 +514,20 @@ def _of_decisions(
     by_expected: tuple[tuple[int, int, int], ...] = ()
     if (expected != UNKNOWN).any():
         by_expected = tuple(counts(expected == number) for number in range(len(DECISIONS)))
+    weights = judged.weights(np.arange(len(joined)))
+    if weights is None:
+        missed = share(positives[0], sum(positives), resamples, seed, NONE_POSITIVE)
+        false_block = share(negatives[2], sum(negatives), resamples, seed, NONE_NEGATIVE)
+    else:
+        weights = weights[rows]
+        missed = weighted_share(decisions == 0, positive, weights, NONE_POSITIVE)
+        false_block = weighted_share(decisions == 2, negative, weights, NONE_NEGATIVE)
     return OfDecisions(
         (positives, negatives),
         (counts(positive & errors), counts(negative & errors)),
         by_expected,
-        share(positives[0], sum(positives), resamples, seed, NONE_POSITIVE),
-        share(negatives[2], sum(negatives), resamples, seed, NONE_NEGATIVE),
+        missed,
+        false_block,
     )
 
 
@@ -498,11 +551,11 @@ def _of_slice(
 ) -> OfSlice:
     found = []
     for category in CATEGORIES:
-        known, _ = _known(judged, category, rows)
-        if len(known):
-            positives = int((judged.joined.labels[category][known] == 1).sum())
-            measured = _measured(judged, category, known, resamples, seed)
-            found.append((category, len(known), positives, measured))
+        of = _known(judged, category, rows)
+        if len(of.rows):
+            positives = int((judged.joined.labels[category][of.rows] == 1).sum())
+            measured = _measured(judged, category, of, resamples, seed)
+            found.append((category, len(of.rows), positives, measured))
     decisions = _of_decisions(judged, rows, resamples, seed)
     return OfSlice(column, value, len(rows), tuple(found), decisions)
 
@@ -542,6 +595,18 @@ def _gate(name: str, limit: float, found: Estimate, *, least: bool) -> Gate:
     return Gate(name, limit, found, passed, line)
 
 
+def _misrepresented(results: Results, labels: Labels, judged: _Judged) -> list[str]:
+    table = results.table(["path", "sha256", "status", *CATEGORIES])
+    notes = []
+    for category in labels.labelled:
+        known = np.flatnonzero(judged.joined.labels[category] != UNKNOWN)
+        weights = judged.weights(known)
+        assert weights is not None
+        if problem := misrepresented(labels, category, weights, table):
+            notes.append(problem)
+    return notes
+
+
 def _notes(results: Results, labels: Labels, joined: Joined, judged: _Judged) -> list[str]:
     notes = []
     if results.facts and results.mismatch:
@@ -563,7 +628,14 @@ def _notes(results: Results, labels: Labels, joined: Joined, judged: _Judged) ->
             f"labelled images that are copies of others: {count:,}; each counts, and intervals "
             "are too narrow for it"
         )
-    if set(labels.chosen_by) - {"random"}:
+    if labels.uneven:
+        notes.append(
+            "images of an uneven sample: shares, curves and metrics are weighted by the inclusion "
+            "probabilities and hold for the images sampled from; counts are of labelled images; "
+            "intervals of precision, recall and shares are gamma bounds"
+        )
+        notes += _misrepresented(results, labels, judged)
+    elif set(labels.chosen_by) - {"random"}:
         how = ", ".join(one_line(name, 40) for name in labels.chosen_by[:4])
         notes.append(
             f"the labelled images were chosen by {how}: prevalence, precision, volumes and "

@@ -7,14 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from typing import Any
 
 import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
 from moderate.analysis.calibrate import Calibrated, apply
-from moderate.analysis.labels import Labels, Sampling, join, read_labels
+from moderate.analysis.labels import Labels, Sampling, join, misrepresented, read_labels
 from moderate.analysis.sample import order_of
 from moderate.analysis.tune import Claim, Floats, Labelled, Tuning
 from moderate.analysis.weighted import METHOD
@@ -25,7 +24,7 @@ from moderate.results.read import Results
 from moderate.results.schema import shortest
 from moderate.text import one_line, printable
 from moderate.toml_files import parse_toml
-from moderate.types import CATEGORIES, Category, Status
+from moderate.types import CATEGORIES, Category
 from moderate.version import __version__
 
 
@@ -92,7 +91,8 @@ def gather(
             if sampling:
                 weights = np.ones(len(known))
                 weights[known] = sampling.weights(joined.of[known])
-                _check_represented(category, labels, weights[known], table)
+                if problem := misrepresented(labels, category, weights[known], table):
+                    raise InputError(f"{problem}; or add --assume-random")
                 weights = weights[usable]
             labelled[category] = Labelled(
                 values[usable], truth[usable] == 1, order[usable], weights
@@ -122,7 +122,7 @@ def gather(
         results=results.path,
         results_sha256=results.sha256,
         labels=labels_file,
-        labels_sha256=_digest(labels_file),
+        labels_sha256=_digest(labels_file, labels),
         weights=results.facts.get("weights", "unknown"),
         weights_sha256=results.facts.get("weights_sha256"),
         notes=tuple(notes),
@@ -156,49 +156,13 @@ def _sampling(labels: Labels) -> Sampling | None:
 
     Raises InputError for a file that holds several samples.
     """
-    if labels.sampling is None or labels.sampling.uniform:
-        return None
-    if len(labels.chosen_by) > 1:
+    if labels.sampling and not labels.sampling.uniform and len(labels.chosen_by) > 1:
         raise InputError(
             f"{printable(labels.path)} holds several samples "
             f"({one_line(', '.join(labels.chosen_by), 60)}), whose probabilities do not go "
             "together: draw one sample of both kinds ('moderate sample --by band --random N')"
         )
-    return labels.sampling
-
-
-def _check_represented(
-    category: Category, labels: Labels, weights: NDArray[np.float64], table: Any
-) -> None:
-    """Raises InputError where labels stand for other images than there are in the results.
-
-    So it is where lines were taken out, where a whole group has no label, and where the file holds
-    several samples. They are drawn from distinct images with a score, for any category or for one.
-    """
-    scores = np.stack([table[name].to_numpy() for name in CATEGORIES])
-    own = np.isnan(table[category].to_numpy())
-    counts = [_distinct(table, ~missing) for missing in (np.isnan(scores).all(axis=0), own)]
-    total = float(weights.sum())
-    # Strata are exact; where each image has a probability of its own, the sum is random.
-    slack = 5 * float((weights * (weights - 1)).sum()) ** 0.5
-    assert labels.sampling is not None
-    random = len(labels.sampling.drawn) > len(weights) / 2
-    if any(abs(total - count) <= max(0.02 * count, slack if random else 0.0) for count in counts):
-        return
-    raise InputError(
-        f"{printable(labels.path)}: the labels of {category} stand for {total:,.0f} images by their "
-        f"inclusion probabilities, and the results have {counts[0]:,}: label some images of every "
-        "group of the sample, keep its lines, and do not join samples; or add --assume-random"
-    )
-
-
-def _distinct(table: Any, rows: NDArray[np.bool_]) -> int:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    ids = pc.coalesce(table["sha256"], table["path"])
-    fine = pc.equal(table["status"], Status.OK.value).to_numpy() & rows
-    return int(pc.count_distinct(ids.filter(pa.array(fine))).as_py())
+    return labels.uneven
 
 
 def asks_otherwise(policy: Policy) -> bool:
@@ -336,7 +300,11 @@ def _random_note(labels: Labels, assume_random: bool) -> str | None:
     )
 
 
-def _digest(path: str) -> str:
+def _digest(path: str, labels: Labels) -> str:
+    """Of the file; of a folder, of the labels in it."""
+    if os.path.isdir(path):
+        columns = [labels.ids, *(labels.values[name].tolist() for name in CATEGORIES)]
+        return hashlib.sha256(repr(columns).encode()).hexdigest()
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from moderate.arrow import plain_value, python_values
 from moderate.errors import InputError, UsageError
+from moderate.regular import sha256_of
 from moderate.results.read import Results
 from moderate.results.targets import SUFFIXES
 from moderate.tables.csv import strict_records, unguarded
@@ -40,7 +41,10 @@ _TRUTH = (
 _EXPECTED = {decision.value: number for number, decision in enumerate(DECISIONS)} | dict.fromkeys(
     _NO_LABEL, UNKNOWN
 )
-_ID_COLUMNS = ("path", "sha256")
+_EXPECTED_NAMES = tuple(decision.value for decision in DECISIONS)
+_ID_COLUMNS = ("path", "sha256", "file")
+_NOTHING = ("safe", "none", "clean", "neutral", "negative", "sfw")
+"""Names of folders whose images show none of the categories."""
 _OF_A_SAMPLE = ("chosen_by", "chosen_for", "inclusion_probability")
 _MAX_PARQUET_BYTES = 1 << 30  # of labels; one has some hundred bytes
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
@@ -108,6 +112,13 @@ class Labels:
     chosen_by: tuple[str, ...] = ()
     sampling: Sampling | None = None
 
+    @property
+    def uneven(self) -> Sampling | None:
+        """The sampling where estimates are weighted by it: one sample, with unequal chances."""
+        if self.sampling is None or self.sampling.uniform or len(self.chosen_by) > 1:
+            return None
+        return self.sampling
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -146,15 +157,21 @@ class _Columns(NamedTuple):
 
 
 def read_labels(path: str, id_column: str | None = None) -> Labels:
-    """Labels in a .csv, .parquet or .jsonl file.
+    """Labels in a .csv, .parquet or .jsonl file, or in a folder with a folder per label.
 
-    Images are named by a column `path` or `sha256`, or by `id_column`. Labels are in columns
-    named like the categories and in `decision`, or, one per line, in `category` and `label`. Raises
-    UsageError for another suffix, and InputError, with line and value, for what is not a label,
-    for labels that contradict each other, and for a file without labels.
+    Images are named by a column `path` or `sha256`, by `file` (relative to the file of labels), or
+    by `id_column`. Labels are in columns named like the categories and in `decision`, or, one per
+    line, in `category` and `label`, or as `testcards` writes them. Raises UsageError for another
+    suffix, and InputError, with line and value, for what is not a label, for labels that contradict
+    each other, and for a file or folder without labels.
     """
     shown = file_name(path)
-    read = _read(path)
+    if os.path.isdir(path) and not path.lower().endswith(tuple(SUFFIXES)):
+        if id_column is not None:
+            raise UsageError("--id-column goes with a file of labels, not with a folder")
+        read = _read_folder(path)
+    else:
+        read = _read(path)
     names = _names(shown, read.columns)
     named = id_column if id_column in read.columns else names.get(_normal(id_column or ""))
     if id_column is None:
@@ -166,6 +183,8 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
     if not read.columns[named]:
         raise InputError(f"{shown} has no labels: there are no lines after the column names")
     by, ids = _ids(shown, read, named)
+    if _normal(named) == "file" and id_column is None:
+        by, ids = _of_files(path, ids)
     line_labels = _line_labels(shown, read, names, named)
     unique: dict[str, int] = {}
     codes = np.array([unique.setdefault(each, len(unique)) for each in ids], np.int64)
@@ -248,6 +267,42 @@ def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joi
     )
 
 
+def misrepresented(
+    labels: Labels, category: Category, weights: NDArray[np.float64], table: Any
+) -> str | None:
+    """Why labels stand for other images than the results have; None where they do not.
+
+    So it is where lines were taken out, where a whole group has no label, and where the file holds
+    several samples. weights are those of the labelled rows; the Arrow table has path, sha256,
+    status and the categories. Images are sampled from those with a score for any category, or for
+    one.
+    """
+    assert labels.sampling is not None
+    scores = np.stack([table[name].to_numpy() for name in CATEGORIES])
+    own = np.isnan(table[category].to_numpy())
+    counts = [_distinct(table, ~missing) for missing in (np.isnan(scores).all(axis=0), own)]
+    total = float(weights.sum())
+    # Groups of a sample by strata add up; where each image has a chance of its own, the sum varies.
+    varies = len(labels.sampling.drawn) > len(weights) / 2
+    slack = 5 * float((weights * (weights - 1)).sum()) ** 0.5 if varies else 0.0
+    if any(abs(total - count) <= max(0.02 * count, slack) for count in counts):
+        return None
+    return (
+        f"{file_name(labels.path)}: by their inclusion probabilities, the labels of {category} "
+        f"stand for {total:,.0f} images, and the results have {counts[0]:,}: label some images of "
+        "every group of the sample, keep all its lines, and do not join samples"
+    )
+
+
+def _distinct(table: Any, rows: NDArray[np.bool_]) -> int:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = pc.coalesce(table["sha256"], table["path"])
+    fine = pc.equal(table["status"], Status.OK.value).to_numpy() & rows
+    return int(pc.count_distinct(ids.filter(pa.array(fine))).as_py())
+
+
 def _row_ids(column: Any, by: str) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -285,7 +340,10 @@ def _line_labels(shown: str, read: _Columns, names: Mapping[str, str], named: st
             column = names[category]
             values[category] = _numbers(shown, read, column, _TRUTH, "1, 0 or empty")
             used.add(column)
-    if {"category", "label"} <= names.keys() and not values:
+    if {"file", "category", "band"} <= names.keys() and not values:
+        values = _of_cards(shown, read, names["category"])
+        used |= {names["category"], names["band"]}
+    elif {"category", "label"} <= names.keys() and not values:
         values = _long(shown, read, names["category"], names["label"])
         used |= {names["category"], names["label"]}
     expected = None
@@ -315,6 +373,26 @@ def _long(
         for number, name in enumerate(CATEGORIES)
         if (which == number).any()
     }
+
+
+def _of_cards(shown: str, read: _Columns, category: str) -> dict[Category, NDArray[np.int8]]:
+    """Labels of test cards: each shows the category that it names and no other, or none."""
+    by_name = {name.value: number for number, name in enumerate(CATEGORIES)} | {"": UNKNOWN}
+    which = _numbers(shown, read, category, by_name, f"one of {', '.join(CATEGORIES)}, or empty")
+    return {name: (which == number).astype(np.int8) for number, name in enumerate(CATEGORIES)}
+
+
+def _of_files(path: str, names: Sequence[str]) -> tuple[str, list[str]]:
+    """Ids of files beside the file of labels: their digests or, where one is not there, paths.
+
+    Results name the same file in one of many ways, and its bytes in one.
+    """
+    folder = os.path.dirname(path)
+    files = [os.path.join(folder, name) for name in names]
+    try:
+        return "sha256", [sha256_of(file) for file in files]
+    except (OSError, ValueError):
+        return "path", [os.path.normpath(file) for file in files]
 
 
 def _numbers(
@@ -464,7 +542,8 @@ def _read(path: str) -> _Columns:
     suffix = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
     if suffix is None:
         raise UsageError(
-            f"{file_name(path)} is not a file of labels: the suffix is one of {', '.join(SUFFIXES)}"
+            f"{file_name(path)} is not a file of labels: the suffix is one of "
+            f"{', '.join(SUFFIXES)}; a folder with a folder per label will do, too"
         )
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     try:
@@ -476,6 +555,52 @@ def _read(path: str) -> _Columns:
         return readers[suffix](path)
     except (OSError, ValueError) as error:
         raise unreadable(file_name(path), error) from None
+
+
+def _read_folder(path: str) -> _Columns:
+    """The files of a folder that has a folder per label, by their digests.
+
+    A folder is named like a category (its images show it, and others are unknown), like a decision
+    (the one expected), or `safe`, `none` and the like (they show no category). Folders in it may be
+    of any name.
+    """
+    shown = file_name(path)
+    categories = {name.value for name in CATEGORIES}
+    known = f"{', '.join((*CATEGORIES, *_EXPECTED_NAMES))}, or {', '.join(_NOTHING)}"
+    rows: list[dict[str, str]] = []
+    files: list[str] = []
+    try:
+        folders = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+        for name in folders:
+            label = _normal(name)
+            if label in _NOTHING:
+                labels = dict.fromkeys(categories, "0")
+            elif label in categories:
+                labels = {label: "1"}
+            elif label in _EXPECTED_NAMES:
+                labels = {"decision": label}
+            else:
+                raise InputError(f"{shown}: the folder {one_line(name, 40)!r} is no label: {known}")
+            for file in _files_below(os.path.join(path, name)):
+                rows.append({"sha256": sha256_of(file), **labels})
+                files.append(file_name(file))
+    except OSError as error:
+        raise unreadable(shown, error) from None
+    if not rows:
+        raise InputError(f"{shown} has no labels: put images into folders named {known}")
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns: dict[str, Sequence[Any]] = {name: [row.get(name) for row in rows] for name in names}
+    return _Columns(columns, lambda index: files[index])
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """All regular files, sorted, but for hidden ones; links are not followed."""
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            file = os.path.join(root, name)
+            if not name.startswith(".") and os.path.isfile(file) and not os.path.islink(file):
+                yield file
 
 
 def _read_csv(path: str) -> _Columns:

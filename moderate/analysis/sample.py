@@ -91,8 +91,8 @@ def sample(
 ) -> Sample:
     """Choose `count` images (with band: of each band), by these categories or this one.
 
-    random is how many more are chosen by chance alone, which makes a mixture. The same for the same seed, however the rows are ordered. Raises InputError where there is
-    nothing to choose from.
+    random is how many more are chosen by chance alone, which makes a mixture. The same for the same
+    seed, however the rows are ordered. Raises InputError where there is nothing to choose from.
     """
     rows, left_out = _eligible(results, seed, category)
     considered = CATEGORIES if category is None else (category,)

@@ -1,9 +1,9 @@
 """Shares of images that were sampled with unequal probabilities: estimates and honest bounds.
 
-Each sampled image stands for 1 / its inclusion probability of them (Horvitz and Thompson, 1952), and
-a share is the ratio of two such sums (Hájek, 1971). A weighted count has a gamma confidence
-distribution (Fay and Feuer, Statistics in Medicine 16, 1997): its upper one holds one more event, of
-the heaviest weight that an unseen event may have, so that a count of zero has the upper bound
+Each sampled image stands for 1 / its inclusion probability of them (Horvitz and Thompson, 1952),
+and a share is the ratio of two such sums (Hájek, 1971). A weighted count has a gamma confidence
+distribution (Fay and Feuer, Statistics in Medicine 16, 1997): its upper one holds one more event,
+of the heaviest weight that an unseen event may have, so that a count of zero has the upper bound
 weight * ln(1 / alpha). The bound of a share melds the upper distribution of its events with the
 lower one of all others (Fay, Proschan and Brittain, Biometrics 71, 2015). With equal weights it is
 the bound of Clopper and Pearson. How often it holds: benchmarks/weighted_labels.py.
@@ -41,7 +41,7 @@ class Tally:
 
     @classmethod
     def of(cls, marked: Bools, weights: Doubles) -> Self:
-        """Of the marked images. Weights are 1 or more; an image of weight 1 was sure to be taken."""
+        """Of the marked images. Weights are 1 or more; one of 1 was sure to be sampled."""
         chosen = weights[marked]
         return cls(len(chosen), float(chosen.sum()), float((chosen * (chosen - 1)).sum()))
 

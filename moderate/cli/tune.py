@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,6 +11,7 @@ import typer
 from moderate.cli.messages import say
 from moderate.cli.output import print_report
 from moderate.errors import InputError, UsageError
+from moderate.text import printable
 from moderate.types import Category
 
 if TYPE_CHECKING:
@@ -153,6 +155,17 @@ def tune(
     if bundle is not None and bundle_out is not None and problem is None:
         kept = {each.category: each.calibration for each in calibrated if each.calibration}
         copy = write_copy(bundle, kept, bundle_out)
+        folder = bundle_out if "/" in bundle_out else f"./{bundle_out}"
+        say(
+            "info",
+            "bundle_written",
+            f"the calibrated weights {printable(copy.name)} are in {printable(folder)}; scan with "
+            f"them: moderate scan INPUT --weights {shlex.quote(printable(folder))}; thresholds "
+            "tuned on the old scores do not fit the new ones",
+            path=bundle_out,
+            weights=copy.name,
+            sha256=copy.sha256,
+        )
         evidence = replace(evidence, weights=copy.name, weights_sha256=copy.sha256)
     if as_json or tuning:
         print_report(report(tuning, evidence, calibrated), as_json=as_json)

@@ -22,7 +22,6 @@ from moderate.report.model import (
     Report,
     Table,
     sentences,
-    share,
 )
 from moderate.report.svg import Bar, Mark, Plot
 from moderate.results.schema import shortest
@@ -107,7 +106,7 @@ def _tables(evaluation: Evaluation) -> Iterator[Table]:
             tuple(
                 (
                     each.category.value,
-                    *(str(each.n), str(each.positives), share(each.positives, each.n)),
+                    *(str(each.n), str(each.positives), _percent(Estimate(each.prevalence.value))),
                     *(str(each.unscored), f"{each.review:g}", f"{each.block:g}"),
                 )
                 for each in labelled
