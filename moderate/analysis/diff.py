@@ -291,8 +291,12 @@ def _most_moved(
 ) -> tuple[Moved, ...]:
     steps = np.abs(after.severity[right] - before.severity[left])
     candidates = np.flatnonzero((steps > 0) | (largest > 0))
+    elsewhere = largest == 0  # the reason is no category's score
+    if before.bands is not None and after.bands is not None:
+        elsewhere &= (before.bands[:, left] == after.bands[:, right]).all(axis=0)
     # The last key counts first; among equals the order of the rows stays.
-    order = np.lexsort((-largest[candidates], -steps[candidates]))[:top]
+    keys = (elsewhere[candidates], -largest[candidates], -steps[candidates])
+    order = np.lexsort(keys)[:top]
     paths = pa.chunked_array(before.paths, pa.large_binary())
     found = []
     for index in candidates[order].tolist():

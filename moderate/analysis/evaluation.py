@@ -446,7 +446,8 @@ def _prevalence(truth: NDArray[np.bool_], weights: NDArray[np.float64] | None) -
         return Estimate(None, NO_IMAGES)
     if weights is None:
         return Estimate(float(truth.mean()))
-    return weighted_share(truth, np.ones_like(truth), weights, NO_IMAGES)
+    every = np.ones_like(truth)
+    return weighted_share(truth, every, weights, NO_IMAGES, side=every)
 
 
 def _points(

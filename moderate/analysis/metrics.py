@@ -199,13 +199,20 @@ def share(part: int, whole: int, resamples: int, seed: int, undefined: str) -> E
     return _between(made, drawn)
 
 
-def weighted_share(part: Truth, whole: Truth, weights: Floats, undefined: str) -> Estimate:
-    """The share that `part` has of the images of `whole`, weighted, with its interval."""
+def weighted_share(
+    part: Truth, whole: Truth, weights: Floats, undefined: str, *, side: Truth | None = None
+) -> Estimate:
+    """The share that `part` has of the images of `whole`, weighted, with its interval.
+
+    Where `part` is a matter of labels, not of scores or decisions, `side` says which images may be
+    of it or of the rest: an image that was not seen weighs no more than the heaviest of those.
+    """
     events, others = Tally.of(part & whole, weights), Tally.of(~part & whole, weights)
     value = weighted.share(events, others)
     if value is None:
         return Estimate(None, undefined)
-    heaviest = weighted.heaviest(weights, part), weighted.heaviest(weights, ~part)
+    sides = (part, ~part) if side is None else (side, side)
+    heaviest = weighted.heaviest(weights, sides[0]), weighted.heaviest(weights, sides[1])
     low, high = weighted.interval(events, others, heaviest, CONFIDENCE)
     return Estimate(value, None, low, high, "gamma")
 
@@ -273,7 +280,7 @@ def _weighted_points(truth: Truth, flagged: Truth, weights: Floats) -> list[Esti
     )
     whole = marked + positives
     return [
-        weighted_share(truth, flagged, weights, NOTHING_FLAGGED),
+        weighted_share(truth, flagged, weights, NOTHING_FLAGGED, side=flagged),
         weighted_share(flagged, truth, weights, NO_POSITIVES),
         Estimate(2 * right / whole) if whole else Estimate(None, "no positives, and none flagged"),
     ]

@@ -328,7 +328,7 @@ def test_a_folder_per_label(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"contradicts itself about nudity .*a\.jpg and .*d\.jpg"):
         read_labels(str(sorted_images))
     (sorted_images / "cats").mkdir()
-    with pytest.raises(InputError, match="folder 'cats' is no label: nudity, .*, approve, .* safe"):
+    with pytest.raises(InputError, match=r"the folder 'cats' is no label: nudity, .* safe, "):
         read_labels(str(sorted_images))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has no labels: put images into folders named nudity"):

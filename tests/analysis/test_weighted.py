@@ -131,6 +131,17 @@ def test_metrics_are_those_of_scikit_learn_with_weights() -> None:
     assert of.recall.low < of.recall.value < of.recall.high
 
 
+def test_the_interval_of_precision_knows_the_weights_of_flagged_images_alone() -> None:
+    truth = np.repeat([True, False, True, False], [99, 1, 3, 300])
+    flagged = np.repeat([True, False], [100, 303])
+    weights = np.where(flagged, 1.1, 200.0)
+    scores = np.where(flagged, np.float32(0.9), np.float32(0.1)).astype(np.float32)
+    of = measure(truth, scores, flagged, flagged, weights=weights).precision
+    assert of.value == pytest.approx(0.99)
+    assert of.low is not None
+    assert 0.9 < of.low < 0.99
+
+
 @pytest.fixture(scope="module")
 def dump(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bool]]:
     """Results of 4,000 images, 4 % of them positive, and the truth by path."""

@@ -204,6 +204,13 @@ def test_rows_without_scores_are_blamed_on_nothing_and_counted_apart(capsys: Cap
     assert (moved.category, moved.score_before, moved.score_after) == (None, None, None)
 
 
+def test_rows_that_a_category_turned_come_before_those_of_other_reasons() -> None:
+    unscored = [(f"./{n}", "approve", [0.0, None, 0.0, 0.0, 0.0]) for n in range(20)]
+    store("a.jsonl", [*unscored, ("./turned", "approve", [0.2, None, 0.0, 0.0, 0.0])])
+    found = compare_policies("a.jsonl", ["balanced", "strict"], top=2)  # strict reviews unscored
+    assert [(m.path, m.category) for m in found.moved] == [("./turned", "nudity"), ("./0", None)]
+
+
 def test_nothing_recorded_is_said_and_nothing_made_up(capsys: Captured) -> None:
     store("a.jsonl", [("./x", "approve", [0.1] * 5)])
     store("b.jsonl", [("./x", "approve", [0.1] * 5)])
