@@ -177,7 +177,9 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
     if id_column is None:
         named = next((names[name] for name in _ID_COLUMNS if name in names), None)
     if named is None:
-        wanted = f"column {one_line(id_column, 60)!r}" if id_column else "column path or sha256"
+        wanted = (
+            f"column {one_line(id_column, 60)!r}" if id_column else "column path, sha256 or file"
+        )
         hint = "" if id_column else "; name the column of ids (--id-column)"
         raise InputError(f"{shown} has no {wanted} but {_listed(read.columns)}{hint}")
     if not read.columns[named]:

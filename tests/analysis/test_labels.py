@@ -210,7 +210,7 @@ def test_labels_of_other_images_are_an_error_that_shows_both(tmp_path: Path) -> 
         ("l.parquet", "no", "is not readable Parquet"),
         ("l.csv", "path,nudity\n", "has no labels: there are no lines"),
         ("l.csv", "path,nudity\na,\nb,?\n", "labels nothing: every value is unknown"),
-        ("l.csv", "file,nudity\na,1\n", "has no column path or sha256 but 'file', 'nudity'; name"),
+        ("l.csv", "name,nudity\na,1\n", "has no column path, sha256 or file but 'name', 'nudi"),
         ("l.csv", "path,nudiy\na,1\n", "has no column of labels .* but 'path', 'nudiy'"),
         ("l.csv", "path,nudity,nudity\na,1,0\n", "has two columns 'nudity'"),
         ("l.csv", "path,nudity,Nudity\na,1,0\n", "two columns for the same: 'nudity' and 'Nudity'"),
