@@ -18,7 +18,7 @@ from moderate.analysis.sample import order_of
 from moderate.analysis.tune import Claim, Floats, Labelled, Tuning
 from moderate.analysis.weighted import METHOD
 from moderate.errors import InputError, UsageError
-from moderate.policy.load import LoadedPolicy, parse_policy, resolve
+from moderate.policy.load import LoadedPolicy, parse_policy, resolve, shown_name
 from moderate.policy.model import Policy
 from moderate.results.read import Results
 from moderate.results.schema import shortest
@@ -202,10 +202,11 @@ def policy_text(
     names = ", ".join(category.value for category in tuned)
     table["name"] = f"{base.policy.name[:74]}-tuned"
     table["description"] = f"{base.policy.name}, with thresholds of {names} tuned on labels."[:500]
+    file = None if base.file is None else printable(os.path.basename(base.file))
     day = today or datetime.now(UTC).date()
     head = [
         f"Thresholds of {names} proposed by moderate tune {__version__} on {day.isoformat()},",
-        f"based on the policy {base.policy.name} (sha256 {base.sha256}).",
+        f"based on the policy {shown_name(base.policy.name, file)} (sha256 {base.sha256}).",
         *evidence_lines(tuning, evidence),
     ]
     if base.policy.override:

@@ -35,7 +35,7 @@ def tune(
     ] = None,
     max_false_block: Annotated[
         float | None,
-        typer.Option(metavar="R", help="Negatives that are blocked, at most; else as in --policy."),
+        typer.Option(metavar="R", help="Negatives that are blocked, at most: raises block."),
     ] = None,
     lower_block: Annotated[
         bool,
