@@ -362,6 +362,7 @@ def _audit(job: Job, engine: Engine, run_id: str, started: datetime) -> Audit:
         policy=job.policy.policy.name,
         policy_sha256=job.policy.sha256,
         policy_json=job.policy.policy.model_dump_json(),
+        policy_file=job.policy.shown_file,
         device=placement.device
         if placement.device == placement.name
         else f"{placement.device} {placement.name}",

@@ -40,6 +40,7 @@ class Audit:
     policy_json is the whole policy, so that thresholds can be looked up when its file is gone.
     sandbox is None where there was nothing to decode, and before that is known. config is None
     where no configuration file was used. coverage is what the weights say of themselves.
+    policy_file is the file that the policy was read from, None for a preset.
     """
 
     version: str
@@ -61,6 +62,7 @@ class Audit:
     started: datetime
     config: ConfigRecord | None = None
     coverage: Coverage = field(default_factory=Coverage)
+    policy_file: str | None = None
 
 
 @dataclass(slots=True)
@@ -225,6 +227,7 @@ def audit_facts(audit: Audit) -> dict[str, str]:
         "policy": audit.policy,
         "policy_sha256": audit.policy_sha256,
         "policy_json": audit.policy_json,
+        **({"policy_file": audit.policy_file} if audit.policy_file else {}),
         "device": audit.device,
         "precision": audit.precision,
         "backend": audit.backend,
