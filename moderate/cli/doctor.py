@@ -18,7 +18,10 @@ def doctor(
     precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16|fp16")] = "auto",
     state: State = None,
 ) -> int:
-    """Print versions, codecs, device, disk and self-tests; exit code 2 when something is wrong."""
+    """Check this machine: versions, codecs, device, disk, self-tests.
+
+    Exit code 2 when something is wrong.
+    """
     from moderate.run.doctor import examine
     from moderate.text import printable
 

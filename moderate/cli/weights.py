@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from moderate.cli.help import Commands
 from moderate.cli.output import print_report
 
 if TYPE_CHECKING:
     from moderate.weights.pull import Pulled
 
-app = typer.Typer(
-    help="List, pull, add, show, verify and remove weights.",
-    rich_markup_mode=None,
-)
+app = Commands(help="List, pull, add, show, verify and remove weights.")
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="As in weights list.")]
 _Map = Annotated[
@@ -40,7 +38,7 @@ _Replace = Annotated[bool, typer.Option("--replace", help="Install anew over wha
 def list_weights(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """The catalogue, with what is installed and who claims what."""
+    """List the catalogue and what is installed, one line each."""
     from moderate.report.weights import report
     from moderate.weights import listing
 
@@ -63,7 +61,10 @@ def pull(
     ] = False,
     replace: _Replace = False,
 ) -> None:
-    """Download weights, check them, convert them, and install them whole or not at all."""
+    """Download weights, convert them, and install them.
+
+    Digests are checked first. Weights are installed whole or not at all.
+    """
     from moderate.weights.catalogue.mapping import read_mapping
     from moderate.weights.pull import pull as pull_weights
 
@@ -140,7 +141,9 @@ def add(
     licence: Annotated[str, typer.Option(help="The licence of the weights, for the card.")] = "",
     replace: _Replace = False,
 ) -> None:
-    """Install a checkpoint from disk: a timm, transformers or TensorFlow.js folder, or a file.
+    """Install weights from this disk: a folder, a file or a package.
+
+    A folder is in the form of timm, transformers or TensorFlow.js.
 
     A file is a timm checkpoint (.safetensors) or a graph (.onnx), which is kept as it is and needs
     --labels, --mean, --std and --activation.
@@ -201,7 +204,7 @@ def add(
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(metavar="NAME|DIR")]) -> None:
-    """Print the card of installed weights, or the catalogue's entry of others."""
+    """Print the card of weights, installed or in the catalogue."""
     from moderate.weights.listing import card_text
 
     typer.echo(card_text(name), nl=False)
@@ -213,7 +216,7 @@ def verify(
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
     precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16|fp16")] = "auto",
 ) -> None:
-    """Check every file's digest, and compute the self-test again on this device."""
+    """Check files against their digests, and run the self-test."""
     from moderate.weights.verify import verify_bundle
 
     verified = verify_bundle(name, device, precision)

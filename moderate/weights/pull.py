@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from moderate.classify.bundle import BUNDLE_NAME, SHIPPED, WEIGHTS, Preprocess, user_weights
+from moderate.config import WEIGHTS_MIRROR
 from moderate.errors import UsageError, WeightsError
 from moderate.libraries import has_torch, require_torch
 from moderate.locks import lock_file
@@ -320,7 +321,7 @@ def _download(entry: Entry, archives: Mapping[str, Path]) -> Downloaded:
         return from_hub(model.repo, model.revision, _downloads(), model.sha256)
     url = model.url
     # A mirror inside a company's network; the digests are known, so it need not be trusted.
-    if mirror := os.environ.get("MODERATE_WEIGHTS_MIRROR"):
+    if mirror := os.environ.get(WEIGHTS_MIRROR):
         url = f"{mirror.rstrip('/')}/{entry.name}"
     return replace(from_url(url, model.files, model.sha256, _downloads()), revision=model.revision)
 
