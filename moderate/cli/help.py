@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
-from typing import Any, get_args, get_origin
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, get_args, get_origin
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
@@ -19,6 +19,7 @@ TUNING = "Policies and labels"
 INSTALLATION = "Weights and this machine"
 HISTORY = "Past runs"
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": WIDEST}
 _PLAIN = {bool: "", int: "N", float: "NUMBER", str: "TEXT"}
 _NAMES_WIDTH = 26  # columns for names; longer ones have their text on the line below
@@ -107,7 +108,7 @@ class Commands(typer.Typer):
             **settings,
         )
 
-    def command(self, name: str | None = None, **settings: Any) -> Any:
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[_Function], _Function]:
         """See `typer.Typer.command`."""
         return super().command(name, **{"cls": PlainCommand, **settings})
 
