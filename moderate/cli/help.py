@@ -130,7 +130,10 @@ def _write_parameters(params: Iterable[Any], formatter: Any) -> None:
             panel = getattr(param, "rich_help_panel", None)
             section = sections.setdefault(panel, []) if panel else general
             section.append((_names(param), _meaning(param)))
-    _write_sections({**sections, "Options": general}, formatter)
+    only_help = len(general) == 1
+    ordered = {**sections, "Options": general} if only_help else {"Options": general, **sections}
+    arguments = ordered.pop("Arguments")
+    _write_sections({"Arguments": arguments, **ordered}, formatter)
 
 
 def _write_sections(sections: dict[str, list[tuple[str, str]]], formatter: Any) -> None:
