@@ -90,6 +90,6 @@ def advice(bench: Bench) -> Iterator[str]:
         yield f"--batch-size {2 * bench.batch_size}: a GPU is seldom full with less"
     if bench.share < _GOOD_SHARE:
         yield (
-            f"{bench.share:.0%} of what is expected is little: is the machine busy with something else, "
-            "or the storage slow?"
+            f"{bench.share:.0%} of what is expected is little: is the machine busy with something "
+            "else, or the storage slow?"
         )

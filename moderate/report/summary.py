@@ -61,7 +61,7 @@ def worst_table(summary: Summary) -> Table:
         for each in summary.highlights.worst
     )
     header = ("score", "category", "decision", "image")
-    return Table("Worst images", header, lines, text_columns=(1, 2, 3), shortened=3)
+    return Table("Worst images", header, lines, text_columns=(1, 2, 3), wide=True)
 
 
 def count_tables(
@@ -145,6 +145,9 @@ def _run_facts(summary: Summary) -> Iterator[Fact]:
         yield Fact("written", ", ".join(written))
     took = timedelta(seconds=round(summary.seconds))
     yield Fact("when", f"{summary.audit.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, for {took}")
+    if highlights.images == summary.rows:
+        yield Fact("rows", f"{summary.rows:,}, one per image")
+        return
     parts = [_number(highlights.images, "image")]
     if highlights.copies:
         parts.append(f"{_number(highlights.copies, 'copy', 'copies')} of them")

@@ -92,10 +92,16 @@ def _text(text: str, tone: Tone = "") -> Text:
 def _print_hanging(label: str, text: str, tone: Tone, out: Console) -> None:
     """Wrap a text so that its further lines stand below its first, or are indented a little."""
     indent = len(printable(label)) or _GAP
-    first, *others = _text(text, tone).wrap(out, out.width - indent) or [Text()]
+    width = max(_text_width(out) - indent, 20)
+    first, *others = _text(text, tone).wrap(out, width) or [Text()]
     out.print(_text(label, tone).append_text(first))
     for line in others:
         out.print(Text(" " * indent).append_text(line))
+
+
+def _text_width(out: Console) -> int:
+    """Text, unlike tables, fits a terminal that is narrower than 80 columns."""
+    return min(out.width, Console(file=out.file).width) if out.is_terminal else out.width
 
 
 def _print_table(table: Table, out: Console) -> None:
@@ -109,8 +115,12 @@ def _print_table(table: Table, out: Console) -> None:
         grid = _rich_table(table, out.width)
         if table.wide:
             unbounded = out.options.update(max_width=1_000)
-            out.width = max(out.width, out.measure(grid, options=unbounded).maximum)
-        out.print(grid)
+            usual = out.width
+            out.width = max(usual, out.measure(grid, options=unbounded).maximum)
+            out.print(grid)
+            out.width = usual
+        else:
+            out.print(grid)
     for note in table.notes:
         _print_hanging("", note, "quiet", out)
     if table.space_after:
