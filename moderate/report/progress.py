@@ -187,7 +187,7 @@ def progress_on(
             yield meter.count
         finally:
             over.set()
-            ticking.join()
+            ticking.join(1.0)  # a terminal that takes nothing must not keep the run from ending
 
 
 class _Expendable:
