@@ -9,9 +9,6 @@
 from __future__ import annotations
 
 import argparse
-import enum
-import types
-import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from typing import Any
 import typer
 
 from moderate.cli import exit_codes
+from moderate.cli.help import argument_name, default_text, value_name
 from moderate.cli.main import app
 from moderate.results.schema import COLUMNS
 from moderate.types import ErrorCode, Origin, SkipReason, Warn
@@ -26,7 +24,6 @@ from moderate.types import ErrorCode, Origin, SkipReason, Warn
 REFERENCE = Path(__file__).parent / "reference"
 
 _HEAD = "<!-- Generated from the code by docs/generate.py. Do not edit by hand. -->"
-_VALUES = {bool: "", int: "N", float: "NUMBER", str: "TEXT"}
 
 
 def pages() -> dict[str, str]:
@@ -131,70 +128,34 @@ def _command(name: str, command: Any) -> Iterator[str]:
     yield f"## `{name}`"
     if command.help:
         yield from (" ".join(part.split()) for part in command.help.split("\n\n"))
-    hints = typing.get_type_hints(command.callback, include_extras=True) if command.callback else {}
     visible = [p for p in command.params if not p.hidden and p.name != "help"]
     arguments = [p for p in visible if p.param_type_name == "argument"]
     options = [p for p in visible if p.param_type_name == "option"]
     subcommands = getattr(command, "commands", {})
-    names = " ".join(_argument(p) for p in arguments)
+    names = " ".join(argument_name(p) for p in arguments)
     usage = f"{name} COMMAND" if subcommands else f"{name} {names} [OPTIONS]".replace("  ", " ")
     yield f"```text\n{usage}\n```"
     if arguments:
         yield _table(
-            ("argument", "meaning"), ((_code(_argument(p)), p.help or "") for p in arguments)
+            ("argument", "meaning"), ((_code(argument_name(p)), p.help or "") for p in arguments)
         )
     if options:
         yield _table(
             ("option", "default", "meaning"),
-            (
-                (_spelling(p, hints.get(p.name)), _code(_default(p)), _meaning(p, hints))
-                for p in options
-            ),
+            ((_spelling(p), _code(default_text(p)), _meaning(p)) for p in options),
         )
     for below, subcommand in subcommands.items():
         yield from _command(f"{name} {below}", subcommand)
 
 
-def _argument(param: Any) -> str:
-    name = param.metavar or param.name.upper()
-    return name if param.required else f"[{name}]"
-
-
-def _spelling(param: Any, hint: Any) -> str:
+def _spelling(param: Any) -> str:
     names = ", ".join(_code(name) for name in (*param.opts, *param.secondary_opts))
-    value = "" if param.is_flag else param.metavar or _value(hint)
-    return f"{names} {_code(value)}".strip()
+    return f"{names} {_code(value_name(param))}".strip()
 
 
-def _value(hint: Any) -> str:
-    """What stands for a value of this type: its choices, or a word."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        return _value(arguments[0])
-    if origin is typing.Literal:
-        return "|".join(map(str, arguments))
-    if origin is list:
-        return _value(arguments[0])
-    if origin in (typing.Union, types.UnionType):
-        return next(_value(one) for one in arguments if one is not type(None))
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return "|".join(str(one.value) for one in hint)
-    return _VALUES.get(hint, "VALUE")
-
-
-def _default(param: Any) -> str:
-    value = param.default
-    if value is None or isinstance(value, (bool, list, tuple)) or callable(value):
-        return ""
-    return str(value.value if isinstance(value, enum.Enum) else value)
-
-
-def _meaning(param: Any, hints: dict[str, Any]) -> str:
+def _meaning(param: Any) -> str:
     """The help text, the range of a number, and whether the option has to be there."""
-    low, high = None, None
-    for one in typing.get_args(hints.get(param.name)):
-        if isinstance(one, typer.models.OptionInfo):
-            low, high = one.min, one.max
+    low, high = param.min, param.max
     parts = [param.help or ""]
     if low is not None and high is not None:
         parts.append(f"From {low} to {high}.")

@@ -17,11 +17,20 @@ from typing import Any
 from moderate.errors import ConfigError
 from moderate.ownership import Identity, folders_on_the_way, identity_of, why_others_could_write
 from moderate.regular import read_regular
-from moderate.text import one_line, path_text, printable
+from moderate.text import nearest, one_line, path_text, printable
 from moderate.toml_files import TomlError, parse_toml
 
 MAX_BYTES = 1 << 20
 """Largest configuration file that is read."""
+
+WEIGHTS_MIRROR = "MODERATE_WEIGHTS_MIRROR"
+"""The one variable of ours that is no option of scan: where `weights pull` finds plain files."""
+
+_PREFIX = "MODERATE_"
+# What Kubernetes sets in every container for a service whose name begins with "moderate".
+_OF_A_SERVICE = re.compile(
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)$"
+)
 
 # Values that name a file are meant relative to the configuration file they stand in.
 _PATH_KEYS = frozenset({"out", "summary", "state", "lock"})
@@ -91,6 +100,25 @@ def find_config(
             settings = _checked(path, table, known)
             return Config(settings, _record(path, data), found=True, ignored=tuple(ignored))
     return Config(ignored=tuple(ignored))
+
+
+def check_variables(environment: Mapping[str, str], options: Iterable[str]) -> None:
+    """Raise ConfigError for a variable that looks like one of ours and is none.
+
+    options are the names of the parameters that variables set, with `_` for `-`.
+    """
+    known = {WEIGHTS_MIRROR.removeprefix(_PREFIX), *(name.upper() for name in options)}
+    for name, value in sorted(environment.items()):
+        own = name.removeprefix(_PREFIX)
+        if own == name or own in known or not value or _OF_A_SERVICE.match(own):
+            continue
+        meant = nearest(own, known)
+        hint = (
+            f"did you mean {_PREFIX}{meant}?"
+            if meant
+            else "'moderate scan --help' lists the options"
+        )
+        raise ConfigError(f"environment: unknown variable {one_line(name, 80)}; {hint}")
 
 
 def input_folders(inputs: Sequence[str], lists: Sequence[str] = ()) -> dict[Identity, str]:
@@ -203,9 +231,10 @@ def _checked(path: str, table: Mapping[str, Any], known: Iterable[str]) -> dict[
     settings: dict[str, Any] = {}
     for key, value in table.items():
         if key not in names:
+            meant = nearest(key, names)
+            hint = f"did you mean {meant!r}?" if meant else f"known are {', '.join(names)}"
             raise ConfigError(
-                f"config {printable(path)}: unknown key {one_line(repr(key), 80)}; "
-                f"known are {', '.join(names)}"
+                f"config {printable(path)}: unknown key {one_line(repr(key), 80)}; {hint}"
             )
         if isinstance(value, dict):
             raise ConfigError(f"config {printable(path)}: {key}: expected a value, got a table")

@@ -51,6 +51,13 @@ def first_repeated(names: Iterable[str]) -> str | None:
     return None
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The name among `known` that `name` is probably a misspelling of; None where none is near."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
 def utc(moment: datetime) -> str:
     """ISO 8601 in UTC, to the millisecond."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from moderate import config, ownership
-from moderate.config import MAX_BYTES, Config, find_config, named_config
+from moderate.config import MAX_BYTES, Config, check_variables, find_config, named_config
 from moderate.errors import ConfigError
 
 KNOWN = {"limit", "out", "files_from", "weights"}
@@ -314,3 +314,35 @@ def test_only_files_are_found(place: Path) -> None:
     os.mkfifo(place / "moderate.toml")
     (place / "pyproject.toml").mkdir()
     assert find_config(KNOWN) == Config()
+
+
+# Variables ---------------------------------------------------------------------------------------
+
+
+def test_variables_of_ours_and_of_others_are_no_mistake() -> None:
+    kubernetes = ("SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP_ADDR", "X_SERVICE_HOST")
+    check_variables(
+        {
+            "MODERATE_LIMIT": "7",
+            "MODERATE_WEIGHTS_MIRROR": "https://mirror",
+            "MODERATE_LIMITS": "",
+            "_MODERATE_COMPLETE": "complete_bash",
+            "PATH": "/bin",
+            **{f"MODERATE_{name}": "1" for name in kubernetes},
+        },
+        KNOWN,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("MODERATE_LIMITS", "did you mean MODERATE_LIMIT?"),
+        ("MODERATE_WEIGTHS", "did you mean MODERATE_WEIGHTS?"),
+        ("MODERATE_XQZ", "'moderate scan --help' lists the options"),
+    ],
+)
+def test_an_unknown_variable_is_named_with_the_nearest_known(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_variables({name: "1"}, KNOWN)
+    assert str(error.value) == f"environment: unknown variable {name}; {hint}"

@@ -20,7 +20,7 @@ from moderate.decode.resize import Interpolation, PixelSpec
 from moderate.errors import WeightsError
 from moderate.folders import no_home, user_data
 from moderate.regular import sha256_of
-from moderate.text import one_line, printable
+from moderate.text import nearest, one_line, printable
 from moderate.toml_files import TomlError, read_toml
 from moderate.types import CATEGORIES, Category
 from moderate.validation import Table, first_problem
@@ -421,18 +421,29 @@ def find_bundle(name_or_folder: str) -> str:
         folder = os.path.join(root, name_or_folder)
         if os.path.isfile(os.path.join(folder, CARD)):
             return folder
-    is_folder = os.path.isdir(name_or_folder)
-    if is_folder and not (is_name and _is_in_catalogue(name_or_folder)):
+    known = is_name and name_or_folder in (SHIPPED, *_catalogue_names())
+    if os.path.isdir(name_or_folder) and not known:
         return name_or_folder
-    if is_folder:
-        raise WeightsError(
-            f"the weights {name_or_folder} are not installed; moderate weights pull "
-            f"{name_or_folder} installs them (the folder of that name is ./{name_or_folder})"
+    raise WeightsError(_why_there_are_none(name_or_folder, known=known))
+
+
+def _why_there_are_none(name: str, *, known: bool) -> str:
+    shown = printable(name)
+    if known:
+        message = (
+            f"the weights {shown} are not installed; moderate weights pull {shown} installs them"
         )
-    raise WeightsError(
-        f"no weights {printable(name_or_folder)!r}: name a bundle's folder, "
-        f"or one of {', '.join(sorted(set(installed_bundles())))}"
-    )
+        return (
+            f"{message} (the folder of that name is ./{shown})" if os.path.isdir(name) else message
+        )
+    if name.startswith("hf:"):
+        return f"weights are installed before they are used: moderate weights pull {shown}"
+    if os.path.isfile(name):
+        return f"{shown} is a file: moderate weights add {shown} --name NAME installs it"
+    names = sorted(set(installed_bundles()))
+    if meant := nearest(name, [*names, *_catalogue_names()]):
+        return f"no weights {shown!r}; did you mean {meant!r}?"
+    return f"no weights {shown!r}: name a bundle's folder, or one of {', '.join(names)}"
 
 
 def installed_bundles() -> Iterator[str]:
@@ -452,10 +463,10 @@ def user_weights() -> Path:
     return data / "weights"
 
 
-def _is_in_catalogue(name: str) -> bool:
-    # By the names of its files: reading them is the catalogue's own business.
+def _catalogue_names() -> list[str]:
+    # Those of its files: reading them is the catalogue's own business.
     entries = files("moderate.weights.catalogue").joinpath("entries")
-    return name == SHIPPED or entries.joinpath(f"{name}.toml").is_file()
+    return [file.name.removesuffix(".toml") for file in entries.iterdir()]
 
 
 def _roots() -> tuple[str, ...]:

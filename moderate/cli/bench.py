@@ -12,7 +12,7 @@ from moderate.cli.output import print_report
 def bench(
     folder: Annotated[
         str | None,
-        typer.Argument(metavar="[DIR]", help="Your own images; without, test cards are drawn."),
+        typer.Argument(metavar="DIR", help="Your own images; without, test cards are drawn."),
     ] = None,
     weights: Annotated[
         str, typer.Option(metavar="NAME|DIR", help="The weights to run; their speed counts alone.")
@@ -33,7 +33,7 @@ def bench(
         str | None, typer.Option("--json", metavar="FILE", help="Write the numbers too.")
     ] = None,
 ) -> None:
-    """Measure decoding, the model and both together; say which is slow and what would help."""
+    """Measure what limits speed here: decoding, the model, or both."""
     from moderate.classify.allocator import tune_allocator
     from moderate.cli.scan import parse_workers
     from moderate.report.bench import report

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperOption
 
+from moderate.cli.help import PlainCommand
 from moderate.cli.messages import say, speak_json
-from moderate.errors import ConfigError, UsageError
+from moderate.errors import ConfigError, ModerateError, ReaderGoneError, UsageError
 
 if TYPE_CHECKING:
     from moderate.config import Config
 
 # Parameters of scan that no file sets; debug is looked for before there is a configuration.
 _NOT_IN_A_FILE = frozenset({"ctx", "inputs", "config", "no_config", "debug", "help"})
+_NOT_IN_THE_ENVIRONMENT = frozenset({"ctx", "inputs", "help"})
 _OFF = frozenset({"", "0", "f", "false", "n", "no", "off"})
 
 
@@ -26,7 +29,7 @@ def environment_flag(option: str) -> bool:
     return value.strip().lower() not in _OFF
 
 
-class ConfiguredCommand(TyperCommand):
+class ConfiguredCommand(PlainCommand):
     """A command whose options get their defaults from a configuration file.
 
     Which file may be used depends on the inputs, so the command line is read once for those before
@@ -34,19 +37,40 @@ class ConfiguredCommand(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """See `TyperCommand`. Raises ConfigError and UsageError."""
+        """See `PlainCommand`. Raises ConfigError and UsageError."""
+        if ctx.resilient_parsing:  # a shell asks what could come next
+            return super().parse_args(ctx, args)
         values, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         if not values.get("help"):
             ctx.obj = self._configure(ctx, values)
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
-            raise _named(error, ctx.obj) from error
+            source = _source(ctx, error.param) if error.param else None
+            raise _attributed(error, source) from error
+
+    def invoke(self, ctx: Any) -> Any:
+        """See `PlainCommand`. An error about a value names the file or variable that it is from."""
+        try:
+            return super().invoke(ctx)
+        except ReaderGoneError:
+            raise
+        except (typer.BadParameter, ModerateError) as error:
+            source = _source_of_named_value(ctx, _message(error))
+            if source is None:
+                raise
+            raise _attributed(error, source) from error
 
     def _configure(self, ctx: Any, values: Mapping[str, Any]) -> Config:
         options = {p.name: p for p in self.params if isinstance(p, TyperOption) and p.name}
         lists = values.get("files_from") or options["files_from"].value_from_envvar(ctx) or ()
         config = _config(frozenset(options), values, values.get("inputs") or (), lists)
+        for name, value in config.settings.items():
+            if isinstance(value, bool) and not options[name].is_flag and config.record:
+                raise ConfigError(
+                    f"config {config.record.path}: {name}: expected a value, got "
+                    f"{str(value).lower()}"
+                )
         settings = {
             name: [value] if options[name].multiple and not isinstance(value, list) else value
             for name, value in config.settings.items()
@@ -97,8 +121,9 @@ def _config(
     lists: Sequence[str] = (),
 ) -> Config:
     """As the command line has it, else the environment, else the nearest file that may be used."""
-    from moderate.config import Config, find_config, named_config
+    from moderate.config import Config, check_variables, find_config, named_config
 
+    check_variables(os.environ, options - _NOT_IN_THE_ENVIRONMENT)
     levels = (
         ("--config and --no-config", values.get("config"), bool(values.get("no_config"))),
         (
@@ -131,10 +156,44 @@ def _say_used(config: Config) -> None:
         say("info", "config", message, path=record.path, sha256=record.sha256)
 
 
-def _named(error: typer.BadParameter, config: Config | None) -> Exception:
-    """The error with the file's name, where the value that is wrong stands in a file."""
-    name = getattr(error.param, "name", None)
-    source = error.ctx.get_parameter_source(name) if error.ctx and name else None
-    if not config or not config.record or source is None or source.name != "DEFAULT_MAP":
-        return error
-    return ConfigError(f"config {config.record.path}: {error.format_message()}")
+def _source(ctx: typer.Context, param: Any) -> str | None:
+    """The file or variable that an option's value is from; None where it is from neither."""
+    source = ctx.get_parameter_source(param.name)
+    if source is not None and source.name == "ENVIRONMENT":
+        return f"MODERATE_{param.name.upper()}"
+    if source is not None and source.name == "DEFAULT_MAP" and ctx.obj.record:
+        return f"config {ctx.obj.record.path}"
+    return None
+
+
+def _source_of_named_value(ctx: typer.Context, message: str) -> str | None:
+    """The source of the option that a message names, or else of the value that it names."""
+    sources = [
+        (param, source)
+        for param in ctx.command.params
+        if isinstance(param, TyperOption) and (source := _source(ctx, param))
+    ]
+    for param, source in sources:
+        if any(_names(message, name) for name in param.opts):
+            return source
+    for param, source in sources:
+        if param.type_descriptor.is_choice:
+            continue  # a wrong one was refused before; others are everyday words
+        value = ctx.params.get(param.name)
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(one, str) and one and _names(message, one) for one in values):
+            return source
+    return None
+
+
+def _names(message: str, word: str) -> bool:
+    return bool(re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", message))
+
+
+def _message(error: typer.BadParameter | ModerateError) -> str:
+    return error.format_message() if isinstance(error, typer.BadParameter) else str(error)
+
+
+def _attributed(error: typer.BadParameter | ModerateError, source: str | None) -> Exception:
+    """The error with its source before it."""
+    return ConfigError(f"{source}: {_message(error)}") if source else error

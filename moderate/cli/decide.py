@@ -23,6 +23,8 @@ def decide(
     out: Annotated[
         list[str] | None,
         typer.Option(
+            "--out",
+            "-o",
             metavar="FILE",
             help="Rows to .csv, .parquet or .jsonl; - for CSV on stdout. May be repeated.",
         ),
@@ -39,9 +41,10 @@ def decide(
         bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")
     ] = False,
 ) -> int:
-    """Decide on the rows of a results file by another policy; no image and no weights are needed.
+    """Decide again by another policy, from stored scores.
 
-    Scores, carried columns and everything else stay as they are. Nothing is written over RESULTS.
+    No image and no weights are needed. Scores, carried columns and everything else stay as they
+    are. Nothing is written over RESULTS.
     """
     from moderate.analysis.decide import DecideOptions, redecide
     from moderate.report.decide import report

@@ -16,7 +16,7 @@ def diff(
         typer.Argument(metavar="A", help="Rows of a scan: .csv, .parquet or .jsonl."),
     ],
     other: Annotated[
-        str | None, typer.Argument(metavar="[B]", help="Rows to compare with; or give --policy.")
+        str | None, typer.Argument(metavar="B", help="Rows to compare with; or give --policy.")
     ] = None,
     policy: Annotated[
         list[str] | None,
@@ -31,13 +31,15 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     out: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Report to .json, .md or .html. May be repeated."),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Report to .json, .md or .html. May be repeated."
+        ),
     ] = None,
     fail_on_change: Annotated[
         bool, typer.Option("--fail-on-change", help="Exit with 1 when any decision changed.")
     ] = False,
 ) -> int:
-    """Compare the decisions of two results files, row by row, or those of two policies.
+    """Compare two results files, or two policies on the same scores.
 
     Rows are matched by path, and where a path comes more than once, by their order.
     """

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from moderate.cli import exit_codes
+from moderate.cli.output import print_fact
 from moderate.cli.state import State, find_state_folder
 
 
@@ -18,15 +19,17 @@ def doctor(
     precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16|fp16")] = "auto",
     state: State = None,
 ) -> int:
-    """Print versions, codecs, device, disk and self-tests; exit code 2 when something is wrong."""
+    """Check this machine: versions, codecs, device, disk, self-tests.
+
+    Exit code 2 when something is wrong.
+    """
     from moderate.run.doctor import examine
-    from moderate.text import printable
 
     problems = 0
     for finding in examine(weights, device, precision, find_state_folder(state)):
         problems += finding.problem
         mark = "PROBLEM " if finding.problem else ""
-        typer.echo(f"{finding.label:<11} {mark}{printable(finding.value)}")
+        print_fact(finding.label, mark + finding.value, label_width=11)
     if problems:
         typer.echo(f"moderate: error: {problems} problem(s), marked above", err=True)
         return exit_codes.ERROR

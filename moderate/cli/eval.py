@@ -58,7 +58,9 @@ def evaluate(
     ] = 10,
     out: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Write a report: .json, .md or .html; repeatable."),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Write a report: .json, .md or .html; repeatable."
+        ),
     ] = None,
     min_recall: Annotated[
         list[str] | None,
@@ -84,7 +86,10 @@ def evaluate(
         bool, typer.Option("--quiet", "-q", help="Only missed gates and errors.")
     ] = False,
 ) -> None:
-    """Hold scores and decisions against labels: metrics with intervals, worst mistakes, gates."""
+    """Measure scores and decisions against labels.
+
+    Prints metrics with intervals, the worst mistakes, and gates for CI.
+    """
     from moderate.analysis.evaluation import Wanted
     from moderate.analysis.evaluation import evaluate as hold
     from moderate.analysis.labels import read_labels

@@ -33,7 +33,7 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     state: State = None,
 ) -> None:
-    """Print an image's scores, what the policy made of them, and what judged it, when and where."""
+    """Show why an image was decided as it was, by what, and when."""
     from moderate.analysis.explain import explain as look_up
     from moderate.report.explain import report
     from moderate.results.read import read_results

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from moderate import stopping
-from moderate.cli import exit_codes
+from moderate.cli import exit_codes, help
 from moderate.cli.bench import bench
 from moderate.cli.configuration import ConfiguredCommand, environment_flag
 from moderate.cli.decide import decide
@@ -38,29 +38,30 @@ from moderate.stopping import Stopped
 from moderate.system_limits import no_thread_limit, system_limit, with_limit
 from moderate.terminal import guard_terminals
 
-app = typer.Typer(
+app = help.Commands(
     name="moderate",
     help="Moderate piles of images on your own machine: scores, decisions, one row per image.",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
 )
 # The prefix turns every option of scan into an environment variable: MODERATE_POLICY, ...
-app.command(cls=ConfiguredCommand, context_settings={"auto_envvar_prefix": "MODERATE"})(scan)
-app.add_typer(policy_app, name="policy")
-app.add_typer(weights_app, name="weights")
-app.add_typer(runs_app, name="runs")
-app.add_typer(state_app, name="state")
-app.command()(testcards)
-app.command()(bench)
-app.command()(doctor)
-app.command()(explain)
-app.command()(decide)
-app.command()(diff)
-app.command(name="eval")(evaluate)
-app.command()(report)
-app.command()(sample)
-app.command()(tune)
+app.command(
+    cls=ConfiguredCommand,
+    context_settings={"auto_envvar_prefix": "MODERATE"},
+    rich_help_panel=help.SCANNING,
+)(scan)
+app.add_typer(policy_app, name="policy", rich_help_panel=help.TUNING)
+app.add_typer(weights_app, name="weights", rich_help_panel=help.INSTALLATION)
+app.add_typer(runs_app, name="runs", rich_help_panel=help.HISTORY)
+app.add_typer(state_app, name="state", rich_help_panel=help.HISTORY)
+app.command(rich_help_panel=help.SCANNING)(testcards)
+app.command(rich_help_panel=help.INSTALLATION)(bench)
+app.command(rich_help_panel=help.INSTALLATION)(doctor)
+app.command(rich_help_panel=help.RESULTS)(explain)
+app.command(rich_help_panel=help.RESULTS)(decide)
+app.command(rich_help_panel=help.RESULTS)(diff)
+app.command(name="eval", rich_help_panel=help.TUNING)(evaluate)
+app.command(rich_help_panel=help.RESULTS)(report)
+app.command(rich_help_panel=help.TUNING)(sample)
+app.command(rich_help_panel=help.TUNING)(tune)
 
 
 _STOP_AGAIN = 1.0  # seconds
@@ -119,7 +120,7 @@ def _wanted(option: str, arguments: list[str]) -> bool:
 def _run(arguments: list[str], debug: bool) -> int:
     try:
         try:
-            code: Any = app(arguments or ["--help"], prog_name="moderate", standalone_mode=False)
+            code: Any = app(arguments, prog_name="moderate", standalone_mode=False)
         except Exception:
             stopping.check()
             raise

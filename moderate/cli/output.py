@@ -30,3 +30,15 @@ def print_report(report: Report, *, as_json: bool, ascii_only: bool = False) -> 
         typer.echo(to_json(report, ascii_only=ascii_only), nl=False)
     else:
         show(report, sys.stdout)
+
+
+def print_fact(label: str, value: str, *, label_width: int) -> None:
+    """Print a label and a value on standard output; a terminal has the value wrapped beside it."""
+    from moderate.report.model import Fact, Facts, Report
+    from moderate.report.terminal import show
+
+    wrapped = sys.stdout is not None and sys.stdout.isatty()
+    facts = Facts(
+        (Fact(label, value),), layout="lines" if wrapped else "whole", label_width=label_width
+    )
+    show(Report("", (facts,), None), sys.stdout)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moderate.cli.help import Commands
+
 if TYPE_CHECKING:
     from moderate.policy.load import LoadedPolicy
 
 MOST_EXPIRED = 20
 """Expired entries that `check` names."""
 
-app = typer.Typer(help="List, show and check policies.", rich_markup_mode=None)
+app = Commands(help="List, show and check policies.")
 
 _Policy = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A preset or a TOML file.")]
 
@@ -29,7 +31,7 @@ def list_policies() -> None:
 
 @app.command()
 def show(policy: _Policy) -> None:
-    """Print a policy's TOML: a preset's is a good start for a file of your own."""
+    """Print a policy's TOML, as a start for one of your own."""
     from moderate.policy.load import load_policy
 
     typer.echo(load_policy(policy).text, nl=False)
@@ -37,7 +39,10 @@ def show(policy: _Policy) -> None:
 
 @app.command()
 def check(policy: _Policy) -> None:
-    """Say whether a policy is valid; exit code 2, key and reason where it is not."""
+    """Check that a policy is valid.
+
+    Exit code 2, with key and reason, where it is not.
+    """
     from moderate.policy.load import load_policy
     from moderate.text import printable
 

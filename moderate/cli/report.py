@@ -44,12 +44,13 @@ def report(
         bool, typer.Option("--fail-on-drift", help="With --trend: exit 1 when there is some.")
     ] = False,
     out: Annotated[
-        str | None, typer.Option(metavar="FILE.json|.md|.html", help="Else the terminal.")
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE.json|.md|.html", help="Else the terminal."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     state: State = None,
 ) -> int:
-    """Sum up a results file, or show decisions and categories over time."""
+    """Sum up a results file, or show decisions over time."""
     from moderate.analysis.stored import summarise
     from moderate.analysis.trend import Counting, Limits, check_limits
     from moderate.report import stored

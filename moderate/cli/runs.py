@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moderate.cli.help import Commands
 from moderate.cli.output import print_report
 from moderate.cli.state import State, is_there, readable_errors, state_folder
 from moderate.errors import StateError
@@ -17,7 +18,7 @@ from moderate.text import printable
 if TYPE_CHECKING:
     from moderate.state.ledger import Ledger
 
-app = typer.Typer(help="List and show past runs and those in progress.", rich_markup_mode=None)
+app = Commands(help="List and show past runs and those in progress.")
 
 _AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 

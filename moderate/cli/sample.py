@@ -40,10 +40,12 @@ def sample(
         typer.Option(metavar="NAME|FILE", help="Whose thresholds; else those of the run."),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="FILE.csv", help="Else standard output.")
+        str | None, typer.Option("--out", "-o", metavar="FILE.csv", help="Else standard output.")
     ] = None,
 ) -> None:
-    """Write a CSV of images to label: fill in 1 or 0 per category, and leave empty what is unknown.
+    """Choose images to label, and write them to a CSV file.
+
+    Fill in 1 or 0 per category, and leave empty what is unknown.
 
     Images that are errors, copies of others, or not scored are left out.
     """

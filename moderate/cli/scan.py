@@ -29,14 +29,14 @@ _MOST_WORKERS = 512
 _UNITS = {"": 1, "B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
 
 
-def _bytes(text: str) -> int:
+def _bytes(option: str, text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?B?)", text.strip().upper())
     if not match:
-        raise typer.BadParameter(f"{text!r} is no size; write 500KB, 10MB or a number of bytes")
+        raise UsageError(f"{option} {text!r} is not a size; write 500KB, 10MB or a number of bytes")
     unit = match[2] if match[2].endswith("B") or not match[2] else match[2] + "B"
     size = float(match[1]) * _UNITS[unit]
     if size > _LARGEST_FILE:
-        raise typer.BadParameter(f"{text!r} is more than a terabyte")
+        raise UsageError(f"{option} {text!r} is more than a terabyte")
     return int(size)
 
 
@@ -44,16 +44,16 @@ def _header(line: str) -> tuple[str, str]:
     name, colon, value = line.partition(":")
     if not colon or not name.strip():
         # Not the line itself: it may hold a token.
-        raise typer.BadParameter("--url-header: write 'NAME: VALUE'")
+        raise UsageError("--url-header: write 'NAME: VALUE'")
     return name.strip(), value.strip()
 
 
 def parse_workers(text: str) -> int | None:
-    """The number of decoders asked for, None for `auto`. Raises typer.BadParameter."""
+    """The number of decoders asked for, None for `auto`. Raises UsageError."""
     if text == "auto":
         return None
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_WORKERS):
-        raise typer.BadParameter(f"--workers {text!r}: use auto or 1 to {_MOST_WORKERS}")
+        raise UsageError(f"--workers {text!r}: use auto or 1 to {_MOST_WORKERS}")
     return int(text)
 
 
@@ -83,6 +83,8 @@ def scan(
         list[str] | None,
         option(
             panels.OUTPUT,
+            "--out",
+            "-o",
             metavar="FILE",
             help="Rows to .csv, .parquet or .jsonl; - for CSV on stdout. May be repeated.",
         ),
@@ -439,10 +441,10 @@ def scan(
                 allowed_hosts=tuple(allow_host or ()),
             ),
             limits=Limits(
-                max_file_bytes=_bytes(max_file_size),
+                max_file_bytes=_bytes("--max-file-size", max_file_size),
                 max_pixels=int(max_megapixels * 1e6),
                 decode_timeout=decode_timeout,
-                max_decoder_bytes=_bytes(max_decoder_memory),
+                max_decoder_bytes=_bytes("--max-decoder-memory", max_decoder_memory),
             ),
             device=device,
             precision=precision,
@@ -455,7 +457,9 @@ def scan(
             images_per_decoder=images_per_decoder,
             limit=limit,
             hourly_cost=hourly_cost,
-            video=VideoOptions(every=video_every, max_bytes=_bytes(max_video_size))
+            video=VideoOptions(
+                every=video_every, max_bytes=_bytes("--max-video-size", max_video_size)
+            )
             if video_every is not None
             else None,
             state=None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from moderate.cli.configuration import configured_state
+from moderate.cli.help import Commands
 from moderate.errors import StateError, UsageError
 from moderate.text import printable
 
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-app = typer.Typer(
-    help="Show, prune, vacuum and clear what is kept between runs.", rich_markup_mode=None
-)
+app = Commands(help="Show, prune, vacuum and clear what is kept between runs.")
 
 State = Annotated[
     str | None,

@@ -22,7 +22,7 @@ def testcards(
         ),
     ] = None,
 ) -> None:
-    """Write test cards and cards.csv, which names the decision that each must get."""
+    """Write harmless test cards, and cards.csv with their decisions."""
     from moderate.errors import OutputError, UsageError
     from moderate.testcards import SUFFIXES, write_cards
     from moderate.text import printable

@@ -67,7 +67,8 @@ def tune(
         str, typer.Option(metavar="NAME|FILE", help="What the new policy is based on.")
     ] = "balanced",
     out: Annotated[
-        str | None, typer.Option(metavar="FILE.toml", help="Where to write the new policy.")
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE.toml", help="Where to write the new policy."),
     ] = None,
     calibrate: Annotated[
         Literal["temperature", "isotonic"] | None,
@@ -88,7 +89,9 @@ def tune(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Propose thresholds that meet an aim, with bounds that hold on images not seen yet.
+    """Propose thresholds that meet an aim, from labelled images.
+
+    Their bounds hold on images not seen yet.
 
     With --calibrate, thresholds are those of the calibrated scores, for the copy of the bundle.
     """

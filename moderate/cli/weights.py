@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from moderate.cli.help import Commands
 from moderate.cli.output import print_report
 
 if TYPE_CHECKING:
     from moderate.weights.pull import Pulled
 
-app = typer.Typer(
-    help="List, pull, add, show, verify and remove weights.",
-    rich_markup_mode=None,
-)
+app = Commands(help="List, pull, add, show, verify and remove weights.")
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="As in weights list.")]
 _Map = Annotated[
@@ -33,6 +31,7 @@ _Activation = Annotated[
     ),
 ]
 _Graph = "Of an ONNX graph: "
+_PIXELS = "Preprocessing (as the checkpoint says, unless set)"
 _Replace = Annotated[bool, typer.Option("--replace", help="Install anew over what is there.")]
 
 
@@ -40,7 +39,7 @@ _Replace = Annotated[bool, typer.Option("--replace", help="Install anew over wha
 def list_weights(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """The catalogue, with what is installed and who claims what."""
+    """List the catalogue and what is installed, one line each."""
     from moderate.report.weights import report
     from moderate.weights import listing
 
@@ -63,7 +62,10 @@ def pull(
     ] = False,
     replace: _Replace = False,
 ) -> None:
-    """Download weights, check them, convert them, and install them whole or not at all."""
+    """Download weights, convert them, and install them.
+
+    Digests are checked first. Weights are installed whole or not at all.
+    """
     from moderate.weights.catalogue.mapping import read_mapping
     from moderate.weights.pull import pull as pull_weights
 
@@ -115,32 +117,71 @@ def add(
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar="N[xM]", help=f"{_Graph}height and width that it must take."),
+        typer.Option(
+            rich_help_panel=_PIXELS, metavar="N[xM]", help="Height and width that the model takes."
+        ),
     ] = None,
     resize: Annotated[
         Literal["squash", "crop"] | None,
-        typer.Option(help=f"{_Graph}crop keeps the proportions [default: squash]."),
+        typer.Option(
+            rich_help_panel=_PIXELS,
+            help="How images become that size; crop keeps the proportions.",
+        ),
     ] = None,
     crop_pct: Annotated[
         float | None,
-        typer.Option(help=f"{_Graph}the share of the sides that the middle keeps [default: 1]."),
+        typer.Option(
+            rich_help_panel=_PIXELS,
+            metavar="SHARE",
+            help="The share of the sides that the middle keeps.",
+        ),
     ] = None,
     interpolation: Annotated[
         Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] | None,
-        typer.Option(help=f"{_Graph}how images are resized [default: bilinear]."),
+        typer.Option(rich_help_panel=_PIXELS, help="How images are resized."),
     ] = None,
     mean: Annotated[
         str | None,
-        typer.Option(metavar="R,G,B", help=f"{_Graph}taken from values of 0 to 1; or one number."),
+        typer.Option(
+            rich_help_panel=_PIXELS,
+            metavar="R,G,B",
+            help="Taken from values of 0 to 1; or one number.",
+        ),
     ] = None,
     std: Annotated[
         str | None,
-        typer.Option(metavar="R,G,B", help=f"{_Graph}divides them then, as 1/255 does."),
+        typer.Option(
+            rich_help_panel=_PIXELS, metavar="R,G,B", help="Divides them then, as 1/255 does."
+        ),
+    ] = None,
+    antialias: Annotated[
+        bool | None,
+        typer.Option(
+            "--antialias/--no-antialias",
+            rich_help_panel=_PIXELS,
+            help="Whether images are smoothed when they are made smaller.",
+        ),
+    ] = None,
+    align_corners: Annotated[
+        bool | None,
+        typer.Option(
+            "--align-corners",
+            rich_help_panel=_PIXELS,
+            help="Corner pixels stay where they are; with --no-antialias.",
+        ),
+    ] = None,
+    exact: Annotated[
+        bool | None,
+        typer.Option(
+            "--exact", rich_help_panel=_PIXELS, help="Decode large JPEGs in full, always."
+        ),
     ] = None,
     licence: Annotated[str, typer.Option(help="The licence of the weights, for the card.")] = "",
     replace: _Replace = False,
 ) -> None:
-    """Install a checkpoint from disk: a timm, transformers or TensorFlow.js folder, or a file.
+    """Install weights from this disk: a folder, a file or a package.
+
+    A folder is in the form of timm, transformers or TensorFlow.js.
 
     A file is a timm checkpoint (.safetensors) or a graph (.onnx), which is kept as it is and needs
     --labels, --mean, --std and --activation.
@@ -151,12 +192,18 @@ def add(
     from moderate.errors import UsageError
     from moderate.weights.catalogue.mapping import read_mapping
     from moderate.weights.graph import GraphOptions
+    from moderate.weights.kinds import check_addable
+    from moderate.weights.pixels import PixelOptions
     from moderate.weights.pull import add as add_weights
     from moderate.weights.pull import add_graph, add_packages
 
-    graph = GraphOptions(layout, colours, size, resize, crop_pct, interpolation, mean, std)
+    pixels = PixelOptions(
+        size, resize, crop_pct, interpolation, mean, std, antialias, align_corners, exact
+    )
+    graph = GraphOptions(layout, colours, pixels)
     if all(path.endswith((".whl", ".tgz")) for path in paths):
-        others = (architecture, labels, mapping, activation, licence, graph.given())
+        set_pixels = (*graph.named(), *pixels.named())
+        others = (architecture, labels, mapping, activation, licence, *set_pixels)
         if any(option for option in others):
             raise UsageError("a package of the catalogue takes no options but --name and --replace")
         for pulled in add_packages([Path(path) for path in paths], name, overwrite=replace):
@@ -164,6 +211,7 @@ def add(
         return
     if len(paths) > 1:
         raise UsageError("only packages (.whl, .tgz) are added several at once")
+    check_addable(Path(paths[0]))
     if name is None:
         raise UsageError(f"say with --name what to call {paths[0]}")
     named = [label.strip() for label in labels.split(",")] if labels else None
@@ -182,8 +230,8 @@ def add(
         )
         _say_installed(pulled)
         return
-    if graph.given():
-        raise UsageError(f"{', '.join(graph.given())}: only of .onnx files")
+    if graph.named():
+        raise UsageError(f"{', '.join(graph.named())}: only of .onnx files")
     if activation == "none":
         raise UsageError("--activation none: only of .onnx files")
     added = add_weights(
@@ -194,6 +242,7 @@ def add(
         mapping=read_mapping(mapping) if mapping else None,
         activation=activation,
         licence=licence,
+        options=pixels,
         overwrite=replace,
     )
     _say_installed(added)
@@ -201,10 +250,16 @@ def add(
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(metavar="NAME|DIR")]) -> None:
-    """Print the card of installed weights, or the catalogue's entry of others."""
-    from moderate.weights.listing import card_text
+    """Print the card of weights, installed or in the catalogue."""
+    from moderate.report.weights import entry_report
+    from moderate.weights.catalogue.load import find_entry
+    from moderate.weights.listing import card_text, describe, installed_folder
 
-    typer.echo(card_text(name), nl=False)
+    folder = installed_folder(name)
+    if folder is not None:
+        typer.echo(card_text(folder), nl=False)
+    else:
+        print_report(entry_report(describe(find_entry(name))), as_json=False)
 
 
 @app.command()
@@ -213,7 +268,7 @@ def verify(
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
     precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16|fp16")] = "auto",
 ) -> None:
-    """Check every file's digest, and compute the self-test again on this device."""
+    """Check files against their digests, and run the self-test."""
     from moderate.weights.verify import verify_bundle
 
     verified = verify_bundle(name, device, precision)

@@ -24,7 +24,9 @@ def _data(bench: Bench) -> dict[str, Any]:
     return {
         **asdict(bench),
         "bound": bench.bound,
-        "share_of_bound": bench.share,
+        "share_of_bound": bench.end_to_end / bench.bound,
+        "expected": bench.expected,
+        "share_of_expected": bench.share,
         "bottleneck": bottleneck(bench),
         "advice": list(advice(bench)),
     }
@@ -44,11 +46,17 @@ def _lines(bench: Bench) -> Iterator[tuple[str, str]]:
     yield "decode", f"{bench.decode:8.1f} images/s, the decoders alone"
     yield "forward", f"{bench.forward:8.1f} images/s, the model alone"
     yield "together", f"{bench.end_to_end:8.1f} images/s, the whole line"
-    how = "both on the same cores" if bench.shared_cores else "the slower of the two"
-    yield "bound", f"{bench.bound:8.1f} images/s ({how}); {bench.share:.0%} of it reached"
+    how = "the cores do both" if bench.shared_cores else "the slower of the two"
+    yield "expected", f"{bench.expected:8.1f} images/s ({how}); {_reached(bench)}"
+    if bench.shared_cores:
+        yield "bound", f"{bench.bound:8.1f} images/s, if neither ever had to wait for a core"
     yield "limit", bottleneck(bench)
     for sentence in advice(bench):
         yield "advice", sentence
+
+
+def _reached(bench: Bench) -> str:
+    return "all of it reached" if bench.share == 1 else f"{bench.share:.0%} of it reached"
 
 
 def bottleneck(bench: Bench) -> str:
@@ -82,6 +90,6 @@ def advice(bench: Bench) -> Iterator[str]:
         yield f"--batch-size {2 * bench.batch_size}: a GPU is seldom full with less"
     if bench.share < _GOOD_SHARE:
         yield (
-            f"{bench.share:.0%} of the bound is little: is the machine busy with something else, "
-            "or the storage slow?"
+            f"{bench.share:.0%} of what is expected is little: is the machine busy with something "
+            "else, or the storage slow?"
         )

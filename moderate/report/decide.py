@@ -9,12 +9,16 @@ from moderate.analysis.decide import Redecided
 from moderate.policy.load import shown_name
 from moderate.report.model import Report, Table, sentences, share
 from moderate.report.summary import headline, tables
+from moderate.run.highlights import Highlights
 from moderate.run.summary import as_json
 from moderate.text import printable
 from moderate.types import Decision
 
 # What only the run that scored the images can know.
-_OF_THE_RUN = ("skipped", "skipped_by_reason", "origins", "cost")
+_OF_THE_RUN = (
+    *("skipped", "skipped_by_reason", "origins", "cost"),
+    *Highlights().as_json(),
+)
 
 
 def report(redecided: Redecided) -> Report:

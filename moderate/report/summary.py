@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, timedelta
 
 from moderate.decode.sandbox import missing
 from moderate.policy.load import shown_name
 from moderate.policy.thresholds import BANDS
 from moderate.report.model import Fact, Facts, Part, Report, Table, share
+from moderate.results.targets import to_stdout
 from moderate.run.summary import Summary, as_json
 from moderate.types import Decision, Origin
 
+_INPUTS_SHOWN = 3
 _PLURALS = {Origin.DUPLICATE: "duplicates"}
 
 
@@ -36,7 +39,30 @@ def tables(summary: Summary) -> Iterator[Table]:
     codes = dict(sorted(summary.error_codes.items()))
     yield from problem_tables(codes, summary.error_examples, dict(sorted(summary.warnings.items())))
     if summary.skipped:
-        yield _counts("Skipped (no row)", "reason", dict(sorted(summary.skipped.items())))
+        yield skipped_table(summary)
+    if summary.highlights.worst:
+        yield worst_table(summary)
+
+
+def skipped_table(summary: Summary) -> Table:
+    """Files without a row by reason, the first of each by name."""
+    lines: list[tuple[str, ...]] = []
+    for reason, count in sorted(summary.skipped.items()):
+        first, *others = summary.highlights.skipped.get(reason) or [""]
+        lines.append((reason, str(count), first))
+        lines += [("", "", name) for name in others]
+    header = ("reason", "files", "for example")
+    return Table("Skipped (no row)", header, tuple(lines), text_columns=(0, 2), shortened=2)
+
+
+def worst_table(summary: Summary) -> Table:
+    """The images with the highest scores among those with the most severe decision."""
+    lines = tuple(
+        (f"{each.score:.3f}", each.category, each.decision.value, each.path)
+        for each in summary.highlights.worst
+    )
+    header = ("score", "category", "decision", "image")
+    return Table("Worst images", header, lines, text_columns=(1, 2, 3), wide=True)
 
 
 def count_tables(
@@ -49,11 +75,11 @@ def count_tables(
     counts = [(decision.value, decisions.get(decision.value, 0)) for decision in Decision]
     yield Table(
         "Decisions",
-        ("decision", "images", "share"),
+        ("decision", "rows", "share"),
         tuple((name, str(count), share(count, rows)) for name, count in counts),
     )
     yield Table(
-        "Categories (scored images per band)",
+        "Categories (scored rows per band)",
         ("category", "approve", "review", "block", "not scored"),
         tuple((name, *(str(of[band]) for band in BANDS)) for name, of in bands.items()),
         coverage,
@@ -69,7 +95,7 @@ def problem_tables(
     if error_codes:
         yield Table(
             "Errors (no score, never approved)",
-            ("code", "images", "for example"),
+            ("code", "rows", "for example"),
             tuple(
                 (code, str(count), error_examples[code][0]) for code, count in error_codes.items()
             ),
@@ -83,8 +109,9 @@ def problem_tables(
 def _facts(summary: Summary) -> Iterator[Fact]:
     """What ran, how fast and for how much."""
     audit = summary.audit
+    yield from _run_facts(summary)
     origins = (f"{summary.origins[o.value]} {_PLURALS.get(o, o.value)}" for o in Origin)
-    yield Fact("images", ", ".join(origins))
+    yield Fact("origins", ", ".join(origins))
     yield Fact("weights", f"{audit.weights} ({audit.weights_sha256[:12]})")
     if len(audit.weights_models) > 1:
         yield from (Fact("", model) for model in audit.weights_models)
@@ -108,6 +135,33 @@ def _facts(summary: Summary) -> Iterator[Fact]:
     yield Fact("run", f"{audit.run_id}, moderate {audit.version}")
 
 
+def _run_facts(summary: Summary) -> Iterator[Fact]:
+    """What went in and came out, when, and how many images the rows are."""
+    highlights = summary.highlights
+    if highlights.inputs:
+        shown = ", ".join(highlights.inputs[:_INPUTS_SHOWN])
+        more = highlights.input_count - _INPUTS_SHOWN
+        yield Fact("inputs", f"{shown} and {more:,} more" if more > 0 else shown)
+    written = ["standard output" if to_stdout(name) else name for name in highlights.outputs]
+    if written:
+        yield Fact("written", ", ".join(written))
+    took = timedelta(seconds=round(summary.seconds))
+    yield Fact("when", f"{summary.audit.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, for {took}")
+    if highlights.images == summary.rows:
+        yield Fact("rows", f"{summary.rows:,}, one per image")
+        return
+    parts = [_number(highlights.images, "image")]
+    if highlights.copies:
+        parts.append(f"{_number(highlights.copies, 'copy', 'copies')} of them")
+    if highlights.frames:
+        parts.append(f"{_number(highlights.frames, 'frame')} of videos")
+    yield Fact("rows", f"{summary.rows:,}: {', '.join(parts)}")
+
+
+def _number(count: int, noun: str, plural: str = "") -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {plural or noun + 's'}"
+
+
 def _sandbox(active: tuple[str, ...] | None) -> str:
     if active is None:
         return "not started: nothing was to be decoded"
@@ -119,4 +173,4 @@ def _sandbox(active: tuple[str, ...] | None) -> str:
 
 def _counts(title: str, header: str, counts: Mapping[str, int]) -> Table:
     rows = tuple((name, str(count)) for name, count in counts.items())
-    return Table(title, (header, "images"), rows)
+    return Table(title, (header, "rows"), rows)

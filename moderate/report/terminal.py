@@ -76,7 +76,7 @@ def _print(part: Part, out: Console) -> None:
             _print_facts(part, out)
         case Sentences():
             for sentence in part.items:
-                out.print(_text(sentence.text, sentence.tone))
+                _print_hanging("", sentence.text, sentence.tone, out)
         case Paragraph():
             out.print(_text(part.text))
             out.print()
@@ -87,6 +87,21 @@ def _print(part: Part, out: Console) -> None:
 def _text(text: str, tone: Tone = "") -> Text:
     """Text to print on one line, whatever characters it has."""
     return Text(printable(text), style=_STYLES[tone])
+
+
+def _print_hanging(label: str, text: str, tone: Tone, out: Console) -> None:
+    """Wrap a text so that its further lines stand below its first, or are indented a little."""
+    indent = len(printable(label)) or _GAP
+    width = max(_text_width(out) - indent, 20)
+    first, *others = _text(text, tone).wrap(out, width) or [Text()]
+    out.print(_text(label, tone).append_text(first))
+    for line in others:
+        out.print(Text(" " * indent).append_text(line))
+
+
+def _text_width(out: Console) -> int:
+    """Text, unlike tables, fits a terminal that is narrower than 80 columns."""
+    return min(out.width, Console(file=out.file).width) if out.is_terminal else out.width
 
 
 def _print_table(table: Table, out: Console) -> None:
@@ -100,10 +115,14 @@ def _print_table(table: Table, out: Console) -> None:
         grid = _rich_table(table, out.width)
         if table.wide:
             unbounded = out.options.update(max_width=1_000)
-            out.width = max(out.width, out.measure(grid, options=unbounded).maximum)
-        out.print(grid)
+            usual = out.width
+            out.width = max(usual, out.measure(grid, options=unbounded).maximum)
+            out.print(grid)
+            out.width = usual
+        else:
+            out.print(grid)
     for note in table.notes:
-        out.print(_text(note, "quiet"))
+        _print_hanging("", note, "quiet", out)
     if table.space_after:
         out.print()
 
@@ -146,7 +165,10 @@ def _print_facts(facts: Facts, out: Console) -> None:
         out.print(grid)
     else:
         for fact in facts.items:
-            line = f"{fact.label:<{facts.label_width}} {fact.value}"
-            out.print(_text(line, fact.tone), soft_wrap=facts.layout == "whole")
+            label = f"{fact.label:<{facts.label_width}} "
+            if facts.layout == "whole":
+                out.print(_text(label + fact.value, fact.tone), soft_wrap=True)
+            else:
+                _print_hanging(label, fact.value, fact.tone, out)
     if facts.space_after:
         out.print()

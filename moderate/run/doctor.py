@@ -74,7 +74,10 @@ def examine(
 def _packages() -> Iterator[str]:
     for name in ("torch", "timm", "numpy", "pillow", "pillow-heif", "safetensors", "pyarrow"):
         yield f"{name} {installed_version(name) or 'not installed'}"
-    for name in ("openvino", "onnxruntime", "onnxruntime-gpu"):
+    # The names that people know them by.
+    for package, name in (("openvino", "OpenVINO"), ("av", "PyAV")):
+        yield f"{name} {installed_version(package) or 'not installed'}"
+    for name in ("onnxruntime", "onnxruntime-gpu"):
         if version := installed_version(name):
             yield f"{name} {version}"
 

@@ -48,6 +48,7 @@ from moderate.results.targets import (
     open_texts,
     open_writers,
 )
+from moderate.run.highlights import Highlights
 from moderate.run.interface import Engine, Job, carried_columns
 from moderate.run.options import ScanOptions, StateOptions
 from moderate.run.pipeline import LocalEngine
@@ -195,7 +196,7 @@ def run(
     started, run_id = datetime.now(UTC), uuid4().hex
     with open_state(options.state) as state:
         command = options.state.command if options.state else ()
-        named = [*(os.fspath(name) for name in options.inputs), *options.reading.files_from]
+        named = _input_names(options)
         targets = [*options.out, *options.summary]
         queued = options.lock is not None
         recorder = begin(state, run_id, started, command, named, targets, queued=queued)
@@ -220,6 +221,10 @@ def run(
     return summary
 
 
+def _input_names(options: ScanOptions) -> list[str]:
+    return [*(os.fspath(name) for name in options.inputs), *options.reading.files_from]
+
+
 def _run(
     job: Job,
     run_id: str,
@@ -240,6 +245,7 @@ def _run(
         audit = _audit(job, engine, run_id, started)
         summary = Summary(audit, job.policy.policy, job.judge)
         summary.hourly_cost = options.hourly_cost
+        summary.highlights = Highlights.of(_input_names(options), [*options.out, *options.summary])
         recorder.counting(summary)
         known = {k: v for k, v in audit_facts(audit).items() if k not in _KNOWN_LATE}
         for writer in writers:

@@ -12,6 +12,7 @@ from moderate.classify.coverage import Coverage
 from moderate.config import ConfigRecord
 from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
+from moderate.run.highlights import Highlights
 from moderate.text import one_line, path_text, utc
 from moderate.types import CATEGORIES, Decision, ErrorCode, Origin, Row, Skipped
 
@@ -98,10 +99,12 @@ class Summary:
     warnings: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     origins: Counter[str] = field(default_factory=Counter)
+    highlights: Highlights = field(default_factory=Highlights)
 
     def count(self, row: Row) -> None:
         """Take one row into the counts."""
         self.rows += 1
+        self.highlights.count(row)
         self.decisions[row.decision] += 1
         if row.facts.sha256:
             self.origins[row.origin] += 1
@@ -121,6 +124,7 @@ class Summary:
     def count_skipped(self, skipped: Skipped) -> None:
         """Take one file that got no row into the counts."""
         self.skipped[skipped.reason.value] += 1
+        self.highlights.count_skipped(skipped)
 
     @property
     def scored(self) -> int:
@@ -255,6 +259,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "coverage": summary.audit.coverage.as_json(),
         "error_examples": dict(sorted(summary.error_examples.items())),
         "skipped_by_reason": dict(sorted(summary.skipped.items())),
+        **summary.highlights.as_json(),
         "notes": summary.all_notes(),
         "throughput": {
             "seconds": round(summary.seconds, 3),

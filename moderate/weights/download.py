@@ -17,7 +17,7 @@ from moderate.version import __version__
 
 _TIMEOUT = 30.0  # seconds without a byte
 _MAX_BYTES = 1 << 30  # of one file over plain HTTPS
-_CONFIGS = ("config.json", "preprocessor_config.json", "model.safetensors.index.json")
+CONFIGS = ("config.json", "preprocessor_config.json", "model.safetensors.index.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def from_hub(
             f"{repo} is not on the hub, or private: check the name, or set HF_TOKEN"
         ) from error
     except OfflineModeIsEnabled as error:
-        raise WeightsError(f"cannot pull {repo}: HF_HUB_OFFLINE is set") from error
+        raise UnreachableError(f"cannot pull {repo}: HF_HUB_OFFLINE is set") from error
     except WeightsError:
         raise
     except (HfHubHTTPError, OSError, ValueError) as error:
@@ -127,7 +127,7 @@ def _wanted(repo: str, names: Iterable[str]) -> list[str]:
         raise WeightsError(f"{repo} has {reason}; nothing but safetensors is read")
     if "config.json" not in available:
         raise WeightsError(f"{repo} has no config.json")
-    return [name for name in _CONFIGS if name in available] + sorted(weights)
+    return [name for name in CONFIGS if name in available] + sorted(weights)
 
 
 def source_folder(root: Path, source: str) -> Path:
@@ -180,8 +180,12 @@ def _fetch(url: str, target: Path) -> None:
         raise _broken_off(url, error) from error
 
 
-def _broken_off(what: str, error: Exception) -> WeightsError:
+class UnreachableError(WeightsError):
+    """A server that cannot be reached, or broke off. `weights.pull` says how to do without it."""
+
+
+def _broken_off(what: str, error: Exception) -> UnreachableError:
     reason = one_line(str(error) or type(error).__name__, 160)
-    return WeightsError(
+    return UnreachableError(
         f"cannot pull {what}: {reason}. Pull again: files that arrived whole are kept"
     )

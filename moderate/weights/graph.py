@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from moderate.decode.resize import Pixels
 from moderate.errors import UsageError, WeightsError
 from moderate.text import printable
 from moderate.validation import first_problem
+from moderate.weights.pixels import PixelOptions
 
 GraphActivation = Literal["softmax", "sigmoid", "none"]
 
@@ -61,21 +61,16 @@ class OnnxModel:
 
 @dataclass(frozen=True, slots=True)
 class GraphOptions:
-    """What `weights add model.onnx` was told of the graph, as texts; None for what was left out."""
+    """What `weights add model.onnx` was told of the graph; None for what was left out."""
 
     layout: Layout | None = None
     colours: Colours | None = None
-    size: str | None = None
-    resize: Literal["squash", "crop"] | None = None
-    crop_pct: float | None = None
-    interpolation: str | None = None
-    mean: str | None = None
-    std: str | None = None
+    pixels: PixelOptions = field(default_factory=PixelOptions)
 
-    def given(self) -> list[str]:
-        """The options that were given, by their names on the command line."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return [f"--{name.replace('_', '-')}" for name, v in values.items() if v is not None]
+    def named(self) -> list[str]:
+        """Those that only graphs have, by their names on the command line."""
+        values = {"--layout": self.layout, "--colours": self.colours}
+        return [name for name, value in values.items() if value is not None]
 
 
 def read_model(
@@ -88,35 +83,37 @@ def read_model(
     where = shown(path)
     data = read_bytes(path)
     facts = inspect(data, where, options.layout)
+    pixels = options.pixels
+    missing = []
     if facts.layout is None:
-        raise UsageError(f"{where}: say with --layout nchw or nhwc how its input is laid out")
+        missing.append("--layout nchw or nhwc, how its input is laid out")
     if labels is None:
-        raise UsageError(f"{where}: name its outputs in order with --labels, separated by commas")
+        missing.append("--labels, its outputs in order, separated by commas")
     if activation is None:
         ends = {"Softmax": "softmax", "Sigmoid": "sigmoid"}.get(facts.last_operator)
-        hint = f"; it ends with a {ends}, so that none is likely" if ends else ""
-        raise UsageError(
-            f"{where}: say with --activation what makes probabilities of its outputs: "
-            f"softmax, sigmoid or none{hint}"
+        hint = f" (it ends with a {ends}, so that none is likely)" if ends else ""
+        missing.append(
+            "--activation softmax, sigmoid or none, what makes probabilities of its outputs" + hint
         )
-    if options.mean is None or options.std is None:
-        raise UsageError(
-            f"{where}: say with --mean and --std how its pixels are normalised; they apply to "
-            "values of 0 to 1 (--mean 0 --std 1/255 for a graph that takes 0 to 255)"
+    if pixels.mean is None or pixels.std is None:
+        missing.append(
+            "--mean and --std, how its pixels are normalised; they apply to values of 0 to 1 "
+            "(--mean 0 --std 1/255 for a graph that takes 0 to 255)"
         )
-    if options.size is not None:
-        check_size(facts, _size(options.size), where)
+    if missing or facts.layout is None or labels is None or activation is None:
+        raise UsageError(
+            f"{where} is an ONNX graph, which does not say all: add {'; '.join(missing)}"
+        )
+    if size := pixels.sides():
+        check_size(facts, size, where)
     check_labels(facts.classes, len(labels), where)
-    fields = {
+    defaults = {
         "size": (facts.height, facts.width),
-        "resize": options.resize or "squash",
-        "crop_pct": 1.0 if options.crop_pct is None else options.crop_pct,
-        "interpolation": options.interpolation or "bilinear",
-        "mean": _three("--mean", options.mean),
-        "std": _three("--std", options.std),
+        "resize": "squash",
+        "interpolation": "bilinear",
     }
     onnx = {"labels": labels, "layout": facts.layout, "colours": options.colours or "rgb"}
-    return _model(where, data, onnx, activation, fields)
+    return _model(where, data, onnx, activation, {**defaults, **pixels.values()})
 
 
 def known_model(
@@ -211,31 +208,3 @@ def _model(
         )
     except ValidationError as error:
         raise WeightsError(f"{where}: {first_problem(error)}") from error
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Height and width of `224` or `224x320`. Raises UsageError."""
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
-        raise UsageError(f"--size {printable(text)!r}: use N, or HEIGHTxWIDTH")
-    return int(sides[0]), int(sides[-1])
-
-
-def _three(option: str, text: str) -> tuple[float, float, float]:
-    """Three numbers, or one for all three; `123/255` is a number. Raises UsageError."""
-    parts = text.split(",")
-    if len(parts) not in (1, 3):
-        raise UsageError(f"{option} {printable(text)!r}: use one number or three (R,G,B)")
-    numbers = [_number(option, part) for part in parts]
-    return (numbers[0], numbers[len(parts) // 2], numbers[-1])
-
-
-def _number(option: str, text: str) -> float:
-    above, _, below = text.partition("/")
-    try:
-        number = float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(f"{option}: {printable(text)!r} is not a number like 0.485 or 123/255")
-    return number

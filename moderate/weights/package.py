@@ -250,10 +250,14 @@ def offline_way(packages: Sequence[Package], entry: str) -> str:
         for registry, client in clients.items()
         if any(each.registry == registry for each in packages)
     ]
+    variables = {"pypi": "PIP_INDEX_URL", "npm": "npm_config_registry"}
+    registries = {each.registry for each in packages}
+    mirrors = [variable for registry, variable in variables.items() if registry in registries]
     archives = " ".join(each.archive for each in packages)
     files, gives = ("that file", "gives") if len(packages) == 1 else ("those files", "give")
     name = "" if len(packages) == 1 else f" --name {entry}"
     return (
-        f"Where there is a network, {' and '.join(downloads)} {gives} {archives}: carry {files} "
-        f"over and run moderate weights add {archives}{name}"
+        f"{' and '.join(mirrors)} can name a mirror. Where there is a network, "
+        f"{' and '.join(downloads)} {gives} {archives}: carry {files} over and run "
+        f"moderate weights add {archives}{name}"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from moderate.classify.bundle import BUNDLE_NAME, SHIPPED, WEIGHTS, Preprocess, user_weights
+from moderate.config import WEIGHTS_MIRROR
 from moderate.errors import UsageError, WeightsError
 from moderate.libraries import has_torch, require_torch
 from moderate.locks import lock_file
@@ -21,8 +22,9 @@ from moderate.weights.assemble import Facts, Part, install, sweep
 from moderate.weights.catalogue.load import catalogue, coverage, find_entry
 from moderate.weights.catalogue.mapping import LabelMap, usual_mapping
 from moderate.weights.catalogue.model import Entry, EntryModel
-from moderate.weights.download import Downloaded, from_hub, from_url
+from moderate.weights.download import CONFIGS, Downloaded, UnreachableError, from_hub, from_url
 from moderate.weights.graph import GraphActivation, GraphOptions, OnnxModel, known_model, read_model
+from moderate.weights.kinds import check_addable
 from moderate.weights.package import (
     LICENCE,
     PackageUnavailableError,
@@ -30,12 +32,16 @@ from moderate.weights.package import (
     from_package,
     offline_way,
 )
+from moderate.weights.pixels import PixelOptions, describe
 
 if TYPE_CHECKING:  # converting needs torch
     from moderate.weights.convert.interface import Converted
 
 Activation = Literal["softmax", "sigmoid"]
 
+CHANGES = "--size, --resize, --crop-pct, --interpolation, --mean and --std"
+
+_AS_IT_SAYS = PixelOptions()
 _UNSEEN = "unknown: read it on the page that the weights come from"
 
 
@@ -127,6 +133,7 @@ def add(
     mapping: LabelMap | None = None,
     activation: Activation | None = None,
     licence: str = "",
+    options: PixelOptions = _AS_IT_SAYS,
     overwrite: bool = False,
 ) -> Pulled:
     """Install a checkpoint from disk: a folder in a known form, or a house model's safetensors.
@@ -134,20 +141,28 @@ def add(
     A house model needs `architecture` (timm's name) and `labels`. Raises WeightsError.
     """
     _check_name(name, overwrite, None)
-    if not path.exists():
-        raise WeightsError(f"{path} does not exist")
-    require_torch(f"converting {path}")
-    from moderate.weights.convert.folder import convert_folder, convert_state_dict
-
-    if path.is_dir():
-        converted = convert_folder(path, labels=labels)
-    elif architecture is None or labels is None:
+    check_addable(path)
+    if not path.is_dir() and (architecture is None or labels is None):
         raise WeightsError(
             f"{path} is a single file: say what it is with --architecture (timm's name) and "
             "--labels (in output order, separated by commas)"
         )
+    require_torch(f"converting {path}")
+    from moderate.weights.convert.checks import checked
+    from moderate.weights.convert.folder import convert_folder, convert_state_dict
+
+    if architecture is None or labels is None or path.is_dir():
+        converted = convert_folder(path, labels=labels)
+        source = "as its configuration says, or as is usual where it says nothing"
     else:
         converted = convert_state_dict(path, architecture, labels)
+        source = f"timm's default for {converted.architecture}"
+    if options.named():
+        where = printable(str(path))
+        preprocess = options.change(converted.preprocess, where)
+        converted = checked(replace(converted, preprocess=preprocess), where)
+        source = f"{source}, but for {', '.join(options.named())}"
+    pixels = describe(converted.preprocess, f"{source} ({CHANGES} change it)")
     facts = Facts(
         name=name,
         title=f"{converted.architecture} with {len(converted.labels)} labels",
@@ -158,7 +173,7 @@ def add(
     converted, note = _activated(converted, activation)
     part = Part(converted, _mapped(mapping, converted))
     with _alone():
-        return Pulled(install(facts, [part], replace=overwrite), (note,))
+        return Pulled(install(facts, [part], replace=overwrite), (pixels, note))
 
 
 def add_graph(
@@ -174,6 +189,7 @@ def add_graph(
 ) -> Pulled:
     """Install an ONNX graph from disk, as it is. Raises WeightsError and UsageError."""
     _check_name(name, overwrite, None)
+    check_addable(path)
     model = read_model(path, labels, activation, options)
     facts = Facts(
         name=name,
@@ -182,13 +198,9 @@ def add_graph(
         licence=licence or _UNSEEN,
         fit_for="whatever its owner trained it for",
     )
-    pixels = model.preprocess
-    note = (
-        f"images are made {pixels.size[0]} x {pixels.size[1]} (height x width) by "
-        f"{pixels.resize}, {pixels.interpolation}, {pixels.crop_pct:.0%} of them shown, in "
-        f"{model.onnx.colours.upper()}; --resize, --crop-pct, --interpolation and --colours "
-        "change it"
-    )
+    said = ", ".join(options.pixels.named())
+    colours = model.onnx.colours.upper()
+    note = describe(model.preprocess, f"{said} as asked, in {colours} ({CHANGES} change it)")
     part = Part(model, _mapped(mapping, model))
     with _alone():
         return Pulled(install(facts, [part], replace=overwrite), (note,))
@@ -241,6 +253,7 @@ def _check_known(path: Path, digest: str) -> None:
     known = ", ".join(package.archive for package in packages)
     raise WeightsError(
         f"{shown} (sha256 {digest[:12]}...) is not a package of the catalogue, which knows {known}"
+        ". Unpack a checkpoint of your own, and add its folder or file"
     )
 
 
@@ -256,7 +269,7 @@ def _pull_repo(
     repo, _, revision = repo.partition("@")
     name = rename or repo.rpartition("/")[2]
     _check_name(name, overwrite, None)
-    downloaded = from_hub(repo, revision or "main", _downloads())
+    downloaded = _from_hub(repo, revision or "main")
     converted, assumed = _activated(convert_folder(downloaded.folder), activation)
     facts = Facts(
         name=name,
@@ -271,7 +284,8 @@ def _pull_repo(
     folder = install(facts, [part], replace=overwrite)
     shutil.rmtree(downloaded.folder, ignore_errors=True)
     note = f"{repo}: {revision or 'main'} is commit {downloaded.revision}, which the card records"
-    return Pulled(folder, (note, assumed))
+    pixels = describe(converted.preprocess, "as its configuration says, or as is usual")
+    return Pulled(folder, (note, pixels, assumed))
 
 
 def _check_form(entry: Entry, as_onnx: bool) -> None:
@@ -317,12 +331,34 @@ def _download(entry: Entry, archives: Mapping[str, Path]) -> Downloaded:
     if model.package:
         return from_package(model.package, _downloads(), archives)
     if model.repo:
-        return from_hub(model.repo, model.revision, _downloads(), model.sha256)
+        return _from_hub(model.repo, model.revision, model.sha256)
     url = model.url
     # A mirror inside a company's network; the digests are known, so it need not be trusted.
-    if mirror := os.environ.get("MODERATE_WEIGHTS_MIRROR"):
+    if mirror := os.environ.get(WEIGHTS_MIRROR):
         url = f"{mirror.rstrip('/')}/{entry.name}"
-    return replace(from_url(url, model.files, model.sha256, _downloads()), revision=model.revision)
+    try:
+        downloaded = from_url(url, model.files, model.sha256, _downloads())
+    except UnreachableError as error:
+        files = ", ".join(model.files)
+        raise WeightsError(
+            f"{error}. {WEIGHTS_MIRROR} names a mirror (of MIRROR/{entry.name}/FILE). Without one, "
+            f"carry {files} from {model.url} over in a folder and run "
+            "moderate weights add FOLDER --name NAME"
+        ) from error
+    return replace(downloaded, revision=model.revision)
+
+
+def _from_hub(repo: str, revision: str, digests: Mapping[str, str] | None = None) -> Downloaded:
+    """Files of a hub repository. Raises WeightsError; without a network, with the ways on."""
+    try:
+        return from_hub(repo, revision, _downloads(), digests)
+    except UnreachableError as error:
+        configs = ", ".join(name for name in CONFIGS if not name.endswith(".index.json"))
+        raise WeightsError(
+            f"{error}. HF_ENDPOINT names a mirror of the hub. Without one, carry {configs} (where "
+            f"there is one) and *.safetensors of https://huggingface.co/{repo} over in a folder "
+            "and run moderate weights add FOLDER --name NAME"
+        ) from error
 
 
 def _model(model: EntryModel, folder: Path, as_onnx: bool) -> Converted | OnnxModel:

@@ -114,7 +114,7 @@ def test_a_card_is_shown_with_what_its_categories_share(weights: Path, capsys: C
 
 
 def test_the_list_says_in_plain_words_what_there_is(capsys: Captured) -> None:
-    assert run(["weights", "list"]) == 0
+    assert run(["weights", "show", "starter"]) == 0
     said = plain(capsys.readouterr().out)
     assert "violence: visible firearms and gore; not fights, knives, injuries" in said
     assert "Nudity is the mean of two networks, so that both must agree" in said

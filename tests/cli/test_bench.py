@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from moderate.report.bench import advice, bottleneck
+from moderate.report.bench import advice, bottleneck, report
+from moderate.report.model import Facts
 from moderate.run.bench import Bench
 from tests.support.pictures import encode, scene
 
@@ -36,7 +38,8 @@ def test_own_images_are_measured_and_said(tmp_path: Path) -> None:
     assert told["errors"] == 6, "the broken one, each time round"
     assert told["megapixels"] == pytest.approx(0.24)
     assert min(told["decode"], told["forward"], told["end_to_end"], told["bound"]) > 0
-    for label in ("decode", "forward", "together", "bound", "limit"):
+    assert told["share_of_bound"] <= 1
+    for label in ("decode", "forward", "together", "expected", "bound", "limit"):
         assert any(line.startswith(label) for line in done.stdout.splitlines()), label
 
 
@@ -63,13 +66,29 @@ PLAIN = Bench(
 
 
 def test_the_bound_is_what_the_cores_or_the_slower_part_allow() -> None:
-    assert PLAIN.bound == pytest.approx(50)
+    assert PLAIN.bound == 100
+    assert PLAIN.expected == pytest.approx(50)
     assert PLAIN.share == pytest.approx(0.9)
     on_gpu = replace(PLAIN, device="cuda:0", forward=400.0)
-    assert on_gpu.bound == 100
+    assert on_gpu.bound == on_gpu.expected == 100
     assert bottleneck(PLAIN) == "decoding and the model alike"
     assert bottleneck(on_gpu) == "decoding"
     assert bottleneck(replace(PLAIN, decode=900.0)) == "the model"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+@pytest.mark.parametrize("end_to_end", [45.0, 65.5, 131.0])
+def test_no_share_is_above_100_percent(device: str, end_to_end: float) -> None:
+    """Where one part alone leaves cores idle, both together do more than one after the other."""
+    bench = replace(PLAIN, device=device, end_to_end=end_to_end)
+    shown = report(bench)
+    (facts,) = shown.parts
+    assert isinstance(facts, Facts)
+    text = " ".join(fact.value for fact in facts.items)
+    assert all(int(percent) <= 100 for percent in re.findall(r"(\d+)%", text))
+    assert shown.data["share_of_bound"] <= 1
+    assert bench.expected <= bench.bound
+    assert ("all of it reached" in text) == (end_to_end >= bench.expected)
 
 
 def test_the_advice_fits_what_was_measured() -> None:

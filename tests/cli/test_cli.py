@@ -245,7 +245,8 @@ def test_two_runs_give_the_same_bytes(images: Path, bundle: Path) -> None:
         meta = [Path(f"{name}.{suffix}.meta.json").read_text() for name in "ab"]
         assert without_times(meta[0]) == without_times(meta[1])
     assert pq.read_table("a.parquet").equals(pq.read_table("b.parquet"))
-    assert without_times(Path("a.json").read_text()) == without_times(Path("b.json").read_text())
+    named_alike = Path("b.json").read_text().replace('"b.', '"a.')
+    assert without_times(Path("a.json").read_text()) == without_times(named_alike)
 
 
 def test_the_summary_file_adds_up(images: Path, bundle: Path) -> None:
@@ -450,14 +451,6 @@ def test_a_long_path_leaves_the_counts_of_errors_legible(
     out = capsys.readouterr().out
     assert re.search(r"^not_an_image +1 ", out, re.MULTILINE)
     assert max(map(len, out.splitlines())) <= 80
-
-
-@pytest.mark.parametrize("arguments", [[], ["policy"], ["weights"]])
-def test_without_a_command_there_is_help(arguments: list[str], capsys: Captured) -> None:
-    code = run(arguments)
-    out, err = capsys.readouterr()
-    assert code == (2 if arguments else 0)
-    assert "Usage" in out if not arguments else len(err.splitlines()) == 1
 
 
 def test_a_signal_that_an_import_turned_into_an_error_is_still_a_signal(

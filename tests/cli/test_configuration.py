@@ -168,6 +168,60 @@ def test_an_error_names_the_file_that_the_value_is_from(
     assert str(file) not in capsys.readouterr().err
 
 
+WRONG = {
+    "batch_size": ("many", "--batch-size"),
+    "max_file_size": ("10XB", "--max-file-size '10XB' is not a size"),
+    "workers": ("none", "--workers 'none'"),
+    "weights": ("gone", "no weights 'gone'"),
+    "policy": ("gone", "no policy 'gone'"),
+    "out": ("rows.txt", "rows.txt"),
+    "fail_on": ("maybe", "--fail-on"),
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_a_wrong_value_names_the_file_or_variable_that_it_is_from(
+    dump: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Also where it is refused long after the command line was read."""
+    value, message = WRONG[key]
+    weights = [] if key == "weights" else ["--weights", bundle]
+    file = dump.parent / "named.toml"
+    file.write_text(f'{key} = "{value}"\n')
+    assert scan(dump, *weights, "--config", file, "--quiet") == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"moderate: error: config {file}: ")
+    assert message in err
+    monkeypatch.setenv(f"MODERATE_{key.upper()}", value)
+    assert scan(dump, *weights) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"moderate: error: MODERATE_{key.upper()}: ")
+    assert message in err
+    monkeypatch.delenv(f"MODERATE_{key.upper()}")
+    given = [*weights, f"--{key.replace('_', '-')}", value]
+    assert scan(dump, *given) == 2
+    err = capsys.readouterr().err
+    assert "MODERATE_" not in err
+    assert str(file) not in err
+
+
+def test_a_flag_s_value_is_no_value_for_another_option(dump: Path, capsys: Captured) -> None:
+    (dump.parent / "moderate.toml").write_text("batch_size = true\n")
+    assert scan(dump) == 2
+    assert "batch_size: expected a value, got true" in capsys.readouterr().err
+
+
+def test_an_unknown_variable_is_an_error(
+    dump: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODERATE_POLCY", "strict")
+    assert scan(dump, "--weights", bundle) == 2
+    assert capsys.readouterr().err == (
+        "moderate: error: environment: unknown variable MODERATE_POLCY; "
+        "did you mean MODERATE_POLICY?\n"
+    )
+
+
 def test_help_needs_no_configuration(dump: Path, capsys: Captured) -> None:
     (dump.parent / "moderate.toml").write_text("wrong")
     assert run(["scan", "--help"]) == 0

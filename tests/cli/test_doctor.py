@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from moderate.decode.probe import Probed
 from moderate.decode.sandbox import Protection, landlock_abi
 from moderate.run.doctor import examine, sandbox_finding
@@ -13,6 +15,12 @@ def test_the_sandbox_is_tried_out() -> None:
     for name in Protection:
         assert name in found.value
     assert f"landlock (ABI {landlock_abi()})" in found.value
+
+
+def test_the_engines_are_named_whether_installed_or_not() -> None:
+    packages = next(finding for finding in examine() if finding.label == "packages").value
+    for name in ("torch", "OpenVINO", "PyAV"):
+        assert re.search(rf"\b{name} (\d|not installed)", packages)
 
 
 def test_what_is_missing_is_a_problem_in_words() -> None:

@@ -268,26 +268,6 @@ def test_a_whole_scan_says_nothing_but_json(tmp_path: Path, bundle: Path) -> Non
     assert len((tmp_path / "rows.csv").read_text().splitlines()) >= 5
 
 
-def test_progress_as_events() -> None:
-    code = (
-        "import sys, time; from moderate.cli.messages import speaking;"
-        "from moderate.report import progress; from moderate.types import *;"
-        "progress.PLAIN_EVERY = 0.01;"
-        "row = Row(ImageRef(b'a'), ImageFacts(), UNSCORED, Decision.REVIEW, ());\n"
-        "with speaking(as_json=True, debug=False):\n"
-        "  with progress.progress_on(sys.stderr, 'json', None, None) as on_item:\n"
-        "    for _ in range(3): time.sleep(0.02); on_item(row)\n"
-        "    on_item(Skipped(b'x', SkipReason.HIDDEN))\n"
-    )
-    done = python(code)
-    said = objects(done.stderr)
-    assert [each["rows"] for each in said] == [1, 2, 3]
-    for each in said:
-        assert (each["level"], each["event"]) == ("info", "progress")
-        assert 0 < each["images_per_second"] < 60
-        assert each["message"].startswith(f"{each['rows']} images, ")
-
-
 def test_stderr_and_logging_are_as_before_afterwards(capsys: Captured) -> None:
     before = (sys.stderr, logging.getLogger().handlers[:], logging.getLogger().level,
               threading.excepthook, sys.unraisablehook)  # fmt: skip

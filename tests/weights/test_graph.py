@@ -124,7 +124,7 @@ def test_the_bundle_holds_the_graph_as_it_was_and_its_facts(capsys: Captured) ->
     options = ["--colours", "bgr", "--resize", "crop", "--crop-pct", "0.9", "--licence", "ours"]
     assert add(graph, *NEEDED, *options, "--interpolation", "bicubic") == 0
     out = capsys.readouterr().out
-    assert "images are made 64 x 64 (height x width) by crop, bicubic, 90%" in out
+    assert "images are made 64 x 64 (height x width) by crop, bicubic, 90.0%" in out
     bundle = load_bundle("mine")
     folder = Path(bundle.path)
     assert sorted(file.name for file in folder.iterdir()) == ["model.onnx", "moderation.toml"]
@@ -219,8 +219,11 @@ def test_what_is_not_sound_is_one_line_and_nothing_is_installed(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--mean", "0", "--std", "1"], "say with --activation"),
-        (["--activation", "softmax"], "say with --mean and --std"),
+        (
+            ["--mean", "0", "--std", "1"],
+            "does not say all: add --activation softmax, sigmoid or none",
+        ),
+        (["--activation", "softmax"], "add --mean and --std, how its pixels are normalised"),
         ([*NEEDED, "--size", "96"], "takes images of 64 x 64, not of 96 x 96"),
         ([*NEEDED, "--size", "wide"], "--size 'wide': use N, or HEIGHTxWIDTH"),
         ([*NEEDED, "--mean", "1,2"], "use one number or three"),
@@ -243,14 +246,15 @@ def test_what_has_to_be_said_and_cannot_be(
 
 def test_its_options_are_refused_for_other_files(tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "src").mkdir()
-    assert run(["weights", "add", "src", "--name", "x", "--layout", "nchw", "--size", "9"]) == 2
-    assert "--layout, --size: only of .onnx files" in last_error(capsys)
+    (tmp_path / "src" / "config.json").write_text("{}")
+    assert run(["weights", "add", "src", "--name", "x", "--layout", "nchw"]) == 2
+    assert "--layout: only of .onnx files" in last_error(capsys)
     assert run(["weights", "add", "src", "--name", "x", "--activation", "none"]) == 2
     assert "--activation none: only of .onnx files" in last_error(capsys)
     assert run(["weights", "add", "x.whl", "--mean", "0"]) == 2
     assert "takes no options but" in last_error(capsys)
     assert run(["weights", "add", "gone.onnx", "--name", "x"]) == 2
-    assert "gone.onnx: No such file" in last_error(capsys)
+    assert "gone.onnx does not exist" in last_error(capsys)
 
 
 def test_a_layout_that_the_shape_does_not_tell(capsys: Captured) -> None:
@@ -260,7 +264,7 @@ def test_a_layout_that_the_shape_does_not_tell(capsys: Captured) -> None:
     graph.add("ReduceMean", "v0", axes, output="outputs", keepdims=0)
     data = graph.file(port("image", ("n", 3, 8, 3)), port("outputs", ("n", 3)))
     assert add(data, *NEEDED) == 2
-    assert "say with --layout nchw or nhwc" in last_error(capsys)
+    assert "add --layout nchw or nhwc" in last_error(capsys)
 
 
 def test_a_changed_graph_stops_a_run_before_its_first_image() -> None:

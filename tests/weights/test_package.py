@@ -115,6 +115,7 @@ def test_a_package_that_was_carried_over_is_known_by_its_digest(
         assert "no options but" in last_error(capsys)
         assert run(["weights", "add", str(carried), str(tmp_path), "--name", "x"]) == 2
         assert "several at once" in last_error(capsys)
+        (tmp_path / "config.json").write_text("{}")
         assert run(["weights", "add", str(tmp_path)]) == 2
         assert "--name" in last_error(capsys)
     assert load_bundle("small").models[0].labels == ("NSFW", "SFW")

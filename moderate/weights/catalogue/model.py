@@ -133,7 +133,8 @@ class Entry(Table):
     """A checkpoint, or a composite of several, that `weights pull` installs by name.
 
     combine says how the scores of several members become that of a category: `max`, unless it says
-    `mean`. covers says in words what a category's score is able to show; see `load.coverage`.
+    `mean`. covers says in words what a category's score is able to show; see `load.coverage`. The
+    few entries with an advice, on when to take them, are listed first, by rank.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}$")]
@@ -144,6 +145,8 @@ class Entry(Table):
     claimed_by: str
     verified: str = ""
     fit_for: str
+    advice: Annotated[str, Field(max_length=57)] = ""
+    rank: int = 100
     model: EntryModel | None = None
     covers: dict[Category, Coverage] = {}
     combine: dict[Category, Combine] = {}

@@ -1,0 +1,136 @@
+"""What a person looks for under the counts of a run: names of files, and the worst images."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from moderate.decode.sniff import VIDEO_FORMATS
+from moderate.state.masking import mask_argument
+from moderate.text import path_text
+from moderate.types import Decision, Row, Skipped
+
+INPUTS_KEPT = 20
+WORST_KEPT = 5
+SKIPPED_KEPT = 3
+"""Names of skipped files that are kept for each reason."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Worst:
+    """An image among the worst: they are ordered by severity, then by score; the first met wins."""
+
+    severity: int
+    score: float
+    earlier: int
+    path: str = field(compare=False)
+    category: str = field(compare=False)
+
+    @classmethod
+    def of(cls, row: Row, number: int) -> Self | None:
+        """None for a row without scores. number is that of the row in the run."""
+        scores = [
+            (score, category.value) for category, score in row.scores.items() if score is not None
+        ]
+        if row.error or not scores:
+            return None
+        score, category = max(scores, key=lambda pair: pair[0])
+        shown = path_text(row.ref.display)
+        return cls(row.decision.severity, score, -number, shown, category)
+
+    @property
+    def decision(self) -> Decision:
+        """What the policy decided."""
+        return next(d for d in Decision if d.severity == self.severity)
+
+
+def _is_frame(row: Row) -> bool:
+    """Whether a row is that of a frame: its video has a row of its own, with the digest."""
+    facts = row.facts
+    return facts.format in VIDEO_FORMATS and facts.sha256 is None and b"!/" in row.ref.path
+
+
+@dataclass(slots=True)
+class Highlights:
+    """Kept while rows pass by; memory does not grow with their number.
+
+    inputs are the first names of input_count, and outputs what is written; both are as they were
+    asked for, without credentials. copies are rows whose
+    file has the same bytes as that of an earlier row, frames are rows of frames of videos.
+    """
+
+    inputs: tuple[str, ...] = ()
+    input_count: int = 0
+    outputs: tuple[str, ...] = ()
+    copies: int = 0
+    frames: int = 0
+    skipped: dict[str, list[str]] = field(default_factory=dict)
+    _rows: int = 0
+    _worst: list[Worst] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, inputs: Sequence[str], outputs: Sequence[str]) -> Self:
+        """Those of a run that begins."""
+        kept = tuple(mask_argument(name) for name in inputs[:INPUTS_KEPT])
+        return cls(kept, len(inputs), tuple(mask_argument(name) for name in outputs))
+
+    def count(self, row: Row) -> None:
+        """Take one row in."""
+        self._rows += 1
+        if row.duplicate_of is not None:
+            self.copies += 1
+        elif _is_frame(row):
+            self.frames += 1
+        else:
+            self._keep(row)  # which a copy or a frame would have in the list twice
+
+    def _keep(self, row: Row) -> None:
+        worst = self._worst
+        if len(worst) == WORST_KEPT and row.decision.severity < worst[0].severity:
+            return
+        found = Worst.of(row, self._rows)
+        if found is None:
+            return
+        if len(worst) < WORST_KEPT:
+            heapq.heappush(worst, found)
+        elif found > worst[0]:
+            heapq.heapreplace(worst, found)
+
+    def count_skipped(self, skipped: Skipped) -> None:
+        """Take one file that got no row in."""
+        names = self.skipped.setdefault(skipped.reason.value, [])
+        if len(names) < SKIPPED_KEPT:
+            names.append(path_text(skipped.path))
+
+    @property
+    def worst(self) -> list[Worst]:
+        """The worst images, the worst first."""
+        return sorted(self._worst, reverse=True)
+
+    @property
+    def images(self) -> int:
+        """Rows without copies and frames of videos: what the run looked at."""
+        return self._rows - self.copies - self.frames
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {
+            "inputs": list(self.inputs),
+            "input_count": self.input_count,
+            "outputs": list(self.outputs),
+            "images": self.images,
+            "copies": self.copies,
+            "video_frames": self.frames,
+            "skipped_examples": {reason: list(names) for reason, names in self.skipped.items()},
+            "worst": [
+                {
+                    "path": each.path,
+                    "category": each.category,
+                    "score": round(each.score, 6),
+                    "decision": each.decision.value,
+                }
+                for each in self.worst
+            ],
+        }
