@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -189,9 +190,9 @@ class Origin(StrEnum):
 
 
 _ORIGIN_MEANINGS: dict[Origin, str] = {
-    Origin.NEW: "looked at for the first time",
+    Origin.NEW: "scored, or tried, in this run: no earlier run kept an outcome of this content",
     Origin.CHANGED: "a file that was known with another content",
-    Origin.REUSED: "the same content was scored in an earlier run",
+    Origin.REUSED: "the same content was scored, or found to be no image, in an earlier run",
     Origin.DUPLICATE: "the same content as that of an earlier row of this run",
 }
 
@@ -228,7 +229,9 @@ class ImageRef:
     are, None meaning in the local file of that name. `error` is set where the source already knows
     that it cannot be read (an unreadable folder). A link is followed only where follow_symlinks
     says so, even one that took a file's place since the walk saw it. `carried` holds the values of
-    the source's `columns` that go into the output, in their order.
+    the source's `columns` that go into the output, in their order. `whole_input` says that the ref
+    stands for an input, or a folder of one, rather than for an image: an error of it means that
+    images have no rows.
     """
 
     path: bytes
@@ -237,6 +240,7 @@ class ImageRef:
     follow_symlinks: bool = True
     location: Location | None = None
     carried: tuple[Any, ...] = ()
+    whole_input: bool = False
 
     @property
     def display(self) -> bytes:
@@ -314,7 +318,9 @@ class Row:
     duplicate_of is the display path of the first row of the run whose file has the same bytes.
     labels holds the scores of the networks' own labels that the run keeps; none of an error. bands
     says what each of CATEGORIES asks for by itself: approve, review, block or unscored; it is empty
-    in a row that only says that there was an error.
+    in a row that only says that there was an error. run_id is that of the run that wrote the row.
+    scored_at is when the scores were computed (UTC), in an earlier run where they are reused; None
+    without scores, and where an older version stored them.
     """
 
     ref: ImageRef
@@ -328,6 +334,8 @@ class Row:
     origin: Origin = Origin.NEW
     labels: Labels = field(default_factory=dict)
     bands: tuple[str, ...] = ()
+    run_id: str = ""
+    scored_at: datetime | None = None
 
     @property
     def status(self) -> Status:

@@ -34,6 +34,7 @@ from moderate.types import (
     ImageError,
     ImageFacts,
     ImageRef,
+    Origin,
     Row,
     Url,
     Views,
@@ -101,6 +102,9 @@ def rows(draw: st.DrawFn) -> Row:
         ),
         error=error,
         duplicate_of=draw(st.none() | PATHS),
+        origin=draw(st.sampled_from(Origin)),
+        run_id=draw(st.just("") | st.just("5e" * 16)),
+        scored_at=draw(st.none() | st.datetimes(timezones=st.just(datetime.UTC))),
     )
 
 
@@ -112,6 +116,9 @@ def plain_record(row: Row) -> dict[str, Any]:
     return {
         "path": text,
         "path_bytes": None if text.encode() == path else path,
+        "origin": row.origin.value,
+        "run_id": row.run_id or None,
+        "scored_at": row.scored_at and row.scored_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "status": "error" if row.error else "ok",
         "decision": row.decision.value,
         "reasons": "; ".join(row.reasons) or None,
