@@ -35,6 +35,9 @@ UNSCORED: Scores = dict.fromkeys(CATEGORIES)
 Labels = Mapping[str, float | None]
 """Score per label of a network, named MODEL/LABEL: a float32 value in 0.0..1.0."""
 
+MOST_LISTED = 20
+"""Images that failed a run and are listed, if nothing else is asked for."""
+
 LABEL_PREFIX = "label:"
 """What the names of columns start with that hold the scores of a label."""
 

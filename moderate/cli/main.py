@@ -36,7 +36,7 @@ from moderate.folders import settle_temporary
 from moderate.native import working_directory_problem
 from moderate.stopping import Stopped
 from moderate.system_limits import no_thread_limit, system_limit, with_limit
-from moderate.terminal import guard_terminals
+from moderate.terminal import guard_terminals, stdout_has_no_reader
 
 app = typer.Typer(
     name="moderate",
@@ -130,7 +130,12 @@ def _run(arguments: list[str], debug: bool) -> int:
         from moderate.results.text_writers import stdout_is_closed
 
         stdout_is_closed()
-        return exit_codes.ERROR
+        return exit_codes.PIPE_CLOSED
+    except SystemExit as left:
+        # What Typer makes of a write to a closed pipe, whichever pipe it is.
+        if not isinstance(left.__context__, BrokenPipeError) or not stdout_has_no_reader():
+            raise
+        return exit_codes.PIPE_CLOSED
     except ModerateError as error:
         say_error("error", with_limit(error), error if debug else None)
         return exit_codes.ERROR

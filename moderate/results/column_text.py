@@ -72,9 +72,9 @@ def _once(to_text: Callable[[Cells, frozenset[Any]], Any], cells: Any) -> Any:
 
     The result is then a scalar, which Arrow joins to every line.
     """
-    if len(cells) > 1 and cells.type == pa.string() and not cells.null_count:
-        if pc.all(pc.equal(cells, cells[0])).as_py():
-            return to_text(cells[:1], _OWN_TYPES)[0]
+    may_be_constant = len(cells) > 1 and cells.type == pa.string() and not cells.null_count
+    if may_be_constant and pc.all(pc.equal(cells, cells[0])).as_py():
+        return to_text(cells[:1], _OWN_TYPES)[0]
     return to_text(cells, _OWN_TYPES)
 
 

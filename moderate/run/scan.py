@@ -58,7 +58,7 @@ from moderate.run.recorder import (
     check_resumable,
     open_state,
 )
-from moderate.run.summary import Audit, Summary, audit_facts
+from moderate.run.summary import Audit, Summary, audit_facts, selection_facts
 from moderate.sources.resolve import NO_INPUT, resolve
 from moderate.state.run_lock import exclusive
 from moderate.text import one_line, path_text, printable, utc
@@ -67,6 +67,8 @@ from moderate.version import __version__
 
 SummaryText = Callable[[Summary, str], str]
 """Gives the text of a summary in the format of a target."""
+
+_MOST_NAMED = 5  # inputs in a message
 
 MOST_BATCH = 4096
 """Largest batch_size."""
@@ -231,11 +233,12 @@ def _run(
     with (
         open_writers(options.out) as writers,
         open_texts(options.summary) as summaries,
-        LocalEngine(job, state.scores if state else None) as engine,
+        LocalEngine(job, state.scores if state else None, run_id=run_id) as engine,
     ):
         audit = _audit(job, engine, run_id, started)
         summary = Summary(audit, job.policy.policy, job.judge)
         summary.hourly_cost = options.hourly_cost
+        summary.only, summary.max_listed = options.only, options.max_listed
         recorder.counting(summary)
         known = {k: v for k, v in audit_facts(audit).items() if k not in _KNOWN_LATE}
         for writer in writers:
@@ -247,7 +250,8 @@ def _run(
                 else:
                     if taken:
                         taken.check(item)
-                    item = _record(item, summary, writers)
+                    if summary.writes(item):
+                        item = _record(item, summary, writers)
                 recorder.tick()
                 on_item(item)
         summary.audit = _audit(job, engine, run_id, started)
@@ -255,10 +259,13 @@ def _run(
         summary.batch_limit = engine.batch_limit
         summary.limit = options.limit if engine.limited else None
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
-        named = not any(source.may_be_empty for source in job.sources)
-        if named and summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:
-            raise InputError(_nothing_found(summary))
-        facts = {**audit_facts(summary.audit), "ended": utc(summary.ended)}
+        if _nothing_was_there(job, summary):
+            raise InputError(_nothing_found(job, summary))
+        facts = {
+            **audit_facts(summary.audit),
+            **selection_facts(summary),
+            "ended": utc(summary.ended),
+        }
         # What takes its time comes first.
         for writer in writers:
             writer.seal(facts)
@@ -287,7 +294,8 @@ def _record(row: Row, summary: Summary, writers: Sequence[ResultWriter]) -> Row:
     except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
         failed = internal_error(row.ref, "writing", error)
         # What it carries may be the reason.
-        row = failed_row(summary.policy, replace(row.ref, carried=()), failed)
+        ref = replace(row.ref, carried=())
+        row = failed_row(summary.policy, ref, failed, summary.audit.run_id)
         prepared = [writer.prepare(row) for writer in writers]
         summary.count(row)
     for writer, cells in zip(writers, prepared, strict=True):
@@ -331,13 +339,29 @@ def _head(name: str) -> bytes:
         return b""
 
 
-def _nothing_found(summary: Summary) -> str:
-    if missing := summary.error_examples.get(ErrorCode.NOT_FOUND):
-        return f"no input found: nothing is at {', '.join(missing)}"
+def _nothing_was_there(job: Job, summary: Summary) -> bool:
+    """Whether no input has an image, or none of those that were named is there."""
+    if summary.rows:
+        return summary.rows == summary.missing_inputs
+    return not summary.left_out and not any(source.may_be_empty for source in job.sources)
+
+
+def _nothing_found(job: Job, summary: Summary) -> str:
+    if summary.rows:
+        missing = summary.error_examples[ErrorCode.NOT_FOUND]
+        return f"no input found: nothing is at {', '.join(map(printable, missing))}"
+    named = [*map(os.fsdecode, job.options.inputs), *job.options.reading.files_from]
+    names = ["standard input" if name == "-" else printable(name) for name in named[:_MOST_NAMED]]
+    if len(named) > _MOST_NAMED:
+        names.append(f"{len(named) - _MOST_NAMED} more")
+    where = ", ".join(names)
     if not summary.skipped:
-        return "no input found: there are no files"
+        return f"no input found: there are no images in {where}"
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.skipped.items()))
-    return f"no input found: none of {summary.skipped.total()} files is an image ({reasons})"
+    return (
+        f"no input found: none of {summary.skipped.total()} files in {where} is an image "
+        f"({reasons})"
+    )
 
 
 def _audit(job: Job, engine: Engine, run_id: str, started: datetime) -> Audit:

@@ -187,8 +187,7 @@ def test_any_format_into_any_other(place: Path, tmp_path: Path, source: str) -> 
         scanned = run_columns.without(Path(f"strict0.{suffix}").read_bytes())
         assert run_columns.without(Path(out).read_bytes()) == scanned
     tables = [
-        pq.read_table(file).drop_columns(run_columns.NAMES)
-        for file in (outs[1], "strict0.parquet")
+        pq.read_table(file).drop_columns(run_columns.NAMES) for file in (outs[1], "strict0.parquet")
     ]
     assert tables[0].equals(tables[1])
     carried = [str(tmp_path / f"carried.{suffix}") for suffix in SUFFIXES]
