@@ -160,7 +160,11 @@ def test_what_was_scored_without_labels_is_scored_again_with_them(
     scan(images, weights, "kept again", "--keep-labels")
     assert len(decoded) - before == reused
     for suffix in SUFFIXES:
-        assert rows(f"kept again.{suffix}") == rows(f"kept.{suffix}")
+        again, first_rows = rows(f"kept again.{suffix}"), rows(f"kept.{suffix}")
+        for row in (*again, *first_rows):
+            for name in run_columns.NAMES:
+                del row[name]
+        assert again == first_rows
     # A policy with labels has use for what is kept already.
     scan(images, weights, "gore", "--policy", "gore.toml")
     assert len(decoded) - before == 2 * reused
