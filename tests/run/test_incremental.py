@@ -401,6 +401,7 @@ def test_a_copy_that_comes_in_first_is_still_the_copy(
         rows = scan(*arguments, bundle=bundle)
         assert [row["path"] for row in rows] == [server.url(name) for name in names]
         assert [row["duplicate_of"] for row in rows] == [None, None, *[server.url("/slow")] * 20]
+        assert [row["origin"] for row in read_rows()] == ["new", "new", *["duplicate"] * 20]
         assert len({row["nudity"] for row in rows}) == 2
         assert len(decoded) == 2
         waiting = 0.0
