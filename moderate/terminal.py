@@ -63,10 +63,11 @@ def guard_terminals() -> None:
         sys.stderr = GuardedTerminal(sys.stderr, kept="\t\n\r")
 
 
-def stdout_has_no_reader() -> bool:
-    """Whether standard output is a pipe that its reader has closed."""
+def output_has_no_reader() -> bool:
+    """Whether standard output or standard error is a pipe that its reader has closed."""
     poll = select.poll()
-    poll.register(1, 0)
+    for descriptor in (1, 2):
+        poll.register(descriptor, 0)
     return any(events & select.POLLERR for _, events in poll.poll(0))
 
 

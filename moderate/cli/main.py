@@ -36,7 +36,7 @@ from moderate.folders import settle_temporary
 from moderate.native import working_directory_problem
 from moderate.stopping import Stopped
 from moderate.system_limits import no_thread_limit, system_limit, with_limit
-from moderate.terminal import guard_terminals, stdout_has_no_reader
+from moderate.terminal import guard_terminals, output_has_no_reader
 
 app = typer.Typer(
     name="moderate",
@@ -120,6 +120,14 @@ def _run(arguments: list[str], debug: bool) -> int:
     try:
         try:
             code: Any = app(arguments or ["--help"], prog_name="moderate", standalone_mode=False)
+        except SystemExit as left:
+            # What Typer makes of any write to a closed pipe, as if something had been found.
+            broken = left.__context__
+            if not isinstance(broken, BrokenPipeError):
+                raise
+            if output_has_no_reader():
+                raise ReaderGoneError("the output was closed by its reader") from broken
+            raise broken from None
         except Exception:
             stopping.check()
             raise
@@ -130,11 +138,6 @@ def _run(arguments: list[str], debug: bool) -> int:
         from moderate.results.text_writers import stdout_is_closed
 
         stdout_is_closed()
-        return exit_codes.PIPE_CLOSED
-    except SystemExit as left:
-        # What Typer makes of a write to a closed pipe, whichever pipe it is.
-        if not isinstance(left.__context__, BrokenPipeError) or not stdout_has_no_reader():
-            raise
         return exit_codes.PIPE_CLOSED
     except ModerateError as error:
         say_error("error", with_limit(error), error if debug else None)

@@ -536,9 +536,9 @@ def _tell(result: Summary, out: Sequence[str]) -> None:
             show(report(result), stream)
         if not out and sys.stderr is not None:
             typer.echo("rows     not written; add --out results.csv to keep them", err=True)
-    except ReaderGoneError:  # of a pipe; with the rows in a file, nobody misses anything
-        if not out:
-            raise
+    except (ReaderGoneError, BrokenPipeError) as error:
+        if not out:  # with the rows in a file, nobody misses anything
+            raise ReaderGoneError("the output was closed by its reader") from error
     except OSError as error:  # the terminal was closed, or the disk behind it is full
         failed = f"cannot print the summary: {error.strerror or error}"
         if not out:

@@ -238,6 +238,24 @@ def test_values_stand_in_the_order_of_the_columns(row: Row) -> None:
     assert values(row) == list(expected.values())
 
 
+@few
+@given(SOME, st.integers(1, 3))
+def test_columns_are_written_as_rows_are(
+    target: Path, given_rows: list[Row], repeated: int
+) -> None:
+    """Also those that are the same in every row, whose text is made once."""
+    for some in (given_rows, given_rows[:1] * repeated):
+        cells = zip(*map(values, some), strict=True)
+        columns = [pa.array(c, field.type) for c, field in zip(cells, arrow_schema(), strict=True)]
+        for writer in (CsvWriter, JsonlWriter):
+            row_by_row = written(writer(str(target)), target, some, False)
+            by_columns = writer(str(target))
+            by_columns.start({})
+            by_columns.write_columns(columns, [])
+            by_columns.commit({})
+            assert target.read_bytes() == row_by_row
+
+
 def test_text_that_utf8_cannot_hold_is_escaped(target: Path) -> None:
     error = ImageError(ErrorCode.READ_ERROR, "half a \ud83d,")
     row = Row(ImageRef(b"a"), ImageFacts(), UNSCORED, Decision.REVIEW, (), error=error)

@@ -371,12 +371,11 @@ def test_the_summary_says_when_a_limit_cut_the_input(
     assert "--limit" not in capsys.readouterr().out
 
 
-def test_an_empty_manifest_is_an_empty_valid_output(tmp_path: Path, bundle: Path) -> None:
-    pq.write_table(pa.table({"path": pa.array([], pa.string())}), "none.parquet")
-    Path("none.txt").write_text("# nobody uploaded anything\n")
-    for source in ("none.parquet", "none.txt"):
-        assert run(["scan", source, "--weights", str(bundle), "-q", "--out", "o.parquet"]) == 0
-        assert pq.read_table("o.parquet").num_rows == 0
+def test_a_share_without_images_is_an_empty_valid_output(tmp_path: Path, bundle: Path) -> None:
+    Path("none.txt").write_text("# none of them is in this share\n")
+    arguments = ["--weights", str(bundle), "-q", "--out", "o.parquet"]
+    assert run(["scan", "none.txt", "--shard", "1/2", *arguments]) == 0
+    assert pq.read_table("o.parquet").num_rows == 0
 
 
 @pytest.mark.parametrize("content", [b"PAR1 but no more", b"", b"\x00\x01\x02"])
