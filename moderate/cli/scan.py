@@ -58,13 +58,13 @@ def parse_workers(text: str) -> int | None:
     return int(text)
 
 
-def parse_only(text: str | None) -> tuple[Origin, ...]:
+def parse_only(texts: Sequence[str]) -> tuple[Origin, ...]:
     """The origins that `--only` names, in their own order. Raises typer.BadParameter."""
-    names = {name.strip() for name in (text or "").split(",")} - {""}
+    names = {name.strip() for text in texts for name in text.split(",")} - {""}
     if unknown := sorted(names - {origin.value for origin in Origin}):
         known = ", ".join(origin.value for origin in Origin)
         raise typer.BadParameter(f"--only {unknown[0]!r}: use {known}, with commas between them")
-    if text and not names:
+    if any(texts) and not names:
         raise typer.BadParameter("--only: name an origin, as in new,changed")
     return tuple(origin for origin in Origin if origin.value in names)
 
@@ -156,7 +156,7 @@ def scan(
         ),
     ] = False,
     only: Annotated[
-        str | None,
+        list[str] | None,
         option(
             panels.OUTPUT,
             metavar="ORIGIN,...",
@@ -486,7 +486,7 @@ def scan(
             lock_wait=lock_wait,
             config=ctx.obj.record,
             keep_labels=keep_labels,
-            only=parse_only(only),
+            only=parse_only(only or ()),
             max_listed=max_listed,
         )
     )

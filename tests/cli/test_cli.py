@@ -18,12 +18,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 
 from moderate import stopping
 from moderate.cli.exit_codes import of_scan
 from moderate.cli.findings import report_errors
 from moderate.cli.main import run
+from moderate.cli.scan import parse_only
 from moderate.run.summary import Summary
+from moderate.types import Origin
 from tests.support import run_columns
 from tests.support.pictures import encode, scene
 
@@ -107,6 +110,16 @@ def test_many_errors_are_worth_a_warning(capsys: Captured) -> None:
     assert capsys.readouterr().err == ""
     report_errors(summary_of(review=9, errors=5), 1.0)
     assert "5 of 9 rows are errors (55.6%), mostly truncated" in capsys.readouterr().err
+
+
+def test_only_names_origins() -> None:
+    expected = (Origin.NEW, Origin.CHANGED)
+    for texts in (["new,changed"], ["changed", "new"], ["new, changed,"]):
+        assert parse_only(texts) == expected
+    assert parse_only([]) == parse_only([""]) == ()
+    for texts, said in ((["newest"], "use new, changed, reused, duplicate"), ([","], "name an")):
+        with pytest.raises(typer.BadParameter, match=said):
+            parse_only(texts)
 
 
 def test_exit_codes_end_to_end(images: Path, bundle: Path, tmp_path: Path) -> None:
