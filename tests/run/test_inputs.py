@@ -178,7 +178,7 @@ def test_urls_give_the_same_scores_in_order_whatever_comes_first(
         rows = scan(
             "urls.txt", "--allow-host", "127.0.0.1", bundle=bundle, out=tmp_path / "urls.jsonl"
         )
-        refused = scan("urls.txt", bundle=bundle, out=tmp_path / "refused.jsonl")
+        refused = scan("urls.txt", bundle=bundle, out=tmp_path / "refused.jsonl", code=2)
         named = scan(urls[0], "--allow-private-network", bundle=bundle, out=tmp_path / "1.jsonl")
     gone = rows.pop(6)
     assert gone["error_code"] == "http_error"
