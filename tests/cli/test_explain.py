@@ -300,6 +300,7 @@ def test_carried_columns_and_a_demonstration(
     capsys.readouterr()
     arguments = ["scan", "list.csv", "--keep", "id", "--keep", "note", "--weights", "testcard"]
     assert run([*arguments, "-q", "--state", "state", "--out=r.parquet", "--out=r.csv"]) == 0
+    assert "is a demonstration" in capsys.readouterr().err, "also with -q"
     said = explained(capsys, "r.parquet", "row:1")
     assert said["images"][0]["carried"] == {"id": "7", "note": "=x"}
     text = shown(capsys, "r.csv", "row:1")
