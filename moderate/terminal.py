@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import select
 import sys
 from typing import IO, TextIO, cast
 
@@ -60,6 +61,14 @@ def guard_terminals() -> None:
     if sys.stderr is not None and sys.stderr.isatty():
         # Progress bars of libraries, which go there, draw a line anew after a carriage return.
         sys.stderr = GuardedTerminal(sys.stderr, kept="\t\n\r")
+
+
+def output_has_no_reader() -> bool:
+    """Whether standard output or standard error is a pipe that its reader has closed."""
+    poll = select.poll()
+    for descriptor in (1, 2):
+        poll.register(descriptor, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def unguarded(stream: IO[str]) -> IO[str]:

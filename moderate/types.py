@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -33,6 +34,9 @@ UNSCORED: Scores = dict.fromkeys(CATEGORIES)
 
 Labels = Mapping[str, float | None]
 """Score per label of a network, named MODEL/LABEL: a float32 value in 0.0..1.0."""
+
+MOST_LISTED = 20
+"""Images that failed a run and are listed, if nothing else is asked for."""
 
 LABEL_PREFIX = "label:"
 """What the names of columns start with that hold the scores of a label."""
@@ -189,9 +193,9 @@ class Origin(StrEnum):
 
 
 _ORIGIN_MEANINGS: dict[Origin, str] = {
-    Origin.NEW: "looked at for the first time",
+    Origin.NEW: "scored, or tried, in this run: no earlier run kept an outcome of this content",
     Origin.CHANGED: "a file that was known with another content",
-    Origin.REUSED: "the same content was scored in an earlier run",
+    Origin.REUSED: "the same content was scored, or found to be no image, in an earlier run",
     Origin.DUPLICATE: "the same content as that of an earlier row of this run",
 }
 
@@ -239,7 +243,9 @@ class ImageRef:
     that it cannot be read (an unreadable folder). A link is followed only where follow_symlinks
     says so, even one that took a file's place since the walk saw it. `carried` holds the values of
     the source's `columns` that go into the output, in their order. `listing` is the list or
-    manifest that named the image, if any: it explains paths that are not there.
+    manifest that named the image, if any: it explains paths that are not there. `whole_input` says
+    that the ref stands for an input, or a folder of one, rather than for an image: an error of it
+    means that images have no rows.
     """
 
     path: bytes
@@ -249,6 +255,7 @@ class ImageRef:
     location: Location | None = None
     carried: tuple[Any, ...] = ()
     listing: Listing | None = field(default=None, repr=False, compare=False)
+    whole_input: bool = False
 
     @property
     def display(self) -> bytes:
@@ -326,7 +333,9 @@ class Row:
     duplicate_of is the display path of the first row of the run whose file has the same bytes.
     labels holds the scores of the networks' own labels that the run keeps; none of an error. bands
     says what each of CATEGORIES asks for by itself: approve, review, block or unscored; it is empty
-    in a row that only says that there was an error.
+    in a row that only says that there was an error. run_id is that of the run that wrote the row.
+    scored_at is when the scores were computed (UTC), in an earlier run where they are reused; None
+    without scores, and where an older version stored them.
     """
 
     ref: ImageRef
@@ -340,6 +349,8 @@ class Row:
     origin: Origin = Origin.NEW
     labels: Labels = field(default_factory=dict)
     bands: tuple[str, ...] = ()
+    run_id: str = ""
+    scored_at: datetime | None = None
 
     @property
     def status(self) -> Status:

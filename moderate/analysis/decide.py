@@ -40,12 +40,13 @@ from moderate.results.targets import (
     read_identities,
     to_stdout,
 )
-from moderate.run.summary import EXAMPLES_KEPT, Audit, Summary, name_counted
+from moderate.run.summary import EXAMPLES_KEPT, Audit, Finding, Summary, name_counted
 from moderate.run.videos import Video, VideoEnd
 from moderate.text import one_line, printable, utc
 from moderate.types import (
     CATEGORIES,
     LABEL_PREFIX,
+    MOST_LISTED,
     Column,
     ErrorCode,
     ImageError,
@@ -305,6 +306,7 @@ class DecideOptions:
     policy: str
     out: Sequence[str] = ()
     summary: Sequence[str] = ()
+    max_listed: int = MOST_LISTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +345,7 @@ def redecide(
     facts = _facts(results, loaded, started)
     redecider = Redecider(loaded, results)
     summary = Summary(_audit(facts, started), loaded.policy, redecider.judge)
+    summary.max_listed = options.max_listed
     changes = np.zeros((len(DECISIONS), len(DECISIONS)), np.int64)
     made = Redecided(
         results.path, facts, dict(results.facts), summary, changes, tuple(_notes(results))
@@ -431,6 +434,11 @@ def _count(summary: Summary, piece: Piece, decided: Decided) -> None:
     summary.rows += len(piece)
     for severity, count in enumerate(np.bincount(decided.severity, minlength=len(DECISIONS))):
         summary.decisions[DECISIONS[severity]] += int(count)
+    for decision, listed in summary.findings.items():
+        missing = max(summary.max_listed - len(listed), 0)
+        for index in np.flatnonzero(decided.severity == decision.severity)[:missing].tolist():
+            reasons = decided.reasons.values[decided.reasons.codes[index]]
+            listed.append(Finding(piece.own["path"][index].as_py(), decision, "; ".join(reasons)))
     for cell in pc.value_counts(piece.own["warnings"]).to_pylist():
         for warning in (cell["values"] or "").split("; ") if cell["values"] else ():
             summary.warnings[name_counted(warning, summary.warnings)] += cell["counts"]

@@ -248,6 +248,8 @@ def _image(
             name: row[name]
             for name in ("format", "width", "height", "frames", "bytes", "sha256", "duplicate_of")
         },
+        "origin": row["origin"],
+        "scored_at": row["scored_at"],
         "carried": {name: _json_value(value) for name, value in carried.items()},
     }
 

@@ -1,6 +1,6 @@
 """Counts over the rows of a results file, from its rows and audit facts alone.
 
-What a file does not keep is not counted: what was skipped, where scores came from, and the speed.
+What a file does not keep is not counted: what was skipped, and the speed.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ from moderate.policy.model import Policy
 from moderate.policy.thresholds import BANDS, band_counts, score_bands
 from moderate.results.read import Results
 from moderate.run.summary import EXAMPLES_KEPT, name_counted
-from moderate.types import CATEGORIES, Status
+from moderate.types import CATEGORIES, Origin, Status
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Counts over the rows of a file; bands are those of the run's policy."""
+    """Counts over the rows of a file; bands are those of the run's policy.
+
+    origins is empty for a file of a version that did not write them.
+    """
 
     facts: Mapping[str, str]
     rows: int
     errors: int
     duplicates: int
+    origins: Mapping[str, int]
     decisions: Mapping[str, int]
     bands: Mapping[str, Mapping[str, int]]
     error_codes: Mapping[str, int]
@@ -40,9 +44,9 @@ class Stored:
 def summarise(results: Results) -> Stored:
     """Count the rows of a file. Raises InputError, also where it does not hold its policy."""
     policy = policy_of(results)
-    own = ("path", "status", "decision", "duplicate_of", "warnings", "error_code")
+    own = ("path", "origin", "status", "decision", "duplicate_of", "warnings", "error_code")
     table = results.table([*own, *CATEGORIES])
-    statuses = counted(table["status"])
+    statuses, origins = counted(table["status"]), counted(table["origin"])
     warnings: Counter[str] = Counter()
     for text, count in counted(table["warnings"]).items():
         for warning in text.split("; "):
@@ -54,6 +58,7 @@ def summarise(results: Results) -> Stored:
         rows=table.num_rows,
         errors=statuses.get("error", 0),
         duplicates=table.num_rows - table["duplicate_of"].null_count,
+        origins={o.value: n for o in Origin if (n := origins.get(o.value))},
         decisions=counted(table["decision"]),
         bands={name.value: _bands(table[name], policy, name, scored) for name in CATEGORIES},
         error_codes=dict(sorted(codes.items())),

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,7 +23,6 @@ from numpy.typing import NDArray
 
 from moderate.analysis import bounds
 from moderate.analysis.policies import policy_of
-from moderate.analysis.stored import counted
 from moderate.classify.coverage import Coverage
 from moderate.errors import InputError, UsageError
 from moderate.policy.thresholds import band_counts, score_bands
@@ -120,46 +120,130 @@ class Trend:
         return [test.what for test in self.tests if test.drift]
 
 
+@dataclass(frozen=True, slots=True)
+class _FileRows:
+    """What is counted of the n rows of a file.
+
+    keys (int64) are equal for rows of the same image; where is_image (bool) is False, the row may
+    not be compared with others. periods (int32) are numbers of `Counting`'s names. bands and bins,
+    (categories, n), are of int8 and int16; a bin is -1 where there is no score.
+    """
+
+    facts: Mapping[str, str]
+    keys: NDArray[np.int64]
+    is_image: NDArray[np.bool_]
+    periods: NDArray[np.int32]
+    severities: NDArray[np.int8]
+    failed: NDArray[np.bool_]
+    bands: NDArray[np.int8]
+    bins: NDArray[np.int16]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
 class Counting:
-    """Counts results files and runs by period."""
+    """Counts results files and runs by period.
+
+    An image that several files have a row of counts once, on the day its scores were computed,
+    with what the earliest of the files says of it: one file of every night holds all that earlier
+    nights scored, too. Rows of versions that did not write `run_id` and `scored_at` all count, on
+    the day of their run.
+    """
 
     def __init__(self, by: By) -> None:
         self._by = by
         self._periods: dict[str, Period] = {}
+        self._files: list[tuple[str, Results]] = []
         self._runs: set[str] = set()
         self._repeated = 0
-        self._latest, self._coverage = "", Coverage()
+        self._rows_repeated = 0
+        self._ledger_reused = False
 
     def add_results(self, results: Results) -> None:
-        """Count a file's rows. Raises InputError where it does not say when it was made."""
+        """Take a file. Raises InputError where it does not say when it was made."""
         started = results.facts.get("started")
         if started is None:
             raise InputError(
                 f"{printable(results.path)} does not say when it was made: the audit facts are gone"
             )
-        if self._seen(results.facts.get("run_id")):
-            return
-        period = self._period(started, results.path)
-        if started >= self._latest:
-            self._latest, self._coverage = started, Coverage.of_facts(results.facts)
-        period.policies.add(results.facts.get("policy_sha256", "unknown"))
-        period.weights.add(results.facts.get("weights_sha256", "unknown"))
+        self._period_name(started, results.path)
+        if not self._seen(results.facts.get("run_id")):
+            self._files.append((started, results))
+
+    def _count_files(self) -> Coverage:
+        """Count the rows of all files; the coverage of the latest. Raises InputError."""
+        self._files.sort(key=itemgetter(0))
+        names: dict[str, int] = {}
+        files = [self._rows_of(results, started, names) for started, results in self._files]
+        if not files:
+            return Coverage()
+        kept = _first_of_each_image(files)
+        self._rows_repeated = int(sum(map(len, files)) - kept.sum())
+        start = 0
+        for file in files:
+            self._count_rows(file, kept[start : start + len(file)], list(names))
+            start += len(file)
+        return Coverage.of_facts(files[-1].facts)
+
+    def _rows_of(self, results: Results, started: str, names: dict[str, int]) -> _FileRows:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         policy = policy_of(results)
-        table = results.table(["status", "decision", *CATEGORIES])
-        period.decisions.update(counted(table["decision"]))
-        period.errors += counted(table["status"]).get("error", 0)
-        for category in CATEGORIES:
-            values = table[category].to_numpy().astype(np.float32, copy=False)
-            values = values[~np.isnan(values)]
-            if not len(values):
-                continue
-            limits = policy.categories[category]
-            counts = band_counts(score_bands(values, limits.review, limits.block))
-            bands = period.bands.setdefault(category.value, Counter())
-            bands.update(dict(zip(_DECISIONS, counts, strict=False)))  # none is unscored
-            binned = np.bincount(_fine_bin(values), minlength=_FINE)
-            kept = period.scores.get(category.value)
-            period.scores[category.value] = binned if kept is None else kept + binned
+        own = ["path", "sha256", "run_id", "scored_at", "status", "decision"]
+        table = results.table([*own, *CATEGORIES]).combine_chunks()
+        days = pc.utf8_slice_codeunits(table["scored_at"].fill_null(started), 0, 10)
+        encoded = days.combine_chunks().dictionary_encode()
+        periods = [
+            names.setdefault(self._period_name(day, results.path, "scored_at"), len(names))
+            for day in encoded.dictionary.to_pylist()
+        ]
+        pairs = zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True)
+        scores = np.stack(
+            [table[name].to_numpy().astype(np.float32, copy=False) for name in CATEGORIES]
+        )
+        limits = [policy.categories[name] for name in CATEGORIES]
+        return _FileRows(
+            facts=results.facts,
+            keys=np.fromiter(map(hash, pairs), np.int64, table.num_rows),
+            is_image=table["run_id"].is_valid().to_numpy(),
+            periods=np.array(periods, np.int32)[encoded.indices.to_numpy()]
+            if periods
+            else np.zeros(0, np.int32),
+            severities=pc.index_in(table["decision"], pa.array(_DECISIONS))
+            .to_numpy()
+            .astype(np.int8),
+            failed=pc.equal(table["status"], "error").to_numpy(),
+            bands=np.stack(
+                [
+                    score_bands(values, each.review, each.block)
+                    for values, each in zip(scores, limits, strict=True)
+                ]
+            ),
+            bins=np.where(np.isnan(scores), -1, _fine_bin(np.nan_to_num(scores))).astype(np.int16),
+        )
+
+    def _count_rows(self, file: _FileRows, kept: NDArray[np.bool_], names: Sequence[str]) -> None:
+        for number in np.unique(file.periods[kept]).tolist():
+            of_period = kept & (file.periods == number)
+            period = self._periods.setdefault(names[number], Period(names[number]))
+            period.sources += 1
+            period.policies.add(file.facts.get("policy_sha256", "unknown"))
+            period.weights.add(file.facts.get("weights_sha256", "unknown"))
+            severities = np.bincount(file.severities[of_period], minlength=len(_DECISIONS))
+            period.decisions.update(dict(zip(_DECISIONS, severities.tolist(), strict=True)))
+            period.errors += int(file.failed[of_period].sum())
+            for category, bands, bins in zip(CATEGORIES, file.bands, file.bins, strict=True):
+                scored = of_period & (bins >= 0)
+                if not scored.any():
+                    continue
+                counts = band_counts(bands[scored])
+                of_bands = period.bands.setdefault(category.value, Counter())
+                of_bands.update(dict(zip(_DECISIONS, counts, strict=False)))  # none is unscored
+                binned = np.bincount(bins[scored], minlength=_FINE)
+                before = period.scores.get(category.value)
+                period.scores[category.value] = binned if before is None else before + binned
 
     def add_run(self, record: RunRecord) -> None:
         """Count the decisions of a run in the ledger, unless it did not complete."""
@@ -173,16 +257,19 @@ class Counting:
         period.weights.add(record.facts.get("weights_sha256", "unknown"))
         period.decisions.update({name: int(counted.get(name, 0)) for name in _DECISIONS})
         period.errors += int(record.counts.get("errors", 0))
+        origins = record.counts.get("origins")
+        self._ledger_reused |= isinstance(origins, dict) and bool(origins.get("reused"))
 
     def finish(self, limits: Limits) -> Trend:
-        """Test the latest period. Raises InputError where nothing was counted."""
+        """Count, and test the latest period. Raises InputError where nothing was counted."""
+        coverage = self._count_files()
         periods = tuple(self._periods[name] for name in sorted(self._periods))
         periods = tuple(period for period in periods if period.images)
         if not periods:
             raise InputError("there are no rows to show a trend of")
         tests = _tests(periods, limits)
         notes = tuple(self._notes(periods, tests))
-        return Trend(self._by, periods, limits, tests, notes, self._coverage)
+        return Trend(self._by, periods, limits, tests, notes, coverage)
 
     def _seen(self, run: str | None) -> bool:
         if run is None:
@@ -193,13 +280,16 @@ class Counting:
         self._runs.add(run)
         return False
 
-    def _period(self, started: str, where: str) -> Period:
+    def _period_name(self, moment: str, where: str, what: str = "started") -> str:
         try:
-            day = datetime.fromisoformat(started).date()
+            day = datetime.fromisoformat(moment).date()
         except ValueError:
-            bad = one_line(started, 40)
-            raise InputError(f"{printable(where)}: started is no time: {bad!r}") from None
-        name = day.isoformat() if self._by == "day" else _week(day)
+            bad = one_line(moment, 40)
+            raise InputError(f"{printable(where)}: {what} is not a time: {bad!r}") from None
+        return day.isoformat() if self._by == "day" else _week(day)
+
+    def _period(self, started: str, where: str) -> Period:
+        name = self._period_name(started, where)
         period = self._periods.setdefault(name, Period(name))
         period.sources += 1
         return period
@@ -207,6 +297,13 @@ class Counting:
     def _notes(self, periods: Sequence[Period], tests: Sequence[Tested]) -> Iterator[str]:
         if self._repeated:
             yield f"{self._repeated} files of a run that was counted already were left out."
+        if self._rows_repeated:
+            yield (
+                f"{self._rows_repeated:,} rows of images that an earlier file has, too, were left "
+                "out: each counts once, on the day it was first scored."
+            )
+        if self._ledger_reused:
+            yield "Runs of the ledger are counted whole, with the images that they reused."
         if len(periods) == 1:
             yield f"One {self._by} only: there is nothing to compare it with."
         for name in ("policies", "weights"):
@@ -217,6 +314,17 @@ class Counting:
         for test in tests:
             if test.reason:
                 yield f"{test.what}: {test.reason}."
+
+
+def _first_of_each_image(files: Sequence[_FileRows]) -> NDArray[np.bool_]:
+    """Which of all rows, file by file, count: the first scored one of an image, else the first."""
+    kept = ~np.concatenate([file.is_image for file in files])
+    images = np.flatnonzero(~kept)
+    failed = np.concatenate([file.failed for file in files])[images]
+    scored_first = images[np.argsort(failed, kind="stable")]
+    keys = np.concatenate([file.keys for file in files])[scored_first]
+    kept[scored_first[np.unique(keys, return_index=True)[1]]] = True
+    return kept
 
 
 def compare(latest: Sequence[int], earlier: Sequence[int], names: Sequence[str]) -> dict[str, Any]:

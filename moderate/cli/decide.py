@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from moderate.cli import exit_codes
+from moderate.cli.findings import list_findings
 from moderate.cli.messages import say
+from moderate.types import MOST_LISTED
 
 
 def decide(
@@ -35,8 +37,16 @@ def decide(
     ] = None,
     fail_on: Annotated[
         Literal["never", "review", "block"],
-        typer.Option(help="Exit with 1 when a decision is at or above this."),
+        typer.Option(
+            help="Exit with 1 when a decision is at or above this, and list the images on stderr."
+        ),
     ] = "never",
+    max_listed: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Images that --fail-on lists, the worst decisions first."
+        ),
+    ] = MOST_LISTED,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")
     ] = False,
@@ -52,7 +62,7 @@ def decide(
     from moderate.report.terminal import show
     from moderate.results.targets import to_stdout
 
-    options = DecideOptions(results, policy, tuple(out or ()), tuple(summary or ()))
+    options = DecideOptions(results, policy, tuple(out or ()), tuple(summary or ()), max_listed)
     redecided = redecide(options, lambda done, target: render(report(done), target))
     for note in redecided.notes:
         say("warning", "source", note)
@@ -60,4 +70,5 @@ def decide(
         show(report(redecided), sys.stderr if any(map(to_stdout, options.out)) else sys.stdout)
         if not out:
             typer.echo("rows     not written; add --out results.csv to keep them", err=True)
-    return exit_codes.of_scan(redecided.summary, fail_on, max_error_rate=1.0)
+    list_findings(redecided.summary, fail_on)
+    return exit_codes.of_decisions(redecided.summary, fail_on)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 DONE = 0
 FOUND = 1
 ERROR = 2
+PIPE_CLOSED = 141
 # After a signal the code is 128 + its number: see `moderate.stopping.exit_code`.
 
 MEANINGS: dict[int, str] = {
@@ -19,25 +20,55 @@ MEANINGS: dict[int, str] = {
     FOUND: "done, and something was found: a decision at or above `--fail-on` (`scan`, `decide`), "
     "a missed gate (`eval`), a changed decision under `--fail-on-change` (`diff`), "
     "drift under `--fail-on-drift` (`report`)",
-    ERROR: "an error: wrong usage, configuration or weights, no input found, a run that could not "
-    "be finished, a failed check (`doctor`, `policy check`, `weights verify`), or more error rows "
-    "than `--max-error-rate`",
+    ERROR: "an error: wrong usage, configuration or weights, no input found, an input that could "
+    "not be read to its end, no image that could be scored, a run that could not be finished, a "
+    "failed check (`doctor`, `policy check`, `weights verify`), or more error rows than "
+    "`--max-error-rate`",
     129: "stopped by SIGHUP, as when the terminal is closed; not under `nohup`",
     130: "stopped by SIGINT, as from Ctrl-C",
+    PIPE_CLOSED: "standard output was closed by its reader, as `head` does, before all was printed",
     143: "stopped by SIGTERM",
 }
 """One line per exit code, for the reference page."""
 
 
 def of_scan(summary: Summary, fail_on: str, max_error_rate: float) -> int:
-    """The code of a finished scan: an error wins over a finding.
+    """The code of a finished scan: an error wins over a finding."""
+    return ERROR if problems(summary, max_error_rate) else of_decisions(summary, fail_on)
 
-    fail_on is `never`, `review` or `block`; a decision at or above it is a finding.
-    """
-    if summary.error_rate > max_error_rate:
-        return ERROR
+
+def of_decisions(summary: Summary, fail_on: str) -> int:
+    """The code that decisions alone give."""
+    return FOUND if any(summary.decisions[d.value] for d in failing(fail_on)) else DONE
+
+
+def failing(fail_on: str) -> list[Decision]:
+    """The decisions that are a finding, mildest first. fail_on is `never`, `review` or `block`."""
     if fail_on == "never":
-        return DONE
+        return []
     least = Decision(fail_on).severity
-    reached = any(summary.decisions[d.value] for d in Decision if d.severity >= least)
-    return FOUND if reached else DONE
+    return [decision for decision in Decision if decision.severity >= least]
+
+
+def problems(summary: Summary, max_error_rate: float) -> list[tuple[str, str]]:
+    """What makes a finished scan an error: an event's name, and a line that says it.
+
+    A run without any row is none: all images may be left out by `--only`.
+    """
+    if summary.unreadable_count:
+        from moderate.run.summary import unreadable_text
+
+        text = unreadable_text(summary)
+        return [("input_unreadable", text[0].lower() + text[1:])]
+    found = []
+    if summary.rows and not summary.scored and not summary.left_out_scored:
+        codes = ", ".join(f"{n} {code}" for code, n in summary.error_codes.most_common(3))
+        rows = "the only row is an error" if summary.rows == 1 else "all rows are errors"
+        found.append(("nothing_scored", f"no image could be scored: {rows} ({codes})"))
+    elif summary.error_rate > max_error_rate:
+        message = (
+            f"{summary.errors} of {summary.rows} rows are errors "
+            f"({summary.error_rate:.1%}), over --max-error-rate {max_error_rate:.1%}"
+        )
+        found.append(("max_error_rate", message))
+    return found

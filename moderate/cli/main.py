@@ -36,7 +36,7 @@ from moderate.folders import settle_temporary
 from moderate.native import working_directory_problem
 from moderate.stopping import Stopped
 from moderate.system_limits import no_thread_limit, system_limit, with_limit
-from moderate.terminal import guard_terminals
+from moderate.terminal import guard_terminals, output_has_no_reader
 
 app = help.Commands(
     name="moderate",
@@ -121,6 +121,14 @@ def _run(arguments: list[str], debug: bool) -> int:
     try:
         try:
             code: Any = app(arguments, prog_name="moderate", standalone_mode=False)
+        except SystemExit as left:
+            # What Typer makes of any write to a closed pipe, as if something had been found.
+            broken = left.__context__
+            if not isinstance(broken, BrokenPipeError):
+                raise
+            if output_has_no_reader():
+                raise ReaderGoneError("the output was closed by its reader") from broken
+            raise broken from None
         except Exception:
             stopping.check()
             raise
@@ -131,7 +139,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         from moderate.results.text_writers import stdout_is_closed
 
         stdout_is_closed()
-        return exit_codes.ERROR
+        return exit_codes.PIPE_CLOSED
     except ModerateError as error:
         say_error("error", with_limit(error), error if debug else None)
         return exit_codes.ERROR

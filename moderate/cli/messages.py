@@ -52,6 +52,13 @@ def say(level: Level, event: str, message: str, **fields: Any) -> None:
         _write(f"moderate: error: {line}" if level == "error" else f"moderate: {line}")
 
 
+def say_item(event: str, line: str, **fields: Any) -> None:
+    """One line of a list that a message announced, indented, as it is: names keep their blanks."""
+    text = printable(line)
+    _write(_json_line(datetime.now(UTC), "warning", event, text, fields) if _voice.json
+           else f"  {text}")  # fmt: skip
+
+
 def say_error(event: str, message: str, error: BaseException | None = None, **fields: Any) -> None:
     """An error, with the traceback of `error` where one is given: before it, or as a field."""
     if error is not None:

@@ -12,12 +12,13 @@ import typer
 
 from moderate.cli import exit_codes, panels
 from moderate.cli.configuration import say_used
-from moderate.cli.messages import say, say_error, speak_json, speaks_json
+from moderate.cli.findings import list_findings, report_errors
+from moderate.cli.messages import say, speak_json, speaks_json
 from moderate.cli.panels import option
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
-from moderate.errors import OutputError, UsageError
+from moderate.errors import OutputError, ReaderGoneError, UsageError
 from moderate.fetch.options import HttpOptions
-from moderate.types import ErrorCode, Limits
+from moderate.types import MOST_LISTED, ErrorCode, Limits, Origin
 
 if TYPE_CHECKING:
     from moderate.run.summary import Summary
@@ -55,6 +56,17 @@ def parse_workers(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_WORKERS):
         raise UsageError(f"--workers {text!r}: use auto or 1 to {_MOST_WORKERS}")
     return int(text)
+
+
+def parse_only(texts: Sequence[str]) -> tuple[Origin, ...]:
+    """The origins that `--only` names, in their own order. Raises typer.BadParameter."""
+    names = {name.strip() for text in texts for name in text.split(",")} - {""}
+    if unknown := sorted(names - {origin.value for origin in Origin}):
+        known = ", ".join(origin.value for origin in Origin)
+        raise typer.BadParameter(f"--only {unknown[0]!r}: use {known}, with commas between them")
+    if any(texts) and not names:
+        raise typer.BadParameter("--only: name an origin, as in new,changed")
+    return tuple(origin for origin in Origin if origin.value in names)
 
 
 def scan(
@@ -97,7 +109,10 @@ def scan(
     ] = None,
     fail_on: Annotated[
         Literal["never", "review", "block"],
-        option(panels.OUTPUT, help="Exit with 1 when a decision is at or above this."),
+        option(
+            panels.OUTPUT,
+            help="Exit with 1 when a decision is at or above this, and list the images on stderr.",
+        ),
     ] = "never",
     max_error_rate: Annotated[
         float,
@@ -142,6 +157,24 @@ def scan(
             help="Write the scores of the networks' own labels, too.",
         ),
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        option(
+            panels.OUTPUT,
+            metavar="ORIGIN,...",
+            help="Write, count and judge (--fail-on) only rows that are new, changed, reused or "
+            "duplicate: new,changed for what no earlier run had.",
+        ),
+    ] = None,
+    max_listed: Annotated[
+        int,
+        option(
+            panels.OUTPUT,
+            min=0,
+            metavar="N",
+            help="Images that --fail-on lists, the worst decisions first.",
+        ),
+    ] = MOST_LISTED,
     shard: Annotated[
         str | None,
         option(panels.INPUTS, metavar="I/N", help="Only share I of N, the same on every machine."),
@@ -476,10 +509,12 @@ def scan(
             lock_wait=lock_wait,
             config=ctx.obj.record,
             keep_labels=keep_labels,
+            only=parse_only(only or ()),
+            max_listed=max_listed,
         )
     )
     card = job.bundle.card
-    if card.purpose == "demo" and not quiet:
+    if card.purpose == "demo":
         name = card.name
         say("info", "demonstration", f"{name} is a demonstration, not a moderation model")
     if speaks_json() and not quiet:
@@ -495,14 +530,9 @@ def scan(
     elif 2 * result.error_codes[ErrorCode.NOT_FOUND] > result.rows:
         for note in result.input_notes:
             say("warning", "inputs", note)
-    code = exit_codes.of_scan(result, fail_on, max_error_rate)
-    if code == exit_codes.ERROR:
-        say_error(
-            "max_error_rate",
-            f"{result.errors} of {result.rows} rows are errors "
-            f"({result.error_rate:.1%}), over --max-error-rate {max_error_rate:.1%}",
-        )
-    return code
+    list_findings(result, fail_on)
+    report_errors(result, max_error_rate)
+    return exit_codes.of_scan(result, fail_on, max_error_rate)
 
 
 def _summary_text(summary: Summary, target: str) -> str:
@@ -532,6 +562,9 @@ def _tell(result: Summary, out: Sequence[str]) -> None:
             show(report(result), stream)
         if not out and sys.stderr is not None:
             typer.echo("rows     not written; add --out results.csv to keep them", err=True)
+    except (ReaderGoneError, BrokenPipeError) as error:
+        if not out:  # with the rows in a file, nobody misses anything
+            raise ReaderGoneError("the output was closed by its reader") from error
     except OSError as error:  # the terminal was closed, or the disk behind it is full
         failed = f"cannot print the summary: {error.strerror or error}"
         if not out:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from operator import itemgetter
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -94,6 +95,7 @@ class UndecidedRow(NamedTuple):
     labels: Labels = {}
     duplicate_of: bytes | None = None
     origin: Origin = Origin.NEW
+    scored_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,15 @@ def judge_rows(judge: Judge, rows: Sequence[UndecidedRow]) -> list[Judged]:
     return judge.decide(Batch.of(rows, judge.columns)).rows() if rows else []
 
 
-def decide_rows(judge: Judge, rows: Sequence[UndecidedRow]) -> list[Row]:
-    """These rows, decided; see `judge_rows`."""
+def decide_rows(judge: Judge, rows: Sequence[UndecidedRow], run_id: str = "") -> list[Row]:
+    """These rows of a run, decided; see `judge_rows`."""
     return [
-        decided_row(row, judged) for row, judged in zip(rows, judge_rows(judge, rows), strict=True)
+        decided_row(row, judged, run_id)
+        for row, judged in zip(rows, judge_rows(judge, rows), strict=True)
     ]
 
 
-def decided_row(row: UndecidedRow, judged: Judged) -> Row:
+def decided_row(row: UndecidedRow, judged: Judged, run_id: str = "") -> Row:
     """The row with what the policy makes of it."""
     return Row(
         row.ref,
@@ -37,13 +38,15 @@ def decided_row(row: UndecidedRow, judged: Judged) -> Row:
         row.origin,
         row.labels,
         judged.bands,
+        run_id,
+        row.scored_at,
     )
 
 
-def failed_row(policy: Policy, ref: ImageRef, error: ImageError) -> Row:
+def failed_row(policy: Policy, ref: ImageRef, error: ImageError, run_id: str = "") -> Row:
     """A row that says no more than that there was an error, so that nothing can go wrong with it.
 
     It has the policy's on_error, whatever overrides and lists say.
     """
     reasons = (error_reason(error.code, policy.on_error),)
-    return Row(ref, ImageFacts(), UNSCORED, policy.on_error, reasons, error=error)
+    return Row(ref, ImageFacts(), UNSCORED, policy.on_error, reasons, error=error, run_id=run_id)

@@ -107,6 +107,8 @@ def _image_facts(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "sha256", image["sha256"]
     if image["duplicate_of"]:
         yield "same as", image["duplicate_of"]
+    if image["scored_at"]:
+        yield "scored", f"{image['scored_at']} ({image['origin'] or _NOT_RECORDED})"
     if image["path_bytes"]:
         yield "name", f"not UTF-8; its bytes in base64: {image['path_bytes']}"
     yield "row", f"{image['row']:,}"

@@ -15,7 +15,7 @@ from moderate.types import Decision
 _FACTS = (
     *("weights", "weights_sha256", "weights_fit_for", "policy", "policy_file", "policy_sha256"),
     *("config", "config_sha256", "device", "precision", "backend", "started", "ended"),
-    *("run_id", "version"),
+    *("run_id", "version", "only", "left_out"),
 )
 
 
@@ -34,6 +34,8 @@ def report(stored: Stored) -> Report:
 def _closing(stored: Stored) -> Iterator[str]:
     """The audit facts of the file, and notes."""
     yield f"copies: {stored.duplicates}"
+    if stored.origins:
+        yield f"origins: {', '.join(f'{count} {name}' for name, count in stored.origins.items())}"
     for name in _FACTS:
         if name in stored.facts:
             yield f"{name}: {stored.facts[name]}"
@@ -49,6 +51,7 @@ def _data(stored: Stored) -> dict[str, Any]:
         "scored": stored.rows - stored.errors,
         "errors": stored.errors,
         "duplicates": stored.duplicates,
+        "origins": dict(stored.origins),
         "decisions": {d.value: stored.decisions.get(d.value, 0) for d in Decision},
         "categories": {name: dict(bands) for name, bands in stored.bands.items()},
         "coverage": Coverage.of_facts(stored.facts).as_json(),

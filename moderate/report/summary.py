@@ -10,7 +10,7 @@ from moderate.policy.load import shown_name
 from moderate.policy.thresholds import BANDS
 from moderate.report.model import Fact, Facts, Part, Report, Table, share
 from moderate.results.targets import to_stdout
-from moderate.run.summary import Summary, as_json
+from moderate.run.summary import Summary, as_json, left_out_text
 from moderate.types import Decision, Origin
 
 _INPUTS_SHOWN = 3
@@ -26,9 +26,10 @@ def report(summary: Summary) -> Report:
 
 def headline(summary: Summary) -> str:
     """The sum that has to come out even."""
+    left_out = f"{summary.left_out.total()} left out + " if summary.only else ""
     return (
-        f"{summary.scored} scored + {summary.errors} errors + {summary.skipped.total()} skipped "
-        f"= {summary.found} found"
+        f"{summary.scored} scored + {summary.errors} errors + {left_out}"
+        f"{summary.skipped.total()} skipped = {summary.found} found"
     )
 
 
@@ -112,6 +113,11 @@ def _facts(summary: Summary) -> Iterator[Fact]:
     yield from _run_facts(summary)
     origins = (f"{summary.origins[o.value]} {_PLURALS.get(o, o.value)}" for o in Origin)
     yield Fact("origins", ", ".join(origins))
+    if summary.only:
+        only = ",".join(summary.only)
+        yield Fact(
+            "left out", f"{left_out_text(summary)} (--only {only}): no row, not counted above"
+        )
     yield Fact("weights", f"{audit.weights} ({audit.weights_sha256[:12]})")
     if len(audit.weights_models) > 1:
         yield from (Fact("", model) for model in audit.weights_models)

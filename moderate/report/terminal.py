@@ -10,6 +10,7 @@ from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from moderate.errors import ReaderGoneError
 from moderate.report.model import Facts, Figures, Paragraph, Part, Report, Sentences, Table, Tone
 from moderate.terminal import unguarded
 from moderate.text import for_terminal, printable
@@ -33,6 +34,10 @@ _CELLS: dict[str, Tone] = {
 
 class SafeConsole(Console):
     """A console whose only escape sequences are its own: those in what it prints are escaped."""
+
+    def on_broken_pipe(self) -> None:
+        """See `Console.on_broken_pipe`, which ends the process as if something had been found."""
+        raise ReaderGoneError("standard output was closed by its reader")
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -43,16 +43,19 @@ _ESCAPED[[*range(32), *b'"\\']] = True
 
 def csv_lines(own: Sequence[Any], carried: Sequence[Cells]) -> bytes:
     """Lines of CSV: of an Arrow array for each of our own columns, and cells of carried ones."""
+    first, *others = own
     carried_texts = [_csv(cells, _CARRIED_TYPES) for cells in carried]
-    columns = in_order([_csv(cells, _OWN_TYPES) for cells in own], carried_texts)
-    lines = pc.binary_join_element_wise(*columns, ",")
+    own_texts = [_csv(first, _OWN_TYPES), *(_once(_csv, cells) for cells in others)]
+    lines = pc.binary_join_element_wise(*in_order(own_texts, carried_texts), ",")
     return _data(pc.binary_join_element_wise(lines, "", "\n")).tobytes()
 
 
 def json_lines(keys: Sequence[str], own: Sequence[Any], carried: Sequence[Cells]) -> bytes:
     """Lines of JSON, see `csv_lines`; keys are those of all columns, made JSON, with `: `."""
+    first, *others = own
     carried_texts = [_json(cells, _CARRIED_TYPES) for cells in carried]
-    columns = in_order([_json(cells, _OWN_TYPES) for cells in own], carried_texts)
+    own_texts = [_json(first, _OWN_TYPES), *(_once(_json, cells) for cells in others)]
+    columns = in_order(own_texts, carried_texts)
     before = [("{" if not number else ", ") + key for number, key in enumerate(keys)]
     parts = [part for pair in zip(before, columns, strict=True) for part in pair]
     return _data(pc.binary_join_element_wise(*parts, "}\n", "")).tobytes()
@@ -62,6 +65,17 @@ def byte_count(own: Sequence[Any], carried: Sequence[Cells]) -> int:
     """About how many bytes the values have; of lists, as if each of them were long."""
     known: int = sum(cells.nbytes for cells in (*own, *carried) if isinstance(cells, pa.Array))
     return known + sum(len(cells) << 8 for cells in carried if not isinstance(cells, pa.Array))
+
+
+def _once(to_text: Callable[[Cells, frozenset[Any]], Any], cells: Any) -> Any:
+    """The text of a column of ours; of one that is the same in every row, such as a run's id, once.
+
+    The result is then a scalar, which Arrow joins to every line.
+    """
+    may_be_constant = len(cells) > 1 and cells.type == pa.string() and not cells.null_count
+    if may_be_constant and pc.all(pc.equal(cells, cells[0])).as_py():
+        return to_text(cells[:1], _OWN_TYPES)[0]
+    return to_text(cells, _OWN_TYPES)
 
 
 def _csv(cells: Cells, types: frozenset[Any]) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -35,6 +37,13 @@ COLUMNS: tuple[Column, ...] = (
         "path_bytes",
         "binary",
         "the exact bytes of a path that is not UTF-8, else null (base64 in CSV and JSONL)",
+    ),
+    Column("origin", "string", "new, changed, reused or duplicate"),
+    Column("run_id", "string", "the run that wrote the row, as in 'moderate runs list'"),
+    Column(
+        "scored_at",
+        "string",
+        "when the scores were computed (UTC, ISO 8601), in whichever run; null without scores",
     ),
     Column("status", "string", "ok or error"),
     Column("decision", "string", "approve, review or block"),
@@ -83,6 +92,9 @@ def values(row: Row, labels: Sequence[str] = ()) -> list[Cell]:
     return [
         path,
         path_bytes,
+        row.origin,
+        row.run_id or None,
+        None if row.scored_at is None else _to_the_second(row.scored_at),
         Status.ERROR if error else Status.OK,
         row.decision,
         "; ".join(row.reasons) or None,
@@ -116,6 +128,12 @@ def in_order(own: Sequence[Any], carried: Sequence[Any]) -> list[Any]:
 def carried_values(row: Row, columns: Sequence[Any]) -> Sequence[Any]:
     """What a row carries in these columns; nothing in a row that names no image."""
     return row.ref.carried or (None,) * len(columns)
+
+
+@lru_cache(maxsize=4096)  # of a run, many rows have the same
+def _to_the_second(moment: datetime) -> str:
+    """ISO 8601 in UTC."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def shortest(value: float) -> str:

@@ -13,6 +13,7 @@ from moderate.text import path_text
 from moderate.types import Decision, Row, Skipped
 
 INPUTS_KEPT = 20
+INPUTS_NAMED = 3
 WORST_KEPT = 5
 SKIPPED_KEPT = 3
 """Names of skipped files that are kept for each reason."""
@@ -103,6 +104,13 @@ class Highlights:
         names = self.skipped.setdefault(skipped.reason.value, [])
         if len(names) < SKIPPED_KEPT:
             names.append(path_text(skipped.path))
+
+    def named_inputs(self) -> str:
+        """The first inputs and how many more there are, for a message."""
+        names = ["standard input" if name == "-" else name for name in self.inputs[:INPUTS_NAMED]]
+        if self.input_count > len(names):
+            names.append(f"{self.input_count - len(names)} more")
+        return ", ".join(names)
 
     @property
     def worst(self) -> list[Worst]:

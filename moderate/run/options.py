@@ -12,7 +12,7 @@ from moderate.decode.limits import IMAGES_PER_DECODER
 from moderate.decode.video import VideoOptions
 from moderate.fetch.options import HttpOptions
 from moderate.sources.resolve import InputOptions
-from moderate.types import Limits
+from moderate.types import MOST_LISTED, Limits, Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class ScanOptions:
     one run at a time holds; lock_wait says for how many seconds to wait for it, None not at all.
     config is the file that some of this was read from, for the record. keep_labels writes the
     scores of the networks' own labels; those that the policy has thresholds for are written in any
-    case.
+    case. only writes and counts the rows of these origins alone; empty for all. max_listed is how
+    many rows of each decision over `approve` the summary keeps for a list.
     """
 
     inputs: Sequence[str | os.PathLike[str]]
@@ -72,3 +73,5 @@ class ScanOptions:
     lock_wait: float | None = None
     config: ConfigRecord | None = None
     keep_labels: bool = False
+    only: tuple[Origin, ...] = ()
+    max_listed: int = MOST_LISTED

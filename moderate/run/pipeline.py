@@ -11,7 +11,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Self, cast
+from uuid import uuid4
 
 from moderate.classify.backends import ir_cache
 from moderate.classify.device import Placement, place
@@ -80,8 +83,17 @@ class LocalEngine(Engine):
     every image is known, they are never started.
     """
 
-    def __init__(self, job: Job, store: ScoreStore | None = None, *, at_once: bool = False) -> None:
+    def __init__(
+        self,
+        job: Job,
+        store: ScoreStore | None = None,
+        *,
+        at_once: bool = False,
+        run_id: str | None = None,
+    ) -> None:
+        """run_id is what rows have; None for an id of their own."""
         self._job = job
+        self._run_id = run_id or uuid4().hex
         self._store = store
         self._at_once = at_once or job.options.require_sandbox
         self._stack = ExitStack()
@@ -249,7 +261,7 @@ class LocalEngine(Engine):
         """See `Engine`."""
         early: dict[int, list[_Result]] = {}  # by place, until all before them are there
         turn = position = 0
-        videos = VideoRows(self._job.judge) if self._job.options.video else None
+        videos = VideoRows(self._job.judge, self._run_id) if self._job.options.video else None
         for scored in self._scored():
             early.update(scored)
             settled: list[_Settled] = []
@@ -386,7 +398,7 @@ class LocalEngine(Engine):
         return self._new(item, outcome, scores, labels=labels)
 
     def _failed_row(self, ref: ImageRef, error: ImageError) -> Row:
-        return failed_row(self._job.judge.policy, ref, error)
+        return failed_row(self._job.judge.policy, ref, error, self._run_id)
 
     def _known(self, item: Known) -> UndecidedRow:
         if self._scores and (item.file or item.used):
@@ -403,7 +415,8 @@ class LocalEngine(Engine):
     ) -> UndecidedRow:
         """The row of an image whose outcome is new, and is kept for later runs."""
         own = replace(item.facts, warnings=())
-        outcome = Outcome(_merge(own, decoded), result, claim, labels)
+        scored_at = None if isinstance(result, ImageError) else int(time.time())
+        outcome = Outcome(_merge(own, decoded), result, claim, labels, scored_at)
         if item.sha256:
             if self._contents:
                 self._contents.settle(item.sha256, outcome)
@@ -449,7 +462,8 @@ class LocalEngine(Engine):
     def _put_in_place(self, results: list[_Settled], position: int) -> None:
         """Correct which row is the first of each content, now that all rows before are known.
 
-        position is that of the first of the results in the run.
+        position is that of the first of the results in the run. Which of two copies came in first
+        is chance: origins follow the order of the input, too.
         """
         if self._contents is None or not self._contents.out_of_order:
             return
@@ -458,7 +472,10 @@ class LocalEngine(Engine):
                 digest = bytes.fromhex(result.facts.sha256)
                 first = self._contents.first(digest, position + index)
                 if first != result.duplicate_of:
-                    results[index] = result._replace(duplicate_of=first)
+                    origin = result.origin
+                    if origin in (Origin.NEW, Origin.DUPLICATE):
+                        origin = Origin.NEW if first is None else Origin.DUPLICATE
+                    results[index] = result._replace(duplicate_of=first, origin=origin)
 
     def _row(
         self,
@@ -472,7 +489,8 @@ class LocalEngine(Engine):
         error = result if isinstance(result, ImageError) else None
         scores: Scores = UNSCORED if isinstance(result, ImageError) else result
         labels = {} if error else dict(zip(self._job.labels, outcome.labels, strict=True))
-        return UndecidedRow(ref, facts, scores, error, labels, duplicate_of, origin)
+        scored_at = None if outcome.scored_at is None else _moment(outcome.scored_at)
+        return UndecidedRow(ref, facts, scores, error, labels, duplicate_of, origin, scored_at)
 
     def _decided(self, results: Sequence[_Settled]) -> list[_Decided]:
         """The results with decisions, which are taken on all rows of a batch at once."""
@@ -481,7 +499,7 @@ class LocalEngine(Engine):
 
     def _rows(self, undecided: list[UndecidedRow]) -> list[Row]:
         try:
-            return decide_rows(self._job.judge, undecided)
+            return decide_rows(self._job.judge, undecided, self._run_id)
         except ModerateError:
             raise
         except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
@@ -509,6 +527,15 @@ def _decoding_limits(job: Job) -> Limits:
     sampler = make_sampler(job)
     most = max(job.options.limits.max_file_bytes, sampler.still_bytes if sampler else 0)
     return replace(job.options.limits, max_file_bytes=most)
+
+
+@lru_cache(maxsize=4096)  # of a run, many rows have the same
+def _moment(seconds: int) -> datetime | None:
+    """The time so many seconds after 1970; None for what no clock can have said."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _merge(known: ImageFacts, decoded: ImageFacts) -> ImageFacts:

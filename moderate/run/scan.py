@@ -59,7 +59,7 @@ from moderate.run.recorder import (
     check_resumable,
     open_state,
 )
-from moderate.run.summary import Audit, Summary, audit_facts
+from moderate.run.summary import Audit, Summary, audit_facts, selection_facts
 from moderate.sources.resolve import NO_INPUT, resolve
 from moderate.state.run_lock import exclusive
 from moderate.text import one_line, path_text, printable, utc
@@ -68,6 +68,7 @@ from moderate.version import __version__
 
 SummaryText = Callable[[Summary, str], str]
 """Gives the text of a summary in the format of a target."""
+
 
 MOST_BATCH = 4096
 """Largest batch_size."""
@@ -240,12 +241,14 @@ def _run(
     with (
         open_writers(options.out) as writers,
         open_texts(options.summary) as summaries,
-        LocalEngine(job, state.scores if state else None) as engine,
+        LocalEngine(job, state.scores if state else None, run_id=run_id) as engine,
     ):
         audit = _audit(job, engine, run_id, started)
         summary = Summary(audit, job.policy.policy, job.judge)
         summary.hourly_cost = options.hourly_cost
         summary.highlights = Highlights.of(_input_names(options), [*options.out, *options.summary])
+        summary.only, summary.max_listed = options.only, options.max_listed
+        summary.may_be_empty = any(source.may_be_empty for source in job.sources)
         recorder.counting(summary)
         known = {k: v for k, v in audit_facts(audit).items() if k not in _KNOWN_LATE}
         for writer in writers:
@@ -257,7 +260,8 @@ def _run(
                 else:
                     if taken:
                         taken.check(item)
-                    item = _record(item, summary, writers)
+                    if summary.writes(item):
+                        item = _record(item, summary, writers)
                 recorder.tick()
                 on_item(item)
         summary.audit = _audit(job, engine, run_id, started)
@@ -266,10 +270,13 @@ def _run(
         summary.limit = options.limit if engine.limited else None
         summary.input_notes = engine.input_notes
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
-        named = not any(source.may_be_empty for source in job.sources)
-        if named and summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:
+        if _nothing_was_there(summary):
             raise InputError(_nothing_found(summary))
-        facts = {**audit_facts(summary.audit), "ended": utc(summary.ended)}
+        facts = {
+            **audit_facts(summary.audit),
+            **selection_facts(summary),
+            "ended": utc(summary.ended),
+        }
         # What takes its time comes first.
         for writer in writers:
             writer.seal(facts)
@@ -298,7 +305,8 @@ def _record(row: Row, summary: Summary, writers: Sequence[ResultWriter]) -> Row:
     except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
         failed = internal_error(row.ref, "writing", error)
         # What it carries may be the reason.
-        row = failed_row(summary.policy, replace(row.ref, carried=()), failed)
+        ref = replace(row.ref, carried=())
+        row = failed_row(summary.policy, ref, failed, summary.audit.run_id)
         prepared = [writer.prepare(row) for writer in writers]
         summary.count(row)
     for writer, cells in zip(writers, prepared, strict=True):
@@ -342,18 +350,28 @@ def _head(name: str) -> bytes:
         return b""
 
 
+def _nothing_was_there(summary: Summary) -> bool:
+    """Whether none of the inputs that were named is there, or none of their files is an image.
+
+    Inputs that are there and are empty are fine: nothing was uploaded since yesterday.
+    """
+    if summary.rows:
+        return summary.rows == summary.missing_inputs
+    return bool(summary.skipped) and not (summary.left_out or summary.may_be_empty)
+
+
 def _nothing_found(summary: Summary) -> str:
     hints = "".join(f"; {note.rstrip('.')}" for note in summary.input_notes)
     return f"no input found: {_what_is_missing(summary)}{hints}"
 
 
 def _what_is_missing(summary: Summary) -> str:
-    if missing := summary.error_examples.get(ErrorCode.NOT_FOUND):
-        return f"nothing is at {', '.join(missing)}"
-    if not summary.skipped:
-        return "there are no files"
+    if summary.rows:
+        missing = summary.error_examples[ErrorCode.NOT_FOUND]
+        return f"nothing is at {', '.join(map(printable, missing))}"
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.skipped.items()))
-    return f"none of {summary.skipped.total()} files is an image ({reasons})"
+    where = summary.highlights.named_inputs()
+    return f"none of {summary.skipped.total()} files in {where} is an image ({reasons})"
 
 
 def _audit(job: Job, engine: Engine, run_id: str, started: datetime) -> Audit:

@@ -13,7 +13,7 @@ from moderate.config import ConfigRecord
 from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
 from moderate.run.highlights import Highlights
-from moderate.text import one_line, path_text, utc
+from moderate.text import one_line, path_text, printable, utc
 from moderate.types import CATEGORIES, Decision, ErrorCode, Origin, Row, Skipped
 
 SCHEMA_VERSION = 1
@@ -66,6 +66,15 @@ class Audit:
     policy_file: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A row to list: its path as text, its decision and why."""
+
+    path: str
+    decision: Decision
+    reasons: str
+
+
 @dataclass(slots=True)
 class Summary:
     """Counts and times of one run.
@@ -76,6 +85,12 @@ class Summary:
     --limit that cut the input; None where none did. input_notes are sentences on mistakes in how
     the inputs were named. judge is what decides: its notes on overrides
     and lists belong to the summary.
+
+    findings are the first `max_listed` rows of each decision over `approve`. may_be_empty says that
+    it means nothing if there are no images, as in a share of a small input. only is what `--only`
+    names: rows of other origins are in left_out and, those with scores, in left_out_scored, and are
+    counted nowhere else but in origins. unreadable names the first inputs, or folders of them, that
+    could not be read, with the reason; unreadable_count counts all of these.
     """
 
     audit: Audit
@@ -100,14 +115,28 @@ class Summary:
     skipped: Counter[str] = field(default_factory=Counter)
     origins: Counter[str] = field(default_factory=Counter)
     highlights: Highlights = field(default_factory=Highlights)
+    max_listed: int = 0
+    findings: dict[Decision, list[Finding]] = field(
+        default_factory=lambda: {d: [] for d in Decision if d is not Decision.APPROVE}
+    )
+    may_be_empty: bool = False
+    only: tuple[Origin, ...] = ()
+    left_out: Counter[str] = field(default_factory=Counter)
+    left_out_scored: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    unreadable_count: int = 0
+    missing_inputs: int = 0
 
     def count(self, row: Row) -> None:
         """Take one row into the counts."""
         self.rows += 1
         self.highlights.count(row)
         self.decisions[row.decision] += 1
-        if row.facts.sha256:
-            self.origins[row.origin] += 1
+        self._count_input(row)
+        listed = self.findings.get(row.decision)
+        if listed is not None and len(listed) < self.max_listed:
+            path = path_text(row.ref.display)
+            listed.append(Finding(path, row.decision, "; ".join(row.reasons)))
         for warning in row.facts.warnings:
             self.warnings[warning.value] += 1
         if row.error:
@@ -121,6 +150,26 @@ class Summary:
         for counts, band in zip(self.bands.values(), row.bands, strict=True):
             counts[band] += 1
 
+    def writes(self, row: Row) -> bool:
+        """Whether `--only` lets the row be written; one that it leaves out is counted as such."""
+        if not self.only or row.origin in self.only:
+            return True
+        self._count_input(row)
+        self.left_out[row.origin.value] += 1
+        self.left_out_scored += row.error is None
+        return False
+
+    def _count_input(self, row: Row) -> None:
+        if row.facts.sha256:
+            self.origins[row.origin] += 1
+        if row.error is None or not row.ref.whole_input:
+            return
+        self.unreadable_count += 1
+        self.missing_inputs += row.error.code is ErrorCode.NOT_FOUND
+        if len(self.unreadable) < EXAMPLES_KEPT:
+            reason = one_line(row.error.message)
+            self.unreadable.append(f"{printable(path_text(row.ref.display))} ({reason})")
+
     def count_skipped(self, skipped: Skipped) -> None:
         """Take one file that got no row into the counts."""
         self.skipped[skipped.reason.value] += 1
@@ -133,8 +182,8 @@ class Summary:
 
     @property
     def found(self) -> int:
-        """Everything met: scored + errors + skipped."""
-        return self.rows + self.skipped.total()
+        """Everything met: scored + errors + left out + skipped."""
+        return self.rows + self.left_out.total() + self.skipped.total()
 
     @property
     def error_rate(self) -> float:
@@ -183,6 +232,8 @@ class Summary:
                 f"Memory ran short: from then on the model was given {self.batch_limit} images at "
                 "a time."
             )
+        if self.unreadable_count:
+            notes.append(f"{unreadable_text(self)}.")
         if self.limit is not None:
             notes.append(f"Stopped at --limit {self.limit}: there may be more input.")
         notes += self.input_notes
@@ -193,6 +244,26 @@ class Summary:
                 f"policy {self.policy.name} {what}."
             )
         return notes + (self.judge.notes() if self.judge else [])
+
+
+def unreadable_text(summary: Summary) -> str:
+    """Which inputs could not be read, as a sentence without its full stop."""
+    more = summary.unreadable_count - len(summary.unreadable)
+    names = "; ".join(summary.unreadable) + (f"; and {more} more" if more else "")
+    return f"Some input could not be read, so images may be missing from the rows: {names}"
+
+
+def left_out_text(summary: Summary) -> str:
+    """How many rows `--only` left out, by origin."""
+    counts = [f"{summary.left_out[o]:,} {o.value}" for o in Origin if summary.left_out[o]]
+    return ", ".join(counts) or "nothing"
+
+
+def selection_facts(summary: Summary) -> dict[str, str]:
+    """The audit facts of `--only`: what it names and what it left out; none without it."""
+    if not summary.only:
+        return {}
+    return {"only": ",".join(summary.only), "left_out": left_out_text(summary)}
 
 
 def sandbox_text(active: tuple[str, ...] | None) -> str:
@@ -213,6 +284,7 @@ def counts(summary: Summary) -> dict[str, Any]:
         "error_codes": dict(sorted(summary.error_codes.items())),
         "warnings": dict(sorted(summary.warnings.items())),
         "origins": {origin.value: summary.origins[origin.value] for origin in Origin},
+        **({"left_out": dict(sorted(summary.left_out.items()))} if summary.only else {}),
     }
 
 
@@ -249,7 +321,11 @@ def as_json(summary: Summary) -> dict[str, Any]:
     """The whole summary as JSON values. `schema` counts up when a key changes its meaning."""
     return {
         "schema": SCHEMA_VERSION,
-        "audit": {**audit_facts(summary.audit), "ended": utc(summary.ended)},
+        "audit": {
+            **audit_facts(summary.audit),
+            **selection_facts(summary),
+            "ended": utc(summary.ended),
+        },
         "total": summary.found,
         **counts(summary),
         "categories": {
@@ -260,6 +336,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "error_examples": dict(sorted(summary.error_examples.items())),
         "skipped_by_reason": dict(sorted(summary.skipped.items())),
         **summary.highlights.as_json(),
+        "unreadable_inputs": summary.unreadable_count,
         "notes": summary.all_notes(),
         "throughput": {
             "seconds": round(summary.seconds, 3),

@@ -30,6 +30,7 @@ from moderate.types import (
     ImageFacts,
     ImageRef,
     Inline,
+    Origin,
     Row,
     Skipped,
     Warn,
@@ -157,6 +158,7 @@ class VideoRows:
     """Follows the rows of a run in their order, and gives each video its own."""
 
     judge: Judge
+    run_id: str = ""
     _frames: list[Row] | None = None
 
     def take_all(
@@ -177,7 +179,7 @@ class VideoRows:
             frames, self._frames = self._frames or [], None
             video = Video.of(item, frames)
             (judged,) = judge_rows(self.judge, [video.row])
-            return video.decided(judged)
+            return video.decided(judged, self.run_id)
         if self._frames is not None:
             self._frames.append(item)
         return item
@@ -214,16 +216,27 @@ class Video:
         for name in good[0].labels:
             if highest := _highest((row.labels.get(name), row) for row in good):
                 labels[name], times[label_term(name)] = highest
-        return cls(UndecidedRow(end.ref, facts, scores, None, labels), frames, times)
+        return cls(
+            UndecidedRow(
+                end.ref,
+                facts,
+                scores,
+                labels=labels,
+                origin=_origin(good),
+                scored_at=max((row.scored_at for row in good if row.scored_at), default=None),
+            ),
+            frames,
+            times,
+        )
 
-    def decided(self, judged: Judged) -> Row:
+    def decided(self, judged: Judged, run_id: str = "") -> Row:
         """The video's row: the worst decision, and when.
 
         judged is what the policy makes of `row`. The decision is the worst of that and of the
         frames' own, among which those that failed have on_error; or that of the list which the file
         is on.
         """
-        row = decided_row(self.row, judged)
+        row = decided_row(self.row, judged, run_id)
         if row.error is not None or judged.listed:
             return row
         decision = row.decision
@@ -234,6 +247,14 @@ class Video:
         if decision is not Decision.APPROVE:
             reasons += _of_frames(decision, self.frames)
         return replace(row, decision=decision, reasons=tuple(reasons))
+
+
+def _origin(frames: list[Row]) -> Origin:
+    """New where any frame is: a video itself is looked at in every run."""
+    origins = {row.origin for row in frames}
+    if origins & {Origin.NEW, Origin.CHANGED}:
+        return Origin.NEW
+    return Origin.REUSED if Origin.REUSED in origins else Origin.DUPLICATE
 
 
 def _highest(scored: Iterable[tuple[float | None, Row]]) -> tuple[float, str] | None:

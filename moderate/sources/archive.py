@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, sniff
@@ -83,13 +83,13 @@ class ArchiveSource(Source):
         try:
             file = self.opener()
         except FetchError as error:
-            yield self._failed(self.name, error.error)
+            yield self._failed_itself(error)
             return
         with file:
             try:
                 yield from self._walk(file)
             except FetchError as error:
-                yield self._failed(self.name, error.error)
+                yield self._failed_itself(error)
 
     def _walk(self, file: BinaryIO) -> Iterator[ImageRef | Skipped]:
         for count, member in enumerate(self._members(file), 1):
@@ -140,6 +140,9 @@ class ArchiveSource(Source):
         if not data:
             return self._failed(path, ImageError(ErrorCode.EMPTY_FILE, "the file is empty"))
         return ImageRef(path, location=Inline(data))
+
+    def _failed_itself(self, error: FetchError) -> ImageRef:
+        return replace(self._failed(self.name, error.error), whole_input=True)
 
     def _failed(self, path: bytes, error: ImageError) -> ImageRef:
         # With a location the name may be a URI: an archive can be in an object store.

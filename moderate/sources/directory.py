@@ -81,7 +81,8 @@ class DirectorySource(Source):
         if not matched:
             # As a shell does with a pattern that matches nothing: the pattern itself is missing.
             path = os.path.join(self.root, *(self.pattern.segments if self.pattern else ()))
-            yield ImageRef(path, error=ImageError(ErrorCode.NOT_FOUND, "nothing matches"))
+            missing = ImageError(ErrorCode.NOT_FOUND, "nothing matches")
+            yield ImageRef(path, error=missing, whole_input=True)
 
     def _list(
         self, folder: _Folder, visited: set[tuple[int, int]]
@@ -96,7 +97,8 @@ class DirectorySource(Source):
             with os.scandir(folder.path) as listing:
                 entries = sorted(listing, key=attrgetter("name"))
         except OSError as error:
-            yield ImageRef(folder.path, error=os_error(error, "open the folder"))
+            problem = os_error(error, "open the folder")
+            yield ImageRef(folder.path, error=problem, whole_input=True)
             return
         for entry in entries:
             item = self._entry(entry, folder)

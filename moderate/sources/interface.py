@@ -38,5 +38,5 @@ class Source(ABC):
 
     @property
     def may_be_empty(self) -> bool:
-        """Whether having no images is a valid result (an empty manifest), not a user's mistake."""
+        """Whether having no images is a valid result (a share of an input), not a mistake."""
         return False

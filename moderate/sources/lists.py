@@ -57,11 +57,6 @@ class ListSource(Source):
                 continue
             yield self._ref(entry, line.number, line.whole, listing)
 
-    @property
-    def may_be_empty(self) -> bool:
-        """An empty list, such as the output of `find` when nothing is new, is fine."""
-        return True
-
     def _ref(self, entry: bytes, number: int, whole: bool, listing: Listing) -> ImageRef:
         if not whole:
             hint = "" if self.nul else "; is each name on a line of its own?"

@@ -83,11 +83,6 @@ class ParquetManifest(Source):
         return self.kept
 
     @property
-    def may_be_empty(self) -> bool:
-        """See `Source`."""
-        return True
-
-    @property
     def files(self) -> tuple[bytes, ...]:
         """See `Source`."""
         return self.paths

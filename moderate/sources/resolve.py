@@ -175,31 +175,33 @@ def _resolve_one(path: bytes, options: InputOptions, stdin: BinaryIO | None) -> 
     try:
         ref = entry_ref(path, max_file_bytes=options.max_file_bytes, by_operator=True)
     except FetchError as error:
-        return [FileSource(ImageRef(shown(path), error=error.error))]
+        return [FileSource(ImageRef(shown(path), error=error.error, whole_input=True))]
     if isinstance(ref.location, StoredObject):
         return [_in_store(ref.path, ref.location.uri, options)]
     if ref.location is None and ref.error is None and _GLOB_CHARACTERS & set(path):
         return _glob(path, options)
-    return [FileSource(ref)]
+    # A path that is not there could have been anything: a folder, an archive, a list.
+    return [FileSource(replace(ref, whole_input=ref.location is None))]
 
 
 def _named_file(path: bytes, options: InputOptions) -> Source:
     """The source that a file of this name is. Raises InputError for one that is of no use here."""
     if listing_suffix(path):
         return _filtered(list_or_manifest(path, options.manifest), options)
+    archive = _may_be_archive(path)
     if claimed_format(path) or not os.path.splitext(path)[1]:
         # Thousands may be named, also by digests: none of them is to be opened twice.
         return FileSource(ImageRef(path))
     try:
         head = read_head(path, HEAD_BYTES)
     except FetchError:
-        return FileSource(ImageRef(path))  # its row reports it
-    if _may_be_archive(path) and is_archive(path, head):
+        return FileSource(ImageRef(path, whole_input=archive))  # its row reports it
+    if archive and is_archive(path, head):
         check_decompressor(path, head)
         name = ImageRef(path).display
         return ArchiveSource(name, local_opener(path), options.archive, options.walk)
     check_readable(path, head)
-    return FileSource(ImageRef(path))
+    return FileSource(ImageRef(path, whole_input=archive))
 
 
 def _may_be_archive(path: bytes) -> bool:
@@ -234,7 +236,7 @@ def _glob(path: bytes, options: InputOptions) -> list[Source]:
     first_magic = next(index for index, part in enumerate(segments) if _GLOB_CHARACTERS & set(part))
     root = b"/".join(segments[:first_magic]) or (b"/" if path.startswith(b"/") else b".")
     if not os.path.isdir(root):
-        return [FileSource(ImageRef(path))]
+        return [FileSource(ImageRef(path, whole_input=True))]
     pattern = GlobPattern(tuple(part for part in segments[first_magic:] if part))
     walk = DirectorySource(root, options.walk, pattern)
     if not (_may_be_archive(path) or listing_suffix(path)):

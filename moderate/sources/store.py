@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, sniff
@@ -121,7 +121,7 @@ class _Walk:
         except (OSError, ValueError) as error:
             problem = store_error(error)
             message = f"cannot list the prefix: {problem.message}"
-            yield _ref(uri, ImageError(problem.code, message))
+            yield replace(_ref(uri, ImageError(problem.code, message)), whole_input=True)
             return
         yield from self._level(folder, entries, pool)
 

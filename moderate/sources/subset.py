@@ -91,11 +91,6 @@ class FilteredSource(Source):
         """See `Source`."""
         return self.source.columns
 
-    @property
-    def may_be_empty(self) -> bool:
-        """See `Source`."""
-        return self.source.may_be_empty
-
 
 def parse_shard(text: str) -> tuple[int, int]:
     """`I/N` as (I, N), 1 <= I <= N; raises UsageError."""

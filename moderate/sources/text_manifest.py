@@ -77,11 +77,6 @@ class CsvManifest(Source):
         return tuple(Column(name, pa.string()) for name, _ in self.kept)
 
     @property
-    def may_be_empty(self) -> bool:
-        """See `Source`."""
-        return True
-
-    @property
     def files(self) -> tuple[bytes, ...]:
         """See `Source`."""
         return (self.file,) if isinstance(self.file, bytes) else ()
@@ -237,11 +232,6 @@ class JsonlManifest(Source):
     def columns(self) -> tuple[Column, ...]:
         """See `Source`."""
         return self.kept
-
-    @property
-    def may_be_empty(self) -> bool:
-        """See `Source`."""
-        return True
 
     @property
     def files(self) -> tuple[bytes, ...]:

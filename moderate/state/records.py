@@ -26,8 +26,12 @@ from moderate.types import (
 # Headers and decoders may claim any number: 64 bits for each, as in the results. The layout is part
 # of the checksum, so that a version of this program with another layout treats the record as
 # unknown, and scores the image again.
-_LAYOUT, _WITH_LABELS = b"2", b"3"  # with labels, their scores come before the text
-_OUTCOME = struct.Struct("<I5f4q")  # checksum, scores (NaN: none), bytes, width, height, frames
+_LAYOUT = b"4"
+# checksum, scores (NaN: none), bytes, width, height, frames, time of scoring, number of labels
+_OUTCOME = struct.Struct("<I5f5qI")
+# Of versions that did not store the time, whose records are still read.
+_OLD_LAYOUT, _OLD_WITH_LABELS = b"2", b"3"
+_OLD_OUTCOME = struct.Struct("<I5f4q")
 _COUNT = struct.Struct("<I")
 _STAT = struct.Struct("<Iqqq")  # checksum, size, mtime, ctime
 _INT64 = range(-(1 << 63), 1 << 63)
@@ -52,13 +56,15 @@ class Outcome:
 
     facts.warnings are those of decoding alone. claim is the format that the file's name claimed,
     where the error depends on it, else empty. labels are the scores of the labels that the run
-    keeps, in its order; none of an error.
+    keeps, in its order; none of an error. scored_at is when the scores were computed, in whole
+    seconds since 1970; None of an error, and where an older version stored them.
     """
 
     facts: ImageFacts
     result: Scores | ImageError
     claim: str = ""
     labels: tuple[float, ...] = ()
+    scored_at: int | None = None
 
 
 def pack_outcome(sha256: bytes, scope: bytes, outcome: Outcome) -> bytes:
@@ -75,13 +81,12 @@ def pack_outcome(sha256: bytes, scope: bytes, outcome: Outcome) -> bytes:
         _number(facts.width),
         _number(facts.height),
         _number(facts.frames),
+        _number(outcome.scored_at),
+        len(outcome.labels),
     )
-    labels, layout = b"", _LAYOUT
-    if outcome.labels:
-        count = len(outcome.labels)
-        labels, layout = struct.pack(f"<I{count}f", count, *outcome.labels), _WITH_LABELS
+    labels = struct.pack(f"<{len(outcome.labels)}f", *outcome.labels)
     tail = packed[4:] + labels + _SEPARATOR.join(text).encode("utf-8", "surrogatepass")
-    return crc32(tail, crc32(layout + sha256 + scope)).to_bytes(4, "little") + tail
+    return crc32(tail, crc32(_LAYOUT + sha256 + scope)).to_bytes(4, "little") + tail
 
 
 def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | None:
@@ -90,18 +95,22 @@ def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | No
     None where the checksum is wrong, and for what this version does not know: another layout, an
     error code or a warning of a newer version.
     """
-    if not isinstance(payload, bytes) or len(payload) < _OUTCOME.size:
+    if not isinstance(payload, bytes) or len(payload) < _OLD_OUTCOME.size:
         return None
-    checksum, a, b, c, d, e, size, width, height, frames = _OUTCOME.unpack_from(payload)
-    labels: tuple[float, ...] = ()
-    start = _OUTCOME.size
-    if checksum != crc32(payload[4:], crc32(_LAYOUT + sha256 + scope)):
-        if checksum != crc32(payload[4:], crc32(_WITH_LABELS + sha256 + scope)):
-            return None
-        (count,) = _COUNT.unpack_from(payload, start)
-        labels = struct.unpack_from(f"<{count}f", payload, start + _COUNT.size)
-        start += _COUNT.size + 4 * count
-    text = _unpack_text(payload[start:])
+    checksum, key = int.from_bytes(payload[:4], "little"), sha256 + scope
+    if len(payload) >= _OUTCOME.size and checksum == crc32(payload[4:], crc32(_LAYOUT + key)):
+        numbers, start = _OUTCOME.unpack_from(payload), _OUTCOME.size
+    elif checksum == crc32(payload[4:], crc32(_OLD_LAYOUT + key)):
+        numbers, start = (*_OLD_OUTCOME.unpack_from(payload), -1, 0), _OLD_OUTCOME.size
+    elif checksum == crc32(payload[4:], crc32(_OLD_WITH_LABELS + key)):
+        start = _OLD_OUTCOME.size + _COUNT.size
+        count = _COUNT.unpack_from(payload, _OLD_OUTCOME.size)
+        numbers = (*_OLD_OUTCOME.unpack_from(payload), -1, *count)
+    else:
+        return None
+    _, a, b, c, d, e, size, width, height, frames, scored_at, label_count = numbers
+    labels = struct.unpack_from(f"<{label_count}f", payload, start)
+    text = _unpack_text(payload[start + 4 * label_count :])
     if text is None:
         return None
     kind, warnings, error = text
@@ -120,7 +129,7 @@ def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | No
     scores: dict[Category, float | None] = dict(zip(CATEGORIES, (a, b, c, d, e), strict=True))
     if math.isnan(a + b + c + d + e):
         scores = {name: None if score != score else score for name, score in scores.items()}
-    return Outcome(facts, scores, labels=labels)
+    return Outcome(facts, scores, "", labels, None if scored_at < 0 else scored_at)
 
 
 @lru_cache(maxsize=64)  # most texts are the same

@@ -19,10 +19,21 @@ from moderate.analysis.trend import (
     stability,
 )
 from moderate.errors import InputError
+from moderate.policy.load import load_policy
 from moderate.report.markdown import to_markdown
 from moderate.report.trend import report
 from moderate.results.read import read_results
-from moderate.types import Category
+from moderate.results.targets import open_writers
+from moderate.types import (
+    UNSCORED,
+    Category,
+    Decision,
+    ErrorCode,
+    ImageError,
+    ImageFacts,
+    ImageRef,
+    Row,
+)
 from tests.support.scored import DAY, write_results
 
 NUDITY, VIOLENCE = Category.NUDITY, Category.VIOLENCE
@@ -176,7 +187,7 @@ def test_a_file_without_a_time_is_refused(tmp_path: Path) -> None:
     odd = write_results(tmp_path / "s.csv", scores)
     beside = tmp_path / "s.csv.meta.json"
     beside.write_text(beside.read_text().replace('"started": "2026', '"started": "soon'))
-    with pytest.raises(InputError, match="started is no time: 'soon-11-02"):
+    with pytest.raises(InputError, match="started is not a time: 'soon-11-02"):
         trend(odd)
     with pytest.raises(InputError, match="no rows"):
         trend(write_results(tmp_path / "e.csv", {NUDITY: np.array([])}))
@@ -191,3 +202,55 @@ def test_json_states_test_and_limits(tmp_path: Path) -> None:
     test = found["tests"][0]
     assert test["what"] == "decisions"
     assert {"statistic", "degrees", "p", "p_holm", "effect", "limit", "drift"} <= test.keys()
+
+
+def night(folder: Path, number: int, rows: dict[str, tuple[int, float | None]]) -> Path:
+    """Results of a night: by image, the night it was scored in and its score (None: an error)."""
+    started = DAY + timedelta(days=number)
+    target = folder / f"night{number}.parquet"
+    run_id = f"{number:032x}"
+    facts = {"started": started.isoformat(), "run_id": run_id}
+    with open_writers([str(target)]) as (writer,):
+        writer.start(facts | {"policy_json": load_policy("balanced").policy.model_dump_json()})
+        for name, (scored, score) in rows.items():
+            scores = {**UNSCORED, NUDITY: score}
+            error = None if score is not None else ImageError(ErrorCode.READ_ERROR, "the disk")
+            decision = Decision.BLOCK if score and score > 0.85 else Decision.REVIEW
+            writer.write(
+                Row(
+                    ImageRef(name.encode()),
+                    ImageFacts(sha256=name.ljust(64, "0")),
+                    scores,
+                    decision,
+                    (),
+                    error=error,
+                    run_id=run_id,
+                    scored_at=None if error else DAY + timedelta(days=scored),
+                )
+            )
+        writer.commit(facts)
+    return target
+
+
+def test_an_image_counts_once_on_the_day_it_was_first_scored(tmp_path: Path) -> None:
+    nights = [
+        night(tmp_path, 0, {"a": (0, 0.5), "b": (0, 0.9), "c": (0, None)}),
+        night(tmp_path, 1, {"a": (0, 0.5), "b": (0, 0.9), "c": (1, 0.9), "d": (1, 0.5)}),
+        night(tmp_path, 2, {"a": (2, 0.9), "b": (0, 0.9), "c": (1, 0.9), "d": (1, 0.5)}),
+        night(tmp_path, 3, {"e": (3, None), "f": (1, 0.9)}),  # f: of a night without its file
+    ]
+    found = trend(*reversed(nights))
+    by_day = {
+        period.name: (dict(+period.decisions), period.errors, period.sources)
+        for period in found.periods
+    }
+    assert by_day == {
+        "2026-11-02": ({"review": 1, "block": 1}, 0, 1),
+        "2026-11-03": ({"review": 1, "block": 2}, 0, 2),
+        "2026-11-05": ({"review": 1}, 1, 1),
+    }
+    assert {period.name: sum(period.bands["nudity"].values()) for period in found.periods[:2]} == {
+        "2026-11-02": 2,
+        "2026-11-03": 3,
+    }
+    assert any("7 rows of images that an earlier file has" in note for note in found.notes)

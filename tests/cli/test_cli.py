@@ -10,15 +10,23 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 
 from moderate import stopping
 from moderate.cli.exit_codes import of_scan
+from moderate.cli.findings import report_errors
 from moderate.cli.main import run
+from moderate.cli.scan import parse_only
 from moderate.run.summary import Summary
+from moderate.types import Origin
+from tests.support import run_columns
 from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 
@@ -64,6 +72,7 @@ def summary_of(approve: int = 0, review: int = 0, block: int = 0, errors: int = 
     summary = Summary(audit=None, policy=None)  # type: ignore[arg-type]
     summary.decisions.update({"approve": approve, "review": review, "block": block})
     summary.rows, summary.errors = approve + review + block, errors
+    summary.error_codes["truncated"] = errors
     return summary
 
 
@@ -79,12 +88,38 @@ def summary_of(approve: int = 0, review: int = 0, block: int = 0, errors: int = 
         ({"approve": 9, "review": 1, "errors": 1}, "never", 0.1, 0),
         ({"approve": 9, "review": 1, "errors": 1}, "never", 0.09, 2),
         ({"approve": 9, "block": 1, "errors": 1}, "block", 0.0, 2),
+        ({"review": 9, "errors": 8}, "never", 1.0, 0),
+        ({"review": 9, "errors": 9}, "never", 1.0, 2),
+        ({}, "review", 0.0, 0),
     ],
 )
 def test_exit_codes_of_a_finished_scan(
     counts: dict[str, int], fail_on: str, rate: float, code: int
 ) -> None:
     assert of_scan(summary_of(**counts), fail_on, rate) == code
+
+
+def test_nothing_scored_beside_what_was_left_out_is_no_error() -> None:
+    summary = summary_of(review=1, errors=1)
+    summary.left_out_scored = 100
+    assert of_scan(summary, "never", 1.0) == 0
+
+
+def test_many_errors_are_worth_a_warning(capsys: Captured) -> None:
+    report_errors(summary_of(review=9, errors=4), 1.0)
+    assert capsys.readouterr().err == ""
+    report_errors(summary_of(review=9, errors=5), 1.0)
+    assert "5 of 9 rows are errors (55.6%), mostly truncated" in capsys.readouterr().err
+
+
+def test_only_names_origins() -> None:
+    expected = (Origin.NEW, Origin.CHANGED)
+    for texts in (["new,changed"], ["changed", "new"], ["new, changed,"]):
+        assert parse_only(texts) == expected
+    assert parse_only([]) == parse_only([""]) == ()
+    for texts, said in ((["newest"], "use new, changed, reused, duplicate"), ([","], "name an")):
+        with pytest.raises(typer.BadParameter, match=said):
+            parse_only(texts)
 
 
 def test_exit_codes_end_to_end(images: Path, bundle: Path, tmp_path: Path) -> None:
@@ -99,13 +134,93 @@ def test_exit_codes_end_to_end(images: Path, bundle: Path, tmp_path: Path) -> No
                 "--max-error-rate", "0.1") == 2  # fmt: skip
 
 
+def test_fail_on_names_the_images_that_failed_the_run(
+    images: Path, bundle: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    (images / "a  b.png").write_bytes(encode(scene((80, 60), seed=9), "PNG"))
+    given = [images, "--weights", bundle, "--quiet", "--policy", policy(tmp_path, 0.0, 0.0),
+             "--fail-on", "review"]  # fmt: skip
+    assert scan(*given) == 1
+    head, *lines = capsys.readouterr().err.splitlines()
+    assert head == "moderate: 6 images at or above --fail-on review:"
+    paths = [line.split(": ", 1)[0] for line in lines]
+    names = ("0.png", "1.png", "2.png", "3.png", "a  b.png")
+    assert paths == [
+        *(f"  block   {images}/{name}" for name in names),
+        f"  review  {images}/broken.jpg",  # the worst decisions first
+    ]
+    assert all(" >= block 0.00" in line for line in lines[:5])
+    assert lines[5].endswith(": error truncated: on_error review")
+    assert scan(*given, "--max-listed", "2", "--log-json") == 1
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [event["event"] for event in events] == ["findings", "finding", "finding"]
+    assert (events[0]["count"], events[0]["listed"]) == (6, 2)
+    assert events[2]["path"] == f"{images}/1.png"
+    assert events[2]["decision"] == "block"
+    assert "--max-listed lists more" in events[0]["message"]
+
+
+@pytest.mark.parametrize(
+    "name", ["folder", "list.txt", "m.csv", "m.jsonl", "m.parquet", "a.zip", "a.tar", "-"]
+)
+def test_an_empty_input_gives_empty_results_whatever_kind_it_is(
+    bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    Path("folder").mkdir()
+    Path("list.txt").write_text("# nothing new\n")
+    Path("m.csv").write_text("path\n")
+    Path("m.jsonl").touch()
+    pq.write_table(pa.table({"path": pa.array([], pa.string())}), "m.parquet")
+    zipfile.ZipFile("a.zip", "w").close()
+    tarfile.open("a.tar", "w").close()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    assert scan(name, "--weights", bundle, "--quiet", "--out", "rows.csv") == 0
+    where = "standard input" if name == "-" else name
+    expected = f"moderate: there are no images in {where}; nothing was scored\n"
+    assert capsys.readouterr().err == expected
+    assert len(Path("rows.csv").read_text().splitlines()) == 1
+
+
+def test_input_that_cannot_be_read_to_its_end_is_an_error(
+    images: Path, bundle: Path, capsys: Captured
+) -> None:
+    """Of each kind; the rows that there are get written."""
+    with tarfile.open("half.tar", "w") as archive:
+        for number in range(4):
+            archive.add(images / f"{number}.png", f"{number}.png")
+    whole = Path("half.tar").read_bytes()
+    Path("half.tar").write_bytes(whole[: len(whole) // 4])
+    Path("page.zip").write_text("<html>404</html>")
+    inputs = ["half.tar", "page.zip", "nowhere", "images/*.none", images]
+    assert scan(*inputs, "--weights", bundle, "--quiet", "--out", "rows.jsonl") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "moderate: error: some input could not be read, so images may be missing"
+    )
+    for name in ("./half.tar", "./page.zip", "./nowhere", "./images/*.none"):
+        assert f"{name} (" in line
+    rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    assert sum(row["status"] == "ok" for row in rows) >= 5
+    assert "half.tar!/0.png" in rows[0]["path"]
+    assert scan(images, "--weights", bundle, "--quiet") == 0, "one bad image is not an input"
+
+
+def test_a_run_without_a_score_is_an_error(images: Path, bundle: Path, capsys: Captured) -> None:
+    Path("list.txt").write_text("gone.png\nimages/style.css\n")
+    assert scan("list.txt", "--weights", bundle, "-q", "--out", "rows.jsonl") == 2
+    assert capsys.readouterr().err == (
+        "moderate: error: no image could be scored: all rows are errors "
+        "(1 not_found, 1 not_an_image)\n"
+    )
+    assert len(Path("rows.jsonl").read_text().splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["scan"], "INPUT"),
         (["scan", "images"], "--weights testcard"),
         (["scan", "nowhere", "--weights", "BUNDLE"], "nowhere does not exist"),
-        (["scan", "empty", "--weights", "BUNDLE"], "no input found"),
         (["scan", "images", "--weights", "nonesuch"], "nonesuch"),
         (["scan", "images", "--weights", "BUNDLE", "--policy", "nope"], "balanced"),
         (["scan", "images", "--weights", "BUNDLE", "--out", "x.xls"], ".parquet"),
@@ -127,6 +242,7 @@ def test_exit_codes_end_to_end(images: Path, bundle: Path, tmp_path: Path) -> No
         ),
         (["scan", "images", "--weights", "BUNDLE", "--summary", "folder.json"], "it is a folder"),
         (["scan", "nodir/*.png", "--weights", "BUNDLE"], "nodir/*.png does not exist"),
+        (["scan", "css", "--weights", "BUNDLE"], "none of 1 files in css is an image"),
         (["scan", "images/*.nomatch", "--weights", "BUNDLE"], "nothing is at"),
         (["scan", "images", "--weights", "BUNDLE", "--decode-timeout", "inf"], "--decode-timeout"),
         (["scan", "images", "--weights", "BUNDLE", "--hourly-cost", "inf"], "--hourly-cost"),
@@ -148,7 +264,8 @@ def test_exit_codes_end_to_end(images: Path, bundle: Path, tmp_path: Path) -> No
 def test_errors_are_one_clear_line_and_exit_2(
     images: Path, bundle: Path, tmp_path: Path, capsys: Captured, arguments: list[str], said: str
 ) -> None:
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "css").mkdir()
+    (tmp_path / "css" / "a.css").write_text("a {}")
     (tmp_path / "folder.json").mkdir()
     assert run([str(bundle) if a == "BUNDLE" else a for a in arguments]) == 2
     out, err = capsys.readouterr()
@@ -203,7 +320,7 @@ def test_quiet_prints_nothing_on_success(images: Path, bundle: Path, capsys: Cap
 def test_the_summary_fits_80_columns_and_is_plain(
     images: Path, bundle: Path, capsys: Captured
 ) -> None:
-    scan(images, "--weights", bundle)
+    scan(images.name, "--weights", bundle)
     out, err = capsys.readouterr()
     assert max(map(len, out.splitlines())) <= 80
     assert "\x1b" not in out + err
@@ -218,8 +335,9 @@ def test_no_control_character_of_a_name_reaches_the_terminal(
     folder.mkdir()
     for name in ("\x1b]0;owned\x07.jpg", "a\u202egpj.exe.jpg", "b\n\r.jpg", "[red]c[-].jpg"):
         (folder / name).write_bytes(b"no image")
-    assert scan(folder, "--weights", bundle, "--summary", "s.md") == 0
+    assert scan(folder, "--weights", bundle, "--summary", "s.md", "--fail-on", "review") == 2
     out, err = capsys.readouterr()
+    assert err.count("error not_an_image") == 4
     for text in (out, err, Path("s.md").read_text()):
         assert not {"\x1b", "\x07", "\u202e", "\r"} & set(text)
 
@@ -231,7 +349,7 @@ def without_times(text: str) -> str:
     facts = json.loads(text)
     for key in ("run_id", "started", "ended"):
         facts.get("audit", facts).pop(key)
-    for key in ("throughput", "origins"):  # of the run, not of its input
+    for key in ("throughput", "origins", "sha256"):  # of the run, not of its input
         facts.pop(key, None)
     return json.dumps(facts)
 
@@ -241,10 +359,12 @@ def test_two_runs_give_the_same_bytes(images: Path, bundle: Path) -> None:
         outs = [f"--out={run_name}.{suffix}" for suffix in ("csv", "jsonl", "parquet")]
         assert scan(images, "--weights", bundle, *outs, f"--summary={run_name}.json", "-q") == 0
     for suffix in ("csv", "jsonl"):
-        assert Path(f"a.{suffix}").read_bytes() == Path(f"b.{suffix}").read_bytes()
+        rows = [run_columns.without(Path(f"{name}.{suffix}").read_bytes()) for name in "ab"]
+        assert rows[0] == rows[1]
         meta = [Path(f"{name}.{suffix}.meta.json").read_text() for name in "ab"]
         assert without_times(meta[0]) == without_times(meta[1])
-    assert pq.read_table("a.parquet").equals(pq.read_table("b.parquet"))
+    tables = [pq.read_table(f"{name}.parquet").drop_columns(run_columns.NAMES) for name in "ab"]
+    assert tables[0].equals(tables[1])
     named_alike = Path("b.json").read_text().replace('"b.', '"a.')
     assert without_times(Path("a.json").read_text()) == without_times(named_alike)
 
@@ -271,13 +391,13 @@ def test_options_of_the_walk(images: Path, bundle: Path, capsys: Captured) -> No
     (images / ".hidden.png").write_bytes((images / "0.png").read_bytes())
     (images / "link.png").symlink_to("0.png")
 
-    def paths(*options: str) -> list[str]:
-        assert scan(images, "--weights", bundle, "-q", "--out", "-", *options) == 0
+    def paths(*options: str, code: int = 0) -> list[str]:
+        assert scan(images, "--weights", bundle, "-q", "--out", "-", *options) == code
         rows = csv.DictReader(io.StringIO(capsys.readouterr().out))
         return [row["path"].rsplit("/", 1)[1] for row in rows]
 
     assert paths("--include", "[12].png") == ["1.png", "2.png"]
-    assert paths("--exclude", "*.png") == ["broken.jpg"]
+    assert paths("--exclude", "*.png", code=2) == ["broken.jpg"]
     assert paths("--limit", "2") == ["0.png", "1.png"]
     assert ".hidden.png" in paths("--hidden")
     assert "link.png" in paths("--follow-symlinks")
@@ -425,7 +545,7 @@ def test_a_reader_that_goes_away_is_no_finding(images: Path, bundle: Path, rows_
         process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == ""
-    assert process.wait(PATIENCE) == 2
+    assert process.wait(PATIENCE) == 141
 
 
 def test_what_the_terminal_cannot_show_is_escaped(tmp_path: Path, bundle: Path) -> None:
@@ -437,7 +557,7 @@ def test_what_the_terminal_cannot_show_is_escaped(tmp_path: Path, bundle: Path) 
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 2, done.stderr
     assert "\\xfc.jpg" in done.stdout
 
 
@@ -447,7 +567,7 @@ def test_a_long_path_leaves_the_counts_of_errors_legible(
     folder = tmp_path / "deep" / ("n" * 100)
     folder.mkdir(parents=True)
     (folder / "x.jpg").write_bytes(b"no image")
-    assert scan(tmp_path / "deep", "--weights", bundle) == 0
+    assert scan(tmp_path / "deep", "--weights", bundle) == 2
     out = capsys.readouterr().out
     assert re.search(r"^not_an_image +1 ", out, re.MULTILINE)
     assert max(map(len, out.splitlines())) <= 80

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,18 @@ def test_fail_on(source: Path, policy: str, fail_on: str, code: int) -> None:
     assert run(["decide", "rows.csv", "--policy", policy, "--fail-on", fail_on, "-q"]) == code
 
 
+def test_fail_on_lists_the_worst_first(source: Path, capsys: Captured) -> None:
+    rows = "".join(f"./{n}.jpg,ok,approve,{0.9 if n % 2 else 0.5},0.0,\n" for n in range(6))
+    source.write_text(HEAD + rows)
+    given = ["decide", "rows.csv", "--policy", "balanced", "--fail-on", "review", "-q"]
+    assert run([*given, "--max-listed", "4"]) == 1
+    head, *lines = capsys.readouterr().err.splitlines()[-5:]
+    assert "6 images at or above --fail-on review (the first 4" in head
+    shown = [line.split(": ")[0] for line in lines]
+    assert shown == ["  block   ./1.jpg", "  block   ./3.jpg", "  block   ./5.jpg",
+                     "  review  ./0.jpg"]  # fmt: skip
+
+
 def test_errors_are_one_line(source: Path, capsys: Captured) -> None:
     for arguments, line in (
         (["rows.csv", "--policy", "strict", "--out", "rows.csv"], "rows.csv is an input"),
@@ -109,8 +122,29 @@ def test_a_reader_that_goes_away_is_no_traceback(source: Path) -> None:
         process.stdout.readline()
         process.stdout.close()
         said = process.stderr.read()
-    assert process.returncode == 2
+    assert process.returncode == 141
     assert b"Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["decide", "rows.csv", "--policy", "strict", "--fail-on", "review"],
+        ["policy", "show", "strict"],
+        ["--help"],
+    ],
+)
+def test_a_closed_pipe_is_no_finding(source: Path, arguments: list[str]) -> None:
+    """Reports, plain lines and Typer's own output."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "moderate", *arguments]
+    try:
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writer)
+    assert done.returncode == 141
+    assert b"Traceback" not in done.stderr
 
 
 def test_it_needs_neither_torch_nor_weights(source: Path) -> None:

@@ -208,9 +208,9 @@ def test_a_file_that_was_changed_says_so(rows: Path, capsys: Captured) -> None:
     text = Path("rows.csv").read_text()
     decision = explained(capsys, "rows.csv", "images/0.png")["images"][0]["decision"]
     other = {"block": "approve", "review": "approve", "approve": "block"}[decision]
-    Path("rows.csv").write_text(
-        text.replace(f"./images/0.png,,ok,{decision}", f"./images/0.png,,ok,{other}")
-    )
+    before, line, after = text.partition("./images/0.png,")
+    changed = after.replace(f",ok,{decision},", f",ok,{other},", 1)
+    Path("rows.csv").write_text(before + line + changed)
     assert Path("rows.csv").read_text() != text
     said = explained(capsys, "rows.csv", "images/0.png")
     assert said["images"][0]["follows"] is False
@@ -300,6 +300,7 @@ def test_carried_columns_and_a_demonstration(
     capsys.readouterr()
     arguments = ["scan", "list.csv", "--keep", "id", "--keep", "note", "--weights", "testcard"]
     assert run([*arguments, "-q", "--state", "state", "--out=r.parquet", "--out=r.csv"]) == 0
+    assert "is a demonstration" in capsys.readouterr().err, "also with -q"
     said = explained(capsys, "r.parquet", "row:1")
     assert said["images"][0]["carried"] == {"id": "7", "note": "=x"}
     text = shown(capsys, "r.csv", "row:1")

@@ -34,6 +34,7 @@ from moderate.types import (
     ImageError,
     ImageFacts,
     ImageRef,
+    Origin,
     Row,
     Url,
     Views,
@@ -101,6 +102,9 @@ def rows(draw: st.DrawFn) -> Row:
         ),
         error=error,
         duplicate_of=draw(st.none() | PATHS),
+        origin=draw(st.sampled_from(Origin)),
+        run_id=draw(st.just("") | st.just("5e" * 16)),
+        scored_at=draw(st.none() | st.datetimes(timezones=st.just(datetime.UTC))),
     )
 
 
@@ -112,6 +116,9 @@ def plain_record(row: Row) -> dict[str, Any]:
     return {
         "path": text,
         "path_bytes": None if text.encode() == path else path,
+        "origin": row.origin.value,
+        "run_id": row.run_id or None,
+        "scored_at": row.scored_at and row.scored_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "status": "error" if row.error else "ok",
         "decision": row.decision.value,
         "reasons": "; ".join(row.reasons) or None,
@@ -229,6 +236,24 @@ def test_values_stand_in_the_order_of_the_columns(row: Row) -> None:
     expected = plain_record(row)
     assert list(expected) == [column.name for column in COLUMNS]
     assert values(row) == list(expected.values())
+
+
+@few
+@given(SOME, st.integers(1, 3))
+def test_columns_are_written_as_rows_are(
+    target: Path, given_rows: list[Row], repeated: int
+) -> None:
+    """Also those that are the same in every row, whose text is made once."""
+    for some in (given_rows, given_rows[:1] * repeated):
+        cells = zip(*map(values, some), strict=True)
+        columns = [pa.array(c, field.type) for c, field in zip(cells, arrow_schema(), strict=True)]
+        for writer in (CsvWriter, JsonlWriter):
+            row_by_row = written(writer(str(target)), target, some, False)
+            by_columns = writer(str(target))
+            by_columns.start({})
+            by_columns.write_columns(columns, [])
+            by_columns.commit({})
+            assert target.read_bytes() == row_by_row
 
 
 def test_text_that_utf8_cannot_hold_is_escaped(target: Path) -> None:

@@ -37,6 +37,7 @@ from moderate.types import (
     ImageError,
     ImageFacts,
     ImageRef,
+    Origin,
     Row,
     Views,
     Warn,
@@ -44,6 +45,7 @@ from moderate.types import (
 
 SUFFIXES = ("csv", "parquet", "jsonl")
 AUDIT = {"run_id": "r", "purpose": "demo", "sandbox": "at the start"}
+SCORED = datetime(2026, 11, 26, 23, 59, 59, tzinfo=UTC)
 OWN = [column.name for column in COLUMNS]
 HOSTILE = [
     "=1+1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "＝1", "＠x", "a\r\nb", 'q"q', "''", "'", "a,b",
@@ -68,13 +70,16 @@ def row(
         reasons=("nudity 0.10 < review 0.30", "b"),
         views=Views("safe", 0.1, 0.9, 0.9, "mid", False, "general"),
         duplicate_of=duplicate_of,
+        run_id="r",
+        scored_at=SCORED,
     )
 
 
 def error_row(message: str, carried: tuple[Any, ...] = ()) -> Row:
     error = ImageError(ErrorCode.TRUNCATED, message)
     return Row(ImageRef(b"b.jpg", carried=carried), ImageFacts(), UNSCORED, Decision.REVIEW,
-               ("error truncated: on_error review",), error=error)  # fmt: skip
+               ("error truncated: on_error review",), error=error, origin=Origin.REUSED, run_id="r",
+               scored_at=None)  # fmt: skip
 
 
 def write(folder: Path, rows: list[Row], columns: tuple[Column, ...] = ()) -> list[str]:
@@ -97,6 +102,9 @@ def expected(each: Row) -> dict[str, Any]:
     cells = {
         "path": path,
         "path_bytes": None if path.encode() == exact else exact,
+        "origin": each.origin.value,
+        "run_id": each.run_id,
+        "scored_at": each.scored_at and "2026-11-26T23:59:59Z",
         "status": each.status.value,
         "decision": each.decision.value,
         "reasons": "; ".join(each.reasons),
@@ -285,7 +293,8 @@ def test_columns_of_an_older_version_are_null_and_other_writers_types_are_taken(
     tmp_path: Path,
 ) -> None:
     file = write(tmp_path, [row(b"caf\xe9"), row(b"b")])[1]
-    table = pq.read_table(file).drop_columns(["duplicate_of"])
+    lacking = ["duplicate_of", "origin", "run_id", "scored_at"]
+    table = pq.read_table(file).drop_columns(lacking)
     texts = table.schema.get_field_index("path")
     table = table.set_column(texts, "path", table["path"].cast(pa.large_string()))
     table = table.set_column(
@@ -297,7 +306,7 @@ def test_columns_of_an_older_version_are_null_and_other_writers_types_are_taken(
         ("./caf\\xe9", "ok"), ("./b", "ok"),
     ]  # fmt: skip
     assert read[0]["path_bytes"] == b"./caf\xe9"
-    assert read[0]["duplicate_of"] is None
+    assert {read[0][name] for name in lacking} == {None}
     assert read_results(file).table().schema == arrow_schema()
 
 

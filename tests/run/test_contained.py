@@ -25,6 +25,7 @@ from moderate.run.pipeline import LocalEngine
 from moderate.run.summary import Summary
 from moderate.state.contents import Contents
 from moderate.state.scores import RunScores
+from tests.support import run_columns
 from tests.support.pictures import encode, scene
 
 VICTIM = "042.png"
@@ -45,6 +46,9 @@ def scan(folder: Path, bundle: Path, out: Path, *more: str) -> dict[str, dict[st
         rows = list(csv.DictReader(file))
     names = [Path(row["path"]).name for row in rows]
     assert names == [f"{number:03}.png" for number in range(100)], "one row each, in order"
+    for row in rows:
+        for name in run_columns.NAMES:
+            del row[name]
     return dict(zip(names, rows, strict=True))
 
 

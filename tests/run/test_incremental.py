@@ -35,7 +35,7 @@ from moderate.state.database import UnavailableError
 from moderate.state.records import FileStat, pack_stat
 from moderate.state.scores import ScoreStore, path_digest
 from moderate.stopping import Stopped
-from tests.support import passthrough
+from tests.support import passthrough, run_columns
 from tests.support.bundles import make_bundle
 from tests.support.http_servers import Farm, Request, Server, answer, plain
 from tests.support.pictures import encode, scene
@@ -82,7 +82,15 @@ def scan(*arguments: str | Path, bundle: Path, out: str = "rows", code: int = 0)
     asked = ["scan", *map(str, arguments), "--weights", str(bundle), "--device", "cpu", "-q"]
     target, summary = Path(f"{out}.jsonl").resolve(), Path(f"{out}.json").resolve()
     assert run([*asked, "--out", str(target), "--summary", str(summary)]) == code
-    return [json.loads(line) for line in target.read_text().splitlines()] if code == 0 else []
+    return without_run(read_rows(out)) if target.exists() else []
+
+
+def read_rows(out: str = "rows") -> Rows:
+    return [json.loads(line) for line in Path(f"{out}.jsonl").read_text().splitlines()]
+
+
+def without_run(rows: Rows) -> Rows:
+    return [{k: v for k, v in row.items() if k not in run_columns.NAMES} for row in rows]
 
 
 def origins(out: str = "rows") -> tuple[int, int, int, int]:
@@ -106,7 +114,7 @@ def test_an_unchanged_file_is_not_even_read(
     assert origins() == (0, 0, 10, 0)
     again = json.loads(Path(metadata_path("rows.jsonl")).read_text())
     for facts in (audit, again):
-        for key in ("run_id", "started", "ended"):
+        for key in ("run_id", "started", "ended", "sha256"):
             facts.pop(key)
     assert again == audit
 
@@ -393,6 +401,7 @@ def test_a_copy_that_comes_in_first_is_still_the_copy(
         rows = scan(*arguments, bundle=bundle)
         assert [row["path"] for row in rows] == [server.url(name) for name in names]
         assert [row["duplicate_of"] for row in rows] == [None, None, *[server.url("/slow")] * 20]
+        assert [row["origin"] for row in read_rows()] == ["new", "new", *["duplicate"] * 20]
         assert len({row["nudity"] for row in rows}) == 2
         assert len(decoded) == 2
         waiting = 0.0
@@ -425,6 +434,8 @@ def test_frames_of_videos_are_scored_once(
     assert len(decoded) == 4
     decoded.clear()
     assert scan("clip.mp4", "--video-every", "1", bundle=bundle) == rows
+    assert {row["origin"] for row in read_rows()} == {"reused"}, "the video as its frames"
+    assert read_rows()[-1]["scored_at"] == max(row["scored_at"] for row in read_rows())
     assert not decoded
 
 
@@ -461,9 +472,9 @@ def test_limits_are_kept_by_what_is_known_too(folder: Path, bundle: Path) -> Non
     rows = scan(folder, bundle=bundle)
     for limit, code in (("--max-megapixels=0.005", "too_many_pixels"),
                         ("--max-file-size=100", "file_too_large")):  # fmt: skip
-        limited = scan(folder, limit, bundle=bundle)
+        limited = scan(folder, limit, bundle=bundle, code=2)
         assert sum(row["error_code"] == code for row in limited) >= 8
-        assert limited == scan(folder, limit, "--no-state", bundle=bundle, out="fresh")
+        assert limited == scan(folder, limit, "--no-state", bundle=bundle, out="fresh", code=2)
     assert scan(folder, bundle=bundle) == rows
 
 
@@ -474,7 +485,7 @@ def test_a_reason_that_depends_on_the_name_is_not_that_of_another_name(
     codes = {}
     for name in ("a.jpg", "b.xbm", "c.jpg", "d.xbm"):
         (tmp_path / name).write_bytes(data)
-        (row,) = scan(tmp_path / name, bundle=bundle)
+        (row,) = scan(tmp_path / name, bundle=bundle, code=2)
         codes[name] = (row["error_code"], row["error_message"])
     assert codes["a.jpg"] == codes["c.jpg"] == ("not_an_image", "the bytes are text, not an image")
     assert codes["b.xbm"] == codes["d.xbm"]
@@ -489,6 +500,51 @@ def test_errors_of_the_moment_are_tried_again(folder: Path, bundle: Path) -> Non
     assert rows[0]["error_code"] == "decode_timeout"
     assert scan(folder, bundle=bundle)[0]["status"] == "ok"
     assert origins() == (1, 0, 9, 0)
+
+
+def test_rows_say_when_they_were_scored_and_only_writes_what_is_new(
+    folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moderate.run.pipeline.time.time", lambda: 1_000_000_000.9)
+    scan(folder, bundle=bundle)
+    first = {Path(row["path"]).name: row for row in read_rows()}
+    run_id = json.loads(Path(metadata_path("rows.jsonl")).read_text())["run_id"]
+    for name, row in first.items():
+        failed = name in ("5.png", "7.png")
+        assert row["scored_at"] == (None if failed else "2001-09-09T01:46:40Z")
+        assert (row["origin"], row["run_id"]) == ("new", run_id)
+
+    monkeypatch.setattr("moderate.run.pipeline.time.time", lambda: 1_100_000_000.0)
+    (folder / "2.png").write_bytes(encode(scene((90, 60), seed=78), "PNG"))  # changed
+    (folder / "new.png").write_bytes(encode(scene((90, 60), seed=77), "PNG"))
+    shutil.copy(folder / "new.png", folder / "new2.png")
+    (folder / "new.jpg").write_bytes(b"<html>no picture, and new</html>")
+    (folder / "old.png").write_bytes((folder / "3.png").read_bytes())  # known by its content
+    time.sleep(0.1)
+    scan(folder, "--only", "changed,new", "--fail-on", "never", bundle=bundle, out="tonight")
+    tonight = {Path(row["path"]).name: row for row in read_rows("tonight")}
+    assert {name: row["origin"] for name, row in tonight.items()} == {
+        "2.png": "changed", "new.jpg": "new", "new.png": "new",
+    }  # fmt: skip
+    assert {row["scored_at"] for row in tonight.values()} == {None, "2004-11-09T11:33:20Z"}
+    summary = json.loads(Path("tonight.json").read_text())
+    assert summary["left_out"] == {"duplicate": 1, "reused": 10}
+    assert (summary["rows"], summary["errors"], summary["total"]) == (3, 1, 14)
+    assert origins("tonight") == (2, 1, 10, 1)
+    facts = json.loads(Path(metadata_path("tonight.jsonl")).read_text())
+    assert (facts["only"], facts["left_out"]) == ("new,changed", "10 reused, 1 duplicate")
+
+    # Nothing is new: no rows, and no error. What is reused keeps the time of its scores.
+    assert scan(folder, "--only", "new,changed", "--fail-on", "review", bundle=bundle) == []
+    scan(folder, bundle=bundle)
+    times = {Path(row["path"]).name: row["scored_at"] for row in read_rows()}
+    assert times["3.png"] == times["old.png"] == "2001-09-09T01:46:40Z"
+    assert times["2.png"] == times["new2.png"] == "2004-11-09T11:33:20Z"
+    # An error that is tried again is new again.
+    scan(folder, "--only", "new", "--retry-errors", bundle=bundle, out="retried", code=0)
+    assert [Path(row["path"]).name for row in read_rows("retried")] == [
+        "5.png", "7.png", "new.jpg",
+    ]  # fmt: skip
 
 
 def test_a_damaged_state_is_put_aside_and_the_run_goes_on(
@@ -621,7 +677,7 @@ def test_a_video_met_in_an_archive_is_still_sampled_where_it_is_a_file(
     make_video(tmp_path / "clip.mp4", (scene((64, 48), seed=number // 10) for number in range(40)))
     with tarfile.open("all.tar", "w") as tar:
         tar.add("clip.mp4")
-    scan("clip.mp4", bundle=bundle)
+    scan("clip.mp4", bundle=bundle, code=2)
     rows = scan("all.tar", "clip.mp4", "--video-every", "1", bundle=bundle)
     assert rows[0]["error_message"] == "videos are read from local files only"
     assert len(rows) == 6

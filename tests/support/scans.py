@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.support import run_columns
 from tests.support.patience import PATIENCE
 from tests.support.pictures import FORMATS, SUFFIX, encode, scene
 
@@ -167,7 +168,7 @@ class Written:
         counts = {k: v for k, v in summary.items() if k not in {"audit", "origins", "throughput"}}
         audit = {k: v for k, v in summary["audit"].items() if k not in OF_THE_RUN}
         return cls(
-            {target.name: target.read_bytes() for target in texts},
+            {target.name: run_columns.without(target.read_bytes()) for target in texts},
             {**facts, "rows.parquet": parquet, "summary": audit},
             table,
             groups,
@@ -195,7 +196,7 @@ def read_parquet(target: Path) -> tuple[pa.Table, int, dict[str, str]]:
     metadata.pop("ARROW:schema")  # all of it again, the run's own facts too
     assert metadata.keys() >= OF_THE_RUN
     facts = {key: value for key, value in metadata.items() if key not in OF_THE_RUN}
-    return table.replace_schema_metadata(None), groups, facts
+    return table.drop_columns(run_columns.NAMES).replace_schema_metadata(None), groups, facts
 
 
 def assert_same(place: Place, expected: Written) -> None:
