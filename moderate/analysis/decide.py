@@ -305,6 +305,7 @@ class DecideOptions:
     policy: str
     out: Sequence[str] = ()
     summary: Sequence[str] = ()
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,8 +335,8 @@ def redecide(
     InputError for what is no results file, OutputError.
     """
     clock, started = time.monotonic(), datetime.now(UTC)
-    check_targets(options.out)
-    check_reports("--summary", options.summary)
+    check_targets(options.out, force=options.force)
+    check_reports("--summary", options.summary, force=options.force)
     results = read_results(options.results)
     loaded = load_policy(options.policy)
     inputs = read_identities([options.results]) | identities(loaded.files)

@@ -9,6 +9,7 @@ import typer
 
 from moderate.cli import exit_codes
 from moderate.cli.messages import say
+from moderate.cli.output import Force
 
 
 def decide(
@@ -35,6 +36,7 @@ def decide(
         Literal["never", "review", "block"],
         typer.Option(help="Exit with 1 when a decision is at or above this."),
     ] = "never",
+    force: Force = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")
     ] = False,
@@ -49,7 +51,7 @@ def decide(
     from moderate.report.terminal import show
     from moderate.results.targets import to_stdout
 
-    options = DecideOptions(results, policy, tuple(out or ()), tuple(summary or ()))
+    options = DecideOptions(results, policy, tuple(out or ()), tuple(summary or ()), force=force)
     redecided = redecide(options, lambda done, target: render(report(done), target))
     for note in redecided.notes:
         say("warning", "source", note)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from moderate.cli import exit_codes
-from moderate.cli.output import print_report, write_report
+from moderate.cli.output import Force, print_report, write_report
 
 
 def diff(
@@ -33,6 +33,7 @@ def diff(
         list[str] | None,
         typer.Option(metavar="FILE", help="Report to .json, .md or .html. May be repeated."),
     ] = None,
+    force: Force = False,
     fail_on_change: Annotated[
         bool, typer.Option("--fail-on-change", help="Exit with 1 when any decision changed.")
     ] = False,
@@ -50,7 +51,7 @@ def diff(
     if (other is None) == (not policies) or len(policies) > 2:
         raise UsageError("give two results files, or one and --policy once or twice")
     targets = out or []
-    check_reports("--out", targets)
+    check_reports("--out", targets, force=force)
     check_distinct([], targets, read_identities([results, other, *policies]))
     if other is not None:
         difference = compare_results(results, other, top)

@@ -10,7 +10,7 @@ import typer
 
 from moderate.cli import exit_codes
 from moderate.cli.messages import say
-from moderate.cli.output import print_report, write_report
+from moderate.cli.output import Force, print_report, write_report
 from moderate.types import Category
 
 _GATE = "Exit 1 when missed."
@@ -79,6 +79,7 @@ def evaluate(
             min=0, max=1, metavar="X", help=f"Highest share of positives approved. {_GATE}"
         ),
     ] = None,
+    force: Force = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only missed gates and errors.")
     ] = False,
@@ -98,7 +99,7 @@ def evaluate(
         max_missed,
     )
     targets = out or []
-    check_reports("--out", targets, local=True)
+    check_reports("--out", targets, local=True, force=force)
     check_distinct([], targets, read_identities([results, labels, policy]))
     evaluation = hold(
         read_results(results),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from moderate.report.model import Report
+
+FORCE_HELP = "Replace existing files, whoever wrote them."
+Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 
 
 def write_report(report: Report, targets: Sequence[str]) -> None:

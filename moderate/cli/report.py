@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from moderate.cli import exit_codes
-from moderate.cli.output import print_report, write_report
+from moderate.cli.output import Force, print_report, write_report
 from moderate.cli.state import State, is_there, readable_errors, state_folder
 from moderate.errors import StateError, UsageError
 from moderate.text import printable
@@ -46,6 +46,7 @@ def report(
     out: Annotated[
         str | None, typer.Option(metavar="FILE.json|.md|.html", help="Else the terminal.")
     ] = None,
+    force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     state: State = None,
 ) -> int:
@@ -64,7 +65,7 @@ def report(
     if trend and not files and not ledger:
         raise UsageError("--trend: name results files, or add --ledger")
     targets = [] if out is None else [out]
-    check_reports("--out", targets)
+    check_reports("--out", targets, force=force)
     check_distinct([], targets, read_identities(files or []))
     drifted = False
     if trend:

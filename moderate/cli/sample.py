@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from moderate.cli.messages import say
+from moderate.cli.output import Force
 from moderate.types import Category
 
 
@@ -38,6 +39,7 @@ def sample(
     out: Annotated[
         str | None, typer.Option(metavar="FILE.csv", help="Else standard output.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write a CSV of images to label: fill in 1 or 0 per category, and leave empty what is unknown.
 
@@ -58,7 +60,7 @@ def sample(
     )
 
     if out is not None:
-        check_files("--out", [out], (".csv",), "labels are a .csv file")
+        check_files("--out", [out], (".csv",), "labels are a .csv file", kind="labels", force=force)
         lists = load_policy(policy).files if policy else ()
         check_distinct([], [out], read_identities([results]) | identities(lists))
     read = read_results(results)

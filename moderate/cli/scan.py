@@ -13,6 +13,7 @@ import typer
 from moderate.cli import exit_codes, panels
 from moderate.cli.configuration import say_used
 from moderate.cli.messages import say, say_error, speak_json, speaks_json
+from moderate.cli.output import FORCE_HELP
 from moderate.cli.panels import option
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
 from moderate.errors import OutputError, UsageError
@@ -330,6 +331,7 @@ def scan(
             help="Of this machine; adds a cost line to the summary.",
         ),
     ] = None,
+    force: Annotated[bool, option(panels.OUTPUT, "--force", help=FORCE_HELP)] = False,
     progress: Annotated[
         Literal["auto", "bar", "plain", "none"],
         option(panels.MESSAGES, help="On stderr; auto: a bar on a terminal."),
@@ -453,6 +455,7 @@ def scan(
             lock_wait=lock_wait,
             config=ctx.obj.record,
             keep_labels=keep_labels,
+            force=force,
         )
     )
     card = job.bundle.card

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from moderate.cli.messages import say
-from moderate.cli.output import print_report
+from moderate.cli.output import Force, print_report
 from moderate.errors import InputError, UsageError
 from moderate.types import Category
 
@@ -71,6 +71,7 @@ def tune(
     assume_random: Annotated[
         bool, typer.Option("--assume-random", help="Take labels of a chosen sample as they are.")
     ] = False,
+    force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Propose thresholds that meet an aim, with bounds that hold on images not seen yet.
@@ -101,7 +102,9 @@ def tune(
     if calibrate is not None and (weights is None or bundle_out is None):
         raise UsageError("--calibrate needs --weights, the bundle, and --bundle-out, its copy")
     if out is not None:
-        check_files("--out", [out], (".toml",), "a policy is a .toml file")
+        check_files(
+            "--out", [out], (".toml",), "a policy is a .toml file", kind="policy", force=force
+        )
         check_distinct([], [out], read_identities([results, labels, policy]))
     base = load_policy(policy)
     read = read_results(results)

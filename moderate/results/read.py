@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 
 from moderate.arrow import python_value, python_values
 from moderate.errors import InputError, UsageError
+from moderate.results.atomic import part_path
 from moderate.results.fast_csv import UnusualError, whole_parts
 from moderate.results.read_format import (
     CHUNK_ROWS,
@@ -65,11 +67,7 @@ class Results:
     @cached_property
     def sha256(self) -> str:
         """The digest of the rows' file as it is now. Raises InputError."""
-        try:
-            with open(self.path, "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise unreadable(file_name(self.path), error) from None
+        return _digest(self.path)
 
     @cached_property
     def mismatch(self) -> bool:
@@ -234,8 +232,11 @@ def read_results(path: str) -> Results:
     return Results(path, facts or file.facts(), carried, file)
 
 
-def _facts_beside(path: str) -> dict[str, str]:
-    beside = metadata_path(path)
+def facts_in(beside: str) -> dict[str, str]:
+    """The audit facts in a file beside results; none where there is no such file.
+
+    Raises InputError for a file that holds no audit facts.
+    """
     try:
         with open(beside, "rb") as file:
             data = file.read(MAX_FACTS_BYTES + 1)
@@ -255,6 +256,26 @@ def _facts_beside(path: str) -> dict[str, str]:
         )
         for key, value in facts.items()
     }
+
+
+def _facts_beside(path: str) -> dict[str, str]:
+    """The audit facts of a text file, also where a kill came before they had their name."""
+    beside = metadata_path(path)
+    facts = facts_in(beside)
+    unfinished = part_path(beside)
+    with contextlib.suppress(InputError):
+        pending = facts_in(unfinished) if os.path.lexists(unfinished) else {}
+        if "sha256" in pending and pending["sha256"] == _digest(path):
+            return pending
+    return facts
+
+
+def _digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(file_name(path), error) from None
 
 
 def _check_columns(path: str, names: Sequence[str]) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from moderate import stopping
 from moderate.errors import OutputError, UsageError
+from moderate.mounts import is_mount_point
 from moderate.regular import file_identity
-from moderate.results.atomic import open_whole, output_error, write_atomic
+from moderate.results.atomic import open_whole, output_error, what_it_is, write_atomic
+from moderate.results.existing import Kind, check_facts_replaceable, check_replaceable
 from moderate.results.interface import ResultWriter
+from moderate.results.marks import sign
 from moderate.results.remote import is_remote, shown_target, target_name
 from moderate.results.text_writers import CsvWriter, JsonlWriter, metadata_path
 from moderate.text import printable
@@ -44,55 +48,118 @@ def has_metadata(target: str) -> bool:
     return not target_name(target).lower().endswith(".parquet")
 
 
-def check_targets(targets: Sequence[str]) -> None:
-    """Refuse targets for results that could not be written. Raises UsageError or OutputError."""
+def check_targets(targets: Sequence[str], *, force: bool = False) -> None:
+    """Refuse targets for results that could not, or may not, be written.
+
+    Raises UsageError or OutputError.
+    """
     files = [target for target in targets if not to_stdout(target)]
     rule = f"{_by_suffix(SUFFIXES)} or - for standard output"
-    check_files("--out", files, SUFFIXES, rule)
+    check_files("--out", files, SUFFIXES, rule, kind="results", force=force)
+    for target in filter(has_metadata, files):
+        _check_place(metadata_path(target))
+        check_facts_replaceable(target, force=force)
     if len(targets) - len(files) > 1:
         raise UsageError("--out: only one of them can go to standard output")
     if len(files) < len(targets) and sys.stdout is None:
         raise OutputError("standard output is closed")
 
 
-def check_reports(option: str, targets: Sequence[str], *, local: bool = False) -> None:
-    """Refuse targets for reports that could not be written; `local` refuses URIs, too.
+def check_reports(
+    option: str, targets: Sequence[str], *, local: bool = False, force: bool = False
+) -> None:
+    """Refuse targets for reports that could not, or may not, be written; `local` refuses URIs, too.
 
     Raises UsageError or OutputError.
     """
     for target in targets if local else ():
         if is_remote(target):
             raise UsageError(f"{option} {shown_target(target)}: reports are written to local files")
-    check_files(option, targets, REPORT_SUFFIXES, _by_suffix(REPORT_SUFFIXES))
+    rule = _by_suffix(REPORT_SUFFIXES)
+    check_files(option, targets, REPORT_SUFFIXES, rule, kind="report", force=force)
 
 
-def check_files(option: str, targets: Sequence[str], suffixes: tuple[str, ...], rule: str) -> None:
-    """Refuse targets that could not be written. `rule` explains the suffixes of `option`.
+def check_files(
+    option: str,
+    targets: Sequence[str],
+    suffixes: tuple[str, ...],
+    rule: str,
+    *,
+    kind: Kind,
+    force: bool,
+) -> None:
+    """Refuse targets that could not, or may not, be written; `rule` explains the suffixes.
 
-    Raises UsageError or OutputError.
+    A file that exists is replaced if it is of the same kind and this tool wrote it, or if `force`
+    asks for it. Raises UsageError or OutputError.
     """
     for target in targets:
+        if not is_remote(target):
+            _check_is_file(target)
         if not target_name(target).lower().endswith(suffixes):
             raise UsageError(f"{option} {shown_target(target)}: {rule}")
-        check_place(target)
+        _check_place(target)
+        check_replaceable(target, kind, force=force)
 
 
-def check_place(target: str) -> None:
+def _check_place(target: str) -> None:
     """Raises OutputError where a file can never be written under that name."""
     if is_remote(target):
         from moderate.fetch.store import check_target
 
         check_target(target)
         return
+    _check_is_file(target)
+    path = os.path.realpath(target)
+    folder = os.path.dirname(path)
+    reason: str | None
+    if not os.path.isdir(folder):
+        reason = f"there is no folder {printable(folder)}"
+    elif not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        reason = f"nothing can be written in the folder {printable(folder)}"
+    elif is_mount_point(path):
+        reason = (
+            "it is mounted by itself, so that it cannot be replaced as a whole; "
+            "mount the folder that it is in"
+        )
+    else:
+        reason = _sticky_problem(target, path)
+    if reason is not None:
+        raise OutputError(f"cannot write {printable(target)}: {reason}")
+
+
+def _sticky_problem(target: str, path: str) -> str | None:
+    """What keeps a file in a folder such as `/tmp`, where users have only their own, from a name.
+
+    A link that another user laid there is not followed, by the kernel's own rule for such folders.
+    """
+    user = os.geteuid()
+    for name in dict.fromkeys((os.path.abspath(target), path)):
+        try:
+            entry, folder = os.lstat(name), os.stat(os.path.dirname(name))
+        except OSError:
+            continue
+        if not folder.st_mode & stat.S_ISVTX or entry.st_uid in (user, folder.st_uid):
+            continue
+        if stat.S_ISLNK(entry.st_mode):
+            return "it is a symbolic link of another user's in a folder that others can write to"
+        if user not in (0, folder.st_uid):
+            return "it belongs to another user, and its folder lets nobody else replace it"
+    return None
+
+
+def _check_is_file(target: str) -> None:
+    """Raises OutputError where something other than a regular file has the name."""
     if "\0" in target:  # as configuration files can have it
         raise OutputError(f"cannot write {printable(target)}: its name holds a NUL")
-    folder = os.path.dirname(os.path.abspath(target))
-    if not os.path.isdir(folder):
-        raise OutputError(
-            f"cannot write {printable(target)}: there is no folder {printable(folder)}"
-        )
-    if os.path.isdir(target):
-        raise OutputError(f"cannot write {printable(target)}: it is a folder")
+    try:
+        status = os.stat(target)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise output_error(target, error) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise OutputError(f"cannot write {printable(target)}: {what_it_is(status)}")
 
 
 def check_distinct(
@@ -143,7 +210,7 @@ class TextFile:
     def seal(self, text: str) -> None:
         """Write all of it. Raises OutputError."""
         try:
-            self._file.file.write(_encoded(text))
+            self._file.file.write(sign(text))
         except OSError as error:
             raise output_error(self.target, error) from error
         self._file.seal()
@@ -172,7 +239,7 @@ def open_writers(targets: Sequence[str]) -> contextlib.AbstractContextManager[li
 
 def write_text(target: str, text: str) -> None:
     """Write the whole of a text at once. Raises OutputError."""
-    write_atomic(target, _encoded(text))
+    write_atomic(target, sign(text))
 
 
 def finishing(targets: Iterable[str]) -> contextlib.AbstractContextManager[None]:
@@ -203,8 +270,3 @@ def _open_writer(target: str) -> ResultWriter:
 
         return ParquetResultWriter(target)
     return JsonlWriter(file) if name.endswith(".jsonl") else CsvWriter(file)
-
-
-def _encoded(text: str) -> bytes:
-    # Names of files may hold what UTF-8 has no bytes for.
-    return text.encode("utf-8", "backslashreplace")

@@ -12,7 +12,7 @@ from operator import add
 from typing import Any, BinaryIO, ClassVar
 
 from moderate.errors import OutputError, ReaderGoneError
-from moderate.results.atomic import WholeFile, open_whole, output_error
+from moderate.results.atomic import WholeFile, commit_together, open_whole, output_error
 from moderate.results.cells import (
     base64_text,
     boolean_text,
@@ -122,9 +122,9 @@ class _TextWriter(ResultWriter):
         if self._atomic is None or self._beside is None:
             return {}
         self.seal(facts)
-        # Both are on the disk. What describes the rows first: their name says that all is there.
-        written = (self._beside, self._atomic)
-        return {file.name: file.commit() for file in written}
+        # Rows first: what describes them never stands alone. Where a kill comes in between, the
+        # facts are still in their `.part` file, in which `read` looks for them.
+        return commit_together([self._atomic, self._beside])
 
     def discard(self) -> None:
         """See `ResultWriter`."""

@@ -41,7 +41,7 @@ class ScanOptions:
     one run at a time holds; lock_wait says for how many seconds to wait for it, None not at all.
     config is the file that some of this was read from, for the record. keep_labels writes the
     scores of the networks' own labels; those that the policy has thresholds for are written in any
-    case.
+    case. force replaces existing files that no run of this tool wrote as they are.
     """
 
     inputs: Sequence[str | os.PathLike[str]]
@@ -72,3 +72,4 @@ class ScanOptions:
     lock_wait: float | None = None
     config: ConfigRecord | None = None
     keep_labels: bool = False
+    force: bool = False
