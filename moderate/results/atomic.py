@@ -36,7 +36,7 @@ class AtomicFile:
         self._name = os.path.abspath(target)
         self._path = os.path.realpath(target)
         self._part = part_path(self._path)
-        self._previous = part_path(self._path, "previous")
+        self._previous = part_path(self._path, "previous.part")
         self._sha256: str | None = None
         try:
             status = _status(self._path)
@@ -86,6 +86,8 @@ class AtomicFile:
 
     def keep_previous(self) -> None:
         """Keep the file that `put` is to replace under another name, for `take_back`."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._previous)  # of a run that was killed
         # Where the file system has no hard links, it cannot be taken back.
         with contextlib.suppress(OSError):
             os.link(self._path, self._previous)
@@ -235,12 +237,10 @@ def what_it_is(status: os.stat_result) -> str:
     if stat.S_ISDIR(status.st_mode):
         return "it is a folder"
     if stat.S_ISFIFO(status.st_mode):
-        kind = "a named pipe"
-    elif stat.S_ISSOCK(status.st_mode):
-        kind = "a socket"
-    else:
-        kind = "a device"
-    return f"it is {kind}, and files appear whole or not at all; use - for standard output"
+        return "it is a named pipe, not a regular file"
+    if stat.S_ISSOCK(status.st_mode):
+        return "it is a socket, not a regular file"
+    return "it is a device, not a regular file"
 
 
 def write_atomic(target: str, data: bytes) -> str:

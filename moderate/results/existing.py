@@ -31,7 +31,9 @@ def check_replaceable(target: str, kind: Kind, *, force: bool) -> None:
         return
     try:
         status = os.stat(target)
-        reason = _CHECKS[kind](target) if stat.S_ISREG(status.st_mode) and status.st_size else None
+        is_file = stat.S_ISREG(status.st_mode) and status.st_size > 0
+        # Twice: another run may have been putting rows and facts under their names just now.
+        reason = (_CHECKS[kind](target) and _CHECKS[kind](target)) if is_file else None
     except FileNotFoundError:
         return
     except OSError as error:

@@ -24,6 +24,8 @@ from moderate.text import printable
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 REPORT_SUFFIXES = (".json", ".md", ".html")
 
+_OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
+
 FileIdentity = tuple[int, int]
 """Device and inode."""
 
@@ -95,7 +97,7 @@ def check_files(
     """
     for target in targets:
         if not is_remote(target):
-            _check_is_file(target)
+            _check_is_file(target, hint="; use - for standard output" if kind == "results" else "")
         if not target_name(target).lower().endswith(suffixes):
             raise UsageError(f"{option} {shown_target(target)}: {rule}")
         _check_place(target)
@@ -148,7 +150,7 @@ def _sticky_problem(target: str, path: str) -> str | None:
     return None
 
 
-def _check_is_file(target: str) -> None:
+def _check_is_file(target: str, hint: str = "") -> None:
     """Raises OutputError where something other than a regular file has the name."""
     if "\0" in target:  # as configuration files can have it
         raise OutputError(f"cannot write {printable(target)}: its name holds a NUL")
@@ -158,8 +160,13 @@ def _check_is_file(target: str) -> None:
         return
     except OSError as error:
         raise output_error(target, error) from None
-    if not stat.S_ISREG(status.st_mode):
-        raise OutputError(f"cannot write {printable(target)}: {what_it_is(status)}")
+    reason = None
+    if os.path.abspath(target).startswith(_OPEN_FILES):
+        reason = "it stands for an open file"
+    elif not stat.S_ISREG(status.st_mode):
+        reason = what_it_is(status)
+    if reason is not None:
+        raise OutputError(f"cannot write {printable(target)}: {reason}{hint}")
 
 
 def check_distinct(

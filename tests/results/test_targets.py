@@ -122,7 +122,8 @@ def test_places_where_nothing_can_be_written_are_refused(
         os, "access", lambda path, *a, **k: "closed" not in str(path) and access(path, *a, **k)
     )
     for target, message in (
-        ("pipe.csv", "it is a named pipe"),
+        ("pipe.csv", "it is a named pipe, not a regular file; use - for standard output"),
+        ("/dev/stdout", "it stands for an open file; use - for standard output"),
         ("/dev/null", "it is a device"),
         ("closed/out.csv", "nothing can be written in the folder .*closed"),
         ("facts.csv", r"facts\.csv\.meta\.json: it is a folder"),
