@@ -8,7 +8,7 @@ import json
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,10 +29,11 @@ from moderate.results.read_format import (
 )
 from moderate.results.read_parquet import ParquetResults
 from moderate.results.read_text import CsvResults, JsonlResults
-from moderate.results.remote import is_remote, shown_target
+from moderate.results.remote import is_remote, receive, shown_target, target_name
 from moderate.results.schema import in_order, own_columns
 from moderate.results.targets import SUFFIXES
 from moderate.results.text_writers import metadata_path
+from moderate.scratch import scratch_folder
 from moderate.tables.lines import file_name, unreadable
 from moderate.text import first_repeated, one_line
 from moderate.types import LABEL_PREFIX
@@ -55,7 +56,8 @@ class Results:
     """A results file whose rows are read, anew each time, when they are asked for.
 
     facts are the audit facts, empty where the file beside a CSV or JSONL file is missing. carried
-    are the columns carried from a manifest. Reading raises InputError, with the line or row, for
+    are the columns carried from a manifest. name is what messages call the file, which is not its
+    path where that is a copy of an object. Reading raises InputError, with the line or row, for
     what no run of this tool wrote: a truncated row, a score outside 0..1, an unknown decision.
     """
 
@@ -63,6 +65,7 @@ class Results:
     facts: Mapping[str, str]
     carried: tuple[str, ...]
     _file: ResultsFile
+    name: str
 
     @cached_property
     def sha256(self) -> str:
@@ -203,6 +206,25 @@ class Results:
                 yield dict(zip(names, cells, strict=True))
 
 
+@contextlib.contextmanager
+def open_results(name: str) -> Iterator[Results]:
+    """`read_results`, also of an object in a store, of which there is a copy in the meantime."""
+    if not is_remote(name):
+        yield read_results(name)
+        return
+    suffix = _suffix(name)
+    with scratch_folder("results") as folder:
+        path = str(folder / f"results{suffix}")
+        try:
+            receive(name, path)
+        except FileNotFoundError:
+            raise InputError(f"cannot read {shown_target(name)}: there is no such object") from None
+        if suffix != ".parquet":
+            with contextlib.suppress(FileNotFoundError):
+                receive(metadata_path(name), metadata_path(path))
+        yield replace(read_results(path), name=shown_target(name))
+
+
 def read_results(path: str) -> Results:
     """Open a .csv, .parquet or .jsonl file that a scan wrote, and read its audit facts.
 
@@ -210,11 +232,7 @@ def read_results(path: str) -> Results:
     """
     if is_remote(path):
         raise UsageError(f"{shown_target(path)}: results are read from local files; fetch it first")
-    suffix = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
-    if suffix is None:
-        raise UsageError(
-            f"{file_name(path)} is not a results file: the suffix is one of {', '.join(SUFFIXES)}"
-        )
+    suffix = _suffix(path)
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
@@ -229,7 +247,19 @@ def read_results(path: str) -> Results:
     if file.names or status.st_size:
         _check_columns(path, file.names)
     carried = tuple(name for name in file.names if not is_own(name))
-    return Results(path, facts or file.facts(), carried, file)
+    return Results(path, facts or file.facts(), carried, file, path)
+
+
+def _suffix(path: str) -> str:
+    """The suffix that decides the format. Raises UsageError."""
+    name = target_name(path).lower()
+    suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+    if suffix is None:
+        shown = shown_target(path) if is_remote(path) else file_name(path)
+        raise UsageError(
+            f"{shown} is not a results file: the suffix is one of {', '.join(SUFFIXES)}"
+        )
+    return suffix
 
 
 def facts_in(beside: str) -> dict[str, str]:
