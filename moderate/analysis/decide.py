@@ -25,6 +25,7 @@ from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.policy.rows import judge_rows
 from moderate.policy.thresholds import BANDS, DECISIONS, Severities, band_counts
+from moderate.results.interface import CsvForm
 from moderate.results.read import Results, read_results
 from moderate.results.read_format import Chunk
 from moderate.results.schema import COLUMNS
@@ -306,6 +307,7 @@ class DecideOptions:
     out: Sequence[str] = ()
     summary: Sequence[str] = ()
     force: bool = False
+    csv: CsvForm = field(default_factory=CsvForm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +351,10 @@ def redecide(
         results.path, facts, dict(results.facts), summary, changes, tuple(_notes(results))
     )
     summary_targets = options.summary if summary_text else ()
-    with open_writers(options.out) as writers, open_texts(summary_targets) as summaries:
+    with (
+        open_writers(options.out, options.csv) as writers,
+        open_texts(summary_targets) as summaries,
+    ):
         columns = _carried_columns(results, options.out)
         for writer in writers:
             writer.start(facts, columns, results.labels)
@@ -379,8 +384,9 @@ def redecide(
 
 def _facts(results: Results, loaded: LoadedPolicy, started: datetime) -> dict[str, str]:
     """The audit facts of the source, with what is true of these decisions."""
-    facts = {key: value for key, value in results.facts.items() if key != "sha256"}
+    facts = {key: value for key, value in results.facts.items() if key not in {"sha256", "csv"}}
     return facts | {
+        "tool": "moderate",
         "policy": loaded.policy.name,
         "policy_sha256": loaded.sha256,
         "policy_json": loaded.policy.model_dump_json(),

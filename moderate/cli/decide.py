@@ -9,7 +9,7 @@ import typer
 
 from moderate.cli import exit_codes
 from moderate.cli.messages import say
-from moderate.cli.output import Force
+from moderate.cli.output import CSV_BOM_HELP, CSV_RAW_HELP, Force
 
 
 def decide(
@@ -37,6 +37,8 @@ def decide(
         typer.Option(help="Exit with 1 when a decision is at or above this."),
     ] = "never",
     force: Force = False,
+    csv_raw: Annotated[bool, typer.Option("--csv-raw", help=CSV_RAW_HELP)] = False,
+    csv_bom: Annotated[bool, typer.Option("--csv-bom", help=CSV_BOM_HELP)] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")
     ] = False,
@@ -49,9 +51,11 @@ def decide(
     from moderate.report.decide import report
     from moderate.report.files import render
     from moderate.report.terminal import show
+    from moderate.results.interface import CsvForm
     from moderate.results.targets import to_stdout
 
-    options = DecideOptions(results, policy, tuple(out or ()), tuple(summary or ()), force=force)
+    csv = CsvForm(csv_raw, csv_bom)
+    options = DecideOptions(results, policy, tuple(out or ()), tuple(summary or ()), force, csv)
     redecided = redecide(options, lambda done, target: render(report(done), target))
     for note in redecided.notes:
         say("warning", "source", note)

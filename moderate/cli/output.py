@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from moderate.report.model import Report
 
 FORCE_HELP = "Replace existing files, whoever wrote them."
+CSV_RAW_HELP = "Text of CSV as it is, without the ' before what a spreadsheet would run."
+CSV_BOM_HELP = "Start CSV with a byte order mark, so that Excel reads it as UTF-8."
 Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 
 

@@ -13,7 +13,7 @@ import typer
 from moderate.cli import exit_codes, panels
 from moderate.cli.configuration import say_used
 from moderate.cli.messages import say, say_error, speak_json, speaks_json
-from moderate.cli.output import FORCE_HELP
+from moderate.cli.output import CSV_BOM_HELP, CSV_RAW_HELP, FORCE_HELP
 from moderate.cli.panels import option
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
 from moderate.errors import OutputError, UsageError
@@ -332,6 +332,8 @@ def scan(
         ),
     ] = None,
     force: Annotated[bool, option(panels.OUTPUT, "--force", help=FORCE_HELP)] = False,
+    csv_raw: Annotated[bool, option(panels.OUTPUT, "--csv-raw", help=CSV_RAW_HELP)] = False,
+    csv_bom: Annotated[bool, option(panels.OUTPUT, "--csv-bom", help=CSV_BOM_HELP)] = False,
     progress: Annotated[
         Literal["auto", "bar", "plain", "none"],
         option(panels.MESSAGES, help="On stderr; auto: a bar on a terminal."),
@@ -377,6 +379,7 @@ def scan(
     from moderate.classify.allocator import tune_allocator
     from moderate.decode.video import VideoOptions
     from moderate.report.progress import progress_on
+    from moderate.results.interface import CsvForm
     from moderate.run.options import ScanOptions, StateOptions
     from moderate.run.scan import plan, run
     from moderate.sources.directory import WalkOptions
@@ -456,6 +459,7 @@ def scan(
             config=ctx.obj.record,
             keep_labels=keep_labels,
             force=force,
+            csv=CsvForm(csv_raw, csv_bom),
         )
     )
     card = job.bundle.card

@@ -72,7 +72,8 @@ def _why_not_results(target: str) -> str | None:
         return "is not a results file of moderate"
     is_text = results.schema is None
     if results.facts.get("tool") != "moderate":
-        where = f", as there is no {shown_target(metadata_path(target))}" if is_text else ""
+        is_gone = is_text and not results.facts
+        where = f", as there is no {shown_target(metadata_path(target))}" if is_gone else ""
         return f"is not known to be a results file of moderate{where}"
     if is_text:
         return None if "sha256" in results.facts and not results.mismatch else _CHANGED

@@ -42,7 +42,6 @@ MAX_FACTS_BYTES = 16 << 20
 
 _REQUIRED = ("path", "status", "decision")
 _FORMATS: dict[str, type[ResultsFile]] = {
-    ".csv": CsvResults,
     ".jsonl": JsonlResults,
     ".parquet": ParquetResults,
 }
@@ -115,7 +114,9 @@ class Results:
         done = 0
         if isinstance(self._file, CsvResults):
             try:
-                for part in whole_parts(self.path, self._file.names, own, carried):
+                for part in whole_parts(
+                    self.path, self._file.names, own, carried, raw=self._file.raw
+                ):
                     yield part
                     done += len(part[0][own[0]])
                 return
@@ -243,7 +244,8 @@ def read_results(path: str) -> Results:
     # A run without images writes JSON Lines without a line; no other results are ever empty.
     if not status.st_size and not (suffix == ".jsonl" and facts):
         raise InputError(f"{file_name(path)} is empty: it is not a results file")
-    file = _FORMATS[suffix](path)
+    raw = facts.get("csv") == "raw"
+    file = CsvResults(path, raw=raw) if suffix == ".csv" else _FORMATS[suffix](path)
     if file.names or status.st_size:
         _check_columns(path, file.names)
     carried = tuple(name for name in file.names if not is_own(name))

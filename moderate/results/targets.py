@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 from moderate import stopping
@@ -15,7 +16,7 @@ from moderate.mounts import is_mount_point
 from moderate.regular import file_identity
 from moderate.results.atomic import open_whole, output_error, what_it_is, write_atomic
 from moderate.results.existing import Kind, check_facts_replaceable, check_replaceable
-from moderate.results.interface import ResultWriter
+from moderate.results.interface import CsvForm, ResultWriter
 from moderate.results.marks import sign
 from moderate.results.remote import is_remote, shown_target, target_name
 from moderate.results.text_writers import CsvWriter, JsonlWriter, metadata_path
@@ -25,6 +26,8 @@ SUFFIXES = (".csv", ".parquet", ".jsonl")
 REPORT_SUFFIXES = (".json", ".md", ".html")
 
 _OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
+
+_GUARDED = CsvForm()
 
 FileIdentity = tuple[int, int]
 """Device and inode."""
@@ -239,9 +242,11 @@ def open_texts(targets: Sequence[str]) -> contextlib.AbstractContextManager[list
     return _opened(targets, TextFile)
 
 
-def open_writers(targets: Sequence[str]) -> contextlib.AbstractContextManager[list[ResultWriter]]:
+def open_writers(
+    targets: Sequence[str], csv: CsvForm = _GUARDED
+) -> contextlib.AbstractContextManager[list[ResultWriter]]:
     """A writer per target; whatever was not committed when the block ends is discarded."""
-    return _opened(targets, _open_writer)
+    return _opened(targets, partial(_open_writer, csv))
 
 
 def write_text(target: str, text: str) -> None:
@@ -269,11 +274,11 @@ def _opened(targets: Sequence[str], open_target: Callable[[str], _File]) -> Iter
         yield files
 
 
-def _open_writer(target: str) -> ResultWriter:
+def _open_writer(csv: CsvForm, target: str) -> ResultWriter:
     file = None if to_stdout(target) else target
     name = target_name(target).lower()
     if name.endswith(".parquet"):
         from moderate.results.parquet_writer import ParquetResultWriter
 
         return ParquetResultWriter(target)
-    return JsonlWriter(file) if name.endswith(".jsonl") else CsvWriter(file)
+    return JsonlWriter(file) if name.endswith(".jsonl") else CsvWriter(file, csv)

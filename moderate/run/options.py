@@ -11,6 +11,7 @@ from moderate.config import ConfigRecord
 from moderate.decode.limits import IMAGES_PER_DECODER
 from moderate.decode.video import VideoOptions
 from moderate.fetch.options import HttpOptions
+from moderate.results.interface import CsvForm
 from moderate.sources.resolve import InputOptions
 from moderate.types import Limits
 
@@ -73,3 +74,4 @@ class ScanOptions:
     config: ConfigRecord | None = None
     keep_labels: bool = False
     force: bool = False
+    csv: CsvForm = field(default_factory=CsvForm)

@@ -229,7 +229,7 @@ def _run(
     clock = time.monotonic()
     taken = _Taken.of([*options.out, *options.summary])
     with (
-        open_writers(options.out) as writers,
+        open_writers(options.out, options.csv) as writers,
         open_texts(options.summary) as summaries,
         LocalEngine(job, state.scores if state else None) as engine,
     ):

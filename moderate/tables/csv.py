@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
@@ -12,6 +13,8 @@ from moderate.tables.lines import CHUNK_BYTES, MAX_LINE_BYTES, Line, not_utf8, r
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "＝", "＋", "－", "＠")
 """What makes a cell run as a formula in some spreadsheet; the full-width forms are folded to ASCII
 by some programs. Our CSV has `'` before such cells. Source: OWASP, "CSV Injection"."""
+
+_NUMBER = re.compile(r"[+-](\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 class Record(NamedTuple):
@@ -97,9 +100,20 @@ def strict_reader(lines: Iterable[str], limit: int, delimiter: str = ",") -> Any
     return csv.reader(lines, delimiter=delimiter, strict=True)
 
 
+def guarded(text: str) -> str:
+    """A cell that no spreadsheet runs as a formula: with `'` before it where it needs that.
+
+    A number with a sign runs nothing and stays. Text that already starts with `'` and then as a
+    formula gets another one, so that `unguarded` gives back any text as it was.
+    """
+    if not text.lstrip("'").startswith(FORMULA_STARTS) or _NUMBER.fullmatch(text):
+        return text
+    return "'" + text
+
+
 def unguarded(cell: str) -> str:
-    """A cell without the `'` that our CSV has before what would run as a formula."""
-    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA_STARTS) else cell
+    """The text of a cell that `guarded` returned."""
+    return cell[1:] if cell[:1] == "'" and cell.lstrip("'").startswith(FORMULA_STARTS) else cell
 
 
 class _TooLongError(Exception):
