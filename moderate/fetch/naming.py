@@ -71,7 +71,18 @@ def mask_text(text: str) -> str:
 
 
 def _without_tails(text: str) -> str:
-    return _TAIL.sub(r"\1 …", text)
+    return _TAIL.sub(_without_tail, text)
+
+
+def _without_tail(match: re.Match[str]) -> str:
+    """The start of a URL that has a blank or fragment; `***` where that may be in a password."""
+    start, tail = match[1], match[0][len(match[1]) :]
+    authority = re.split(r"[/?]", start.removeprefix("://"), maxsplit=1)[0]
+    _, colon, password = authority.partition(":")
+    is_whole = len(authority) + len("://") < len(start)
+    if colon and "@" in tail and "@" not in start and not (is_whole and password.isdecimal()):
+        return "://*** …"
+    return f"{start} …"
 
 
 def _masked_urls(text: str) -> str:

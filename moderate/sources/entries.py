@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from moderate.fetch.local import FetchError
-from moderate.fetch.naming import scheme_of, shown
-from moderate.text import one_line
+from moderate.fetch.naming import mask_text, scheme_of, shown
+from moderate.text import one_line, path_text
 from moderate.types import (
     ErrorCode,
     ImageError,
@@ -26,6 +26,7 @@ MAX_PATH_BYTES = 4095
 """Longest path that the system opens: Linux's PATH_MAX without the NUL at its end."""
 
 _ABRIDGED_BYTES = 200
+_EXCERPT_CHARACTERS = 160
 
 
 def longest_line(start: bytes, max_file_bytes: int) -> int:
@@ -78,15 +79,38 @@ def entry_ref(
     return replace(_remote(scheme, text, max_file_bytes, by_operator), carried=carried)
 
 
-def bad_ref(path: bytes, place: str, error: ImageError, carried: tuple[Any, ...] = ()) -> ImageRef:
-    """The row of a line or value that does not name an image: `place` starts its message."""
+def bad_ref(
+    path: bytes, place: str, error: ImageError, carried: tuple[Any, ...] = (), text: bytes = b""
+) -> ImageRef:
+    """The row of a line or value that does not name an image.
+
+    Its message starts with `place` and ends with the text itself, bounded and without secrets, so
+    that whoever wrote the text finds it again.
+    """
     message = one_line(f"{place}: {error.message}", 400)
+    if text:
+        message += f"; it reads: {_excerpt(text)}"
     return ImageRef(path, error=ImageError(error.code, message), carried=carried)
 
 
-def bad_line(name: str, number: int, error: ImageError, carried: tuple[Any, ...] = ()) -> ImageRef:
-    """The row of a bad line: its path is the file's name and the line's number."""
-    return bad_ref(os.fsencode(f"{name}:{number}"), f"line {number} of {name}", error, carried)
+def bad_line(
+    name: str, number: int, error: ImageError, carried: tuple[Any, ...] = (), text: bytes = b""
+) -> ImageRef:
+    """The row of a bad line: its path is the file's name and the line's number; see `bad_ref`."""
+    place = f"line {number} of {name}"
+    return bad_ref(os.fsencode(f"{name}:{number}"), place, error, carried, text)
+
+
+def _excerpt(text: bytes) -> str:
+    """The start of a text on one line, as messages may show it."""
+    if scheme_of(text.strip()) == "data":
+        masked = path_text(shown(text))
+    elif len(text) >= MAX_ENTRY_BYTES:
+        # A URL that was cut may have lost the sign that its password is known by.
+        masked = path_text(text[:_ABRIDGED_BYTES].partition(b"://")[0]) + "…"
+    else:
+        masked = mask_text(path_text(text))
+    return one_line(masked, _EXCERPT_CHARACTERS)
 
 
 def path_too_long(size: int) -> ImageError:

@@ -18,11 +18,12 @@ _NUMBER = re.compile(r"[+-](\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 class Record(NamedTuple):
-    """One record. line is where it starts, from 1; with a `problem` it has no cells."""
+    """One record. line is where it starts, from 1; with a `problem` it has text and no cells."""
 
     line: int
     cells: Sequence[str]
     problem: str = ""
+    text: str = ""
 
 
 def csv_records(
@@ -57,7 +58,7 @@ def csv_records(
                     f"{name} is not CSV: a quote opened in the record of line {start} is not "
                     f"closed properly ({problem})"
                 ) from None
-            yield Record(start, (), problem)
+            yield Record(start, (), problem, text.line)
             continue
         if cells:
             yield Record(start, cells)
@@ -77,7 +78,7 @@ def strict_records(
     separator = b"\r" if b"\r" in start and b"\n" not in start else b"\n"
     lines = read_lines(file, name, lambda _: limit, separator)
     columns = 0
-    for line, cells, problem in csv_records(lines, name, limit, encoding_errors="strict"):
+    for line, cells, problem, _ in csv_records(lines, name, limit, encoding_errors="strict"):
         if problem:
             if "new-line character" in problem:
                 problem = "a CR within the line; save the file with one kind of line end"
@@ -132,6 +133,7 @@ class _RecordLines:
         self._encoding_errors = encoding_errors
         self._record_bytes = 0
         self.number = 0
+        self.line = ""
         self.ended = False
 
     def start_record(self) -> None:
@@ -148,6 +150,8 @@ class _RecordLines:
             raise StopIteration
         self.number = line.number
         self._record_bytes += len(line.data) + 1
+        self.line = ""
         if not line.whole or self._record_bytes > self._limit + 1:
             raise _TooLongError
-        return line.data.decode("utf-8", self._encoding_errors) + "\n"
+        self.line = line.data.decode("utf-8", self._encoding_errors)
+        return self.line + "\n"

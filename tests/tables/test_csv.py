@@ -13,7 +13,8 @@ from moderate.tables.lines import CHUNK_BYTES, read_lines
 
 def records(data: bytes) -> list[tuple[int, list[str], str]]:
     lines = read_lines(io.BytesIO(data), "f", lambda _: CHUNK_BYTES)
-    return [(line, list(cells), why) for line, cells, why in csv_records(lines, "f", CHUNK_BYTES)]
+    found = csv_records(lines, "f", CHUNK_BYTES)
+    return [(each.line, list(each.cells), each.problem) for each in found]
 
 
 def test_a_bad_record_does_not_end_the_next() -> None:
