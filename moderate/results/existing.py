@@ -6,28 +6,35 @@ else may be a person's work, and is replaced with `--force` alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from moderate.errors import InputError, ModerateError, OutputError
 from moderate.regular import read_regular
 from moderate.results.marks import is_marked, is_unchanged
-from moderate.results.remote import is_remote, shown_target
+from moderate.results.remote import is_remote, receive, shown_target, target_name
 from moderate.results.text_writers import metadata_path
+from moderate.scratch import scratch_folder
+from moderate.types import ErrorCode
 
 Kind = Literal["results", "report", "labels", "policy"]
 """What a command writes. People fill in labels and edit policies: those are never replaced."""
 
 MAX_REPORT_BYTES = 256 << 20
+_MAX_FOOTER_BYTES = 256 << 20
 
 _CHANGED = "was changed since moderate wrote it"
 
 
 def check_replaceable(target: str, kind: Kind, *, force: bool) -> None:
     """Raises OutputError where a file stands under the name that may be a person's work."""
-    if force or is_remote(target):
+    if force:
+        return
+    if is_remote(target):
+        _check_object(target, kind)
         return
     try:
         status = os.stat(target)
@@ -39,10 +46,7 @@ def check_replaceable(target: str, kind: Kind, *, force: bool) -> None:
     except OSError as error:
         reason = f"cannot be read to see what it is ({error.strerror})"
     if reason is not None:
-        raise OutputError(
-            f"{shown_target(target)} exists and {reason}; "
-            "add --force to replace it, or name another file"
-        )
+        raise _refusal(target, reason)
 
 
 def check_facts_replaceable(target: str, *, force: bool) -> None:
@@ -57,10 +61,72 @@ def check_facts_replaceable(target: str, *, force: bool) -> None:
             return
     except (InputError, OSError):
         pass
-    raise OutputError(
-        f"{shown_target(beside)} exists and is not a file of audit facts of moderate; "
+    raise _refusal(beside, "is not a file of audit facts of moderate")
+
+
+def _refusal(target: str, reason: str) -> OutputError:
+    return OutputError(
+        f"{shown_target(target)} exists and {reason}; "
         "add --force to replace it, or name another file"
     )
+
+
+def _check_object(target: str, kind: Kind) -> None:
+    """`check_replaceable` for an object in a store.
+
+    Rows may be many: of those, it is their facts that are looked at, not whether they are as they
+    were written.
+    """
+    from moderate.fetch.local import FetchError
+    from moderate.fetch.store import open_input
+
+    try:
+        with open_input(target) as source, scratch_folder("target") as folder:
+            size = source.seek(0, os.SEEK_END)
+            reason = _why_not_object(target, kind, source, str(folder)) if size else None
+    except FetchError as error:
+        if error.error.code == ErrorCode.NOT_FOUND:
+            return
+        shown, problem = shown_target(target), error.error.message
+        raise OutputError(
+            f"{shown} cannot be looked at, and may be somebody's work: {problem}; add --force"
+        ) from None
+    except OSError as error:
+        raise OutputError(f"cannot look at {shown_target(target)}: {error.strerror}") from None
+    if reason is not None:
+        raise _refusal(target, reason)
+
+
+def _why_not_object(target: str, kind: Kind, source: BinaryIO, folder: str) -> str | None:
+    from moderate.results.read import facts_in
+
+    copy = os.path.join(folder, f"copy{os.path.splitext(target_name(target))[1].lower()}")
+    if kind == "results" and not copy.endswith(".parquet"):
+        with contextlib.suppress(FileNotFoundError, InputError):
+            receive(metadata_path(target), copy)
+            if facts_in(copy).get("tool") == "moderate":
+                return None
+        return f"has no audit facts of moderate beside it ({shown_target(metadata_path(target))})"
+    with open(copy, "xb") as file:
+        if kind == "results":
+            file.write(_parquet_footer(source))
+        else:
+            source.seek(0)
+            file.write(source.read(MAX_REPORT_BYTES))
+    return _CHECKS[kind](copy)
+
+
+def _parquet_footer(source: BinaryIO) -> bytes:
+    """A Parquet file without its pages: what is read for the schema and metadata alone."""
+    magic = b"PAR1"
+    end = source.seek(0, os.SEEK_END)
+    source.seek(max(end - 8, 0))
+    tail = source.read(8)
+    size = int.from_bytes(tail[:4], "little")
+    if tail[4:] != magic or size > min(end - 8, _MAX_FOOTER_BYTES):
+        return tail
+    source.seek(end - 8 - size)
+    return magic + source.read(size) + tail
 
 
 def _why_not_results(target: str) -> str | None:

@@ -17,9 +17,10 @@ from moderate.results.atomic import part_path
 from moderate.results.existing import Kind, check_facts_replaceable, check_replaceable
 from moderate.results.marks import MARK
 from moderate.results.read import read_results
-from moderate.results.targets import write_text
+from moderate.results.targets import open_writers, write_text
 from moderate.results.text_writers import metadata_path
 from moderate.types import Category
+from tests.support.s3_server import fake_credentials, serve_s3
 from tests.support.scored import write_results
 
 SCORES = {Category.NUDITY: np.linspace(0, 1, 5)}
@@ -116,3 +117,22 @@ def test_reports_of_ours_are_replaced_and_others_are_not(suffix: str) -> None:
     assert why_not(target, "report") == "is not a report of moderate"
     Path(target).write_text("")
     assert why_not(target, "report") is None
+
+
+def test_objects_in_a_store_are_held_to_the_same_rule() -> None:
+    with fake_credentials(), serve_s3() as server:
+        server.put("bucket", {"r.csv": b"path,note\na,mine\n", "r.parquet": b"x", "s.json": b"{}"})
+        objects: dict[str, Kind] = {"r.csv": "results", "r.parquet": "results", "s.json": "report"}
+        for key, kind in objects.items():
+            uri = server.uri("bucket", key)
+            with pytest.raises(OutputError, match=rf"^s3://bucket/{key} exists and .* add --force"):
+                check_replaceable(uri, kind, force=False)
+            check_replaceable(uri, kind, force=True)
+            check_replaceable(server.uri("bucket", f"new-{key}"), kind, force=False)
+            if kind == "results":
+                with open_writers([uri]) as (writer,):
+                    writer.start({"tool": "moderate", "policy_json": "{}"})
+                    writer.commit({})
+            else:
+                write_text(uri, render(Report("moderate", (), {"rows": 1}), uri))
+            check_replaceable(uri, kind, force=False)
