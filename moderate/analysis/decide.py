@@ -30,7 +30,7 @@ from moderate.results.read import Results, read_results
 from moderate.results.read_format import Chunk
 from moderate.results.schema import COLUMNS
 from moderate.results.targets import (
-    check_distinct,
+    check_overwriting,
     check_reports,
     check_targets,
     finishing,
@@ -337,12 +337,12 @@ def redecide(
     InputError for what is no results file, OutputError.
     """
     clock, started = time.monotonic(), datetime.now(UTC)
-    check_targets(options.out, force=options.force)
-    check_reports("--summary", options.summary, force=options.force)
+    check_targets(options.out)
+    check_reports("--summary", options.summary)
     results = read_results(options.results)
     loaded = load_policy(options.policy)
     inputs = read_identities([options.results]) | identities(loaded.files)
-    check_distinct(options.out, options.summary, inputs)
+    check_overwriting(options.out, options.summary, inputs, force=options.force)
     facts = _facts(results, loaded, started)
     redecider = Redecider(loaded, results)
     summary = Summary(_audit(facts, started), loaded.policy, redecider.judge)

@@ -39,7 +39,7 @@ def bench(
     from moderate.cli.scan import parse_workers
     from moderate.report.bench import report
     from moderate.report.files import render
-    from moderate.results.targets import check_files, write_text
+    from moderate.results.targets import check_overwriting, check_place, write_text
     from moderate.run.bench import Bench, measure
     from moderate.run.options import ScanOptions
     from moderate.run.scan import plan
@@ -47,7 +47,8 @@ def bench(
     from moderate.testcards import write_cards
 
     if json_file:
-        check_files("--json", [json_file], ("",), "", kind="report", force=force)
+        check_place(json_file)
+        check_overwriting([], [json_file], (), force=force)
     tune_allocator()
     with scratch_folder("bench") as drawn:
         if folder is None:

@@ -45,14 +45,14 @@ def diff(
     from moderate.analysis.diff import compare_policies, compare_results
     from moderate.errors import UsageError
     from moderate.report.diff import report
-    from moderate.results.targets import check_distinct, check_reports, read_identities
+    from moderate.results.targets import check_overwriting, check_reports, read_identities
 
     policies = policy or []
     if (other is None) == (not policies) or len(policies) > 2:
         raise UsageError("give two results files, or one and --policy once or twice")
     targets = out or []
-    check_reports("--out", targets, force=force)
-    check_distinct([], targets, read_identities([results, other, *policies]))
+    check_reports("--out", targets)
+    check_overwriting([], targets, read_identities([results, other, *policies]), force=force)
     if other is not None:
         difference = compare_results(results, other, top)
     else:

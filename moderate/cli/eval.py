@@ -90,7 +90,7 @@ def evaluate(
     from moderate.analysis.labels import read_labels
     from moderate.report.evaluation import report
     from moderate.results.read import read_results
-    from moderate.results.targets import check_distinct, check_reports, read_identities
+    from moderate.results.targets import check_overwriting, check_reports, read_identities
 
     wanted = Wanted(
         _limits("--min-recall", min_recall),
@@ -99,8 +99,8 @@ def evaluate(
         max_missed,
     )
     targets = out or []
-    check_reports("--out", targets, local=True, force=force)
-    check_distinct([], targets, read_identities([results, labels, policy]))
+    check_reports("--out", targets, local=True)
+    check_overwriting([], targets, read_identities([results, labels, policy]), force=force)
     evaluation = hold(
         read_results(results),
         read_labels(labels, id_column),

@@ -56,7 +56,7 @@ def report(
     from moderate.report import stored
     from moderate.report import trend as over_time
     from moderate.results.read import read_results
-    from moderate.results.targets import check_distinct, check_reports, read_identities
+    from moderate.results.targets import check_overwriting, check_reports, read_identities
 
     if not trend and (ledger or fail_on_drift):
         raise UsageError("--ledger and --fail-on-drift go with --trend")
@@ -65,8 +65,8 @@ def report(
     if trend and not files and not ledger:
         raise UsageError("--trend: name results files, or add --ledger")
     targets = [] if out is None else [out]
-    check_reports("--out", targets, force=force)
-    check_distinct([], targets, read_identities(files or []))
+    check_reports("--out", targets)
+    check_overwriting([], targets, read_identities(files or []), force=force)
     drifted = False
     if trend:
         limits = Limits(alpha, min_effect, min_effect)

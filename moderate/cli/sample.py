@@ -52,17 +52,19 @@ def sample(
     from moderate.policy.load import load_policy
     from moderate.results.read import read_results
     from moderate.results.targets import (
-        check_distinct,
         check_files,
+        check_overwriting,
         identities,
         read_identities,
         write_text,
     )
 
     if out is not None:
-        check_files("--out", [out], (".csv",), "labels are a .csv file", kind="labels", force=force)
+        check_files("--out", [out], (".csv",), "labels are a .csv file")
         lists = load_policy(policy).files if policy else ()
-        check_distinct([], [out], read_identities([results]) | identities(lists))
+        check_overwriting(
+            [], [out], read_identities([results]) | identities(lists), force=force, kind="labels"
+        )
     read = read_results(results)
     taken = choose(read, policy_of(read, policy), by=by, count=count, seed=seed, category=category)
     if out is None:

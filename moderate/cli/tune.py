@@ -86,7 +86,7 @@ def tune(
     from moderate.policy.load import load_policy
     from moderate.report.tuning import calibration_report, report
     from moderate.results.read import read_results
-    from moderate.results.targets import check_distinct, check_files, read_identities, write_text
+    from moderate.results.targets import check_files, check_overwriting, read_identities, write_text
 
     aim = Aim(
         0.95 if target_recall is None else target_recall,
@@ -102,10 +102,10 @@ def tune(
     if calibrate is not None and (weights is None or bundle_out is None):
         raise UsageError("--calibrate needs --weights, the bundle, and --bundle-out, its copy")
     if out is not None:
-        check_files(
-            "--out", [out], (".toml",), "a policy is a .toml file", kind="policy", force=force
+        check_files("--out", [out], (".toml",), "a policy is a .toml file")
+        check_overwriting(
+            [], [out], read_identities([results, labels, policy]), force=force, kind="policy"
         )
-        check_distinct([], [out], read_identities([results, labels, policy]))
     base = load_policy(policy)
     read = read_results(results)
     evidence = files.gather(

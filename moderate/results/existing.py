@@ -29,10 +29,8 @@ _MAX_FOOTER_BYTES = 256 << 20
 _CHANGED = "was changed since moderate wrote it"
 
 
-def check_replaceable(target: str, kind: Kind, *, force: bool) -> None:
+def check_replaceable(target: str, kind: Kind) -> None:
     """Raises OutputError where a file stands under the name that may be a person's work."""
-    if force:
-        return
     if is_remote(target):
         _check_object(target, kind)
         return
@@ -49,12 +47,12 @@ def check_replaceable(target: str, kind: Kind, *, force: bool) -> None:
         raise _refusal(target, reason)
 
 
-def check_facts_replaceable(target: str, *, force: bool) -> None:
+def check_facts_replaceable(target: str) -> None:
     """`check_replaceable` for the file of the audit facts beside a target of rows."""
     from moderate.results.read import facts_in
 
     beside = metadata_path(target)
-    if force or is_remote(target) or not os.path.lexists(beside):
+    if is_remote(target) or not os.path.lexists(beside):
         return
     try:
         if not os.path.getsize(beside) or facts_in(beside).get("tool") == "moderate":

@@ -53,61 +53,47 @@ def has_metadata(target: str) -> bool:
     return not target_name(target).lower().endswith(".parquet")
 
 
-def check_targets(targets: Sequence[str], *, force: bool = False) -> None:
-    """Refuse targets for results that could not, or may not, be written.
-
-    Raises UsageError or OutputError.
-    """
+def check_targets(targets: Sequence[str]) -> None:
+    """Refuse targets for results that could not be written. Raises UsageError or OutputError."""
     files = [target for target in targets if not to_stdout(target)]
     rule = f"{_by_suffix(SUFFIXES)} or - for standard output"
-    check_files("--out", files, SUFFIXES, rule, kind="results", force=force)
+    for target in files:
+        if not is_remote(target):
+            _check_is_file(target, hint="; use - for standard output")
+    check_files("--out", files, SUFFIXES, rule)
     for target in filter(has_metadata, files):
-        _check_place(metadata_path(target))
-        check_facts_replaceable(target, force=force)
+        check_place(metadata_path(target))
     if len(targets) - len(files) > 1:
         raise UsageError("--out: only one of them can go to standard output")
     if len(files) < len(targets) and sys.stdout is None:
         raise OutputError("standard output is closed")
 
 
-def check_reports(
-    option: str, targets: Sequence[str], *, local: bool = False, force: bool = False
-) -> None:
-    """Refuse targets for reports that could not, or may not, be written; `local` refuses URIs, too.
+def check_reports(option: str, targets: Sequence[str], *, local: bool = False) -> None:
+    """Refuse targets for reports that could not be written; `local` refuses URIs, too.
 
     Raises UsageError or OutputError.
     """
     for target in targets if local else ():
         if is_remote(target):
             raise UsageError(f"{option} {shown_target(target)}: reports are written to local files")
-    rule = _by_suffix(REPORT_SUFFIXES)
-    check_files(option, targets, REPORT_SUFFIXES, rule, kind="report", force=force)
+    check_files(option, targets, REPORT_SUFFIXES, _by_suffix(REPORT_SUFFIXES))
 
 
-def check_files(
-    option: str,
-    targets: Sequence[str],
-    suffixes: tuple[str, ...],
-    rule: str,
-    *,
-    kind: Kind,
-    force: bool,
-) -> None:
-    """Refuse targets that could not, or may not, be written; `rule` explains the suffixes.
+def check_files(option: str, targets: Sequence[str], suffixes: tuple[str, ...], rule: str) -> None:
+    """Refuse targets that could not be written. `rule` explains the suffixes of `option`.
 
-    A file that exists is replaced if it is of the same kind and this tool wrote it, or if `force`
-    asks for it. Raises UsageError or OutputError.
+    Raises UsageError or OutputError.
     """
     for target in targets:
         if not is_remote(target):
-            _check_is_file(target, hint="; use - for standard output" if kind == "results" else "")
+            _check_is_file(target)
         if not target_name(target).lower().endswith(suffixes):
             raise UsageError(f"{option} {shown_target(target)}: {rule}")
-        _check_place(target)
-        check_replaceable(target, kind, force=force)
+        check_place(target)
 
 
-def _check_place(target: str) -> None:
+def check_place(target: str) -> None:
     """Raises OutputError where a file can never be written under that name."""
     if is_remote(target):
         from moderate.fetch.store import check_target
@@ -172,13 +158,19 @@ def _check_is_file(target: str, hint: str = "") -> None:
         raise OutputError(f"cannot write {printable(target)}: {reason}{hint}")
 
 
-def check_distinct(
-    results: Sequence[str], files: Sequence[str], inputs: Collection[FileIdentity]
+def check_overwriting(
+    results: Sequence[str],
+    files: Sequence[str],
+    inputs: Collection[FileIdentity],
+    *,
+    force: bool,
+    kind: Kind = "report",
 ) -> None:
-    """Refuse to write a target twice, or over an input, whatever names lead to the file.
+    """Refuse to write a target twice, over an input, or over what may be a person's work.
 
-    results are targets of rows, whose audit facts may be written beside them, files all others.
-    Raises UsageError.
+    results are targets of rows, whose audit facts may be written beside them; files are all others,
+    of this kind. force allows the last of the three, which otherwise only files of the same kind
+    are that this tool wrote. Raises UsageError and OutputError.
     """
     # An object's options stand behind its name; without them it is the same object.
     rows = [target_name(target) for target in results if not to_stdout(target)]
@@ -190,6 +182,16 @@ def check_distinct(
             raise UsageError(f"{shown_target(name)} would be written twice")
         if not is_remote(name) and file_identity(name) in inputs:
             raise UsageError(f"{shown_target(name)} is an input; write the results elsewhere")
+    if force:
+        return
+    for target in results:
+        if not to_stdout(target):
+            check_replaceable(target, "results")
+    for target in filter(has_metadata, results):
+        if not to_stdout(target):
+            check_facts_replaceable(target)
+    for target in files:
+        check_replaceable(target, kind)
 
 
 def identities(paths: Iterable[str | bytes]) -> frozenset[FileIdentity]:

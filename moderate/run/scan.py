@@ -40,7 +40,7 @@ from moderate.policy.rows import failed_row
 from moderate.regular import file_identity
 from moderate.results.interface import ResultWriter
 from moderate.results.targets import (
-    check_distinct,
+    check_overwriting,
     check_reports,
     check_targets,
     finishing,
@@ -92,14 +92,16 @@ def plan(options: ScanOptions) -> Job:
             raise UsageError(f"--video-every: use {LEAST_EVERY:g} seconds or more")
         require_pyav()
     _check_numbers(options)
-    check_targets(options.out, force=options.force)
-    check_reports("--summary", options.summary, force=options.force)
+    check_targets(options.out)
+    check_reports("--summary", options.summary)
     make_guard(options.http.allow_private, options.http.allowed_hosts)
     policy = load_policy(options.policy)
     reading = replace(options.reading, max_file_bytes=options.limits.max_file_bytes)
     sources = resolve(options.inputs, reading)
     read = identities(file for source in sources for file in source.files)
-    check_distinct(options.out, options.summary, read | identities(policy.files))
+    check_overwriting(
+        options.out, options.summary, read | identities(policy.files), force=options.force
+    )
     bundle = load_bundle(options.weights)
     judge = Judge.of(policy, columns=[column.name for column in carried_columns(sources)])
     scored, written = _labels(bundle, judge, keep=options.keep_labels)

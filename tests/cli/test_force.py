@@ -72,12 +72,13 @@ def test_what_is_replaced_unasked_is_of_the_command_s_own_kind(
 
 def test_refused_before_any_work(here: Path, capsys: Captured) -> None:
     """None of these gets as far as to miss its weights or labels."""
+    Path("in").mkdir()
     Path("mine.toml").write_text(MINE)
     Path("mine.json").write_text(MINE)
     for command in (
         ["tune", "gone.csv", "--labels", "gone.csv", "--out", "mine.toml"],
         ["bench", "--weights", "gone", "--json", "mine.json"],
-        ["scan", "gone", "--weights", "gone", "--summary", "mine.json"],
+        ["scan", "in", "--weights", "gone", "--summary", "mine.json"],
     ):
         assert f"{command[-1]} exists and " in refusal(capsys, *command)
     assert Path("mine.toml").read_text() == Path("mine.json").read_text() == MINE

@@ -17,7 +17,7 @@ from moderate.results.atomic import part_path
 from moderate.results.existing import Kind, check_facts_replaceable, check_replaceable
 from moderate.results.marks import MARK
 from moderate.results.read import read_results
-from moderate.results.targets import open_writers, write_text
+from moderate.results.targets import check_overwriting, open_writers, write_text
 from moderate.results.text_writers import metadata_path
 from moderate.types import Category
 from tests.support.s3_server import fake_credentials, serve_s3
@@ -27,10 +27,9 @@ SCORES = {Category.NUDITY: np.linspace(0, 1, 5)}
 
 
 def why_not(target: str, kind: Kind) -> str | None:
-    """The reason that a file is not replaced; None where it is. With `force` all are."""
-    check_replaceable(target, kind, force=True)
+    """The reason that a file is not replaced; None where it is."""
     try:
-        check_replaceable(target, kind, force=False)
+        check_replaceable(target, kind)
     except OutputError as error:
         line = str(error)
     else:
@@ -80,12 +79,12 @@ def test_parquet_that_another_program_wrote_anew_is_not_replaced() -> None:
 def test_facts_beside_are_replaced_if_they_are_facts() -> None:
     write_results(Path("r.csv"), SCORES)
     os.unlink("r.csv")
-    check_facts_replaceable("r.csv", force=False)
+    check_facts_replaceable("r.csv")
     for other in ("{}", "not JSON", '{"tool": "another"}'):
         Path("r.csv.meta.json").write_text(other)
         with pytest.raises(OutputError, match=r"^r\.csv\.meta\.json exists and is not a file of"):
-            check_facts_replaceable("r.csv", force=False)
-        check_facts_replaceable("r.csv", force=True)
+            check_facts_replaceable("r.csv")
+        check_overwriting(["r.csv"], [], (), force=True)
 
 
 def test_a_kill_between_rows_and_their_facts_costs_neither() -> None:
@@ -126,13 +125,12 @@ def test_objects_in_a_store_are_held_to_the_same_rule() -> None:
         for key, kind in objects.items():
             uri = server.uri("bucket", key)
             with pytest.raises(OutputError, match=rf"^s3://bucket/{key} exists and .* add --force"):
-                check_replaceable(uri, kind, force=False)
-            check_replaceable(uri, kind, force=True)
-            check_replaceable(server.uri("bucket", f"new-{key}"), kind, force=False)
+                check_replaceable(uri, kind)
+            check_replaceable(server.uri("bucket", f"new-{key}"), kind)
             if kind == "results":
                 with open_writers([uri]) as (writer,):
                     writer.start({"tool": "moderate", "policy_json": "{}"})
                     writer.commit({})
             else:
                 write_text(uri, render(Report("moderate", (), {"rows": 1}), uri))
-            check_replaceable(uri, kind, force=False)
+            check_replaceable(uri, kind)

@@ -10,7 +10,7 @@ import pytest
 from moderate.errors import OutputError, UsageError
 from moderate.results.atomic import AtomicFile
 from moderate.results.targets import (
-    check_distinct,
+    check_overwriting,
     check_reports,
     check_targets,
     open_texts,
@@ -74,18 +74,18 @@ def test_no_target_is_an_input_or_another_target(
         Path(name).touch()
     os.link("in.csv", "same.csv")
     inputs = read_identities(["in.csv", None, "gone.csv"])
-    check_distinct(["out.csv", "-"], ["out.md"], inputs)
-    check_distinct(["out.parquet"], ["out.parquet.meta.json"], inputs)
+    check_overwriting(["out.csv", "-"], ["out.md"], inputs, force=True)
+    check_overwriting(["out.parquet"], ["out.parquet.meta.json"], inputs, force=True)
     for results, files in ((["same.csv"], []), ([], ["./in.csv.meta.json"])):
         with pytest.raises(UsageError, match="is an input"):
-            check_distinct(results, files, inputs)
+            check_overwriting(results, files, inputs, force=True)
     for results, files in (
         (["a.csv", "./a.csv"], []),
         (["a.csv"], ["a.csv.meta.json"]),
         (["s3://b/a.parquet?region=x"], ["s3://b/a.parquet"]),
     ):
         with pytest.raises(UsageError, match="would be written twice"):
-            check_distinct(results, files, inputs)
+            check_overwriting(results, files, inputs, force=True)
 
 
 def test_what_is_not_committed_leaves_nothing(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_places_where_nothing_can_be_written_are_refused(
         ("mounted here.csv", "it is mounted by itself.*mount the folder"),
     ):
         with pytest.raises(OutputError, match=f"^cannot write .*{message}"):
-            check_targets([target], force=True)
+            check_targets([target])
 
 
 def test_a_file_of_another_user_in_a_shared_folder_is_refused(
