@@ -231,7 +231,7 @@ def without_times(text: str) -> str:
     facts = json.loads(text)
     for key in ("run_id", "started", "ended"):
         facts.get("audit", facts).pop(key)
-    for key in ("throughput", "origins"):  # of the run, not of its input
+    for key in ("throughput", "origins", "generator"):  # of the run, not of its input
         facts.pop(key, None)
     return json.dumps(facts)
 
