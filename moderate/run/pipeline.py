@@ -30,6 +30,7 @@ from moderate.run.inputs import Block, Copy, Fetched, Item, Known, Reader, name_
 from moderate.run.interface import Engine, Job
 from moderate.run.scopes import scopes
 from moderate.run.videos import VideoBegin, VideoEnd, VideoRows
+from moderate.sources.hints import InputHints
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
 from moderate.state.scores import RunScores, ScopeFacts, ScoreStore
@@ -94,6 +95,7 @@ class LocalEngine(Engine):
         self._startup_seconds = 0.0
         self._scores: RunScores | None = None
         self._contents: Contents | None = None
+        self._hints: InputHints | None = None
 
     def _cut(self) -> None:
         self._limited = True
@@ -125,6 +127,7 @@ class LocalEngine(Engine):
             if sampler:
                 self._stack.callback(sampler.close)
             reader = Reader(job, fetcher, sampler, self._contents, self._cut)
+            self._hints = reader.hints
             self._decoded = self._pool.run(
                 reader.images(), on_work=self._get_ready, row_count=row_count
             )
@@ -209,6 +212,11 @@ class LocalEngine(Engine):
     def limited(self) -> bool:
         """See `Engine`."""
         return self._limited
+
+    @property
+    def input_notes(self) -> list[str]:
+        """See `Engine`."""
+        return self._hints.notes() if self._hints else []
 
     @property
     def batch_limit(self) -> int | None:

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moderate.results.read import read_results
+from tests.support.patience import PATIENCE
 from tests.support.pictures import FORMATS, SUFFIX, encode, scene
 
 COMMAND = [sys.executable, "-P", "-m", "moderate"]
@@ -134,7 +135,7 @@ class Place:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; `given` is its standard input."""
         with self.start(command, stdin=subprocess.PIPE, **options) as process:
-            said, complained = process.communicate(given, timeout=120)
+            said, complained = process.communicate(given, timeout=PATIENCE)
         return subprocess.CompletedProcess(command, process.returncode, said, complained)
 
     def runs(self, *arguments: str) -> Any:
