@@ -6,15 +6,22 @@ They are to an image pipeline what the EICAR file is to a virus scanner.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
+import os
 import random
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import ExifTags, Image, ImageDraw, ImageFont
+
+from moderate.errors import OutputError
+from moderate.regular import read_regular, sha256_of
+from moderate.text import printable
 
 CATEGORIES = ("nudity", "sexual_activity", "suggestive", "violence", "drug_use")
 BANDS = ("clean", "review", "block")
@@ -30,6 +37,16 @@ SUFFIXES = {
     "HEIC": ".heic",
 }
 """Formats that `encode_image` writes -> file suffix."""
+
+LIST = "cards.csv"
+"""The file beside the cards that lists them."""
+
+_COLUMNS = ("file", "category", "band", "decision", "sha256")
+_CARD_NAME = re.compile(
+    rf"(?:clean|({'|'.join(CATEGORIES)})_(review|block))_[0-9]+"
+    rf"(?:{'|'.join(map(re.escape, SUFFIXES.values()))})"
+)
+_MAX_LIST_BYTES = 256 << 20
 
 # EXIF orientation -> the turn that readers of the tag undo.
 _STORED = {
@@ -314,19 +331,20 @@ def write_cards(
     seed: int,
     size: int = 512,
     kinds: Sequence[str] = ("PNG",),
+    force: bool = False,
 ) -> list[Card]:
     """Write `count` cards of each sort into `folder`, with `cards.csv` naming what to expect.
 
     There are eleven sorts: block and review in each of five categories, and clean. `size` is a
     side in pixels; `kinds` (of `SUFFIXES`) take turns. The same arguments give the same files.
-    Files of the same name are overwritten. Raises ValueError for arguments out of range, OSError
-    when writing fails.
+    Cards of an earlier call, as its `cards.csv` lists them, are replaced or removed. Raises
+    ValueError for arguments out of range, OSError when writing fails, and OutputError before
+    anything is written where other files are in the way, unless `force` has them replaced.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
     if not kinds or any(kind not in SUFFIXES for kind in kinds):
         raise ValueError(f"kinds must be some of: {', '.join(SUFFIXES)}")
-    folder.mkdir(parents=True, exist_ok=True)
     sorts: list[tuple[str | None, str]] = [(None, "clean")]
     sorts += [(category, band) for category in CATEGORIES for band in ("review", "block")]
     cards: list[Card] = []
@@ -335,11 +353,62 @@ def write_cards(
             kind = kinds[len(cards) % len(kinds)]
             stem = f"{category}_{band}" if category else band
             name = f"{stem}_{number:0{len(str(count - 1))}d}{SUFFIXES[kind]}"
-            card = draw_card(category, band, seed + number, size)
-            (folder / name).write_bytes(encode_image(card, kind))
             cards.append(Card(name, category, band, DECISIONS[band]))
-    with (folder / "cards.csv").open("w", newline="", encoding="utf-8") as file:
+    earlier = _earlier_cards(folder)
+    if not force:
+        _check_in_the_way(folder, [*(card.file for card in cards), LIST], earlier)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Removed, not written over: one of them may be a link that leads elsewhere.
+    for name in {*earlier, *(card.file for card in cards), LIST}:
+        (folder / name).unlink(missing_ok=True)
+    digests = []
+    for index, card in enumerate(cards):
+        image = draw_card(card.category, card.band, seed + index % count, size)
+        data = encode_image(image, kinds[index % len(kinds)])
+        (folder / card.file).write_bytes(data)
+        digests.append(hashlib.sha256(data).hexdigest())
+    with (folder / LIST).open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["file", "category", "band", "decision"])
-        rows.writerows((c.file, c.category or "", c.band, c.decision) for c in cards)
+        rows.writerow(_COLUMNS)
+        rows.writerows(
+            (card.file, card.category or "", card.band, card.decision, digest)
+            for card, digest in zip(cards, digests, strict=True)
+        )
     return cards
+
+
+def _earlier_cards(folder: Path) -> list[str]:
+    """The files of an earlier call that are as it wrote them, and its list.
+
+    None at all where the list is not as this module writes it: somebody may have changed it.
+    """
+    names = [LIST]
+    try:
+        text = read_regular(folder / LIST, _MAX_LIST_BYTES).decode("utf-8")
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        if tuple(header) != _COLUMNS:
+            return []
+        for file, *listed, sha256 in rows:
+            parts = _CARD_NAME.fullmatch(file)
+            if parts is None:
+                return []
+            category, band = parts[1] or "", parts[2] or "clean"
+            if listed != [category, band, DECISIONS[band]]:
+                return []
+            if os.path.lexists(folder / file) and sha256_of(folder / file) == sha256:
+                names.append(file)
+    except (OSError, ValueError, csv.Error):
+        return []
+    return names
+
+
+def _check_in_the_way(folder: Path, names: Sequence[str], earlier: Collection[str]) -> None:
+    """Raises OutputError for the first file of these names that no earlier call wrote."""
+    ours = set(earlier)
+    for name in names:
+        if name not in ours and os.path.lexists(folder / name):
+            where = printable(str(folder / name))
+            raise OutputError(
+                f"{where} exists and is not as moderate testcards wrote it; "
+                "add --force to replace it, or name another folder"
+            )

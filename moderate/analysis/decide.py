@@ -25,11 +25,12 @@ from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.policy.rows import judge_rows
 from moderate.policy.thresholds import BANDS, DECISIONS, Severities, band_counts
+from moderate.results.interface import CsvForm
 from moderate.results.read import Results, read_results
 from moderate.results.read_format import Chunk
 from moderate.results.schema import COLUMNS
 from moderate.results.targets import (
-    check_distinct,
+    check_overwriting,
     check_reports,
     check_targets,
     finishing,
@@ -307,6 +308,8 @@ class DecideOptions:
     out: Sequence[str] = ()
     summary: Sequence[str] = ()
     max_listed: int = MOST_LISTED
+    force: bool = False
+    csv: CsvForm = field(default_factory=CsvForm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +344,7 @@ def redecide(
     results = read_results(options.results)
     loaded = load_policy(options.policy)
     inputs = read_identities([options.results]) | identities(loaded.files)
-    check_distinct(options.out, options.summary, inputs)
+    check_overwriting(options.out, options.summary, inputs, force=options.force)
     facts = _facts(results, loaded, started)
     redecider = Redecider(loaded, results)
     summary = Summary(_audit(facts, started), loaded.policy, redecider.judge)
@@ -351,7 +354,10 @@ def redecide(
         results.path, facts, dict(results.facts), summary, changes, tuple(_notes(results))
     )
     summary_targets = options.summary if summary_text else ()
-    with open_writers(options.out) as writers, open_texts(summary_targets) as summaries:
+    with (
+        open_writers(options.out, options.csv) as writers,
+        open_texts(summary_targets) as summaries,
+    ):
         columns = _carried_columns(results, options.out)
         for writer in writers:
             writer.start(facts, columns, results.labels)
@@ -381,9 +387,11 @@ def redecide(
 
 def _facts(results: Results, loaded: LoadedPolicy, started: datetime) -> dict[str, str]:
     """The audit facts of the source, with what is true of these decisions."""
-    replaced = {"sha256", "policy_file"}  # a preset has no file to take the place of the earlier
+    # A preset has no file to take the place of the earlier one.
+    replaced = {"sha256", "csv", "policy_file"}
     facts = {key: value for key, value in results.facts.items() if key not in replaced}
     return facts | {
+        "tool": "moderate",
         "policy": loaded.policy.name,
         "policy_sha256": loaded.sha256,
         "policy_json": loaded.policy.model_dump_json(),

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
+import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from moderate.arrow import plain_value
 from moderate.errors import PolicyError, UsageError
+from moderate.fetch.naming import is_uri, shown_text
 from moderate.policy.batch import Subject
 from moderate.policy.judge import Judge
 from moderate.policy.load import parse_policy
@@ -44,6 +47,7 @@ MOST_COMPARED = 100_000
 
 _DIGEST = re.compile(r"[0-9a-fA-F]{8,64}")
 _ROW = re.compile(r"row:([0-9]{1,18})")
+_QUERY = re.compile(r"[?#]")
 _OWN_FACTS = (
     *("version", "torch", "timm", "device", "precision", "backend", "jpeg_decode"),
     *("config", "config_sha256"),
@@ -62,8 +66,8 @@ class Kept:
 def explain(results: Results, wanted: str, kept: Kept) -> dict[str, Any]:
     """All that is known of the images that `wanted` names, as JSON values.
 
-    wanted is a path as in the results, 8 or more digits of a sha256, or row:N. Raises UsageError,
-    with similar paths, where there is none; InputError where the results cannot be read.
+    wanted is a path, the end of one, a URL, 8 or more digits of a sha256, or row:N. Raises
+    UsageError, with similar paths, where there is none; InputError for results not to be read.
     """
     policy, source, notes = _policy(results.facts, kept)
     notes += _notes(results, kept)
@@ -75,8 +79,8 @@ def explain(results: Results, wanted: str, kept: Kept) -> dict[str, Any]:
     facts = results.facts
     return {
         "schema": 1,
-        "results": results.path,
-        "id": wanted,
+        "results": results.name,
+        "id": shown_text(wanted),
         "matches": len(images) + sum(1 for _ in rows),
         "images": images,
         "policy": {
@@ -108,24 +112,63 @@ def _find(results: Results, wanted: str) -> Iterator[tuple[int, dict[str, Any]]]
     if numbered := _ROW.fullmatch(wanted):
         return results.find(number=int(numbered[1]))
     sha256 = wanted.lower() if _DIGEST.fullmatch(wanted) else None
-    return results.find(_spellings(wanted), sha256)
+    rows = results.find(_spellings(wanted), sha256)
+    first = next(rows, None)
+    if first is not None:
+        return chain([first], rows)
+    return results.find(_alike(results, wanted))
 
 
 def _spellings(wanted: str) -> list[str]:
-    """A path as it is, and with the `./` that results put before a relative one."""
+    """A path or URL as rows have it: with `./`, from the root, from here, without its secrets."""
     text = path_text(os.fsencode(wanted))
-    return [text, f"./{text}"]
+    spellings = [text, f"./{text}", shown_text(wanted)]
+    if not is_uri(os.fsencode(wanted)):
+        spellings.append(f"./{os.path.normpath(text)}")
+        with contextlib.suppress(OSError):  # the working directory is gone
+            absolute = os.path.abspath(text)
+            spellings += [absolute, f"./{os.path.relpath(absolute)}"]
+    return spellings
+
+
+def _alike(results: Results, wanted: str) -> Collection[str]:
+    """The paths of rows that end as a path does, or differ from a URL in what follows its `?`.
+
+    Of an absolute path that is below none of the rows' folders from here, as a scan elsewhere has
+    them, it is the row with the longest end of it.
+    """
+    text = shown_text(wanted)
+    if is_uri(os.fsencode(wanted)):
+        literal, *_ = _QUERY.split(text, maxsplit=1)
+
+        def fits(path: str) -> bool:
+            return path == literal or path.startswith((f"{literal}?", f"{literal}#"))
+
+    else:
+        text = os.path.normpath(text)
+        literal = os.path.basename(text)
+
+        def fits(path: str) -> bool:
+            plain, *_ = _QUERY.split(path, maxsplit=1) if "://" in path else (path,)
+            is_below = text.startswith("/") and path.startswith("./") and text.endswith(path[1:])
+            return is_below or (not text.startswith("/") and plain.endswith(f"/{text}"))
+
+    paths: dict[str, None] = {}
+    for array in results.column("path"):
+        candidates = array.filter(pc.match_substring(array, literal)).to_pylist()
+        paths.update(dict.fromkeys(filter(fits, candidates)))
+    return [max(paths, key=len)] if paths and text.startswith("/") else paths
 
 
 def _none(results: Results, wanted: str) -> str:
-    where = printable(results.path)
+    where = printable(results.name)
     if _ROW.fullmatch(wanted):
         return f"{where} has no row {wanted.partition(':')[2]}"
     paths = (path for array in results.column("path") for path in array.to_pylist())
     compared = list(islice(paths, MOST_COMPARED))
-    close = difflib.get_close_matches(_spellings(wanted)[-1], compared, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(_spellings(wanted)[1], compared, n=3, cutoff=0.6)
     hint = f"; close: {', '.join(map(printable, close))}" if close else ""
-    name = printable(path_text(os.fsencode(wanted)))
+    name = printable(shown_text(wanted))
     return f"no row of {where} is of {name}, by path or by sha256 (8 digits or more){hint}"
 
 
@@ -179,16 +222,16 @@ def _judge(
 def _notes(results: Results, kept: Kept) -> list[str]:
     notes = []
     if not results.facts:
-        notes.append(f"no audit facts: {metadata_path(results.path)} is missing")
+        notes.append(f"no audit facts: {metadata_path(results.name)} is missing")
     if results.mismatch:
         notes.append(
-            f"{results.path} was changed, or is of another run: its digest is not the one in "
-            f"{metadata_path(results.path)}"
+            f"{results.name} was changed, or is of another run: its digest is not the one in "
+            f"{metadata_path(results.name)}"
         )
     else:
         outputs = kept.record.outputs if kept.record else {}
         if outputs and results.sha256 not in outputs.values():
-            notes.append(f"{results.path} is not as its run wrote it, by the ledger's digests")
+            notes.append(f"{results.name} is not as its run wrote it, by the ledger's digests")
     if kept.missing:
         notes.append(kept.missing)
     if results.facts.get("purpose") == "demo":

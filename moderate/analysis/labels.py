@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from moderate.arrow import plain_value, python_values
 from moderate.errors import InputError, UsageError
+from moderate.fetch.naming import shown_text
 from moderate.regular import sha256_of
 from moderate.results.read import Results
 from moderate.results.targets import SUFFIXES
@@ -175,7 +176,9 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
     names = _names(shown, read.columns)
     named = id_column if id_column in read.columns else names.get(_normal(id_column or ""))
     if id_column is None:
-        named = next((names[name] for name in _ID_COLUMNS if name in names), None)
+        # The digests in a list of test cards only say whether the cards are as they were written.
+        order = ("file",) if {"file", "category", "band"} <= names.keys() else _ID_COLUMNS
+        named = next((names[name] for name in order if name in names), None)
     if named is None:
         wanted = (
             f"column {one_line(id_column, 60)!r}" if id_column else "column path, sha256 or file"
@@ -313,7 +316,17 @@ def _row_ids(column: Any, by: str) -> Any:
         texts = column.cast(pa.string())
     except pa.ArrowException:
         raise InputError(f"column {one_line(by, 60)!r} of the results holds no ids") from None
-    return texts if by == "sha256" else pc.replace_substring_regex(texts, _CURRENT_FOLDER, "")
+    if by == "sha256":
+        return texts
+    # Columns that a run carried as they are may have URLs with the secrets that labels are without.
+    is_url = pc.fill_null(pc.match_substring(texts, "://"), False)
+    if pc.any(is_url).as_py():
+        masked = [shown_text(text) for text in texts.filter(is_url).to_pylist()]
+        combined = pa.concat_arrays(texts.chunks)
+        mask = pa.concat_arrays(is_url.chunks)
+        texts = pc.replace_with_mask(combined, mask, pa.array(masked, pa.string()))
+        texts = pa.chunked_array([texts])
+    return pc.replace_substring_regex(texts, _CURRENT_FOLDER, "")
 
 
 def _copies(digests: Sequence[str | None]) -> NDArray[np.bool_]:
@@ -442,7 +455,7 @@ def _ids(shown: str, read: _Columns, column: str) -> tuple[str, list[str]]:
         return "sha256", [text.lower() for text in ids]
     current_folder = re.compile(_CURRENT_FOLDER)
     by = "path" if _normal(column) == "path" else column
-    return by, [current_folder.sub("", text) for text in ids]
+    return by, [current_folder.sub("", shown_text(text)) for text in ids]
 
 
 class _Merge(NamedTuple):

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from moderate.errors import InputError
 from moderate.policy.model import Policy
 from moderate.policy.thresholds import score_bands
-from moderate.results.cells import no_formula
 from moderate.results.read import Results
+from moderate.tables.csv import guarded
 from moderate.text import printable
 from moderate.types import CATEGORIES, Category, Decision, Status
 
@@ -114,7 +114,7 @@ def as_csv(taken: Sample) -> str:
     for one in taken.chosen:
         probability = "" if one.probability is None else repr(one.probability)
         unknown = [""] * len(CATEGORIES)
-        named = [no_formula(one.path), no_formula(one.sha256 or "")]
+        named = [guarded(one.path), guarded(one.sha256 or "")]
         writer.writerow([*named, *unknown, taken.by, one.reason, probability])
     return buffer.getvalue()
 

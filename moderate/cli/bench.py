@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from moderate.cli.output import print_report
+from moderate.cli.output import Force, print_report
 
 
 def bench(
@@ -32,13 +32,14 @@ def bench(
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the numbers too.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Measure what limits speed here: decoding, the model, or both."""
     from moderate.classify.allocator import tune_allocator
     from moderate.cli.scan import parse_workers
     from moderate.report.bench import report
-    from moderate.report.files import to_json
-    from moderate.results.targets import check_place, write_text
+    from moderate.report.files import render
+    from moderate.results.targets import check_overwriting, check_place, write_text
     from moderate.run.bench import Bench, measure
     from moderate.run.options import ScanOptions
     from moderate.run.scan import plan
@@ -47,6 +48,7 @@ def bench(
 
     if json_file:
         check_place(json_file)
+        check_overwriting([], [json_file], (), force=force)
     tune_allocator()
     with scratch_folder("bench") as drawn:
         if folder is None:
@@ -67,6 +69,6 @@ def bench(
                 measured = report(step)
                 print_report(measured, as_json=False)
                 if json_file:
-                    write_text(json_file, to_json(measured))
+                    write_text(json_file, render(measured, ".json"))
             else:
                 typer.echo(step, err=True)

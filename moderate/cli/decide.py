@@ -10,6 +10,7 @@ import typer
 from moderate.cli import exit_codes
 from moderate.cli.findings import list_findings
 from moderate.cli.messages import say
+from moderate.cli.output import CSV_BOM_HELP, CSV_RAW_HELP, Force
 from moderate.types import MOST_LISTED
 
 
@@ -47,6 +48,9 @@ def decide(
             min=0, metavar="N", help="Images that --fail-on lists, the worst decisions first."
         ),
     ] = MOST_LISTED,
+    force: Force = False,
+    csv_raw: Annotated[bool, typer.Option("--csv-raw", help=CSV_RAW_HELP)] = False,
+    csv_bom: Annotated[bool, typer.Option("--csv-bom", help=CSV_BOM_HELP)] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")
     ] = False,
@@ -60,9 +64,18 @@ def decide(
     from moderate.report.decide import report
     from moderate.report.files import render
     from moderate.report.terminal import show
+    from moderate.results.interface import CsvForm
     from moderate.results.targets import to_stdout
 
-    options = DecideOptions(results, policy, tuple(out or ()), tuple(summary or ()), max_listed)
+    options = DecideOptions(
+        results,
+        policy,
+        tuple(out or ()),
+        tuple(summary or ()),
+        max_listed,
+        force,
+        CsvForm(csv_raw, csv_bom),
+    )
     redecided = redecide(options, lambda done, target: render(report(done), target))
     for note in redecided.notes:
         say("warning", "source", note)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from moderate.cli import exit_codes
-from moderate.cli.output import print_report, write_report
+from moderate.cli.output import Force, print_report, write_report
 
 
 def diff(
@@ -35,6 +35,7 @@ def diff(
             "--out", "-o", metavar="FILE", help="Report to .json, .md or .html. May be repeated."
         ),
     ] = None,
+    force: Force = False,
     fail_on_change: Annotated[
         bool, typer.Option("--fail-on-change", help="Exit with 1 when any decision changed.")
     ] = False,
@@ -46,14 +47,14 @@ def diff(
     from moderate.analysis.diff import compare_policies, compare_results
     from moderate.errors import UsageError
     from moderate.report.diff import report
-    from moderate.results.targets import check_distinct, check_reports, read_identities
+    from moderate.results.targets import check_overwriting, check_reports, read_identities
 
     policies = policy or []
     if (other is None) == (not policies) or len(policies) > 2:
         raise UsageError("give two results files, or one and --policy once or twice")
     targets = out or []
     check_reports("--out", targets)
-    check_distinct([], targets, read_identities([results, other, *policies]))
+    check_overwriting([], targets, read_identities([results, other, *policies]), force=force)
     if other is not None:
         difference = compare_results(results, other, top)
     else:

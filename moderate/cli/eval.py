@@ -10,7 +10,7 @@ import typer
 
 from moderate.cli import exit_codes
 from moderate.cli.messages import say
-from moderate.cli.output import print_report, write_report
+from moderate.cli.output import Force, print_report, write_report
 from moderate.types import Category
 
 _GATE = "Exit 1 when missed."
@@ -82,6 +82,7 @@ def evaluate(
             min=0, max=1, metavar="X", help=f"Highest share of positives approved. {_GATE}"
         ),
     ] = None,
+    force: Force = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only missed gates and errors.")
     ] = False,
@@ -95,7 +96,7 @@ def evaluate(
     from moderate.analysis.labels import read_labels
     from moderate.report.evaluation import report
     from moderate.results.read import read_results
-    from moderate.results.targets import check_distinct, check_reports, read_identities
+    from moderate.results.targets import check_overwriting, check_reports, read_identities
 
     wanted = Wanted(
         _limits("--min-recall", min_recall),
@@ -105,7 +106,7 @@ def evaluate(
     )
     targets = out or []
     check_reports("--out", targets, local=True)
-    check_distinct([], targets, read_identities([results, labels, policy]))
+    check_overwriting([], targets, read_identities([results, labels, policy]), force=force)
     evaluation = hold(
         read_results(results),
         read_labels(labels, id_column),

@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 def explain(
     results: Annotated[
         str,
-        typer.Argument(metavar="RESULTS", help="Rows of a scan: .csv, .parquet or .jsonl."),
+        typer.Argument(
+            metavar="RESULTS",
+            help="Rows of a scan: .csv, .parquet or .jsonl; also of a bucket (s3://, gs://).",
+        ),
     ],
     image: Annotated[
         str,
         typer.Argument(
             metavar="ID",
-            help="A path as in the results, 8 or more digits of its sha256, or row:N.",
+            help="A file name, a path, a URL, 8 or more digits of a sha256, or row:N.",
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -36,10 +39,10 @@ def explain(
     """Show why an image was decided as it was, by what, and when."""
     from moderate.analysis.explain import explain as look_up
     from moderate.report.explain import report
-    from moderate.results.read import read_results
+    from moderate.results.read import open_results
 
-    read = read_results(results)
-    explained = look_up(read, image, _kept(find_state_folder(state), read.facts))
+    with open_results(results) as read:
+        explained = look_up(read, image, _kept(find_state_folder(state), read.facts))
     print_report(report(explained), as_json=as_json)
 
 

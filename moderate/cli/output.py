@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from moderate.report.model import Report
+
+FORCE_HELP = "Replace existing files, whoever wrote them."
+CSV_RAW_HELP = "Text of CSV as it is, without the ' before what a spreadsheet would run."
+CSV_BOM_HELP = "Start CSV with a byte order mark, so that Excel reads it as UTF-8."
+Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 
 
 def write_report(report: Report, targets: Sequence[str]) -> None:

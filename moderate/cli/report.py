@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from moderate.cli import exit_codes
-from moderate.cli.output import print_report, write_report
+from moderate.cli.output import Force, print_report, write_report
 from moderate.cli.state import State, is_there, readable_errors, state_folder
 from moderate.errors import StateError, UsageError
 from moderate.text import printable
@@ -47,6 +47,7 @@ def report(
         str | None,
         typer.Option("--out", "-o", metavar="FILE.json|.md|.html", help="Else the terminal."),
     ] = None,
+    force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     state: State = None,
 ) -> int:
@@ -56,7 +57,7 @@ def report(
     from moderate.report import stored
     from moderate.report import trend as over_time
     from moderate.results.read import read_results
-    from moderate.results.targets import check_distinct, check_reports, read_identities
+    from moderate.results.targets import check_overwriting, check_reports, read_identities
 
     if not trend and (ledger or fail_on_drift):
         raise UsageError("--ledger and --fail-on-drift go with --trend")
@@ -66,7 +67,7 @@ def report(
         raise UsageError("--trend: name results files, or add --ledger")
     targets = [] if out is None else [out]
     check_reports("--out", targets)
-    check_distinct([], targets, read_identities(files or []))
+    check_overwriting([], targets, read_identities(files or []), force=force)
     drifted = False
     if trend:
         limits = Limits(alpha, min_effect, min_effect)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from moderate.cli.messages import say
+from moderate.cli.output import Force
 from moderate.types import Category
 
 
@@ -42,6 +43,7 @@ def sample(
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="FILE.csv", help="Else standard output.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Choose images to label, and write them to a CSV file.
 
@@ -56,8 +58,8 @@ def sample(
     from moderate.policy.load import load_policy
     from moderate.results.read import read_results
     from moderate.results.targets import (
-        check_distinct,
         check_files,
+        check_overwriting,
         identities,
         read_identities,
         write_text,
@@ -66,7 +68,9 @@ def sample(
     if out is not None:
         check_files("--out", [out], (".csv",), "labels are a .csv file")
         lists = load_policy(policy).files if policy else ()
-        check_distinct([], [out], read_identities([results]) | identities(lists))
+        check_overwriting(
+            [], [out], read_identities([results]) | identities(lists), force=force, kind="labels"
+        )
     read = read_results(results)
     taken = choose(
         read,

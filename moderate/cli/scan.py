@@ -14,6 +14,7 @@ from moderate.cli import exit_codes, panels
 from moderate.cli.configuration import say_used
 from moderate.cli.findings import list_findings, report_errors
 from moderate.cli.messages import say, speak_json, speaks_json
+from moderate.cli.output import CSV_BOM_HELP, CSV_RAW_HELP, FORCE_HELP
 from moderate.cli.panels import option
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
 from moderate.errors import OutputError, ReaderGoneError, UsageError
@@ -381,6 +382,9 @@ def scan(
             help="Of this machine; adds a cost line to the summary.",
         ),
     ] = None,
+    force: Annotated[bool, option(panels.OUTPUT, "--force", help=FORCE_HELP)] = False,
+    csv_raw: Annotated[bool, option(panels.OUTPUT, "--csv-raw", help=CSV_RAW_HELP)] = False,
+    csv_bom: Annotated[bool, option(panels.OUTPUT, "--csv-bom", help=CSV_BOM_HELP)] = False,
     progress: Annotated[
         Literal["auto", "bar", "plain", "none"],
         option(panels.MESSAGES, help="On stderr; auto: a bar on a terminal."),
@@ -426,6 +430,7 @@ def scan(
     from moderate.classify.allocator import tune_allocator
     from moderate.decode.video import VideoOptions
     from moderate.report.progress import progress_on
+    from moderate.results.interface import CsvForm
     from moderate.run.options import ScanOptions, StateOptions
     from moderate.run.scan import plan, run
     from moderate.sources.columns import parse_columns
@@ -511,6 +516,8 @@ def scan(
             keep_labels=keep_labels,
             only=parse_only(only or ()),
             max_listed=max_listed,
+            force=force,
+            csv=CsvForm(csv_raw, csv_bom),
         )
     )
     card = job.bundle.card

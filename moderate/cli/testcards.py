@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from moderate.cli.output import Force
+
 
 def testcards(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Where to write; made if missing.")],
@@ -21,6 +23,7 @@ def testcards(
             "--format", metavar="NAME", help="png, jpeg, webp, gif, bmp or heic; repeat for a mix."
         ),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write harmless test cards, and cards.csv with their decisions."""
     from moderate.errors import OutputError, UsageError
@@ -33,7 +36,9 @@ def testcards(
             f"--format {unknown[0].lower()}: use one of {', '.join(k.lower() for k in SUFFIXES)}"
         )
     try:
-        cards = write_cards(Path(folder), count=count, seed=seed, size=size, kinds=kinds)
+        cards = write_cards(
+            Path(folder), count=count, seed=seed, size=size, kinds=kinds, force=force
+        )
     except OSError as error:
         raise OutputError(f"cannot write to {printable(folder)}: {error.strerror}") from error
     typer.echo(f"wrote {len(cards)} cards and cards.csv to {printable(folder)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from moderate.cli.messages import say
-from moderate.cli.output import print_report
+from moderate.cli.output import Force, print_report
 from moderate.errors import InputError, UsageError
 from moderate.text import printable
 from moderate.types import Category
@@ -87,6 +87,7 @@ def tune(
     assume_random: Annotated[
         bool, typer.Option("--assume-random", help="Take labels of a chosen sample as they are.")
     ] = False,
+    force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Propose thresholds that meet an aim, from labelled images.
@@ -103,7 +104,7 @@ def tune(
     from moderate.policy.load import load_policy
     from moderate.report.tuning import calibration_report, report
     from moderate.results.read import read_results
-    from moderate.results.targets import check_distinct, check_files, read_identities, write_text
+    from moderate.results.targets import check_files, check_overwriting, read_identities, write_text
 
     aim = Aim(
         0.95 if target_recall is None else target_recall,
@@ -121,7 +122,9 @@ def tune(
         raise UsageError("--calibrate needs --weights, the bundle, and --bundle-out, its copy")
     if out is not None:
         check_files("--out", [out], (".toml",), "a policy is a .toml file")
-        check_distinct([], [out], read_identities([results, labels, policy]))
+        check_overwriting(
+            [], [out], read_identities([results, labels, policy]), force=force, kind="policy"
+        )
     base = load_policy(policy)
     read = read_results(results)
     evidence = files.gather(

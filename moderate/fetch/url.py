@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urljoin
 import idna
 
 from moderate.fetch.local import FetchError
+from moderate.fetch.parameters import mask_parameters
 from moderate.text import one_line, printable
 from moderate.types import ErrorCode, ImageError
 
@@ -33,14 +34,6 @@ _KEPT = "!#$%&'()*+,/:;=?@[]~"
 _USER_INFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*+:)?([/\\]{2,}+)[^/?#]*@")
 _AUTHORITY = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*+:)?[/\\]{2,}+)([^/?#@\[]*+)")
 _PORT_ENDS = re.compile(r"\d*+[/?#]")
-_PARAMETER = re.compile(r"(?<=[?&;#])([^=&;#?]+)=([^&;#]*)")
-# Of parameters, in lower case, without `-` and `_`.
-_SECRET_NAME = re.compile(
-    r"sig|sign|key|auth|authorization|pass|passwd|pwd|jwt|session|sessionid|sid|policy"
-    r"|hdnts|hdnea|keypairid|googleaccessid"
-    r"|.*(signature|token|secret|password|credentials?|(api|access|secret|private|auth)key(id)?"
-    r"|subscriptionkey)"
-)
 _BASE64 = re.compile(rb"; *base64\Z", re.IGNORECASE)
 _ASCII_SPACE = b"\t\n\x0c\r "
 
@@ -96,7 +89,7 @@ def join(base: HttpUrl, location: str) -> HttpUrl | ImageError:
 
 
 def mask_secrets(url: str) -> str:
-    """`url` with user name, password and the values of secret-looking parameters as `***`.
+    """`url` with user name, password and the values of secret parameters as `***`.
 
     Works on any text; a data: URL loses its body.
     """
@@ -106,7 +99,7 @@ def mask_secrets(url: str) -> str:
     masked = _USER_INFO.sub(_without_user, url, count=1)
     if masked == url:
         masked = _without_broken_user(url)
-    return _PARAMETER.sub(_without_value, masked)
+    return mask_parameters(masked)
 
 
 def mask(url: str) -> str:
@@ -261,11 +254,6 @@ def _without_broken_user(url: str) -> str:
     ):
         return url
     return f"{authority[1]}***@{url[last_at + 1 :]}"
-
-
-def _without_value(match: re.Match[str]) -> str:
-    name = re.sub(r"[^a-z0-9]", "", unquote(match[1]).lower())
-    return f"{match[1]}=***" if _SECRET_NAME.fullmatch(name) and match[2] else match[0]
 
 
 def _decode_base64(raw: bytes, max_bytes: int) -> bytes:

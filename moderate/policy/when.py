@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moderate.fetch.naming import shown_text
 from moderate.globs import ANY_FOLDERS, GlobPattern, GlobState
 from moderate.types import LABEL_PREFIX
 
@@ -56,10 +57,11 @@ class ColumnCondition:
     column: str
     value: str
     equal: bool
+    shown: str  # the value as rows have it: a URL without its secrets
 
     def holds(self, path: bytes, columns: Mapping[str, Any]) -> bool:
         """Whether the row that carries these values is meant."""
-        return (column_text(columns.get(self.column)) == self.value) == self.equal
+        return (column_text(columns.get(self.column)) in (self.value, self.shown)) == self.equal
 
 
 Condition = PathCondition | ColumnCondition
@@ -76,7 +78,7 @@ def parse_when(text: str) -> Condition:
             raise ValueError(f"{column} is a column of the results, none that an input carries")
         if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
             raise ValueError(f"write the value without quotes: {column} {sign} {value[1:-1]}")
-        return ColumnCondition(column, value, sign == "=")
+        return ColumnCondition(column, value, sign == "=", shown_text(value))
     if "/" not in text and "=" in text.replace("[=]", ""):
         raise ValueError(
             f"{text!r} is neither a condition on a column, which has spaces around its sign "

@@ -17,6 +17,7 @@ from moderate.report.model import (
     Tone,
 )
 from moderate.report.svg import svg
+from moderate.results.marks import MARK
 from moderate.text import printable
 
 _STYLE = """
@@ -72,6 +73,7 @@ def to_html(report: Report) -> str:
             '<html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<meta name="generator" content="{MARK}">',
             f"<title>{title}</title><style>{_STYLE}</style></head><body>",
             *body,
             "</body></html>",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from moderate.report.model import Facts, Figures, Paragraph, Part, Report, Sentences, Table
+from moderate.results.marks import MARK
 from moderate.text import printable
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#!|])")
@@ -13,7 +14,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#!|])")
 
 def to_markdown(report: Report) -> str:
     """A report as a Markdown document."""
-    lines = [f"# {_text(report.title)}", ""]
+    lines = [f"# {_text(report.title)}", "", f"<!-- {MARK} -->", ""]
     if report.headline:
         lines += [f"**{_text(report.headline)}**", ""]
     for part in report.parts:

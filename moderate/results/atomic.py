@@ -8,6 +8,7 @@ import hashlib
 import os
 import stat
 import tempfile
+from collections.abc import Sequence
 from io import BufferedRandom
 from typing import cast
 
@@ -22,6 +23,9 @@ _BUFFER = 1 << 20  # bytes
 class AtomicFile:
     """Written beside its target as `.part`, fsynced, then renamed over it.
 
+    Of a symbolic link, the target is the file that it leads to. A file that is replaced leaves its
+    mode, its group and, where permitted, its owner to the new one.
+
     The `.part` file has one name for each target and is locked while it is written. One that a
     killed run left behind is not locked, and the next run removes it. Raises OutputError where
     another run writes the target, or where nothing can be written there.
@@ -29,14 +33,19 @@ class AtomicFile:
 
     def __init__(self, target: str) -> None:
         self.target = target
-        self._path = os.path.abspath(target)
+        self._name = os.path.abspath(target)
+        self._path = os.path.realpath(target)
         self._part = part_path(self._path)
+        self._previous = part_path(self._path, "previous.part")
         self._sha256: str | None = None
         try:
-            with contextlib.suppress(FileNotFoundError):
-                if stat.S_ISDIR(os.stat(self._path).st_mode):
-                    raise OutputError(f"cannot write {printable(target)}: it is a folder")
+            status = _status(self._path)
+            self._mode = None if status is None else stat.S_IMODE(status.st_mode) & 0o777
+            if status is not None and not stat.S_ISREG(status.st_mode):
+                raise OutputError(f"cannot write {printable(target)}: {what_it_is(status)}")
             descriptor = _create_locked(self._part)
+            if status is not None:
+                self._mode = _take_owner(descriptor, status)
         except BlockingIOError as error:
             raise OutputError(
                 f"{printable(target)}: another run is writing it; "
@@ -50,7 +59,7 @@ class AtomicFile:
     @property
     def name(self) -> str:
         """The target's absolute path."""
-        return self._path
+        return self._name
 
     def seal(self) -> str:
         """Bring all to the disk after the last write. The SHA-256 (hex) of the whole.
@@ -73,13 +82,39 @@ class AtomicFile:
 
         Raises OutputError and leaves the target as it was.
         """
-        sha256 = self.seal()
+        return commit_together([self])[self.name]
+
+    def keep_previous(self) -> None:
+        """Keep the file that `put` is to replace under another name, for `take_back`."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._previous)  # of a run that was killed
+        # Where the file system has no hard links, it cannot be taken back.
+        with contextlib.suppress(OSError):
+            os.link(self._path, self._previous)
+
+    def put(self) -> None:
+        """Rename the sealed file over its target. Raises OutputError."""
         try:
             # Only where there are no locks can another run have taken the name.
             if not is_file_at(self.file.fileno(), self._part):
                 raise OutputError(f"{printable(self.target)}: another run has begun to write it")
+            if self._mode is not None:
+                os.fchmod(self.file.fileno(), self._mode)
             os.replace(self._part, self._path)
-            self.file.close()  # not before: it holds the lock
+        except OSError as error:
+            raise output_error(self.target, error) from error
+
+    def take_back(self) -> None:
+        """Undo `put`, as far as `keep_previous` could prepare it. Never raises."""
+        with contextlib.suppress(OSError):
+            if self._mode is None:
+                os.unlink(self._path)
+            else:
+                os.replace(self._previous, self._path)
+
+    def settle(self) -> None:
+        """Bring the new name to the disk. Raises OutputError."""
+        try:
             folder = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(folder)
@@ -87,19 +122,18 @@ class AtomicFile:
                 os.close(folder)
         except OSError as error:
             raise output_error(self.target, error) from error
-        finally:
-            self.discard()
-        return sha256
 
     def discard(self) -> None:
         """Remove what was written, unless it was committed. Never raises."""
         if self.file.closed:
             return
         with contextlib.suppress(OSError):
+            os.unlink(self._previous)
+        with contextlib.suppress(OSError):
             if is_file_at(self.file.fileno(), self._part):
                 os.unlink(self._part)
         with contextlib.suppress(OSError):
-            self.file.close()
+            self.file.close()  # not before: it holds the lock
 
 
 class UploadedFile:
@@ -135,12 +169,20 @@ class UploadedFile:
 
     def commit(self) -> str:
         """Send the file. The SHA-256 (hex) of the whole. Raises OutputError."""
-        try:
-            sha256 = self.seal()
-            send(self.file.fileno(), self.target)
-        finally:
-            self.discard()
-        return sha256
+        return commit_together([self])[self.name]
+
+    def keep_previous(self) -> None:
+        """Does nothing: an object that was replaced is gone."""
+
+    def put(self) -> None:
+        """Send the file. Raises OutputError."""
+        send(self.file.fileno(), self.target)
+
+    def take_back(self) -> None:
+        """Does nothing, see `keep_previous`."""
+
+    def settle(self) -> None:
+        """Does nothing: an object that has been sent is there."""
 
     def discard(self) -> None:
         """Give its room back. Never raises."""
@@ -156,13 +198,49 @@ def open_whole(target: str) -> WholeFile:
     return UploadedFile(target) if is_remote(target) else AtomicFile(target)
 
 
-def part_path(target: str) -> str:
+def commit_together(files: Sequence[WholeFile]) -> dict[str, str]:
+    """Put several files under their names, in this order. The SHA-256 (hex) of each by its name.
+
+    Raises OutputError; where one of them cannot have its name, all local targets are as before.
+    """
+    with contextlib.ExitStack() as stack:
+        for file in files:
+            stack.callback(file.discard)
+        digests = {file.name: file.seal() for file in files}
+        for file in files[:-1]:
+            file.keep_previous()
+        placed: list[WholeFile] = []
+        try:
+            for file in files:
+                file.put()
+                placed.append(file)
+        except BaseException:
+            for file in reversed(placed):
+                file.take_back()
+            raise
+        for file in files:
+            file.settle()
+    return digests
+
+
+def part_path(target: str, suffix: str = "part") -> str:
     """Where a target's bytes stand until it is whole: in its folder, one name for each target."""
-    folder, name = os.path.split(os.path.abspath(target))
+    folder, name = os.path.split(os.path.realpath(target))
     exact = os.fsencode(name)
     token = hashlib.blake2b(exact, digest_size=4).hexdigest()
     # A name too long for a suffix of ours would fail; the token alone is unique enough.
-    return os.path.join(folder, f".{exact[:100].decode('utf-8', 'ignore')}.{token}.part")
+    return os.path.join(folder, f".{exact[:100].decode('utf-8', 'ignore')}.{token}.{suffix}")
+
+
+def what_it_is(status: os.stat_result) -> str:
+    """Why something that is no regular file cannot be a target, for messages."""
+    if stat.S_ISDIR(status.st_mode):
+        return "it is a folder"
+    if stat.S_ISFIFO(status.st_mode):
+        return "it is a named pipe, not a regular file"
+    if stat.S_ISSOCK(status.st_mode):
+        return "it is a socket, not a regular file"
+    return "it is a device, not a regular file"
 
 
 def write_atomic(target: str, data: bytes) -> str:
@@ -184,6 +262,32 @@ def output_error(target: str, error: OSError) -> OutputError:
         where = "the folder for temporary files (TMPDIR)"
         return OutputError(f"cannot write {shown_target(target)}: in {where}: {reason}")
     return OutputError(f"cannot write {printable(target)}: {reason}")
+
+
+def _status(path: str) -> os.stat_result | None:
+    """What is at `path`; None where nothing is. Raises OSError."""
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _take_owner(descriptor: int, replaced: os.stat_result) -> int:
+    """Give a new file the group, the owner where permitted, and the mode of the file it replaces.
+
+    Returns the mode to set at the end: until then this user can write to it.
+    """
+    mode = stat.S_IMODE(replaced.st_mode) & 0o777
+    try:
+        os.fchown(descriptor, replaced.st_uid, replaced.st_gid)
+    except OSError:
+        try:
+            os.fchown(descriptor, -1, replaced.st_gid)
+        except OSError:
+            mode &= ~0o070 | (mode & 0o007) << 3  # no more for another group than for everybody
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, mode | 0o600)
+    return mode
 
 
 def _create_locked(path: str) -> int:

@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from moderate.arrow import plain_value
-from moderate.tables.csv import FORMULA_STARTS
-
-_UNSAFE = frozenset(FORMULA_STARTS)
+from moderate.tables.csv import guarded
 
 Plain = str | bool | int | float | list[Any] | dict[str, Any] | None
 """What JSON has a type for."""
@@ -26,11 +24,6 @@ def quoted(cells: Sequence[str]) -> str:
     # Only characters of the line end are quoted by themselves, and a bare CR must be.
     csv.writer(buffer, lineterminator="\r\n").writerow(cells)
     return buffer.getvalue().removesuffix("\r\n") + "\n"
-
-
-def no_formula(text: str) -> str:
-    """A CSV cell that no spreadsheet runs as a formula."""
-    return "'" + text if text[:1] in _UNSAFE else text
 
 
 def boolean_text(value: bool) -> str:
@@ -54,9 +47,13 @@ def carried_json(value: Any) -> str:
 
 
 def carried_csv(value: Any) -> str:
-    """A carried value, not null, as a CSV cell."""
-    known = plain(value)
-    return no_formula(known) if isinstance(known, str) else plain_text(known)
+    """A carried value, not null, as a CSV cell that starts no formula."""
+    return guarded(carried_text(value))
+
+
+def carried_text(value: Any) -> str:
+    """A carried value, not null, as text."""
+    return plain_text(plain(value))
 
 
 def plain_text(value: Plain) -> str:

@@ -16,11 +16,11 @@ from moderate.results.cells import (
     base64_text,
     carried_csv,
     carried_json,
-    no_formula,
+    carried_text,
     quoted,
 )
 from moderate.results.schema import in_order, shortest
-from moderate.tables.csv import FORMULA_STARTS
+from moderate.tables.csv import FORMULA_STARTS, guarded
 
 Cells = Any
 """A column's values: an Arrow array, or a list of what Python has for them."""
@@ -34,18 +34,25 @@ _OWN_TYPES = _CARRIED_TYPES | {pa.float32()}
 """Types whose values are made text by columns; carried floats have all digits of a float64."""
 
 _FIRSTS = np.zeros(256, bool)
-_FIRSTS[[start.encode()[0] for start in FORMULA_STARTS]] = True
+_FIRSTS[[start.encode()[0] for start in (*FORMULA_STARTS, "'")]] = True
 _QUOTED = np.zeros(256, bool)
 _QUOTED[list(b'",\r\n')] = True
 _ESCAPED = np.zeros(256, bool)
 _ESCAPED[[*range(32), *b'"\\']] = True
 
 
-def csv_lines(own: Sequence[Any], carried: Sequence[Cells]) -> bytes:
-    """Lines of CSV: of an Arrow array for each of our own columns, and cells of carried ones."""
+def csv_lines(own: Sequence[Any], carried: Sequence[Cells], *, raw: bool = False) -> bytes:
+    """Lines of CSV: of an Arrow array for each of our own columns, and cells of carried ones.
+
+    raw leaves out the guard against formulas.
+    """
+
+    def to_text(cells: Cells, types: frozenset[Any]) -> Any:
+        return _csv(cells, types, raw=raw)
+
     first, *others = own
-    carried_texts = [_csv(cells, _CARRIED_TYPES) for cells in carried]
-    own_texts = [_csv(first, _OWN_TYPES), *(_once(_csv, cells) for cells in others)]
+    carried_texts = [to_text(cells, _CARRIED_TYPES) for cells in carried]
+    own_texts = [to_text(first, _OWN_TYPES), *(_once(to_text, cells) for cells in others)]
     lines = pc.binary_join_element_wise(*in_order(own_texts, carried_texts), ",")
     return _data(pc.binary_join_element_wise(lines, "", "\n")).tobytes()
 
@@ -78,13 +85,14 @@ def _once(to_text: Callable[[Cells, frozenset[Any]], Any], cells: Any) -> Any:
     return to_text(cells, _OWN_TYPES)
 
 
-def _csv(cells: Cells, types: frozenset[Any]) -> Any:
+def _csv(cells: Cells, types: frozenset[Any], *, raw: bool) -> Any:
     """Values as CSV cells; those of other types than these one by one."""
     if not (isinstance(cells, pa.Array) and cells.type in types):
-        texts = [None if v is None else carried_csv(v) for v in python_values(cells)]
+        text = carried_text if raw else carried_csv
+        texts = [None if v is None else text(v) for v in python_values(cells)]
         return _csv_cells(text_array(texts))
     texts = _plain_texts(cells)
-    return _csv_cells(_guarded(texts) if cells.type in _FREE_TEXT else texts)
+    return _csv_cells(_guarded(texts) if cells.type in _FREE_TEXT and not raw else texts)
 
 
 def _json(cells: Cells, types: frozenset[Any]) -> Any:
@@ -126,7 +134,7 @@ def _guarded(texts: Any) -> Any:
     starts, data = _starts(texts), _data_buffer(texts)
     if not len(data) or not _FIRSTS[data[np.minimum(starts, len(data) - 1)]].any():
         return texts
-    return _changed(texts, texts, "^(" + "|".join(map(_literal, FORMULA_STARTS)) + ")", no_formula)
+    return _changed(texts, texts, "^'*(" + "|".join(map(_literal, FORMULA_STARTS)) + ")", guarded)
 
 
 def _literal(text: str) -> str:

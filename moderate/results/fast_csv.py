@@ -32,11 +32,12 @@ class UnusualError(Exception):
 
 
 def whole_parts(
-    path: str, names: Sequence[str], own: Sequence[str], carried: Sequence[str]
+    path: str, names: Sequence[str], own: Sequence[str], carried: Sequence[str], *, raw: bool
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Parts of the rows in order: Arrow arrays of our own columns, and text of carried ones.
 
-    names are the columns of the file. Raises UnusualError before the first part that has anything
+    names are the columns of the file; raw says that it is without the guard against formulas.
+    Raises UnusualError before the first part that has anything
     out of the ordinary, such as a wrong value or a field that Arrow parses in another way.
     """
     import pyarrow.csv as pcsv
@@ -64,10 +65,12 @@ def whole_parts(
         )
         for batch in reader:
             cells = {name: batch.column(place) for name, place in places.items() if place in wanted}
-            arrays = {name: _typed(name, cells.get(name), batch.num_rows) for name in needed}
+            arrays = {
+                name: _typed(name, cells.get(name), batch.num_rows, raw=raw) for name in needed
+            }
             if contradiction(arrays, places) is not None:
                 raise ValueError
-            yield arrays, {name: _text(cells[name]) for name in carried}
+            yield arrays, {name: _text(cells[name], raw=raw) for name in carried}
     except (*CONVERSION_ERRORS, OSError) as error:
         raise UnusualError from error
 
@@ -92,13 +95,13 @@ def _check_quotes(path: str) -> None:
         raise UnusualError
 
 
-def _typed(name: str, cells: Any, count: int) -> Any:
+def _typed(name: str, cells: Any, count: int, *, raw: bool) -> Any:
     """One of our own columns. Raises one of CONVERSION_ERRORS for what it cannot hold."""
     kind = own_type(name)
     if cells is None:
         return pa.nulls(count, kind)
     if kind == pa.string():
-        array = _text(cells)
+        array = _text(cells, raw=raw)
     else:
         array = _null_where_empty(cells)
         if kind == pa.binary() and array.null_count < len(array):
@@ -111,10 +114,10 @@ def _typed(name: str, cells: Any, count: int) -> Any:
     return array
 
 
-def _text(cells: Any) -> Any:
+def _text(cells: Any, *, raw: bool) -> Any:
     """Cells without the guard against formulas; null where they are empty."""
-    guarded = pc.match_substring_regex(cells, _GUARDED) if _has_apostrophe(cells) else None
-    if guarded is not None:
+    if not raw and _has_apostrophe(cells):
+        guarded = pc.match_substring_regex(cells, _GUARDED)
         plain = [unguarded(cell) for cell in cells.filter(guarded).to_pylist()]
         cells = pc.replace_with_mask(cells, guarded, pa.array(plain, pa.string()))
     return _null_where_empty(cells)

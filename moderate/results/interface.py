@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from moderate.types import Column, Row
+
+
+@dataclass(frozen=True, slots=True)
+class CsvForm:
+    """How CSV is written: `raw` without the guard against formulas, `bom` for Excel.
+
+    The byte order mark is what tells Excel that the text is UTF-8.
+    """
+
+    raw: bool = False
+    bom: bool = False
 
 
 class ResultWriter(ABC):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 
 from moderate.arrow import python_value, python_values
 from moderate.errors import InputError, UsageError
+from moderate.results.atomic import part_path
 from moderate.results.fast_csv import UnusualError, whole_parts
 from moderate.results.read_format import (
     CHUNK_ROWS,
@@ -27,10 +29,11 @@ from moderate.results.read_format import (
 )
 from moderate.results.read_parquet import ParquetResults
 from moderate.results.read_text import CsvResults, JsonlResults
-from moderate.results.remote import is_remote, shown_target
+from moderate.results.remote import is_remote, receive, shown_target, target_name
 from moderate.results.schema import in_order, own_columns
 from moderate.results.targets import SUFFIXES
 from moderate.results.text_writers import metadata_path
+from moderate.scratch import scratch_folder
 from moderate.tables.lines import file_name, unreadable
 from moderate.text import first_repeated, one_line
 from moderate.types import LABEL_PREFIX
@@ -39,7 +42,6 @@ MAX_FACTS_BYTES = 16 << 20
 
 _REQUIRED = ("path", "status", "decision")
 _FORMATS: dict[str, type[ResultsFile]] = {
-    ".csv": CsvResults,
     ".jsonl": JsonlResults,
     ".parquet": ParquetResults,
 }
@@ -53,7 +55,8 @@ class Results:
     """A results file whose rows are read, anew each time, when they are asked for.
 
     facts are the audit facts, empty where the file beside a CSV or JSONL file is missing. carried
-    are the columns carried from a manifest. Reading raises InputError, with the line or row, for
+    are the columns carried from a manifest. name is what messages call the file, which is not its
+    path where that is a copy of an object. Reading raises InputError, with the line or row, for
     what no run of this tool wrote: a truncated row, a score outside 0..1, an unknown decision.
     """
 
@@ -61,15 +64,12 @@ class Results:
     facts: Mapping[str, str]
     carried: tuple[str, ...]
     _file: ResultsFile
+    name: str
 
     @cached_property
     def sha256(self) -> str:
         """The digest of the rows' file as it is now. Raises InputError."""
-        try:
-            with open(self.path, "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise unreadable(file_name(self.path), error) from None
+        return _digest(self.path)
 
     @cached_property
     def mismatch(self) -> bool:
@@ -114,7 +114,9 @@ class Results:
         done = 0
         if isinstance(self._file, CsvResults):
             try:
-                for part in whole_parts(self.path, self._file.names, own, carried):
+                for part in whole_parts(
+                    self.path, self._file.names, own, carried, raw=self._file.raw
+                ):
                     yield part
                     done += len(part[0][own[0]])
                 return
@@ -205,6 +207,25 @@ class Results:
                 yield dict(zip(names, cells, strict=True))
 
 
+@contextlib.contextmanager
+def open_results(name: str) -> Iterator[Results]:
+    """`read_results`, also of an object in a store, of which there is a copy in the meantime."""
+    if not is_remote(name):
+        yield read_results(name)
+        return
+    suffix = _suffix(name)
+    with scratch_folder("results") as folder:
+        path = str(folder / f"results{suffix}")
+        try:
+            receive(name, path)
+        except FileNotFoundError:
+            raise InputError(f"cannot read {shown_target(name)}: there is no such object") from None
+        if suffix != ".parquet":
+            with contextlib.suppress(FileNotFoundError):
+                receive(metadata_path(name), metadata_path(path))
+        yield replace(read_results(path), name=shown_target(name))
+
+
 def read_results(path: str) -> Results:
     """Open a .csv, .parquet or .jsonl file that a scan wrote, and read its audit facts.
 
@@ -212,11 +233,7 @@ def read_results(path: str) -> Results:
     """
     if is_remote(path):
         raise UsageError(f"{shown_target(path)}: results are read from local files; fetch it first")
-    suffix = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
-    if suffix is None:
-        raise UsageError(
-            f"{file_name(path)} is not a results file: the suffix is one of {', '.join(SUFFIXES)}"
-        )
+    suffix = _suffix(path)
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
@@ -227,15 +244,31 @@ def read_results(path: str) -> Results:
     # A run without images writes JSON Lines without a line; no other results are ever empty.
     if not status.st_size and not (suffix == ".jsonl" and facts):
         raise InputError(f"{file_name(path)} is empty: it is not a results file")
-    file = _FORMATS[suffix](path)
+    raw = facts.get("csv") == "raw"
+    file = CsvResults(path, raw=raw) if suffix == ".csv" else _FORMATS[suffix](path)
     if file.names or status.st_size:
         _check_columns(path, file.names)
     carried = tuple(name for name in file.names if not is_own(name))
-    return Results(path, facts or file.facts(), carried, file)
+    return Results(path, facts or file.facts(), carried, file, path)
 
 
-def _facts_beside(path: str) -> dict[str, str]:
-    beside = metadata_path(path)
+def _suffix(path: str) -> str:
+    """The suffix that decides the format. Raises UsageError."""
+    name = target_name(path).lower()
+    suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+    if suffix is None:
+        shown = shown_target(path) if is_remote(path) else file_name(path)
+        raise UsageError(
+            f"{shown} is not a results file: the suffix is one of {', '.join(SUFFIXES)}"
+        )
+    return suffix
+
+
+def facts_in(beside: str) -> dict[str, str]:
+    """The audit facts in a file beside results; none where there is no such file.
+
+    Raises InputError for a file that holds no audit facts.
+    """
     try:
         with open(beside, "rb") as file:
             data = file.read(MAX_FACTS_BYTES + 1)
@@ -255,6 +288,26 @@ def _facts_beside(path: str) -> dict[str, str]:
         )
         for key, value in facts.items()
     }
+
+
+def _facts_beside(path: str) -> dict[str, str]:
+    """The audit facts of a text file, also where a kill came before they had their name."""
+    beside = metadata_path(path)
+    facts = facts_in(beside)
+    unfinished = part_path(beside)
+    with contextlib.suppress(InputError):
+        pending = facts_in(unfinished) if os.path.lexists(unfinished) else {}
+        if "sha256" in pending and pending["sha256"] == _digest(path):
+            return pending
+    return facts
+
+
+def _digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(file_name(path), error) from None
 
 
 def _check_columns(path: str, names: Sequence[str]) -> None:

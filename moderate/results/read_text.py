@@ -39,14 +39,12 @@ _NOT_CONVERTED = {"int64": float, "float": bool}
 class _TextFile(ResultsFile):
     """A format of lines."""
 
-    @staticmethod
     @abstractmethod
-    def array(values: Sequence[Any], kind: Any) -> Any:
+    def array(self, values: Sequence[Any], kind: Any) -> Any:
         """Parsed values as an Arrow array of a type; raises one of CONVERSION_ERRORS."""
 
-    @staticmethod
     @abstractmethod
-    def carried_values(values: Sequence[Any]) -> list[Any]:
+    def carried_values(self, values: Sequence[Any]) -> list[Any]:
         """Parsed values of a carried column as rows have them."""
 
     def error(self, line: int, reason: str) -> InputError:
@@ -109,12 +107,14 @@ class CsvResults(_TextFile):
 
     They are read by chunks of columns rather than by `csv_records`: a row has to be exactly what
     our writer wrote, so that the first mistake ends the reading, and a million rows take seconds.
+    raw says that it is without the guard against formulas.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, raw: bool = False) -> None:
         super().__init__(path)
+        self.raw = raw
         header = self._take(strict_reader(self.lines(), MAX_LINE_BYTES), 1)
-        self.names = tuple(unguarded(cell) for cell in (header[0] if header else ()))
+        self.names = tuple(map(self._text, header[0] if header else ()))
 
     def chunks(self) -> Iterator[Chunk]:
         """See `ResultsFile`."""
@@ -137,20 +137,21 @@ class CsvResults(_TextFile):
         except csv.Error as error:
             raise self.error(reader.line_num, f"not CSV: {one_line(str(error))}") from None
 
-    @staticmethod
-    def array(values: Sequence[Any], kind: Any) -> Any:
+    def _text(self, cell: str) -> str:
+        return cell if self.raw else unguarded(cell)
+
+    def array(self, values: Sequence[Any], kind: Any) -> Any:
         """See `_TextFile`."""
         if kind == pa.string():
-            return pa.array([unguarded(cell) or None for cell in values], kind)
+            return pa.array(self.carried_values(values), kind)
         if kind == pa.binary():
             decoded = [base64.b64decode(cell, validate=True) if cell else None for cell in values]
             return pa.array(decoded, kind)
         return pa.array([cell or None for cell in values], pa.string()).cast(kind)
 
-    @staticmethod
-    def carried_values(values: Sequence[Any]) -> list[Any]:
+    def carried_values(self, values: Sequence[Any]) -> list[Any]:
         """See `_TextFile`."""
-        return [unguarded(cell) or None for cell in values]
+        return [self._text(cell) or None for cell in values]
 
 
 class JsonlResults(_TextFile):
@@ -181,8 +182,7 @@ class JsonlResults(_TextFile):
         except ValueError as error:
             raise self.error(number, str(error)) from None
 
-    @staticmethod
-    def array(values: Sequence[Any], kind: Any) -> Any:
+    def array(self, values: Sequence[Any], kind: Any) -> Any:
         """See `_TextFile`."""
         if kind == pa.binary():
             return pa.array(
@@ -195,8 +195,7 @@ class JsonlResults(_TextFile):
         except UnicodeEncodeError:
             return pa.array([None if v is None else without_surrogates(v) for v in values], kind)
 
-    @staticmethod
-    def carried_values(values: Sequence[Any]) -> list[Any]:
+    def carried_values(self, values: Sequence[Any]) -> list[Any]:
         """See `_TextFile`."""
         return list(values)
 

@@ -1,12 +1,18 @@
-"""Targets in an object store: what they are called, and how a whole file gets there."""
+"""Results in an object store: what they are called, and how a whole file gets there and back."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import threading
 
+from moderate.errors import InputError
 from moderate.text import path_text, printable
+from moderate.types import ErrorCode
+
+_PIECE = 4 << 20  # bytes
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -27,6 +33,22 @@ def shown_target(target: str) -> str:
 
     exact = shown(os.fsencode(target)) if is_remote(target) else os.fsencode(target)
     return printable(path_text(exact))
+
+
+def receive(uri: str, path: str) -> None:
+    """Download an object to a new local file. Raises InputError, FileNotFoundError for none."""
+    from moderate.fetch.local import FetchError
+    from moderate.fetch.store import open_input
+
+    try:
+        with open_input(uri) as source, open(path, "xb") as target:
+            shutil.copyfileobj(source, target, _PIECE)
+    except FetchError as error:
+        if error.error.code == ErrorCode.NOT_FOUND:
+            raise FileNotFoundError(errno.ENOENT, error.error.message) from None
+        raise InputError(f"cannot read {shown_target(uri)}: {error.error.message}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {shown_target(uri)}: {error.strerror or error}") from None
 
 
 def send(descriptor: int, uri: str) -> None:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 from moderate import stopping
 from moderate.errors import OutputError, UsageError
+from moderate.mounts import is_mount_point
 from moderate.regular import file_identity
-from moderate.results.atomic import open_whole, output_error, write_atomic
-from moderate.results.interface import ResultWriter
+from moderate.results.atomic import open_whole, output_error, what_it_is, write_atomic
+from moderate.results.existing import Kind, check_facts_replaceable, check_replaceable
+from moderate.results.interface import CsvForm, ResultWriter
+from moderate.results.marks import sign
 from moderate.results.remote import is_remote, shown_target, target_name
 from moderate.results.text_writers import CsvWriter, JsonlWriter, metadata_path
 from moderate.text import printable
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 REPORT_SUFFIXES = (".json", ".md", ".html")
+
+_OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
+
+_GUARDED = CsvForm()
 
 FileIdentity = tuple[int, int]
 """Device and inode."""
@@ -48,7 +57,12 @@ def check_targets(targets: Sequence[str]) -> None:
     """Refuse targets for results that could not be written. Raises UsageError or OutputError."""
     files = [target for target in targets if not to_stdout(target)]
     rule = f"{_by_suffix(SUFFIXES)} or - for standard output"
+    for target in files:
+        if not is_remote(target):
+            _check_is_file(target, hint="; use - for standard output")
     check_files("--out", files, SUFFIXES, rule)
+    for target in filter(has_metadata, files):
+        check_place(metadata_path(target))
     if len(targets) - len(files) > 1:
         raise UsageError("--out: only one of them can go to standard output")
     if len(files) < len(targets) and sys.stdout is None:
@@ -72,6 +86,8 @@ def check_files(option: str, targets: Sequence[str], suffixes: tuple[str, ...], 
     Raises UsageError or OutputError.
     """
     for target in targets:
+        if not is_remote(target):
+            _check_is_file(target)
         if not target_name(target).lower().endswith(suffixes):
             raise UsageError(f"{option} {shown_target(target)}: {rule}")
         check_place(target)
@@ -84,24 +100,77 @@ def check_place(target: str) -> None:
 
         check_target(target)
         return
+    _check_is_file(target)
+    path = os.path.realpath(target)
+    folder = os.path.dirname(path)
+    reason: str | None
+    if not os.path.isdir(folder):
+        reason = f"there is no folder {printable(folder)}"
+    elif not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        reason = f"nothing can be written in the folder {printable(folder)}"
+    elif is_mount_point(path):
+        reason = (
+            "it is mounted by itself, so that it cannot be replaced as a whole; "
+            "mount the folder that it is in"
+        )
+    else:
+        reason = _sticky_problem(target, path)
+    if reason is not None:
+        raise OutputError(f"cannot write {printable(target)}: {reason}")
+
+
+def _sticky_problem(target: str, path: str) -> str | None:
+    """What keeps a file in a folder such as `/tmp`, where users have only their own, from a name.
+
+    A link that another user laid there is not followed, by the kernel's own rule for such folders.
+    """
+    user = os.geteuid()
+    for name in dict.fromkeys((os.path.abspath(target), path)):
+        try:
+            entry, folder = os.lstat(name), os.stat(os.path.dirname(name))
+        except OSError:
+            continue
+        if not folder.st_mode & stat.S_ISVTX or entry.st_uid in (user, folder.st_uid):
+            continue
+        if stat.S_ISLNK(entry.st_mode):
+            return "it is a symbolic link of another user's in a folder that others can write to"
+        if user not in (0, folder.st_uid):
+            return "it belongs to another user, and its folder lets nobody else replace it"
+    return None
+
+
+def _check_is_file(target: str, hint: str = "") -> None:
+    """Raises OutputError where something other than a regular file has the name."""
     if "\0" in target:  # as configuration files can have it
         raise OutputError(f"cannot write {printable(target)}: its name holds a NUL")
-    folder = os.path.dirname(os.path.abspath(target))
-    if not os.path.isdir(folder):
-        raise OutputError(
-            f"cannot write {printable(target)}: there is no folder {printable(folder)}"
-        )
-    if os.path.isdir(target):
-        raise OutputError(f"cannot write {printable(target)}: it is a folder")
+    try:
+        status = os.stat(target)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise output_error(target, error) from None
+    reason = None
+    if os.path.abspath(target).startswith(_OPEN_FILES):
+        reason = "it stands for an open file"
+    elif not stat.S_ISREG(status.st_mode):
+        reason = what_it_is(status)
+    if reason is not None:
+        raise OutputError(f"cannot write {printable(target)}: {reason}{hint}")
 
 
-def check_distinct(
-    results: Sequence[str], files: Sequence[str], inputs: Collection[FileIdentity]
+def check_overwriting(
+    results: Sequence[str],
+    files: Sequence[str],
+    inputs: Collection[FileIdentity],
+    *,
+    force: bool,
+    kind: Kind = "report",
 ) -> None:
-    """Refuse to write a target twice, or over an input, whatever names lead to the file.
+    """Refuse to write a target twice, over an input, or over what may be a person's work.
 
-    results are targets of rows, whose audit facts may be written beside them, files all others.
-    Raises UsageError.
+    results are targets of rows, whose audit facts may be written beside them; files are all others,
+    of this kind. force allows the last of the three, which otherwise only files of the same kind
+    are that this tool wrote. Raises UsageError and OutputError.
     """
     # An object's options stand behind its name; without them it is the same object.
     rows = [target_name(target) for target in results if not to_stdout(target)]
@@ -113,6 +182,16 @@ def check_distinct(
             raise UsageError(f"{shown_target(name)} would be written twice")
         if not is_remote(name) and file_identity(name) in inputs:
             raise UsageError(f"{shown_target(name)} is an input; write the results elsewhere")
+    if force:
+        return
+    for target in results:
+        if not to_stdout(target):
+            check_replaceable(target, "results")
+    for target in filter(has_metadata, results):
+        if not to_stdout(target):
+            check_facts_replaceable(target)
+    for target in files:
+        check_replaceable(target, kind)
 
 
 def identities(paths: Iterable[str | bytes]) -> frozenset[FileIdentity]:
@@ -143,7 +222,7 @@ class TextFile:
     def seal(self, text: str) -> None:
         """Write all of it. Raises OutputError."""
         try:
-            self._file.file.write(_encoded(text))
+            self._file.file.write(sign(text))
         except OSError as error:
             raise output_error(self.target, error) from error
         self._file.seal()
@@ -165,14 +244,16 @@ def open_texts(targets: Sequence[str]) -> contextlib.AbstractContextManager[list
     return _opened(targets, TextFile)
 
 
-def open_writers(targets: Sequence[str]) -> contextlib.AbstractContextManager[list[ResultWriter]]:
+def open_writers(
+    targets: Sequence[str], csv: CsvForm = _GUARDED
+) -> contextlib.AbstractContextManager[list[ResultWriter]]:
     """A writer per target; whatever was not committed when the block ends is discarded."""
-    return _opened(targets, _open_writer)
+    return _opened(targets, partial(_open_writer, csv))
 
 
 def write_text(target: str, text: str) -> None:
     """Write the whole of a text at once. Raises OutputError."""
-    write_atomic(target, _encoded(text))
+    write_atomic(target, sign(text))
 
 
 def finishing(targets: Iterable[str]) -> contextlib.AbstractContextManager[None]:
@@ -195,16 +276,11 @@ def _opened(targets: Sequence[str], open_target: Callable[[str], _File]) -> Iter
         yield files
 
 
-def _open_writer(target: str) -> ResultWriter:
+def _open_writer(csv: CsvForm, target: str) -> ResultWriter:
     file = None if to_stdout(target) else target
     name = target_name(target).lower()
     if name.endswith(".parquet"):
         from moderate.results.parquet_writer import ParquetResultWriter
 
         return ParquetResultWriter(target)
-    return JsonlWriter(file) if name.endswith(".jsonl") else CsvWriter(file)
-
-
-def _encoded(text: str) -> bytes:
-    # Names of files may hold what UTF-8 has no bytes for.
-    return text.encode("utf-8", "backslashreplace")
+    return JsonlWriter(file) if name.endswith(".jsonl") else CsvWriter(file, csv)

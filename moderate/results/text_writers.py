@@ -12,20 +12,21 @@ from operator import add
 from typing import Any, BinaryIO, ClassVar
 
 from moderate.errors import OutputError, ReaderGoneError
-from moderate.results.atomic import WholeFile, open_whole, output_error
+from moderate.results.atomic import WholeFile, commit_together, open_whole, output_error
 from moderate.results.cells import (
     base64_text,
     boolean_text,
     carried_csv,
     carried_json,
+    carried_text,
     json_text,
-    no_formula,
     quoted,
 )
 from moderate.results.column_text import MOST_BYTES, Cells, byte_count, csv_lines, json_lines
-from moderate.results.interface import ResultWriter
+from moderate.results.interface import CsvForm, ResultWriter
 from moderate.results.remote import target_name
 from moderate.results.schema import carried_values, in_order, own_columns, shortest, values
+from moderate.tables.csv import guarded
 from moderate.types import Column, Row
 
 
@@ -33,10 +34,11 @@ class _TextWriter(ResultWriter):
     """Lines to `target`; None stands for standard output."""
 
     null: ClassVar[str]
-    texts: ClassVar[Mapping[str, Callable[[Any], str]]]
+    texts: Mapping[str, Callable[[Any], str]]
     """What makes text of a cell, by the type of its column, or `carried`."""
 
     def __init__(self, target: str | None) -> None:
+        self._form: dict[str, str] = {}  # what the facts say of the form of the rows
         self._target = target
         self._atomic = open_whole(target) if target is not None else None
         self._beside = self._open_beside()
@@ -109,7 +111,7 @@ class _TextWriter(ResultWriter):
         if self._atomic is None or self._beside is None or self._sealed:
             return
         self._sealed = True
-        audit = {**self._audit, **facts, "sha256": self._atomic.seal()}
+        audit = {**self._audit, **facts, **self._form, "sha256": self._atomic.seal()}
         text = json.dumps(audit, indent=2, ensure_ascii=False) + "\n"
         try:
             self._beside.file.write(text.encode("utf-8", "backslashreplace"))
@@ -122,9 +124,9 @@ class _TextWriter(ResultWriter):
         if self._atomic is None or self._beside is None:
             return {}
         self.seal(facts)
-        # Both are on the disk. What describes the rows first: their name says that all is there.
-        written = (self._beside, self._atomic)
-        return {file.name: file.commit() for file in written}
+        # Rows first: what describes them never stands alone. Where a kill comes in between, the
+        # facts are still in their `.part` file, in which `read` looks for them.
+        return commit_together([self._atomic, self._beside])
 
     def discard(self) -> None:
         """See `ResultWriter`."""
@@ -147,21 +149,32 @@ class _TextWriter(ResultWriter):
 
 
 class CsvWriter(_TextWriter):
-    """RFC 4180 with `\\n` line ends; null is an empty cell, no cell starts a formula."""
+    """RFC 4180 with `\\n` line ends; null is an empty cell, no cell starts a formula.
+
+    The form may leave out the guard against formulas, which the facts say then.
+    """
 
     null = ""
     texts = {
-        "string": no_formula,
-        "binary": lambda value: no_formula(base64_text(value)),
+        "string": guarded,
+        "binary": lambda value: guarded(base64_text(value)),
         "bool": boolean_text,
         "int64": str,
         "float32": shortest,
         "carried": carried_csv,
     }
 
+    def __init__(self, target: str | None, form: CsvForm = CsvForm()) -> None:  # noqa: B008
+        super().__init__(target)
+        self._raw, self._bom = form.raw, form.bom
+        self._form = {"csv": "raw" if form.raw else "guarded"}
+        if form.raw:
+            self.texts = {**self.texts, **_RAW_TEXTS}
+
     def header(self, names: list[str]) -> str:
         """See `_TextWriter`."""
-        return self.line([no_formula(name) for name in names])
+        line = self.line(names if self._raw else list(map(guarded, names)))
+        return "\ufeff" + line if self._bom else line
 
     def line(self, cells: list[str]) -> str:
         """See `_TextWriter`."""
@@ -172,7 +185,14 @@ class CsvWriter(_TextWriter):
 
     def lines(self, own: Sequence[Any], carried: Sequence[Cells]) -> bytes:
         """See `_TextWriter`."""
-        return csv_lines(own, carried)
+        return csv_lines(own, carried, raw=self._raw)
+
+
+_RAW_TEXTS: Mapping[str, Callable[[Any], str]] = {
+    "string": str,
+    "binary": base64_text,
+    "carried": carried_text,
+}
 
 
 class JsonlWriter(_TextWriter):

@@ -11,6 +11,7 @@ from moderate.config import ConfigRecord
 from moderate.decode.limits import IMAGES_PER_DECODER
 from moderate.decode.video import VideoOptions
 from moderate.fetch.options import HttpOptions
+from moderate.results.interface import CsvForm
 from moderate.sources.resolve import InputOptions
 from moderate.types import MOST_LISTED, Limits, Origin
 
@@ -42,7 +43,8 @@ class ScanOptions:
     config is the file that some of this was read from, for the record. keep_labels writes the
     scores of the networks' own labels; those that the policy has thresholds for are written in any
     case. only writes and counts the rows of these origins alone; empty for all. max_listed is how
-    many rows of each decision over `approve` the summary keeps for a list.
+    many rows of each decision over `approve` the summary keeps for a list. force replaces existing
+    files that no run of this tool wrote as they are.
     """
 
     inputs: Sequence[str | os.PathLike[str]]
@@ -75,3 +77,5 @@ class ScanOptions:
     keep_labels: bool = False
     only: tuple[Origin, ...] = ()
     max_listed: int = MOST_LISTED
+    force: bool = False
+    csv: CsvForm = field(default_factory=CsvForm)

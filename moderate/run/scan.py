@@ -40,7 +40,7 @@ from moderate.policy.rows import failed_row
 from moderate.regular import file_identity
 from moderate.results.interface import ResultWriter
 from moderate.results.targets import (
-    check_distinct,
+    check_overwriting,
     check_reports,
     check_targets,
     finishing,
@@ -101,7 +101,9 @@ def plan(options: ScanOptions) -> Job:
     reading = replace(options.reading, max_file_bytes=options.limits.max_file_bytes)
     sources = resolve(options.inputs, reading)
     read = identities(file for source in sources for file in source.files)
-    check_distinct(options.out, options.summary, read | identities(policy.files))
+    check_overwriting(
+        options.out, options.summary, read | identities(policy.files), force=options.force
+    )
     bundle = load_bundle(options.weights)
     judge = Judge.of(policy, columns=[column.name for column in carried_columns(sources)])
     scored, written = _labels(bundle, judge, keep=options.keep_labels)
@@ -239,7 +241,7 @@ def _run(
     clock = time.monotonic()
     taken = _Taken.of([*options.out, *options.summary])
     with (
-        open_writers(options.out) as writers,
+        open_writers(options.out, options.csv) as writers,
         open_texts(options.summary) as summaries,
         LocalEngine(job, state.scores if state else None, run_id=run_id) as engine,
     ):

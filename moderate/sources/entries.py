@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from moderate.fetch.local import FetchError
-from moderate.fetch.naming import scheme_of, shown
+from moderate.fetch.naming import mask_text, scheme_of, shown
 from moderate.sources.not_found import path_of_file_url
 from moderate.text import one_line, path_text
 from moderate.types import (
@@ -29,6 +29,7 @@ MAX_PATH_BYTES = 4095
 """Longest path that the system opens: Linux's PATH_MAX without the NUL at its end."""
 
 _ABRIDGED_BYTES = 200
+_EXCERPT_CHARACTERS = 160
 _JOINED_URLS = re.compile(r"[,;|\s] ?(https?|s3|gs)://", re.IGNORECASE)
 
 
@@ -89,15 +90,38 @@ def joined_urls(text: str) -> str:
     return ""
 
 
-def bad_ref(path: bytes, place: str, error: ImageError, carried: tuple[Any, ...] = ()) -> ImageRef:
-    """The row of a line or value that does not name an image: `place` starts its message."""
+def bad_ref(
+    path: bytes, place: str, error: ImageError, carried: tuple[Any, ...] = (), text: bytes = b""
+) -> ImageRef:
+    """The row of a line or value that does not name an image.
+
+    Its message starts with `place` and ends with the text itself, bounded and without secrets, so
+    that whoever wrote the text finds it again.
+    """
     message = one_line(f"{place}: {error.message}", 400)
+    if text:
+        message += f"; it reads: {_excerpt(text)}"
     return ImageRef(path, error=ImageError(error.code, message), carried=carried)
 
 
-def bad_line(name: str, number: int, error: ImageError, carried: tuple[Any, ...] = ()) -> ImageRef:
-    """The row of a bad line: its path is the file's name and the line's number."""
-    return bad_ref(os.fsencode(f"{name}:{number}"), f"line {number} of {name}", error, carried)
+def bad_line(
+    name: str, number: int, error: ImageError, carried: tuple[Any, ...] = (), text: bytes = b""
+) -> ImageRef:
+    """The row of a bad line: its path is the file's name and the line's number; see `bad_ref`."""
+    place = f"line {number} of {name}"
+    return bad_ref(os.fsencode(f"{name}:{number}"), place, error, carried, text)
+
+
+def _excerpt(text: bytes) -> str:
+    """The start of a text on one line, as messages may show it."""
+    if scheme_of(text.strip()) == "data":
+        masked = path_text(shown(text))
+    elif len(text) >= MAX_ENTRY_BYTES:
+        # A URL that was cut may have lost the sign that its password is known by.
+        masked = path_text(text[:_ABRIDGED_BYTES].partition(b"://")[0]) + "…"
+    else:
+        masked = mask_text(path_text(text))
+    return one_line(masked, _EXCERPT_CHARACTERS)
 
 
 def path_too_long(size: int) -> ImageError:

@@ -62,16 +62,16 @@ class ListSource(Source):
             hint = "" if self.nul else "; is each name on a line of its own?"
             message = f"longer than {self._limit(entry)} bytes{hint}"
             code = ErrorCode.BAD_INPUT if is_uri(entry) else ErrorCode.PATH_TOO_LONG
-            return bad_line(self.name, number, ImageError(code, message))
+            return bad_line(self.name, number, ImageError(code, message), text=entry)
         if b"\0" in entry:
             hint = "holds NUL bytes; a list separated by them is read with -0"
-            return bad_line(self.name, number, no_image(hint))
+            return bad_line(self.name, number, no_image(hint), text=entry)
         try:
             return entry_ref(
                 entry, listing=listing, max_file_bytes=self.max_file_bytes, exact=self.nul
             )
         except FetchError as error:
-            return bad_line(self.name, number, error.error)
+            return bad_line(self.name, number, error.error, text=entry)
 
     def _limit(self, start: bytes) -> int:
         return longest_line(start, self.max_file_bytes)

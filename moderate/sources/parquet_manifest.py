@@ -370,9 +370,9 @@ class _Row:
     def member(self, name: bytes | None) -> bytes:
         return self.manifest + b"!/" + (shown(name) if name else b"row-%06d" % self.number)
 
-    def bad(self, error: ImageError, name: bytes | None = None) -> ImageRef:
+    def bad(self, error: ImageError, name: bytes | None = None, text: bytes = b"") -> ImageRef:
         place = f"row {self.number} of {file_name(self.manifest)}"
-        return bad_ref(self.member(name), place, error, self.carried)
+        return bad_ref(self.member(name), place, error, self.carried, text)
 
 
 def _ref(
@@ -403,4 +403,4 @@ def _ref(
             carried=row.carried,
         )
     except FetchError as error:
-        return row.bad(error.error)
+        return row.bad(error.error, text=text)

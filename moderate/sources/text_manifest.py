@@ -97,7 +97,8 @@ class CsvManifest(Source):
                     len(record.cells), len(self.header), self._named_by
                 )
                 nothing = (None,) * len(self.kept)
-                yield bad_line(name, record.line, no_image(problem), nothing)
+                text = record.text or self.dialect.delimiter.join(record.cells)
+                yield bad_line(name, record.line, no_image(problem), nothing, _exact(text))
                 continue
             carried = tuple(
                 _shown_text(cell) if index == self.image else clean_text(cell)
@@ -254,12 +255,12 @@ class JsonlManifest(Source):
         try:
             values = _json_object(line)
         except ValueError as error:
-            return bad_line(self.name, line.number, no_image(str(error)), nothing)
+            return bad_line(self.name, line.number, no_image(str(error)), nothing, line.data)
         image = _look_up(values, self.image)
         if not isinstance(image, str):
             kind = "null or missing" if image is None else f"{json_kind(image)}, not a string"
             problem = no_image(f"{self.image} is {kind}")
-            return bad_line(self.name, line.number, problem, nothing)
+            return bad_line(self.name, line.number, problem, nothing, line.data)
         carried: list[Any] = []
         for column, key in zip(self.kept, self.keys, strict=True):
             try:
@@ -269,10 +270,10 @@ class JsonlManifest(Source):
                 problem = no_image(
                     f"column {key} is {column.type} by the first lines, but holds {shown_value}"
                 )
-                return bad_line(self.name, line.number, problem, nothing)
+                return bad_line(self.name, line.number, problem, nothing, line.data)
             except RecursionError:  # it was read with a few calls fewer on the stack
                 problem = no_image(f"column {key} is nested too deep")
-                return bad_line(self.name, line.number, problem, nothing)
+                return bad_line(self.name, line.number, problem, nothing, line.data)
             carried.append(_shown_text(value) if key == self.image else value)
         return _named(image, self.name, line.number, self.listing, self.options, tuple(carried))
 
@@ -383,13 +384,23 @@ def _named(
     try:
         exact = value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return bad_line(name, line, no_image("half a surrogate pair, no path"), carried)
+        return bad_line(
+            name, line, no_image("half a surrogate pair, no path"), carried, _exact(value)
+        )
     try:
         return entry_ref(
             exact, listing=listing, max_file_bytes=options.max_file_bytes, carried=carried
         )
     except FetchError as error:
-        return bad_line(name, line, error.error, carried)
+        return bad_line(name, line, error.error, carried, exact)
+
+
+def _exact(text: str) -> bytes:
+    """Text as the file has it, also where it is not UTF-8."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace")
 
 
 def _shown_text(value: str | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
@@ -15,6 +16,8 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "＝", "＋", "－
 """What makes a cell run as a formula in some spreadsheet; the full-width forms are folded to ASCII
 by some programs. Our CSV has `'` before such cells. Source: OWASP, "CSV Injection"."""
 
+_NUMBER = re.compile(r"[+-](\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
 # How far to look for the end of a quoted record of TSV, and how often in vain: where quotes mean
 # nothing, each of them would cost that look.
 _MAX_SPAN_LINES = 100
@@ -23,11 +26,12 @@ _MAX_FAILED_SPANS = 100
 
 
 class Record(NamedTuple):
-    """One record. line is where it starts, from 1; with a `problem` it has no cells."""
+    """One record. line is where it starts, from 1; with a `problem` it has text and no cells."""
 
     line: int
     cells: Sequence[str]
     problem: str = ""
+    text: str = ""
 
 
 def csv_records(
@@ -62,7 +66,7 @@ def csv_records(
                     f"{name} is not CSV: a quote opened in the record of line {start} is not "
                     f"closed properly ({problem})"
                 ) from None
-            yield Record(start, (), problem)
+            yield Record(start, (), problem, text.line)
             continue
         if cells:
             yield Record(start, cells)
@@ -112,7 +116,7 @@ def strict_records(
     separator = b"\r" if b"\r" in start and b"\n" not in start else b"\n"
     lines = read_lines(file, name, lambda _: limit, separator)
     columns = 0
-    for line, cells, problem in csv_records(lines, name, limit, encoding_errors="strict"):
+    for line, cells, problem, _ in csv_records(lines, name, limit, encoding_errors="strict"):
         if problem:
             if "new-line character" in problem:
                 problem = "a CR within the line; save the file with one kind of line end"
@@ -135,9 +139,20 @@ def strict_reader(lines: Iterable[str], limit: int, delimiter: str = ",") -> Any
     return csv.reader(lines, delimiter=delimiter, strict=True)
 
 
+def guarded(text: str) -> str:
+    """A cell that no spreadsheet runs as a formula: with `'` before it where it needs that.
+
+    A number with a sign runs nothing and stays. Text that already starts with `'` and then as a
+    formula gets another one, so that `unguarded` gives back any text as it was.
+    """
+    if not text.lstrip("'").startswith(FORMULA_STARTS) or _NUMBER.fullmatch(text):
+        return text
+    return "'" + text
+
+
 def unguarded(cell: str) -> str:
-    """A cell without the `'` that our CSV has before what would run as a formula."""
-    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA_STARTS) else cell
+    """The text of a cell that `guarded` returned."""
+    return cell[1:] if cell[:1] == "'" and cell.lstrip("'").startswith(FORMULA_STARTS) else cell
 
 
 class _TooLongError(Exception):
@@ -215,6 +230,7 @@ class _RecordLines:
         self._encoding_errors = encoding_errors
         self._record_bytes = 0
         self.number = 0
+        self.line = ""
         self.ended = False
 
     def start_record(self) -> None:
@@ -231,6 +247,8 @@ class _RecordLines:
             raise StopIteration
         self.number = line.number
         self._record_bytes += len(line.data) + 1
+        self.line = ""
         if not line.whole or self._record_bytes > self._limit + 1:
             raise _TooLongError
-        return line.data.decode("utf-8", self._encoding_errors) + "\n"
+        self.line = line.data.decode("utf-8", self._encoding_errors)
+        return self.line + "\n"

@@ -261,7 +261,9 @@ def made_row(number: int, path: bytes, carried: tuple[Any, ...] = ()) -> Row:
 def write(paths: Sequence[str], rows: Sequence[Row], columns: tuple[Column, ...] = ()) -> None:
     with open_writers(paths) as writers:
         for writer in writers:
-            writer.start({"run_id": "r", "weights": "w", "weights_sha256": "0"}, columns)
+            writer.start(
+                {"tool": "moderate", "run_id": "r", "weights": "w", "weights_sha256": "0"}, columns
+            )
             for row in rows:
                 writer.write(row)
             writer.commit({})
@@ -406,7 +408,8 @@ def test_targets_that_are_inputs_are_refused(tmp_path: Path) -> None:
 def test_files_appear_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, csv_out = str(tmp_path / "in.csv"), tmp_path / "out.csv"
     write([source], [made_row(1, b"./1")])
-    csv_out.write_text("of yesterday")
+    write([str(csv_out)], [made_row(2, b"./of-yesterday")])
+    of_yesterday = csv_out.read_bytes()
     targets = [str(csv_out), str(tmp_path / "out.parquet")]
 
     def full(writer: ParquetResultWriter, facts: dict[str, str]) -> None:
@@ -415,9 +418,9 @@ def test_files_appear_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ParquetResultWriter, "seal", full)
     with pytest.raises(OutputError, match="the disk is full"):
         redecide(DecideOptions(source, "strict", targets))
-    assert csv_out.read_text() == "of yesterday"
+    assert csv_out.read_bytes() == of_yesterday
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "in.csv", "in.csv.meta.json", "out.csv"]  # fmt: skip
+        "in.csv", "in.csv.meta.json", "out.csv", "out.csv.meta.json"]  # fmt: skip
 
 
 @pytest.mark.parametrize(

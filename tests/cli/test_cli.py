@@ -349,7 +349,8 @@ def without_times(text: str) -> str:
     facts = json.loads(text)
     for key in ("run_id", "started", "ended"):
         facts.get("audit", facts).pop(key)
-    for key in ("throughput", "origins", "sha256"):  # of the run, not of its input
+    # Of the run, not of its input.
+    for key in ("throughput", "origins", "sha256", "generator"):
         facts.pop(key, None)
     return json.dumps(facts)
 

@@ -19,8 +19,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from moderate.types import Category
 from tests.support import run_columns
 from tests.support.patience import PATIENCE
 from tests.support.scans import (
@@ -40,12 +42,12 @@ from tests.support.scans import (
     scored,
     wait_for,
 )
+from tests.support.scored import write_results
 
 GOES_ON = "run the same command again to go on from there"
 CODES = {signal.SIGKILL: -9, signal.SIGHUP: 129, signal.SIGTERM: 143, signal.SIGINT: 130}
 MOST_KILLS = 4  # of one run, before it is left in peace
 STOPPED_WITHIN = 3.0  # seconds from SIGINT or SIGTERM to the end
-OLD = "what an earlier run wrote\n"
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ class Tally:
     kept: list[int] = field(default_factory=list)
     unprepared: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+
+def write_old(target: Path) -> None:
+    """Results of an earlier run, which a run may replace."""
+    write_results(target, {Category.NUDITY: np.zeros(3)})
 
 
 def check_targets(place: Place, expected: Written, old: dict[str, bytes]) -> None:
@@ -255,7 +262,7 @@ def kill_until_done(
     """Kill a run again and again, then let it end; returns how often it was killed."""
     if chance.random() < 0.5:
         for target in place.targets:
-            target.write_text(OLD)
+            write_old(target)
     kills = 0
     wanted = chance.choice([1, 1, 2, 2, 3, MOST_KILLS])
     while kills < wanted:
@@ -373,12 +380,12 @@ class TestFullDisk:
     def test_under_the_targets(
         self, small: Undisturbed, tmp_path: Path, make_disk: Callable[[int], Disk], room: int
     ) -> None:
-        place = small.place(tmp_path / "run")
+        place = small.place(tmp_path / "run", "--force")
         disk = make_disk(room + 3 * 4096)
         place.out.rmdir()
         place.out.symlink_to(tmp_path / "disk")
         for target in place.targets:
-            target.write_text(OLD)
+            target.write_text("a few bytes, of whatever kind")
         before = contents_of(place.out)
         line = check_refusal(place.run(place.scan()))
         assert "No space left on device" in line
@@ -462,14 +469,14 @@ class TestFullDisk:
         self, small: Undisturbed, tmp_path: Path, make_disk: Callable[[int], Disk], room: int
     ) -> None:
         disk = make_disk(room + 3 * 4096 + 2 * 4096)
-        place = small.place(tmp_path / "run")
+        place = small.place(tmp_path / "run", "--force")
         for name, real in (("out", place.out), ("state", place.state)):
             (tmp_path / "disk" / name).mkdir()
             if real.exists():
                 real.rmdir()
             real.symlink_to(tmp_path / "disk" / name)
         for target in place.targets:
-            target.write_text(OLD)
+            target.write_text("a few bytes, of whatever kind")
         before = contents_of(place.out)
         line = check_refusal(place.run(place.scan()), warnings=2)
         assert "No space left on device" in line or "full" in line
@@ -489,7 +496,7 @@ def test_files_that_cannot_grow(large: Undisturbed, tmp_path: Path) -> None:
     options = ("--batch-size", "1", "--workers", "2", "--max-file-size", "100KB")
     place = large.place(tmp_path / "run", *options)
     for target in place.targets:
-        target.write_text(OLD)
+        write_old(target)
     before = contents_of(place.out)
     done = place.run(
         place.scan(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
@@ -599,7 +606,7 @@ def test_runs_that_share_a_state(small: Undisturbed, tmp_path: Path, count: int)
 def test_runs_that_want_the_same_targets(small: Undisturbed, tmp_path: Path) -> None:
     place = small.place(tmp_path / "run")
     for target in place.targets:
-        target.write_text(OLD)
+        write_old(target)
     with stopped(place) as first:
         before = {name: place.out.joinpath(name).stat() for name in os.listdir(place.out)}
         others = [place.start(place.scan()) for _ in range(3)]
@@ -724,7 +731,7 @@ def test_what_was_killed_is_not_finished_with_other_weights(
     large: Undisturbed, tmp_path: Path
 ) -> None:
     place = Place(tmp_path / "run", large.corpus, ["-"], large.weights)
-    place.targets[0].write_text(OLD)
+    write_old(place.targets[0])
     with fed(place) as (process, send):
         names = send()
         wait_for(lambda: images(place))

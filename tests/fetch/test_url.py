@@ -166,10 +166,10 @@ def test_redirects_that_lead_nowhere_http(location: str) -> None:
         ("http://h/?sv=1&sig=s%3D", "http://h/?sv=1&sig=***"),
         ("http://h/?TOKEN=s", "http://h/?TOKEN=***"),
         ("http://h/?access%5Ftoken=s", "http://h/?access%5Ftoken=***"),
-        ("http://h/?Signature=s;key=t", "http://h/?Signature=***;key=***"),
+        ("http://h/?Signature=s;key=t", "http://h/?Signature=***;key=t"),
         ("http://h/?api_key=s&api-key=t&apikey=u&AWSAccessKeyId=v", None),
         ("http://h/#access_token=s", "http://h/#access_token=***"),
-        ("http://h/?key=a=b", "http://h/?key=***"),
+        ("http://h/?key=a=b&token=a=b", "http://h/?key=a=b&token=***"),
         (
             "http://h/?monkey=x&keyword=y&tokens=1&key=",
             "http://h/?monkey=x&keyword=y&tokens=1&key=",

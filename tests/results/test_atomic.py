@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from moderate.errors import OutputError
-from moderate.results.atomic import AtomicFile, part_path, write_atomic
+from moderate.results.atomic import AtomicFile, commit_together, part_path, write_atomic
 
 WRITER = """
 import sys
@@ -240,3 +240,97 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert os.listdir(tmp_path) == ["out.json"]
     assert target.read_text() == "the previous run"
+
+
+def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    real, link = tmp_path / "data" / "rows.csv", tmp_path / "out.csv"
+    for before in ("old", None):  # a link may also lead to where nothing is yet
+        if before is None:
+            real.unlink()
+        else:
+            real.write_text(before)
+            link.symlink_to(real)
+        file = AtomicFile(str(link))
+        assert file.name == str(link)
+        with pytest.raises(OutputError, match="another run is writing it"):
+            AtomicFile(str(real))
+        file.file.write(b"new")
+        file.commit()
+        assert link.is_symlink()
+        assert real.read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path)) == ["data", "out.csv"]
+    assert os.listdir(tmp_path / "data") == ["rows.csv"]
+
+
+def test_mode_and_group_of_the_replaced_file_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.csv"
+    target.write_text("old")
+    target.chmod(0o640)
+    group = next((g for g in os.getgroups() if g != os.getegid()), os.getegid())
+    if os.geteuid() == 0:
+        group = 4711
+    os.chown(target, -1, group)
+    inode = target.stat().st_ino
+    write_atomic(str(target), b"new")
+    status = target.stat()
+    assert status.st_ino != inode
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o640, group)
+    target.chmod(0o444)  # the part must stay writable until the end
+    write_atomic(str(target), b"newer")
+    assert stat.S_IMODE(target.stat().st_mode) == 0o444
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    target.chmod(0o674)
+    write_atomic(str(target), b"of another group")
+    assert stat.S_IMODE(target.stat().st_mode) == 0o644
+
+
+def test_what_is_no_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    (tmp_path / "null.csv").symlink_to("/dev/null")
+    with pytest.raises(OutputError, match=r"pipe\.csv: it is a named pipe"):
+        AtomicFile(str(pipe))
+    with pytest.raises(OutputError, match=r"null\.csv: it is a device"):
+        AtomicFile(str(tmp_path / "null.csv"))
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["null.csv", "pipe.csv"]
+
+
+@pytest.mark.parametrize("before", ["old", None])
+def test_files_that_belong_together_are_all_replaced_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    rows, facts = tmp_path / "out.csv", tmp_path / "out.csv.meta.json"
+    if before:
+        rows.write_text(before)
+        facts.write_text(before)
+    replace = os.replace
+
+    def fail_for_facts(source: str, target: str) -> None:
+        if target == str(facts):
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        replace(source, target)
+
+    for refused in (True, False):
+        files = [AtomicFile(str(rows)), AtomicFile(str(facts))]
+        for file in files:
+            file.file.write(b"new")
+        if refused:
+            monkeypatch.setattr(os, "replace", fail_for_facts)
+            with pytest.raises(OutputError, match=r"meta\.json: Device or resource busy"):
+                commit_together(files)
+            left = {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)}
+            assert left == (dict.fromkeys(("out.csv", "out.csv.meta.json"), before) if before
+                            else {})  # fmt: skip
+            monkeypatch.undo()
+        else:
+            assert list(commit_together(files)) == [str(rows), str(facts)]
+    assert (rows.read_text(), facts.read_text()) == ("new", "new")
+    assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.csv.meta.json"]

@@ -9,6 +9,7 @@ import datetime
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -42,8 +43,28 @@ from moderate.types import (
 )
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
-    ["=1+1", "+1", "-1", "@x", "\tx", "＝1", "a,b", 'q"q', "x\ny", "x\r", "", " ", "'", "\0"]
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "-1.5e-3",
+        "-x9Kd",
+        "'-1",
+        "''=x",
+        "@x",
+        "\tx",
+        "＝1",
+        "a,b",
+        'q"q',
+        "x\ny",
+        "x\r",
+        "",
+        " ",
+        "'",
+        "\0",
+    ]
 )
+NUMBER = re.compile(r"[-+][0-9]+\.?[0-9]*(e[-+]?[0-9]+)?")  # of those that texts and numbers give
 FLOAT32 = st.floats(0, 1, width=32) | st.sampled_from(
     [float(np.float32(each)) for each in (1e-4, 1e-5, 1e-45, 0.1, 1 / 3, 1.0, 0.0, -0.0)]
 )
@@ -167,8 +188,9 @@ def plain_csv(value: Any, is_carried: bool) -> str:
         return str(value).lower()
     if isinstance(value, (list, dict)):
         return json.dumps(value, ensure_ascii=False)
-    starts = tuple("=+-@\t\r\n\0＝＋－＠")
-    return "'" + value if isinstance(value, str) and value.startswith(starts) else str(value)
+    text = str(value)
+    runs = text.lstrip("'").startswith(tuple("=+-@\t\r\n\0＝＋－＠"))
+    return "'" + text if runs and not NUMBER.fullmatch(text) else text
 
 
 def written(writer: ResultWriter, target: Path, given_rows: list[Row], carried: bool) -> bytes:

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moderate.analysis.decide import OWN, pieces
+from moderate.analysis.decide import OWN, DecideOptions, pieces, redecide
 from moderate.errors import InputError
 from moderate.results.fast_csv import UnusualError, whole_parts
+from moderate.results.interface import CsvForm
 from moderate.results.read import Results, read_results
 from moderate.results.targets import open_writers
 from moderate.types import CATEGORIES, Column, Decision, ImageFacts, ImageRef, Row, Views, Warn
@@ -34,8 +35,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moderate.results.fast_csv._BLOCK_BYTES", BLOCK)
 
 
-def write(path: Path, texts: list[str]) -> None:
-    with open_writers([str(path)]) as writers:
+def write(path: Path, texts: list[str], csv: CsvForm | None = None) -> None:
+    with open_writers([str(path)], csv or CsvForm()) as writers:
         for writer in writers:
             writer.start({}, (Column("carried", pa.string()), Column("=odd, 'name'", pa.string())))
             for number, text in enumerate(texts):
@@ -53,7 +54,8 @@ def write(path: Path, texts: list[str]) -> None:
 
 
 def fast_parts(results: Results, own: Sequence[str], carried: Sequence[str]) -> Iterator[Any]:
-    return whole_parts(results.path, results.columns, own, carried)
+    raw = results.facts.get("csv") == "raw"
+    return whole_parts(results.path, results.columns, own, carried, raw=raw)
 
 
 def both(path: Path) -> tuple[Any, Any]:
@@ -61,6 +63,33 @@ def both(path: Path) -> tuple[Any, Any]:
     results = read_results(str(path))
     fast = [{**own, **carried} for own, carried in fast_parts(results, OWN, results.carried)]
     return pa.concat_tables(map(pa.table, fast)).select(results.columns), results.table()
+
+
+IDS = ["-5", "+3.2e4", "-x9Kd", "'-x9Kd", "'-5", "''=1", "=1", "'", "plain", "１", "@me", "-"]
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_text_comes_back_as_it_was_guarded_or_raw(tmp_path: Path, raw: bool) -> None:
+    """By row and by column, by either reader, in files that Excel knows as UTF-8 and others."""
+    file, again = tmp_path / "rows.csv", tmp_path / "again.csv"
+    texts = [text for text in (*HOSTILE, *IDS) if text]
+    write(file, texts, CsvForm(raw, bom=True))
+    redecide(DecideOptions(str(file), "strict", [str(again)], csv=CsvForm(raw, bom=False)))
+    for path in (file, again):
+        assert read_results(str(path)).facts["csv"] == ("raw" if raw else "guarded")
+        for table in both(path):
+            assert table["carried"].to_pylist() == texts
+    assert file.read_bytes().startswith(b"\xef\xbb\xbfpath,")
+    assert again.read_bytes().startswith(b"path,")
+    cells = again.read_text().split(",")
+    assert ("-x9Kd" in cells, "'-x9Kd" in cells) == ((True, True) if raw else (False, True))
+    assert "-5" in cells
+    assert "+3.2e4" in cells
+    redecide(DecideOptions(str(file), "strict", [str(again)], csv=CsvForm(not raw)))
+    assert both(again)[1]["carried"].to_pylist() == texts
+    other = tmp_path / "rows.jsonl"
+    redecide(DecideOptions(str(file), "strict", [str(other)]))
+    assert "csv" not in read_results(str(other)).facts
 
 
 def test_every_column_is_the_same(tmp_path: Path, small_blocks: None) -> None:

@@ -172,6 +172,7 @@ def test_audit_facts_of_every_format(tmp_path: Path) -> None:
         results = read_results(file)
         facts = dict(results.facts)
         digest = facts.pop("sha256", None)
+        assert facts.pop("csv", None) == ("guarded" if file.endswith("csv") else None)
         assert facts == {**AUDIT, "ended": "now", "sandbox": "at the end"}
         assert digest == (None if file.endswith("parquet") else results.sha256)
         assert not results.mismatch

@@ -38,7 +38,12 @@ def test_a_commit_tells_what_was_sent_by_uris_without_credentials(
     digests = {name: hashlib.sha256(body).hexdigest() for name, body in bodies.items()}
     assert written == digests
     facts = json.loads(bodies["s3://told/r/out.csv.meta.json"])
-    assert facts == {"run_id": "r", "ended": "now", "sha256": digests["s3://told/r/out.csv"]}
+    assert facts == {
+        "run_id": "r",
+        "ended": "now",
+        "csv": "guarded",
+        "sha256": digests["s3://told/r/out.csv"],
+    }
     assert os.listdir(tmp_path) == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from moderate.errors import OutputError, UsageError
 from moderate.results.atomic import AtomicFile
 from moderate.results.targets import (
-    check_distinct,
+    check_overwriting,
     check_reports,
     check_targets,
     open_texts,
@@ -74,18 +74,18 @@ def test_no_target_is_an_input_or_another_target(
         Path(name).touch()
     os.link("in.csv", "same.csv")
     inputs = read_identities(["in.csv", None, "gone.csv"])
-    check_distinct(["out.csv", "-"], ["out.md"], inputs)
-    check_distinct(["out.parquet"], ["out.parquet.meta.json"], inputs)
+    check_overwriting(["out.csv", "-"], ["out.md"], inputs, force=True)
+    check_overwriting(["out.parquet"], ["out.parquet.meta.json"], inputs, force=True)
     for results, files in ((["same.csv"], []), ([], ["./in.csv.meta.json"])):
         with pytest.raises(UsageError, match="is an input"):
-            check_distinct(results, files, inputs)
+            check_overwriting(results, files, inputs, force=True)
     for results, files in (
         (["a.csv", "./a.csv"], []),
         (["a.csv"], ["a.csv.meta.json"]),
         (["s3://b/a.parquet?region=x"], ["s3://b/a.parquet"]),
     ):
         with pytest.raises(UsageError, match="would be written twice"):
-            check_distinct(results, files, inputs)
+            check_overwriting(results, files, inputs, force=True)
 
 
 def test_what_is_not_committed_leaves_nothing(tmp_path: Path) -> None:
@@ -102,3 +102,58 @@ def test_what_is_not_committed_leaves_nothing(tmp_path: Path) -> None:
         pass
     held.discard()
     assert os.listdir(tmp_path) == ["a.md"]
+
+
+def test_places_where_nothing_can_be_written_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.csv")
+    Path("closed").mkdir()
+    Path("facts.csv.meta.json").mkdir()
+    Path("loop.csv").symlink_to("loop.csv")
+    Path("mounted here.csv").touch()
+    mounts = tmp_path / "mountinfo"
+    place = str(tmp_path).replace(" ", "\\040")
+    mounts.write_text(f"29 1 254:0 /x {place}/mounted\\040here.csv rw - ext4 /dev/vda rw\nshort\n")
+    monkeypatch.setattr("moderate.mounts.MOUNTS", str(mounts))
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, *a, **k: "closed" not in str(path) and access(path, *a, **k)
+    )
+    for target, message in (
+        ("pipe.csv", "it is a named pipe, not a regular file; use - for standard output"),
+        ("/dev/stdout", "it stands for an open file; use - for standard output"),
+        ("/dev/null", "it is a device"),
+        ("closed/out.csv", "nothing can be written in the folder .*closed"),
+        ("facts.csv", r"facts\.csv\.meta\.json: it is a folder"),
+        ("loop.csv", "symbolic links"),
+        ("mounted here.csv", "it is mounted by itself.*mount the folder"),
+    ):
+        with pytest.raises(OutputError, match=f"^cannot write .*{message}"):
+            check_targets([target])
+
+
+def test_a_file_of_another_user_in_a_shared_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (shared / "link.csv").symlink_to(tmp_path / "precious.csv")
+    (shared / "rows.csv").touch()
+    check_targets([str(shared / "link.csv"), str(shared / "rows.csv")])
+    user = os.geteuid() + 1
+    lstat = os.lstat
+
+    def of_another(path: str) -> os.stat_result:
+        status = list(lstat(path))
+        status[4] = user + 1
+        return os.stat_result(status)
+
+    monkeypatch.setattr(os, "lstat", of_another)
+    with pytest.raises(OutputError, match="a symbolic link of another user's"):
+        check_targets([str(shared / "link.csv")])
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with pytest.raises(OutputError, match="it belongs to another user"):
+        check_targets([str(shared / "rows.csv")])

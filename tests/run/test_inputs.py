@@ -449,7 +449,7 @@ def test_no_input_is_ever_overwritten(
         ["in", "--all-files", "--out", "in/rows.jsonl"],
         ["--files-from", "list.txt", "--out", "out.csv"],
     ):
-        assert run(["scan", *arguments, "--weights", str(bundle), "-q"]) == 2
+        assert run(["scan", *arguments, "--weights", str(bundle), "-q", "--force"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "is an input" in line or "suffix" in line
     assert before == {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}

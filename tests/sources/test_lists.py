@@ -61,8 +61,8 @@ def test_several_urls_in_a_line_are_told_apart_from_a_url_with_a_space() -> None
 def test_file_urls_name_the_path_to_give() -> None:
     found = refs(b"file:///in/a%20b.jpg\nfile://host/a.jpg\n")
     messages = [one.error.message for one in found if one.error]
-    assert messages[0].endswith("give the path itself, /in/a b.jpg")
-    assert messages[1].endswith("this one names another machine")
+    assert "give the path itself, /in/a b.jpg; it reads: file:" in messages[0]
+    assert "this one names another machine; it reads: file:" in messages[1]
 
 
 def test_nul_mode_takes_every_byte() -> None:
@@ -135,28 +135,33 @@ def test_credentials_stay_out_of_the_identity() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "code"),
+    ("line", "code", "reads"),
     [
-        (b"file:///etc/passwd", ErrorCode.BAD_URL),
-        (b"FILE://x", ErrorCode.BAD_URL),
-        (b"ftp://example.com/a.jpg", ErrorCode.BAD_URL),
-        (b"http://", ErrorCode.BAD_URL),
-        (b"https://example.com/\xff.jpg", ErrorCode.BAD_URL),
-        (b"data:image/png;base64,A", ErrorCode.BAD_URL),
-        (b"data:image/png;base64,", ErrorCode.EMPTY_FILE),
-        (b"s3://KEY:se/cret@bucket/a.jpg", ErrorCode.BAD_URL),
-        (b"a\0b", ErrorCode.BAD_INPUT),
-        (b"x" * 70_000, ErrorCode.PATH_TOO_LONG),
-        (b"https://example.com/" + b"x" * 70_000, ErrorCode.BAD_INPUT),
+        (b"file:///etc/passwd", ErrorCode.BAD_URL, "file:///etc/passwd"),
+        (b"FILE://x", ErrorCode.BAD_URL, "FILE://x"),
+        (b"ftp://me:pw@host/a.jpg?sig=pw", ErrorCode.BAD_URL, "ftp://***@host/a.jpg?sig=***"),
+        (b"http://", ErrorCode.BAD_URL, "http://"),
+        (b"https://example.com/\xff.jpg", ErrorCode.BAD_URL, "https://example.com/\\xff.jpg"),
+        (b"data:image/png;base64,A", ErrorCode.BAD_URL, "data:image/png,sha256="),
+        (b"data:image/png;base64,", ErrorCode.EMPTY_FILE, "data:image/png,sha256="),
+        (b"s3://KEY:se/cret@bucket/a.jpg", ErrorCode.BAD_URL, "s3://***@bucket/a.jpg"),
+        (b"'https://me:p w@host/a.jpg'", ErrorCode.BAD_INPUT, "'https://***"),
+        (b"a\0b\x1b", ErrorCode.BAD_INPUT, "a\\x00b\\x1b"),
+        (b"x" * 70_000, ErrorCode.PATH_TOO_LONG, "x" * 100),
+        (b"https://me:" + b"x" * 70_000, ErrorCode.BAD_INPUT, "https…"),
     ],
 )
-def test_a_bad_line_is_a_row_with_its_number(line: bytes, code: ErrorCode) -> None:
+def test_a_bad_line_is_a_row_with_its_number_and_text(
+    line: bytes, code: ErrorCode, reads: str
+) -> None:
     before, bad, after = refs(b"# comment\na.jpg\n" + line + b"\nb.jpg\n")
     assert (before.path, after.path) == (b"a.jpg", b"b.jpg")
     assert bad.path == b"list.txt:3"
     assert bad.error is not None
     assert bad.error.code is code
     assert bad.error.message.startswith("line 3 of list.txt: ")
+    assert bad.error.message.rpartition("; it reads: ")[2].startswith(reads)
+    assert "pw" not in bad.error.message
     assert len(bad.error.message) < 500
 
 

@@ -132,7 +132,10 @@ def test_columns_of_csv_without_a_header(tmp_path: Path) -> None:
     assert [one.carried for one in refs(source)] == [("1",), ("2",), (None,)]
     assert [one.path for one in refs(source)][:2] == [b"a.jpg", b"b.jpg"]
     assert errors(source) == [
-        (ErrorCode.BAD_INPUT, f"line 3 of {tmp_path}/m.csv: 1 cells where --columns has 2")
+        (
+            ErrorCode.BAD_INPUT,
+            f"line 3 of {tmp_path}/m.csv: 1 cells where --columns has 2; it reads: 3",
+        )
     ]
     assert refs(csv_source(tmp_path, "", columns=columns)) == []
     with pytest.raises(InputError, match=r"--columns names 2 columns, but .*m.csv has 1 cells"):
@@ -324,7 +327,15 @@ def test_a_bad_json_line_is_a_row_with_its_number(tmp_path: Path, line: bytes) -
     too_long = line.startswith(b'{"path": "xx')
     assert error.code is (ErrorCode.PATH_TOO_LONG if too_long else ErrorCode.BAD_INPUT)
     assert error.message.startswith("line 3 of m.jsonl: ")
-    assert len(error.message) <= 400
+    assert ("; it reads: " in error.message) == (line != b'{"path": ""}')
+    assert len(error.message) <= 600
+
+
+def test_a_bad_row_of_csv_carries_its_text_without_secrets(tmp_path: Path) -> None:
+    text = 'path,n\n"x"y,1\nhttps://me:pw@h/a.jpg,1,2\nftp://h/a.jpg?password=pw,3\n'
+    found = refs(csv_source(tmp_path, text))
+    messages = [one.error.message.rpartition("; it reads: ")[2] for one in found if one.error]
+    assert messages == ['"x"y,1', "https://***@h/a.jpg,1,2", "ftp://h/a.jpg?password=***"]
 
 
 def test_json_nan_and_nested_names(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from moderate.results.read import read_results
 from tests.support import run_columns
 from tests.support.patience import PATIENCE
 from tests.support.pictures import FORMATS, SUFFIX, encode, scene
@@ -31,6 +32,9 @@ from tests.support.pictures import FORMATS, SUFFIX, encode, scene
 COMMAND = [sys.executable, "-P", "-m", "moderate"]
 OF_THE_RUN = {"run_id", "started", "ended"}
 """Audit facts that two runs over the same input do not share."""
+
+OF_NO_OTHER_RUN = {"generator", "audit", "origins", "throughput"}
+"""Parts of a summary that two runs over the same input do not share."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -165,7 +169,7 @@ class Written:
         texts = [target for target in place.targets if target.suffix != ".parquet"]
         facts = {target.name: read_sidecar(target) for target in texts}
         summary = json.loads(place.summary.read_text())
-        counts = {k: v for k, v in summary.items() if k not in {"audit", "origins", "throughput"}}
+        counts = {k: v for k, v in summary.items() if k not in OF_NO_OTHER_RUN}
         audit = {k: v for k, v in summary["audit"].items() if k not in OF_THE_RUN}
         return cls(
             {target.name: run_columns.without(target.read_bytes()) for target in texts},
@@ -183,7 +187,7 @@ class Written:
 
 def read_sidecar(target: Path) -> dict[str, str]:
     """The audit facts beside a text file, without those of the run; they name its digest."""
-    facts: dict[str, str] = json.loads(Path(f"{target}.meta.json").read_text())
+    facts = read_results(str(target)).facts  # also those that a kill kept from their name
     assert facts["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
     return {key: value for key, value in facts.items() if key not in OF_THE_RUN}
 

@@ -64,6 +64,7 @@ def write_results(
     if shuffle is not None:
         np.random.default_rng(shuffle).shuffle(rows)  # type: ignore[arg-type]
     audit = {
+        "tool": "moderate",
         "run_id": hashlib.md5(str(path).encode()).hexdigest(),
         "weights": "house",
         "weights_sha256": "ab" * 32,

@@ -14,7 +14,8 @@ from moderate.tables.lines import CHUNK_BYTES, Line, read_lines
 
 def records(data: bytes) -> list[tuple[int, list[str], str]]:
     lines = read_lines(io.BytesIO(data), "f", lambda _: CHUNK_BYTES)
-    return [(line, list(cells), why) for line, cells, why in csv_records(lines, "f", CHUNK_BYTES)]
+    found = csv_records(lines, "f", CHUNK_BYTES)
+    return [(each.line, list(each.cells), each.problem) for each in found]
 
 
 def test_a_bad_record_does_not_end_the_next() -> None:
@@ -60,7 +61,7 @@ def test_only_the_guard_before_a_formula_is_removed() -> None:
 
 def tsv(data: bytes) -> list[tuple[int, list[str], str]]:
     lines = read_lines(io.BytesIO(data), "f", lambda _: CHUNK_BYTES)
-    return [(line, list(cells), why) for line, cells, why in tsv_records(lines, CHUNK_BYTES)]
+    return [(r.line, list(r.cells), r.problem) for r in tsv_records(lines, CHUNK_BYTES)]
 
 
 def test_tsv_may_be_quoted_or_not() -> None:

@@ -1,0 +1,79 @@
+"""Which parameters of a URL are secrets: by their names, and where a name tells little, by value.
+
+What is masked no longer tells two URLs apart. So only what can be expected to be a credential is
+masked. A name such as `key`, which as often says which image is meant, counts only with a value
+that looks like one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from itertools import pairwise
+from urllib.parse import unquote
+
+# Of names in lower case, with letters and digits alone.
+_SECRET = re.compile(
+    r"sig|hmac|auth|authorization|pass|passwd|passphrase|pwd|jwt|hdnts|hdnea|hdntl|googleaccessid"
+    r"|.*(signature|token|secret|password|credentials?|(api|access|secret|private|auth)key(id)?"
+    r"|subscriptionkey)"
+)
+_SIGNATURE = re.compile(r"sig|.*signature")
+# Of URLs that CloudFront signs; without a signature they are names like any other.
+_BESIDE_SIGNATURES = frozenset({"policy", "keypairid"})
+_AMBIGUOUS = frozenset({"key", "sid", "session", "sessionid", "sign", *_BESIDE_SIGNATURES})
+
+_PARAMETER = re.compile(r"(?<=[?&;#])([^=&;#?]+)=([^&;#]*)")
+_NO_LETTERS_OR_DIGITS = re.compile(r"[^a-z0-9]")
+_WEB_TOKEN = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
+
+_SHORTEST = 20  # letters and digits of a value that may be a credential
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_DIGEST = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
+_FILE = re.compile(r".*\.[A-Za-z][A-Za-z0-9]{1,4}", re.DOTALL)
+_SEPARATORS = re.compile(r"[-_./+=~:]")
+_CREDENTIAL_CHARACTERS = re.compile(r"[A-Za-z0-9]+")
+
+
+def mask_parameters(url: str) -> str:
+    """`url` with the values of its secret parameters as `***`.
+
+    Where only its value makes a parameter a secret, the start of a digest follows the `***`, so
+    that two images stay apart should it have been their name after all.
+    """
+    names = {_plain(match[1]) for match in _PARAMETER.finditer(url)}
+    is_signed = any(map(_SIGNATURE.fullmatch, names))
+
+    def masked(match: re.Match[str]) -> str:
+        name, value = _plain(match[1]), unquote(match[2])
+        if not value:
+            return match[0]
+        beside = is_signed and name in _BESIDE_SIGNATURES
+        if beside or _SECRET.fullmatch(name) or _WEB_TOKEN.fullmatch(value):
+            return f"{match[1]}=***"
+        if name in _AMBIGUOUS and _looks_secret(value):
+            return (
+                f"{match[1]}=***{hashlib.sha256(value.encode('utf-8', 'replace')).hexdigest()[:8]}"
+            )
+        return match[0]
+
+    return _PARAMETER.sub(masked, url)
+
+
+def _plain(name: str) -> str:
+    return _NO_LETTERS_OR_DIGITS.sub("", unquote(name).lower())
+
+
+def _looks_secret(value: str) -> bool:
+    """Whether a value is as random as a credential, rather than a name that a person could choose.
+
+    Random text changes between digits, capitals and small letters at almost every second character;
+    words, numbers and dates do so rarely.
+    """
+    if _UUID.fullmatch(value) or _DIGEST.fullmatch(value) or _FILE.fullmatch(value):
+        return False
+    text = _SEPARATORS.sub("", value)
+    if len(text) < _SHORTEST or not _CREDENTIAL_CHARACTERS.fullmatch(text):
+        return False
+    kinds = [(char.isdigit(), char.isupper()) for char in text]
+    return sum(one != other for one, other in pairwise(kinds)) >= len(text) / 4
