@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from moderate.policy.batch import Batch, Judged, UndecidedRow
@@ -33,7 +34,7 @@ def decided_row(row: UndecidedRow, judged: Judged) -> Row:
         judged.reasons,
         judged.views,
         row.error,
-        row.duplicate_of,
+        None if row.duplicate_of is None else os.fsdecode(row.duplicate_of),
         row.origin,
         row.labels,
         judged.bands,

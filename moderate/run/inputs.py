@@ -369,7 +369,9 @@ class Reader:
         except FetchError as error:
             return _failed(ref, error), None
         if isinstance(ref.location, Inline):
-            ref = replace(ref, location=Inline(b""))  # so that its row does not keep the bytes
+            ref = replace(
+                ref, location=replace(ref.location, data=b"")
+            )  # so that its row does not keep the bytes
         if not isinstance(data, Future):
             return self._examine(ref, data, self._position, local)
         coming: Coming[Item] = Future()
@@ -400,6 +402,8 @@ class Reader:
         kind = sniff(head)
         digest = sha256(data)
         facts = ImageFacts(format=kind, bytes=len(data), sha256=digest.hexdigest())
+        if isinstance(ref.location, Inline) and ref.location.from_pixels:
+            facts = ImageFacts()
         facts = replace(facts, warnings=_named(ref, facts))
         item = Fetched(ref, facts)
         if refused := refusal(kind, head, ref.name):

@@ -100,7 +100,7 @@ def rows(draw: st.DrawFn) -> Row:
             draw(st.none() | TEXT),
         ),
         error=error,
-        duplicate_of=draw(st.none() | PATHS),
+        duplicate_of=draw(st.none() | PATHS.map(os.fsdecode)),
     )
 
 
@@ -108,7 +108,7 @@ def plain_record(row: Row) -> dict[str, Any]:
     """A row's own columns by name, in Python's own types."""
     path = row.ref.display
     text = path.decode("utf-8", "backslashreplace")
-    first = row.duplicate_of
+    first = None if row.duplicate_of is None else os.fsencode(row.duplicate_of)
     return {
         "path": text,
         "path_bytes": None if text.encode() == path else path,
