@@ -8,12 +8,14 @@ import os
 import threading
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from moderate.classify.backends import ir_cache
+from moderate.decode.video import VideoOptions
 from moderate.errors import UsageError
+from moderate.fetch.options import HttpOptions
 from moderate.native import check_not_forked
 from moderate.run.interface import Job
 from moderate.run.options import ScanOptions, StateOptions
@@ -22,6 +24,7 @@ from moderate.run.resources import Resources
 from moderate.run.scan import iterate, plan, plan_sources
 from moderate.run.summary import Summary, as_json
 from moderate.sources.memory import Input, MemorySource, check_items
+from moderate.sources.resolve import InputOptions
 from moderate.state.database import default_folder
 from moderate.types import NO_EXTRA_COLUMNS, ExtraColumns, Limits, Row, Skipped
 
@@ -41,12 +44,16 @@ _SCAN_ONLY = (
     "lock_wait",
     "hourly_cost",
 )
-_TYPES: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("policy", "device", "precision", "backend"), (str,)),
-    **dict.fromkeys(("batch_size", "images_per_decoder"), (int,)),
-    **dict.fromkeys(("workers", "limit"), (int, type(None))),
-    "limits": (Limits,),
-    "state": (StateOptions, type(None)),
+_NONE = type(None)
+_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("device", "precision", "backend"), ("text", (str,))),
+    **dict.fromkeys(("batch_size", "images_per_decoder"), ("a whole number", (int,))),
+    **dict.fromkeys(("workers", "limit"), ("a whole number", (int, _NONE))),
+    "limits": ("a moderate.Limits", (Limits,)),
+    "reading": ("a moderate.InputOptions", (InputOptions,)),
+    "http": ("a moderate.HttpOptions", (HttpOptions,)),
+    "video": ("a moderate.VideoOptions", (VideoOptions, _NONE)),
+    "state": ("a folder or a moderate.StateOptions", (StateOptions, _NONE)),
 }
 
 
@@ -79,12 +86,13 @@ def scan(
     nothing. With keep_labels, `Row.labels` has the scores of the networks' own labels, named
     MODEL/LABEL.
 
-    Raises the errors under ModerateError, here where the arguments are at fault. What is wrong with
-    one image is an error row, never an exception.
+    Raises the errors under ModerateError: here where the arguments are at fault, and when the first
+    row is taken where the device or the weights are. What is wrong with one image is an error row,
+    never an exception.
     """
     check_not_forked()
     asked = _options(
-        options or ScanOptions(),
+        ScanOptions() if options is None else options,
         inputs=inputs or None,
         weights=weights,
         policy=policy,
@@ -188,7 +196,7 @@ class Moderator:
         self._process = os.getpid()
         check_not_forked()
         asked = _options(
-            options or ScanOptions(),
+            ScanOptions() if options is None else options,
             weights=weights,
             policy=policy,
             device=device,
@@ -285,10 +293,14 @@ def _options(base: ScanOptions, **changes: Any) -> ScanOptions:
         summary=_names("summary", options.summary),
         state=_state(options.state),
     )
-    for name, kinds in _TYPES.items():
+    for name, (expected, kinds) in _TYPES.items():
         value = getattr(options, name)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise UsageError(f"{name}: pass a {kinds[0].__name__}, not {type(value).__name__}")
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise UsageError(f"{name}: pass {expected}, not {type(value).__name__}")
+    for field in fields(options.limits):
+        value = getattr(options.limits, field.name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+            raise UsageError(f"limits: {field.name} {value!r}: use a number of 0 or more")
     return options
 
 

@@ -147,7 +147,8 @@ class _Local:
 class Reader:
     """Reads the inputs of a job, once.
 
-    Belongs to the reading thread. The caller's thread calls `begin`, which `images` waits for.
+    Belongs to the reading thread. The caller's thread calls `begin`, which `images` waits for, and
+    `stop` at the end.
     `_arrive`, on the thread that fetched bytes come in on, uses only what is safe to share: the
     contents and the scores.
     """
@@ -167,6 +168,7 @@ class Reader:
         self._contents = contents
         self._on_limit = on_limit
         self._begun = threading.Event()
+        self._stopped = False  # set by the caller's thread
         self._scores: RunScores | None = None
         self._position = 0
         self._folder = _working_folder()
@@ -177,6 +179,14 @@ class Reader:
     def begin(self, scores: RunScores | None) -> None:
         """Let `images` read. scores is what earlier runs know; None where that is not used."""
         self._scores = scores
+        self._begun.set()
+
+    def stop(self) -> None:
+        """Let the reading thread end: the run is over, and what it used may be closed.
+
+        The thread may be in the middle of an image, of which nothing more is to be said.
+        """
+        self._stopped = True
         self._begun.set()
 
     def images(self) -> Images:
@@ -190,6 +200,8 @@ class Reader:
         block_rows = _BLOCK_ROWS if self._scores else 1
         for group in self._groups():
             for entry, local in zip(group, self._look_up(group), strict=True):
+                if self._stopped:
+                    return
                 if isinstance(entry, Skipped):
                     self._block.append(entry)
                 else:
@@ -288,6 +300,8 @@ class Reader:
         except ModerateError:
             raise
         except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+            if self._stopped:
+                return
             facts = ImageFacts(warnings=ref.warnings)
             yield self._counted(Fetched(ref, facts, internal_error(ref, "reading", error))), None
             if video_is_open:  # one of its frames is missing, so that it cannot be approved
@@ -382,6 +396,8 @@ class Reader:
         self, ref: ImageRef, coming: Coming[Item], position: int, fetched: Future[bytes]
     ) -> None:
         """Called on the thread that the bytes came in on."""
+        if self._stopped:
+            return
         try:
             coming.set_result(self._examine(ref, fetched.result(), position, None))
         except FetchError as error:
@@ -389,6 +405,8 @@ class Reader:
         except ModerateError as error:  # about the run, so raised where the run can be ended
             coming.set_exception(error)
         except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+            if self._stopped:
+                return
             facts = ImageFacts(warnings=ref.warnings)
             coming.set_result((Fetched(ref, facts, internal_error(ref, "fetching", error)), None))
         except BaseException as error:  # noqa: BLE001 - raised where the run can be ended

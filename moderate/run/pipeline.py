@@ -117,6 +117,7 @@ class LocalEngine(Engine):
             if sampler:
                 self._stack.callback(sampler.close)
             reader = Reader(job, fetcher, sampler, self._contents, self._cut)
+            self._stack.callback(reader.stop)
             self._decoded = self._resources.pool.run(
                 reader.images(), on_work=self._get_ready, row_count=row_count
             )

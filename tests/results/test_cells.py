@@ -9,6 +9,7 @@ import datetime
 import io
 import json
 import math
+import os
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
