@@ -83,7 +83,7 @@ def scan(
     most common of them; one that is not None replaces what `options` says. out and summary name
     one file or several, which appear when the last row was taken. state is a folder for scores and
     the ledger of runs, or True for the one that the command line uses; without, the scan remembers
-    nothing. With keep_labels, `Row.labels` has the scores of the networks' own labels, named
+    nothing of images. With keep_labels, `Row.labels` has the scores of the networks' own labels, named
     MODEL/LABEL.
 
     Raises the errors under ModerateError: here where the arguments are at fault, and when the first
@@ -107,7 +107,8 @@ def scan(
         limits=limits,
         keep_labels=keep_labels,
     )
-    return Rows(plan(asked))
+    job = plan(asked)
+    return Rows(job if asked.state else _with_cache(job))
 
 
 class Rows(Iterator[Row]):
@@ -211,9 +212,7 @@ class Moderator:
         unfit = [name for name in _SCAN_ONLY if getattr(asked, name) != getattr(usual, name)]
         if unfit:
             raise UsageError(f"a Moderator has no {', '.join(unfit)}: use moderate.scan for that")
-        job = plan_sources(asked, lambda: [MemorySource((), asked.limits)])
-        # As the command line does: a converted model tells nothing about images.
-        self._job = replace(job, converted=ir_cache.cache_folder())
+        self._job = _with_cache(plan_sources(asked, lambda: [MemorySource((), asked.limits)]))
         self._extra = _extra_columns(self._job)
         _in_use.add(self)
 
@@ -333,6 +332,14 @@ def _summary_text(summary: Summary, target: str) -> str:
     from moderate.report.summary import report
 
     return render(report(summary), target)
+
+
+def _with_cache(job: Job) -> Job:
+    """The job with converted models kept in the user's cache: they tell nothing about images.
+
+    Without, every notebook cell would convert the model again.
+    """
+    return replace(job, converted=ir_cache.cache_folder())
 
 
 def _extra_columns(job: Job) -> ExtraColumns:
