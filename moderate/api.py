@@ -83,8 +83,8 @@ def scan(
     most common of them; one that is not None replaces what `options` says. out and summary name
     one file or several, which appear when the last row was taken. state is a folder for scores and
     the ledger of runs, or True for the one that the command line uses; without, the scan remembers
-    nothing of images. With keep_labels, `Row.labels` has the scores of the networks' own labels, named
-    MODEL/LABEL.
+    nothing of images. With keep_labels, `Row.labels` has the scores of the networks' own labels,
+    named MODEL/LABEL.
 
     Raises the errors under ModerateError: here where the arguments are at fault, and when the first
     row is taken where the device or the weights are. What is wrong with one image is an error row,

@@ -39,7 +39,7 @@ Input: TypeAlias = Union[str, "os.PathLike[str]", MemoryImage]
 ACCEPTED = "pass a path, a URL, bytes, a binary file, a Pillow image or a numpy array"
 _SHAPES = "pass uint8 in 0..255 of shape H x W x 3, H x W x 4 or H x W"
 _CONVERTED = frozenset({"CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"})
-_WRITTEN = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"})
+_WRITTEN = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 _ENCODING_ROOM = 1 << 16  # bytes of an encoding beside its pixels
 
 
@@ -129,6 +129,8 @@ class MemorySource(Source):
             raise FetchError(_too_many_pixels(width, height, self.limits.max_pixels))
         try:
             return Inline(_encoded(ImageOps.exif_transpose(image)), from_pixels=True)
+        except FetchError:
+            raise
         except Exception as error:  # noqa: BLE001 - Pillow may raise anything for an odd image
             reason = one_line(f"{type(error).__name__}: {error}", 160)
             raise FetchError(no_image(f"Pillow cannot give its pixels ({reason})")) from None
@@ -205,7 +207,11 @@ def _encoded(image: Image.Image) -> bytes:
         alpha = "A" if image.mode in ("RGBa", "La") else ""
         image = image.convert(("L" if image.mode == "La" else "RGB") + alpha)
     if image.mode not in _WRITTEN:
-        raise ValueError(f"images of mode {image.mode} have no pixels in 0..255")
+        raise FetchError(
+            no_image(
+                f"a Pillow image of mode {image.mode}; convert it to RGB, with values in 0..255"
+            )
+        )
     buffer = io.BytesIO()
     if image.mode == "RGB" and "transparency" not in image.info:
         image.save(buffer, "BMP")
