@@ -301,7 +301,13 @@ def test_rows_are_taken_by_one_thread_at_a_time(tmp_path: Path, bundle: Path) ->
         assert len(pool.submit(list, rows).result()) == 1
 
 
-def test_the_public_names_are_there_and_are_all() -> None:
+def test_the_public_api_is_what_is_listed() -> None:
+    assert sorted(moderate.__all__) == [
+        "Category", "Decision", "ErrorCode", "HttpOptions", "ImageError", "ImageFacts",
+        "InputOptions", "Limits", "ModerateError", "Moderator", "Origin", "Row", "Rows",
+        "ScanOptions", "StateOptions", "Status", "VideoOptions", "Views", "WalkOptions", "Warn",
+        "__version__", "row_to_dict", "scan", "to_table",
+    ]  # fmt: skip
     for name in moderate.__all__:
         assert getattr(moderate, name) is not None
         assert name in dir(moderate)
