@@ -77,10 +77,10 @@ def _measure(
 ) -> dict[str, float]:
     """One pass of the three, side by side in time."""
     files = files_of(folder)
-    decode = decode_limit(files, bundle_specs(bundle))
-    forward = forward_limit(bundle, len(files), batch=batch, **how)
     done = run(scan_command(folder, bundle, *flags, batch=batch))
     check_scan(done, len(files))
+    decode = decode_limit(files, bundle_specs(bundle))
+    forward = forward_limit(bundle, len(files), batch=batch, **how)
     rate = done.steady_rate(batch) or done.rate()
     bound = shared_bound(decode, forward)
     return {

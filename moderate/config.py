@@ -103,7 +103,7 @@ def input_folders(inputs: Sequence[str], lists: Sequence[str] = ()) -> dict[Iden
     named: dict[str, None] = {}
     for name in inputs:
         named.update(dict.fromkeys(_folders_of(name)))
-        if name == "-" or name.lower().endswith(_LIST_SUFFIXES):
+        if name == "-" or name.lower().removesuffix(".gz").endswith(_LIST_SUFFIXES):
             named["."] = None
     for name in lists:
         named.update(dict.fromkeys([*_folders_of(name), "."]))

@@ -226,6 +226,16 @@ Location = Url | StoredObject | Inline
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """The list or manifest that names an image: its name in messages, its folder, and where its
+    relative paths start. An empty path is the current directory; folder is None for a stream."""
+
+    name: str
+    folder: bytes | None
+    base: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRef:
     """One input that gets a row: where its bytes are and what to call it.
 
@@ -233,7 +243,8 @@ class ImageRef:
     are, None meaning in the local file of that name. `error` is set where the source already knows
     that it cannot be read (an unreadable folder). A link is followed only where follow_symlinks
     says so, even one that took a file's place since the walk saw it. `carried` holds the values of
-    the source's `columns` that go into the output, in their order.
+    the source's `columns` that go into the output, in their order. `listing` is the list or
+    manifest that named the image, if any: it explains paths that are not there.
     """
 
     path: bytes
@@ -242,6 +253,7 @@ class ImageRef:
     follow_symlinks: bool = True
     location: Location | None = None
     carried: tuple[Any, ...] = ()
+    listing: Listing | None = field(default=None, repr=False, compare=False)
 
     @property
     def display(self) -> bytes:

@@ -36,6 +36,7 @@ def test_timm_loads_the_shipped_bundle_unaided() -> None:
 def test_it_says_that_it_is_a_demonstration() -> None:
     bundle = load_bundle("testcard")
     assert bundle.card.purpose == "demo"
+    assert "Of 1,000 photographs it sent 2 to review" in bundle.card.fit_for
     assert len(bundle.card.categories) == 5
     weights = Path(find_bundle("testcard")) / "model.safetensors"
     assert weights.stat().st_size < 4_000_000

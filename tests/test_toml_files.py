@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import moderate
 from moderate.toml_files import MAX_DEPTH, MAX_TOML_BYTES, TomlError, parse_toml, read_toml
 from tests.support.operations import count_lines
+from tests.support.patience import PATIENCE
 
 GOOD = {
     "floats and dates": "a = [1.5, 2.5, 3.5]\nb = 1979-05-27T07:32:00.999-07:00\n",
@@ -182,7 +183,7 @@ def test_every_command_that_reads_toml_refuses_at_once(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     expected = "a FIFO, not a regular file" if kind == "fifo" else "nested deeper than 32 levels"

@@ -18,7 +18,7 @@ def at_most(k: int, n: int, rate: float) -> float:
     """The probability of `k` events or fewer in `n` tries that each have one at `rate`."""
     if k < 0:
         return 0.0
-    return 1.0 if k >= n else _incomplete_beta(1 - rate, n - k, k + 1)
+    return 1.0 if k >= n else incomplete_beta(1 - rate, n - k, k + 1)
 
 
 def upper_bound(k: int, n: int, alpha: float) -> float:
@@ -99,12 +99,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _incomplete_beta(x: float, a: float, b: float) -> float:
+def incomplete_beta(x: float, a: float, b: float) -> float:
     """The regularised incomplete beta function I_x(a, b)."""
     if x <= 0 or x >= 1:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):
-        return 1.0 - _incomplete_beta(1 - x, b, a)
+        return 1.0 - incomplete_beta(1 - x, b, a)
     log_scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     log_scale += a * math.log(x) + b * math.log1p(-x)
 

@@ -49,6 +49,9 @@ class Quality:
 class Calibrated:
     """One category's calibration. before and after are of the holdout.
 
+    positives and negatives are the labels that it was fitted on, held_positives and held_negatives
+    those that it was measured on.
+
     calibration is None, and the scores stay as they are, where it would not have helped there.
     """
 
@@ -56,7 +59,8 @@ class Calibrated:
     calibration: Calibration | None
     positives: int
     negatives: int
-    holdout: int
+    held_positives: int
+    held_negatives: int
     before: Quality
     after: Quality
 
@@ -69,6 +73,7 @@ def calibrate_category(
         raise InputError("--calibrate needs a holdout to measure on: --holdout above 0 and below 1")
     train, held = split(labelled, holdout)
     positive, scores = labelled.positive, labelled.scores
+    weights = np.ones(len(scores)) if labelled.weights is None else labelled.weights
     positives, negatives = int((train & positive).sum()), int((train & ~positive).sum())
     least = FEWEST[method]
     if min(positives, negatives) < least or not 0 < (held & positive).sum() < held.sum():
@@ -78,13 +83,17 @@ def calibrate_category(
         )
     fitting = fit_temperature if method == "temperature" else fit_isotonic
     try:
-        calibration = fitting(scores[train], positive[train])
+        calibration = fitting(scores[train], positive[train], weights[train])
     except ValueError as error:
         raise InputError(f"{category}: {error}") from None
-    before = quality(scores[held], positive[held])
-    after = quality(apply(scores[held], calibration), positive[held])
+    before = quality(scores[held], positive[held], weights[held])
+    after = quality(apply(scores[held], calibration), positive[held], weights[held])
     kept = calibration if after.log_loss < before.log_loss else None
-    return Calibrated(category, kept, positives, negatives, int(held.sum()), before, after)
+    held_positives = int((held & positive).sum())
+    held_negatives = int(held.sum()) - held_positives
+    return Calibrated(
+        category, kept, positives, negatives, held_positives, held_negatives, before, after
+    )
 
 
 def apply(scores: Floats, calibration: Calibration | None) -> Floats:
@@ -96,13 +105,14 @@ def apply(scores: Floats, calibration: Calibration | None) -> Floats:
     return calibrate(scores, calibration)
 
 
-def fit_temperature(scores: Floats, positive: Bools) -> Calibration:
+def fit_temperature(scores: Floats, positive: Bools, weights: Doubles | None = None) -> Calibration:
     """Temperature and bias with the least log loss, by Newton's method.
 
     The targets are Platt's (1999), a little short of 0 and 1, so that classes that a threshold
     separates give a finite answer. Raises ValueError where scores do not rise with labels.
     """
     logit = _logit(scores)
+    counted = _normalised(weights, len(scores))
     n1, n0 = int(positive.sum()), int((~positive).sum())
     targets = np.where(positive, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
     # Centred and scaled, Newton's steps are tame; a is the slope, b the height at the centre.
@@ -111,18 +121,19 @@ def fit_temperature(scores: Floats, positive: Bools) -> Calibration:
         raise ValueError("all scores are the same: there is nothing to calibrate")
     x = (logit - centre) / spread
     a = b = 0.0
-    loss = _soft_loss(a * x + b, targets)
+    loss = _soft_loss(a * x + b, targets, counted)
     for _ in range(_MOST_STEPS):
         p = _sigmoid(a * x + b)
-        gradient = np.array([((p - targets) * x).sum(), (p - targets).sum()])
-        weight = p * (1 - p)
+        missing = (p - targets) * counted
+        gradient = np.array([(missing * x).sum(), missing.sum()])
+        weight = p * (1 - p) * counted
         cross = (weight * x).sum()
         hessian = np.array([[(weight * x * x).sum(), cross], [cross, weight.sum()]])
         step = np.linalg.solve(hessian + 1e-12 * np.eye(2) * max(hessian.max(), 1e-12), gradient)
         size = 1.0
         while size > 1e-10:  # halved until it leads downhill
             new = a - size * step[0], b - size * step[1]
-            new_loss = _soft_loss(new[0] * x + new[1], targets)
+            new_loss = _soft_loss(new[0] * x + new[1], targets, counted)
             if new_loss <= loss:
                 break
             size /= 2
@@ -136,7 +147,7 @@ def fit_temperature(scores: Floats, positive: Bools) -> Calibration:
     return Calibration(temperature=spread / a, bias=b - a * centre / spread)
 
 
-def fit_isotonic(scores: Floats, positive: Bools) -> Calibration:
+def fit_isotonic(scores: Floats, positive: Bools, weights: Doubles | None = None) -> Calibration:
     """A monotone table by pool-adjacent-violators (Ayer et al., 1955), of MOST_POINTS at most.
 
     Scores are first put into as many groups of about the same size, equal scores together. A point
@@ -147,9 +158,10 @@ def fit_isotonic(scores: Floats, positive: Bools) -> Calibration:
     sorted_scores, truth = scores[order].astype(np.float64), positive[order].astype(np.float64)
     starts = np.linspace(0, len(scores), MOST_POINTS - 2, endpoint=False).astype(int)
     starts = np.unique(np.searchsorted(sorted_scores, sorted_scores[starts]))
-    sizes = np.diff(np.append(starts, len(scores))).astype(np.float64)
-    raw = np.add.reduceat(sorted_scores, starts) / sizes
-    mean = np.add.reduceat(truth, starts) / sizes
+    counted = _normalised(weights, len(scores))[order]
+    sizes = np.add.reduceat(counted, starts)
+    raw = np.add.reduceat(sorted_scores * counted, starts) / sizes
+    mean = np.add.reduceat(truth * counted, starts) / sizes
     raw, mean = pool(raw, mean, sizes)
     if len(raw) < 2:
         raise ValueError("higher scores do not go with positive labels: calibration cannot help")
@@ -178,11 +190,11 @@ def pool(x: Doubles, y: Doubles, weights: Doubles) -> tuple[Doubles, Doubles]:
     return sums[:, 1] / sums[:, 0], sums[:, 2] / sums[:, 0]
 
 
-def quality(scores: Floats, positive: Bools) -> Quality:
+def quality(scores: Floats, positive: Bools, weights: Doubles | None = None) -> Quality:
     """Log loss, and the expected calibration error as eval gives it."""
     p = scores.astype(np.float64).clip(_TINY, 1 - _TINY)
-    loss = -np.where(positive, np.log(p), np.log1p(-p)).mean()
-    return Quality(float(loss), calibration_error(positive, scores).value or 0.0)
+    loss = -np.average(np.where(positive, np.log(p), np.log1p(-p)), weights=weights)
+    return Quality(float(loss), calibration_error(positive, scores, weights).value or 0.0)
 
 
 def fit(evidence: Evidence, bundle: Bundle, method: Method, holdout: float) -> list[Calibrated]:
@@ -300,5 +312,10 @@ def _sigmoid(x: Doubles) -> Doubles:
     return values
 
 
-def _soft_loss(logits: Doubles, targets: Doubles) -> float:
-    return float((np.logaddexp(0, logits) - targets * logits).sum())
+def _soft_loss(logits: Doubles, targets: Doubles, weights: Doubles) -> float:
+    return float(((np.logaddexp(0, logits) - targets * logits) * weights).sum())
+
+
+def _normalised(weights: Doubles | None, count: int) -> Doubles:
+    """Weights of a mean of 1, also where there are none."""
+    return np.ones(count) if weights is None else weights * (count / weights.sum())

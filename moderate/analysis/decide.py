@@ -378,11 +378,13 @@ def redecide(
 
 def _facts(results: Results, loaded: LoadedPolicy, started: datetime) -> dict[str, str]:
     """The audit facts of the source, with what is true of these decisions."""
-    facts = {key: value for key, value in results.facts.items() if key != "sha256"}
+    replaced = {"sha256", "policy_file"}  # a preset has no file to take the place of the earlier
+    facts = {key: value for key, value in results.facts.items() if key not in replaced}
     return facts | {
         "policy": loaded.policy.name,
         "policy_sha256": loaded.sha256,
         "policy_json": loaded.policy.model_dump_json(),
+        **({"policy_file": loaded.shown_file} if loaded.shown_file else {}),
         "decided_from": results.sha256,
         "decided": utc(started),
         "decided_version": __version__,
@@ -408,6 +410,7 @@ def _audit(facts: dict[str, str], started: datetime) -> Audit:
         policy=facts["policy"],
         policy_sha256=facts["policy_sha256"],
         policy_json=facts["policy_json"],
+        policy_file=facts.get("policy_file"),
         device=facts.get("device", ""),
         precision=facts.get("precision", ""),
         backend=facts.get("backend", ""),

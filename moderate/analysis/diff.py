@@ -36,17 +36,22 @@ class Made:
     weights_sha256: str | None
     policy: str | None
     policy_sha256: str | None
+    policy_file: str | None
     rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A row whose decision or scores differ; the scores are of the category that moved most."""
+    """A row whose decision or scores differ; the scores are of the category that moved most.
+
+    category is None where no score moved and no band turned: the decision has another reason, such
+    as a warning, a list or an unscored category.
+    """
 
     path: str
     before: str
     after: str
-    category: str
+    category: str | None
     score_before: float | None
     score_after: float | None
     score_change: float
@@ -75,9 +80,10 @@ class Difference:
     """Two sides held against each other.
 
     transitions counts the rows of both by severity, before (first axis) and after. bands is None
-    where a file does not hold its policy. only_before and only_after are how many rows only one
-    side has, with the paths of the first; scores_changed is how many rows have another score, and
-    largest_change by how much at the most.
+    where a file does not hold its policy. moved lists rows with scores on both sides;
+    without_scores is how many changed their decision and have none on one side or both.
+    only_before and only_after are how many rows only one side has, with the paths of the first;
+    scores_changed is how many rows have another score, and largest_change by how much at the most.
     """
 
     before: Made
@@ -85,6 +91,7 @@ class Difference:
     transitions: NDArray[np.int64]
     bands: Mapping[str, BandMoves] | None
     moved: tuple[Moved, ...]
+    without_scores: int
     only_before: int
     only_after: int
     examples_before: tuple[str, ...]
@@ -145,7 +152,7 @@ def _stored(results: Results) -> _Side:
         _part(piece, piece.severity, judge.bands(piece.batch) if judge else None)
         for piece in pieces(results, _READ, carried)
     ]
-    recorded = results.facts.get("policy"), results.facts.get("policy_sha256")
+    recorded = _names(results.facts)
     return _side(results, parts, recorded, known=policy is not None)
 
 
@@ -157,11 +164,18 @@ def _decided(results: Results, loaded: LoadedPolicy) -> _Side:
     for piece in pieces(results, names, carried_columns(redecider.judge, results)):
         made = redecider.decide(piece)
         parts.append(_part(piece, made.severity, made.bands))
-    return _side(results, parts, (loaded.policy.name, loaded.sha256), known=True)
+    recorded = loaded.policy.name, loaded.sha256, loaded.shown_file
+    return _side(results, parts, recorded, known=True)
+
+
+def _names(facts: Mapping[str, str]) -> _PolicyNames:
+    return facts.get("policy"), facts.get("policy_sha256"), facts.get("policy_file")
 
 
 _Part = tuple[Any, Severities, NDArray[np.float32], Severities | None]
 """Of some rows: paths, severities, scores, bands."""
+_PolicyNames = tuple[str | None, str | None, str | None]
+"""Name, digest and file of a policy."""
 
 
 def _part(piece: Piece, severity: Severities, bands: Severities | None) -> _Part:
@@ -169,9 +183,7 @@ def _part(piece: Piece, severity: Severities, bands: Severities | None) -> _Part
     return piece.exact_paths.cast(pa.large_binary()), severity, scores, bands
 
 
-def _side(
-    results: Results, parts: Sequence[_Part], policy: tuple[str | None, str | None], *, known: bool
-) -> _Side:
+def _side(results: Results, parts: Sequence[_Part], policy: _PolicyNames, *, known: bool) -> _Side:
     facts = results.facts
     made = Made(
         results.path, facts.get("weights"), facts.get("weights_sha256"), *policy,
@@ -202,6 +214,9 @@ def _compare(before: _Side, after: _Side, top: int, notes: Sequence[str]) -> Dif
     np.add.at(transitions, (before.severity[left], after.severity[right]), 1)
     changes = np.abs(after.scores[:, right] - before.scores[:, left])  # NaN: not on both sides
     largest = np.fmax.reduce(changes, axis=0, initial=0.0)
+    scored = ~np.isnan(before.scores[:, left]).all(axis=0)
+    scored &= ~np.isnan(after.scores[:, right]).all(axis=0)
+    turned = before.severity[left] != after.severity[right]
     bands = None
     if before.bands is not None and after.bands is not None:
         bands = _band_moves(before.bands[:, left], after.bands[:, right])
@@ -212,7 +227,8 @@ def _compare(before: _Side, after: _Side, top: int, notes: Sequence[str]) -> Dif
         after=after.made,
         transitions=transitions,
         bands=bands,
-        moved=_most_moved(before, after, left, right, largest, top),
+        moved=_most_moved(before, after, left[scored], right[scored], largest[scored], top),
+        without_scores=int((turned & ~scored).sum()),
         only_before=before.made.rows - len(left),
         only_after=after.made.rows - len(right),
         examples_before=_examples(before, left, top),
@@ -275,8 +291,12 @@ def _most_moved(
 ) -> tuple[Moved, ...]:
     steps = np.abs(after.severity[right] - before.severity[left])
     candidates = np.flatnonzero((steps > 0) | (largest > 0))
+    elsewhere = largest == 0  # the reason is no category's score
+    if before.bands is not None and after.bands is not None:
+        elsewhere &= (before.bands[:, left] == after.bands[:, right]).all(axis=0)
     # The last key counts first; among equals the order of the rows stays.
-    order = np.lexsort((-largest[candidates], -steps[candidates]))[:top]
+    keys = (elsewhere[candidates], -largest[candidates], -steps[candidates])
+    order = np.lexsort(keys)[:top]
     paths = pa.chunked_array(before.paths, pa.large_binary())
     found = []
     for index in candidates[order].tolist():
@@ -287,27 +307,28 @@ def _most_moved(
                 path=path_text(paths[row].as_py()),
                 before=DECISIONS[before.severity[row]].value,
                 after=DECISIONS[after.severity[other]].value,
-                category=CATEGORIES[category].value,
-                score_before=_score(before.scores[category, row]),
-                score_after=_score(after.scores[category, other]),
+                category=None if category is None else CATEGORIES[category].value,
+                score_before=None if category is None else _score(before.scores[category, row]),
+                score_after=None if category is None else _score(after.scores[category, other]),
                 score_change=float(largest[index]),
             )
         )
     return tuple(found)
 
 
-def _telling(before: _Side, after: _Side, row: int, other: int) -> int:
-    """The category whose score moved most; where none did, the highest, of those that turned."""
+def _telling(before: _Side, after: _Side, row: int, other: int) -> int | None:
+    """The category whose score moved most; where none did, the highest of those that turned."""
     was, now = before.scores[:, row], after.scores[:, other]
     moves = np.nan_to_num(np.abs(now - was))
     if moves.any():
         return int(moves.argmax())
+    if before.bands is None or after.bands is None:
+        return None
+    turned = before.bands[:, row] != after.bands[:, other]
+    if not turned.any():
+        return None
     heights = np.nan_to_num(np.fmax(was, now), nan=-1.0)
-    if before.bands is not None and after.bands is not None:
-        turned = before.bands[:, row] != after.bands[:, other]
-        if turned.any():
-            heights = np.where(turned, heights, -2.0)
-    return int(heights.argmax())
+    return int(np.where(turned, heights, -2.0).argmax())
 
 
 def _score(value: np.float32) -> float | None:

@@ -15,16 +15,26 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moderate.analysis.labels import DECISIONS, UNKNOWN, Joined, Labels, join
+from moderate.analysis.labels import (
+    DECISIONS,
+    UNKNOWN,
+    Joined,
+    Labels,
+    Sampling,
+    join,
+    misrepresented,
+)
 from moderate.analysis.metrics import (
     NO_IMAGES,
     Bin,
+    Curve,
     Estimate,
     Measured,
     curve,
     measure,
     reliability,
     share,
+    weighted_share,
 )
 from moderate.analysis.policies import policy_of
 from moderate.classify.coverage import Coverage
@@ -86,12 +96,14 @@ class Mistake(NamedTuple):
 class OfCategory:
     """One category. n images have a label and a score, `unscored` a label alone.
 
-    review and block are the policy's thresholds, `overridden` of the n are held to others.
+    review and block are the policy's thresholds, `overridden` of the n are held to others. points
+    are of the curves; those of the two thresholds are among them, and None where no image reaches.
     """
 
     category: Category
     n: int
     positives: int
+    prevalence: Estimate
     unscored: int
     review: float
     block: float
@@ -99,13 +111,10 @@ class OfCategory:
     measured: Measured
     bins: tuple[Bin, ...]
     points: tuple[Point, ...]
+    review_point: Point | None
+    block_point: Point | None
     misses: tuple[Mistake, ...]
     false_alarms: tuple[Mistake, ...]
-
-    @property
-    def prevalence(self) -> Estimate:
-        """Share of positives among the n."""
-        return Estimate(self.positives / self.n) if self.n else Estimate(None, NO_IMAGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +172,7 @@ class Evaluation:
     results: str
     labels: str
     policy: str
+    policy_file: str | None
     decided_again: bool
     run_id: str | None
     weights: str | None
@@ -187,13 +197,23 @@ class Evaluation:
 
 
 class _Judged(NamedTuple):
-    """Labelled rows and what the policy makes of them: bool arrays per category, and decisions."""
+    """Labelled rows and what the policy makes of them: bool arrays per category, and decisions.
+
+    sampling is there where the rows were sampled with unequal probabilities.
+    """
 
     joined: Joined
     reviewed: Mapping[Category, NDArray[np.bool_]]
     blocked: Mapping[Category, NDArray[np.bool_]]
     overridden: NDArray[np.bool_]
     decisions: NDArray[np.int8]
+    sampling: Sampling | None
+
+    def weights(self, known: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """How many images each of these rows stands for, 1 or more; None where all are alike."""
+        if self.sampling is None:
+            return None
+        return np.maximum(self.sampling.weights(self.joined.of[known]), 1.0)
 
 
 def evaluate(
@@ -212,11 +232,11 @@ def evaluate(
     With a policy named, the decisions are its own, taken from the stored scores. `worst` is how
     many mistakes of each kind are named per category. Raises PolicyError and InputError.
     """
-    base, judge = _judge(results, policy)
+    base, judge, policy_file = _judge(results, policy)
     carried = results.carried if base.in_context else ()
     joined = join(labels, results, [*_JUDGED_BY, *carried, *slices])
     again = None if policy is None else _decided(joined, results, policy)
-    judged = _judged(joined, base, judge, carried, again=again)
+    judged = _judged(joined, base, judge, carried, labels.uneven, again=again)
     everything = np.arange(len(joined))
     categories = tuple(
         _of_category(judged, base, category, resamples, seed, worst) for category in CATEGORIES
@@ -234,6 +254,7 @@ def evaluate(
         results=results.path,
         labels=labels.path,
         policy=base.name,
+        policy_file=policy_file,
         decided_again=policy is not None,
         run_id=results.facts.get("run_id"),
         weights=results.facts.get("weights"),
@@ -260,15 +281,16 @@ def _without_score(joined: Joined) -> NDArray[np.bool_]:
     return without
 
 
-def _judge(results: Results, named: str | None) -> tuple[Policy, Judge]:
+def _judge(results: Results, named: str | None) -> tuple[Policy, Judge, str | None]:
+    """The policy, what judges by it, and the policy's file where it is known."""
     if named is not None:
         loaded = load_policy(named)
-        return loaded.policy, Judge.of(loaded, columns=results.carried)
+        return loaded.policy, Judge.of(loaded, columns=results.carried), loaded.shown_file
     policy = policy_of(results)
     # The decisions are there: what the lists hold does not matter, and their files may be gone.
     nothing: dict[str, Any] = {"ignore": (), "block": (), "list_files": {}}
     plain = policy.model_copy(update=nothing | {"ignore_file": None, "block_file": None})
-    return policy, Judge(plain, columns=results.carried)
+    return policy, Judge(plain, columns=results.carried), results.facts.get("policy_file")
 
 
 def _judged(
@@ -276,6 +298,7 @@ def _judged(
     base: Policy,
     judge: Judge,
     carried: Sequence[str],
+    sampling: Sampling | None,
     *,
     again: NDArray[np.int8] | None,
 ) -> _Judged:
@@ -302,6 +325,7 @@ def _judged(
         {category: reach(category, "block") for category in CATEGORIES},
         np.array([policy.categories != base.categories for policy in used], np.bool_)[which],
         decisions,
+        sampling,
     )
 
 
@@ -338,18 +362,31 @@ def _code(text: str | None) -> ErrorCode:
     return ErrorCode(text) if text in _CODES else ErrorCode.BAD_INPUT
 
 
-def _known(
-    judged: _Judged, category: Category, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], int]:
-    """Those of the rows with a label and a score, and how many have a label alone."""
-    labelled = rows[judged.joined.labels[category][rows] != UNKNOWN]
-    scored = labelled[~np.isnan(judged.joined.scores[category][labelled])]
-    return scored, len(labelled) - len(scored)
+class _Known(NamedTuple):
+    """Rows with a label and a score, their weights, and how many have a label alone."""
+
+    rows: NDArray[np.int64]
+    weights: NDArray[np.float64] | None
+    unscored: int
+
+
+def _known(judged: _Judged, category: Category, rows: NDArray[np.int64]) -> _Known:
+    labels = judged.joined.labels[category]
+    everywhere = np.flatnonzero(labels != UNKNOWN)
+    weights = judged.weights(everywhere)
+    here = np.isin(everywhere, rows)
+    scored = here & ~np.isnan(judged.joined.scores[category][everywhere])
+    return _Known(
+        everywhere[scored],
+        None if weights is None else weights[scored],
+        int(here.sum() - scored.sum()),
+    )
 
 
 def _measured(
-    judged: _Judged, category: Category, known: NDArray[np.int64], resamples: int, seed: int
+    judged: _Judged, category: Category, of: _Known, resamples: int, seed: int
 ) -> Measured:
+    known = of.rows
     return measure(
         judged.joined.labels[category][known] == 1,
         judged.joined.scores[category][known],
@@ -357,6 +394,7 @@ def _measured(
         judged.blocked[category][known],
         resamples=resamples,
         seed=seed,
+        weights=of.weights,
     )
 
 
@@ -364,10 +402,13 @@ def _of_category(
     judged: _Judged, base: Policy, category: Category, resamples: int, seed: int, worst: int
 ) -> OfCategory:
     joined = judged.joined
-    known, unscored = _known(judged, category, np.arange(len(joined)))
+    of = _known(judged, category, np.arange(len(joined)))
+    known, weights = of.rows, of.weights
     truth, scores = joined.labels[category][known] == 1, joined.scores[category][known]
     flagged = judged.reviewed[category][known]
     limits = base.categories[category]
+
+    points, (at_review, at_block) = _points(truth, scores, (limits.review, limits.block), weights)
 
     def named(which: NDArray[np.int64], sign: int) -> tuple[Mistake, ...]:
         order = which[np.lexsort((known[which], sign * scores[which]))][:worst]
@@ -384,34 +425,76 @@ def _of_category(
         category=category,
         n=len(known),
         positives=int(truth.sum()),
-        unscored=unscored,
+        prevalence=_prevalence(truth, weights),
+        unscored=of.unscored,
         review=limits.review,
         block=limits.block,
         overridden=int(judged.overridden[known].sum()),
-        measured=_measured(judged, category, known, resamples, seed),
-        bins=tuple(reliability(truth, scores)) if len(known) else (),
-        points=_points(truth, scores),
+        measured=_measured(judged, category, of, resamples, seed),
+        bins=tuple(reliability(truth, scores, weights)) if len(known) else (),
+        points=points,
+        review_point=at_review,
+        block_point=at_block,
         misses=named(np.flatnonzero(truth & ~flagged), 1),
         false_alarms=named(np.flatnonzero(~truth & flagged), -1),
     )
 
 
-def _points(truth: NDArray[np.bool_], scores: NDArray[np.float32]) -> tuple[Point, ...]:
+def _prevalence(truth: NDArray[np.bool_], weights: NDArray[np.float64] | None) -> Estimate:
+    """The share of positives among the images, or among those that they stand for."""
     if not len(truth):
-        return ()
-    at = curve(truth, scores)
-    count = len(at.scores)
-    kept = np.unique(np.linspace(0, count - 1, min(count, CURVE_POINTS)).round().astype(int))
-    total = int(at.positives[-1])
-    return tuple(
-        Point(
-            float(at.scores[index]),
-            float(at.positives[index] / at.images[index]),
-            float(at.positives[index] / total) if total else None,
-            float(at.images[index] / len(truth)),
-        )
-        for index in kept
+        return Estimate(None, NO_IMAGES)
+    if weights is None:
+        return Estimate(float(truth.mean()))
+    every = np.ones_like(truth)
+    return weighted_share(truth, every, weights, NO_IMAGES, side=every)
+
+
+def _points(
+    truth: NDArray[np.bool_],
+    scores: NDArray[np.float32],
+    limits: tuple[float, float],
+    weights: NDArray[np.float64] | None,
+) -> tuple[tuple[Point, ...], tuple[Point | None, Point | None]]:
+    """Points of the curves, thinned, and those of two thresholds, which are among them.
+
+    A threshold that no image reaches has no point.
+    """
+    if not len(truth):
+        return (), (None, None)
+    at = curve(truth, scores, weights)
+    # A threshold flags what the lowest score that reaches it flags.
+    operating = [int(reaches(at.scores, limit).sum()) - 1 for limit in limits]
+    kept = {index: _point(at, index) for index in _kept(at, operating)}
+    review, block = (kept.get(index) for index in operating)
+    return tuple(kept.values()), (review, block)
+
+
+def _point(at: Curve, index: int) -> Point:
+    positives, images = at.positives[-1], at.images[-1]
+    return Point(
+        float(at.scores[index]),
+        float(at.positives[index] / at.images[index]),
+        float(at.positives[index] / positives) if positives else None,
+        float(at.images[index] / images),
     )
+
+
+def _kept(at: Curve, operating: Sequence[int]) -> list[int]:
+    """At most CURVE_POINTS indices of a curve: ends, operating points, and even steps between.
+
+    Half of the steps are of recall and half of the share flagged: with few positives, all of the
+    precision-recall curve lies within the first few images.
+    """
+    count = len(at.scores)
+    own = {0, count - 1, *(index for index in operating if index >= 0)}
+    if count <= CURVE_POINTS:
+        return list(range(count))
+    each = (CURVE_POINTS - len(own)) // 2
+    for reached in (at.positives, at.images):
+        steps = np.linspace(0, float(reached[-1]), each)
+        own.update(np.searchsorted(reached, steps).clip(max=count - 1).tolist())
+    return sorted(own)
 
 
 def _of_decisions(
@@ -432,12 +515,20 @@ def _of_decisions(
     by_expected: tuple[tuple[int, int, int], ...] = ()
     if (expected != UNKNOWN).any():
         by_expected = tuple(counts(expected == number) for number in range(len(DECISIONS)))
+    weights = judged.weights(np.arange(len(joined)))
+    if weights is None:
+        missed = share(positives[0], sum(positives), resamples, seed, NONE_POSITIVE)
+        false_block = share(negatives[2], sum(negatives), resamples, seed, NONE_NEGATIVE)
+    else:
+        weights = weights[rows]
+        missed = weighted_share(decisions == 0, positive, weights, NONE_POSITIVE)
+        false_block = weighted_share(decisions == 2, negative, weights, NONE_NEGATIVE)
     return OfDecisions(
         (positives, negatives),
         (counts(positive & errors), counts(negative & errors)),
         by_expected,
-        share(positives[0], sum(positives), resamples, seed, NONE_POSITIVE),
-        share(negatives[2], sum(negatives), resamples, seed, NONE_NEGATIVE),
+        missed,
+        false_block,
     )
 
 
@@ -461,11 +552,11 @@ def _of_slice(
 ) -> OfSlice:
     found = []
     for category in CATEGORIES:
-        known, _ = _known(judged, category, rows)
-        if len(known):
-            positives = int((judged.joined.labels[category][known] == 1).sum())
-            measured = _measured(judged, category, known, resamples, seed)
-            found.append((category, len(known), positives, measured))
+        of = _known(judged, category, rows)
+        if len(of.rows):
+            positives = int((judged.joined.labels[category][of.rows] == 1).sum())
+            measured = _measured(judged, category, of, resamples, seed)
+            found.append((category, len(of.rows), positives, measured))
     decisions = _of_decisions(judged, rows, resamples, seed)
     return OfSlice(column, value, len(rows), tuple(found), decisions)
 
@@ -505,6 +596,18 @@ def _gate(name: str, limit: float, found: Estimate, *, least: bool) -> Gate:
     return Gate(name, limit, found, passed, line)
 
 
+def _misrepresented(results: Results, labels: Labels, judged: _Judged) -> list[str]:
+    table = results.table(["path", "sha256", "status", *CATEGORIES])
+    notes = []
+    for category in labels.labelled:
+        known = np.flatnonzero(judged.joined.labels[category] != UNKNOWN)
+        weights = judged.weights(known)
+        assert weights is not None
+        if problem := misrepresented(labels, category, weights, table):
+            notes.append(problem)
+    return notes
+
+
 def _notes(results: Results, labels: Labels, joined: Joined, judged: _Judged) -> list[str]:
     notes = []
     if results.facts and results.mismatch:
@@ -526,7 +629,14 @@ def _notes(results: Results, labels: Labels, joined: Joined, judged: _Judged) ->
             f"labelled images that are copies of others: {count:,}; each counts, and intervals "
             "are too narrow for it"
         )
-    if set(labels.chosen_by) - {"random"}:
+    if labels.uneven:
+        notes.append(
+            "images of an uneven sample: shares, curves and metrics are weighted by the inclusion "
+            "probabilities and hold for the images sampled from; counts are of labelled images; "
+            "intervals of precision, recall and shares are gamma bounds"
+        )
+        notes += _misrepresented(results, labels, judged)
+    elif set(labels.chosen_by) - {"random"}:
         how = ", ".join(one_line(name, 40) for name in labels.chosen_by[:4])
         notes.append(
             f"the labelled images were chosen by {how}: prevalence, precision, volumes and "

@@ -13,11 +13,12 @@ import tomli_w
 from numpy.typing import NDArray
 
 from moderate.analysis.calibrate import Calibrated, apply
-from moderate.analysis.labels import Labels, join, read_labels
+from moderate.analysis.labels import Labels, Sampling, join, misrepresented, read_labels
 from moderate.analysis.sample import order_of
 from moderate.analysis.tune import Claim, Floats, Labelled, Tuning
+from moderate.analysis.weighted import METHOD
 from moderate.errors import InputError, UsageError
-from moderate.policy.load import LoadedPolicy, parse_policy, resolve
+from moderate.policy.load import LoadedPolicy, parse_policy, resolve, shown_name
 from moderate.policy.model import Policy
 from moderate.results.read import Results
 from moderate.results.schema import shortest
@@ -45,6 +46,11 @@ class Evidence:
     weights_sha256: str | None
     notes: tuple[str, ...]
 
+    @property
+    def weighted(self) -> bool:
+        """Whether labels stand for different numbers of images."""
+        return any(each.weights is not None for each in self.labelled.values())
+
 
 def gather(
     results: Results,
@@ -61,9 +67,10 @@ def gather(
     of images that were not chosen at random, unless `assume_random`.
     """
     labels = read_labels(labels_file, id_column)
-    notes = [note] if (note := _random_note(labels, assume_random)) else []
+    sampling = None if assume_random else _sampling(labels)
+    notes = [note] if not sampling and (note := _random_note(labels, assume_random)) else []
     joined = join(labels, results)
-    table = results.table([*CATEGORIES, "sha256"])
+    table = results.table([*CATEGORIES, "sha256", "path", "status"])
     scores = {name: table[name].to_numpy().astype(np.float32, copy=False) for name in CATEGORIES}
     scored = ~np.logical_and.reduce([np.isnan(values) for values in scores.values()])
     scores = {name: values[scored] for name, values in scores.items() if not np.isnan(values).all()}
@@ -80,7 +87,16 @@ def gather(
         known = _first_known(category, labels, joined.paths, digests, truth)
         usable = known & ~np.isnan(values)
         if usable.any():
-            labelled[category] = Labelled(values[usable], truth[usable] == 1, order[usable])
+            weights = None
+            if sampling:
+                weights = np.ones(len(known))
+                weights[known] = sampling.weights(joined.of[known])
+                if problem := misrepresented(labels, category, weights[known], table):
+                    raise InputError(f"{problem}; or add --assume-random")
+                weights = weights[usable]
+            labelled[category] = Labelled(
+                values[usable], truth[usable] == 1, order[usable], weights
+            )
         elif category in categories:
             why = "scores" if known.any() else "labels"
             raise InputError(f"--category {category}: there are no {why} for it")
@@ -92,6 +108,11 @@ def gather(
         notes.append(f"{unusable} labelled rows are errors without scores")
     if results.mismatch:
         notes.append("the results are not the file that the audit facts beside them describe")
+    if sampling:
+        notes.append(
+            "labels are weighted by their inclusion probabilities: shares and bounds are of all "
+            "images that they were sampled from"
+        )
     kept = [category.value for category in CATEGORIES if category not in labelled]
     if kept:
         notes.append(f"{', '.join(kept)}: not tuned, thresholds as in the base policy")
@@ -101,7 +122,7 @@ def gather(
         results=results.path,
         results_sha256=results.sha256,
         labels=labels_file,
-        labels_sha256=_digest(labels_file),
+        labels_sha256=_digest(labels_file, labels),
         weights=results.facts.get("weights", "unknown"),
         weights_sha256=results.facts.get("weights_sha256"),
         notes=tuple(notes),
@@ -128,6 +149,20 @@ def _first_known(
     known = np.zeros(len(truth), bool)
     known[list(first.values())] = True
     return known
+
+
+def _sampling(labels: Labels) -> Sampling | None:
+    """The inclusion probabilities of images that had different chances; None where all are alike.
+
+    Raises InputError for a file that holds several samples.
+    """
+    if labels.sampling and not labels.sampling.uniform and len(labels.chosen_by) > 1:
+        raise InputError(
+            f"{printable(labels.path)} holds several samples "
+            f"({one_line(', '.join(labels.chosen_by), 60)}), whose probabilities do not go "
+            "together: draw one sample of both kinds ('moderate sample --by band --random N')"
+        )
+    return labels.uneven
 
 
 def asks_otherwise(policy: Policy) -> bool:
@@ -167,10 +202,11 @@ def policy_text(
     names = ", ".join(category.value for category in tuned)
     table["name"] = f"{base.policy.name[:74]}-tuned"
     table["description"] = f"{base.policy.name}, with thresholds of {names} tuned on labels."[:500]
+    file = None if base.file is None else printable(os.path.basename(base.file))
     day = today or datetime.now(UTC).date()
     head = [
         f"Thresholds of {names} proposed by moderate tune {__version__} on {day.isoformat()},",
-        f"based on the policy {base.policy.name} (sha256 {base.sha256}).",
+        f"based on the policy {shown_name(base.policy.name, file)} (sha256 {base.sha256}).",
         *evidence_lines(tuning, evidence),
     ]
     if base.policy.override:
@@ -195,7 +231,7 @@ def evidence_lines(tuning: Tuning, evidence: Evidence) -> list[str]:
             else ""
         ),
         f"confidence: {aim.confidence:g} that all bounds hold together (each at level "
-        f"{tuning.alpha:.3g}), for images like those labelled; exact binomial bounds",
+        f"{tuning.alpha:.3g}), for {_scope(evidence)}",
         f"split: {aim.holdout:.0%} held out, seed {aim.seed}",
     ]
     for each in tuning.tuned:
@@ -212,12 +248,19 @@ def evidence_lines(tuning: Tuning, evidence: Evidence) -> list[str]:
         else:
             lines.append(f"{each.category}: block from {shortest(limits.block)}: no claim")
         lines += [f"{each.category}: {note}" for note in each.notes]
+        lines += [f"warning: {each.category}: {warning}" for warning in each.warnings]
     lines.append(
         f"of the scored images, {tuning.review_share:.2%} go to review, "
         f"{tuning.block_share:.2%} are blocked"
     )
     lines += [f"note: {note}" for note in evidence.notes]
     return lines
+
+
+def _scope(evidence: Evidence) -> str:
+    if evidence.weighted:
+        return f"the images that those labelled were sampled from; {METHOD}"
+    return "images like those labelled; exact binomial bounds"
 
 
 def check_policy(text: str, target: str) -> None:
@@ -233,10 +276,11 @@ def check_policy(text: str, target: str) -> None:
 def _claim(claim: Claim, what: str, sign: str) -> str:
     train, held = claim.train, claim.holdout
     text = f"{sign} {claim.bound:.4f} (train: {train.events} of {train.total} {what}"
+    if train.weighted is not None:
+        text += f", weighted {train.weighted:.4f}"
     if held.total:
-        share = held.events / held.total
         text += (
-            f"; holdout: {held.events} of {held.total}, {share:.4f}, "
+            f"; holdout: {held.events} of {held.total}, {held.share:.4f}, "
             f"interval {held.low:.4f} to {held.high:.4f}"
         )
     return text + ")"
@@ -252,12 +296,16 @@ def _random_note(labels: Labels, assume_random: bool) -> str | None:
         return f"labels of images chosen by {how} were taken for a random sample, as asked for"
     raise InputError(
         f"{printable(labels.path)}: images chosen by {how} are no random sample, and show no "
-        "recall or calibration for all images: label images of 'moderate sample --by random', or "
-        "add --assume-random"
+        "recall or calibration for all images: label images of 'moderate sample' --by random, "
+        "--by band, or --random N, which have an inclusion_probability; or add --assume-random"
     )
 
 
-def _digest(path: str) -> str:
+def _digest(path: str, labels: Labels) -> str:
+    """Of the file; of a folder, of the labels in it."""
+    if os.path.isdir(path):
+        columns = [labels.ids, *(labels.values[name].tolist() for name in CATEGORIES)]
+        return hashlib.sha256(repr(columns).encode()).hexdigest()
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

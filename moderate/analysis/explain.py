@@ -81,6 +81,7 @@ def explain(results: Results, wanted: str, kept: Kept) -> dict[str, Any]:
         "images": images,
         "policy": {
             "name": facts.get("policy"),
+            "file": facts.get("policy_file"),
             "sha256": facts.get("policy_sha256"),
             "thresholds_from": source,
             "on_error": policy and policy.on_error.value,
@@ -144,11 +145,16 @@ def _policy(facts: Mapping[str, str], kept: Kept) -> tuple[Policy | None, str | 
             in_ledger = loaded.policy if loaded.sha256 == facts.get("policy_sha256") else None
         except PolicyError as error:
             notes.append(str(error))
-    if in_results and in_ledger and in_results != in_ledger:
+    if in_results and in_ledger and not _same_rules(in_results, in_ledger):
         notes.append("the policy in the audit facts is not the one of that digest in the ledger")
     if in_results:
         return in_results, "results", notes
     return in_ledger, "ledger" if in_ledger else None, notes
+
+
+def _same_rules(one: Policy, other: Policy) -> bool:
+    """Whether two policies decide alike; earlier versions named an edited preset as the preset."""
+    return one == other.model_copy(update={"name": one.name})
 
 
 def _judge(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from moderate.arrow import plain_value, python_values
 from moderate.errors import InputError, UsageError
+from moderate.regular import sha256_of
 from moderate.results.read import Results
 from moderate.results.targets import SUFFIXES
 from moderate.tables.csv import strict_records, unguarded
@@ -40,12 +41,50 @@ _TRUTH = (
 _EXPECTED = {decision.value: number for number, decision in enumerate(DECISIONS)} | dict.fromkeys(
     _NO_LABEL, UNKNOWN
 )
-_ID_COLUMNS = ("path", "sha256")
+_EXPECTED_NAMES = tuple(decision.value for decision in DECISIONS)
+_ID_COLUMNS = ("path", "sha256", "file")
+_NOTHING = ("safe", "none", "clean", "neutral", "negative", "sfw")
+"""Names of folders whose images show none of the categories."""
 _OF_A_SAMPLE = ("chosen_by", "chosen_for", "inclusion_probability")
 _MAX_PARQUET_BYTES = 1 << 30  # of labels; one has some hundred bytes
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _CURRENT_FOLDER = r"^(\./+)+"
 _SHOWN = 3  # ids that an error names
+_MOST_GROUPS = 50  # of a sample by strata; one with more has probabilities of its own per image
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How likely each of n labelled images was to be sampled.
+
+    probabilities: float64 (n), over 0 and at most 1. groups: int64 (n), images that had the same
+    chance for the same reason. drawn is how many images of each group the file has, also those
+    without a known label.
+    """
+
+    probabilities: NDArray[np.float64]
+    groups: NDArray[np.int64]
+    drawn: NDArray[np.int64]
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all had the same chance."""
+        return len(set(self.probabilities.tolist())) < 2
+
+    def weights(self, known: NDArray[np.int64]) -> NDArray[np.float64]:
+        """How many images each of these labelled ones (indices) stands for, 1 or more.
+
+        Images of a group whose label is not known are stood for by the others of their group or,
+        where most groups have one image alone, by all others.
+        """
+        weights: NDArray[np.float64] = 1 / self.probabilities[known]
+        groups = self.groups[known]
+        counts = np.bincount(groups, minlength=len(self.drawn))
+        if len(self.drawn) > _MOST_GROUPS:
+            weights *= self.drawn.sum() / max(len(known), 1)
+        else:
+            weights *= self.drawn[groups] / counts[groups]
+        return weights
 
 
 @dataclass(frozen=True)
@@ -57,7 +96,8 @@ class Labels:
     index of DECISIONS, or -1. labelled are the categories with a label, ignored the columns without
     a meaning, repeated the number of lines about an earlier image. blank is the number of images
     without any known label; they are not among the n. chosen_by is how `moderate sample` chose the
-    images, where the file has that column.
+    images, where the file has that column. sampling is None unless every image has an inclusion
+    probability.
     """
 
     path: str
@@ -70,6 +110,14 @@ class Labels:
     repeated: int = 0
     blank: int = 0
     chosen_by: tuple[str, ...] = ()
+    sampling: Sampling | None = None
+
+    @property
+    def uneven(self) -> Sampling | None:
+        """The sampling where estimates are weighted by it: one sample, with unequal chances."""
+        if self.sampling is None or self.sampling.uniform or len(self.chosen_by) > 1:
+            return None
+        return self.sampling
 
 
 @dataclass(frozen=True)
@@ -80,7 +128,8 @@ class Joined:
     per category, NaN where not scored. expected and decisions: int8, index of DECISIONS (expected
     may be -1). errors: the row has an error, and so no scores. copies: an earlier one of these rows
     has the same bytes. columns: the further columns, an Arrow table. unmatched: the number of
-    labels without a row. unlabelled: the number of rows without a label.
+    labels without a row. unlabelled: the number of rows without a label. of: the index of each
+    row's label among the labels.
     """
 
     rows: NDArray[np.int64]
@@ -94,6 +143,7 @@ class Joined:
     columns: Any
     unmatched: int
     unlabelled: int
+    of: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -107,26 +157,36 @@ class _Columns(NamedTuple):
 
 
 def read_labels(path: str, id_column: str | None = None) -> Labels:
-    """Labels in a .csv, .parquet or .jsonl file.
+    """Labels in a .csv, .parquet or .jsonl file, or in a folder with a folder per label.
 
-    Images are named by a column `path` or `sha256`, or by `id_column`. Labels are in columns
-    named like the categories and in `decision`, or, one per line, in `category` and `label`. Raises
-    UsageError for another suffix, and InputError, with line and value, for what is not a label,
-    for labels that contradict each other, and for a file without labels.
+    Images are named by a column `path` or `sha256`, by `file` (relative to the file of labels), or
+    by `id_column`. Labels are in columns named like the categories and in `decision`, or, one per
+    line, in `category` and `label`, or as `testcards` writes them. Raises UsageError for another
+    suffix, and InputError, with line and value, for what is not a label, for labels that contradict
+    each other, and for a file or folder without labels.
     """
     shown = file_name(path)
-    read = _read(path)
+    if os.path.isdir(path) and not path.lower().endswith(tuple(SUFFIXES)):
+        if id_column is not None:
+            raise UsageError("--id-column goes with a file of labels, not with a folder")
+        read = _read_folder(path)
+    else:
+        read = _read(path)
     names = _names(shown, read.columns)
     named = id_column if id_column in read.columns else names.get(_normal(id_column or ""))
     if id_column is None:
         named = next((names[name] for name in _ID_COLUMNS if name in names), None)
     if named is None:
-        wanted = f"column {one_line(id_column, 60)!r}" if id_column else "column path or sha256"
+        wanted = (
+            f"column {one_line(id_column, 60)!r}" if id_column else "column path, sha256 or file"
+        )
         hint = "" if id_column else "; name the column of ids (--id-column)"
         raise InputError(f"{shown} has no {wanted} but {_listed(read.columns)}{hint}")
     if not read.columns[named]:
         raise InputError(f"{shown} has no labels: there are no lines after the column names")
     by, ids = _ids(shown, read, named)
+    if _normal(named) == "file" and id_column is None:
+        by, ids = _of_files(path, ids)
     line_labels = _line_labels(shown, read, names, named)
     unique: dict[str, int] = {}
     codes = np.array([unique.setdefault(each, len(unique)) for each in ids], np.int64)
@@ -157,6 +217,7 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
         chosen_by=tuple(
             sorted({_text(value) for value in read.columns.get("chosen_by", ())} - {""})
         ),
+        sampling=_sampling(shown, read, names, merge, known),
     )
 
 
@@ -204,7 +265,44 @@ def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joi
         columns=table.select(list(dict.fromkeys(columns))),
         unmatched=len(labels.ids) - len(np.unique(labels_used)),
         unlabelled=len(row_ids) - len(rows),
+        of=labels_used,
     )
+
+
+def misrepresented(
+    labels: Labels, category: Category, weights: NDArray[np.float64], table: Any
+) -> str | None:
+    """Why labels stand for other images than the results have; None where they do not.
+
+    So it is where lines were taken out, where a whole group has no label, and where the file holds
+    several samples. weights are those of the labelled rows; the Arrow table has path, sha256,
+    status and the categories. Images are sampled from those with a score for any category, or for
+    one.
+    """
+    assert labels.sampling is not None
+    scores = np.stack([table[name].to_numpy() for name in CATEGORIES])
+    own = np.isnan(table[category].to_numpy())
+    counts = [_distinct(table, ~missing) for missing in (np.isnan(scores).all(axis=0), own)]
+    total = float(weights.sum())
+    # Groups of a sample by strata add up; where each image has a chance of its own, the sum varies.
+    varies = len(labels.sampling.drawn) > len(weights) / 2
+    slack = 5 * float((weights * (weights - 1)).sum()) ** 0.5 if varies else 0.0
+    if any(abs(total - count) <= max(0.02 * count, slack) for count in counts):
+        return None
+    return (
+        f"{file_name(labels.path)}: by their inclusion probabilities, the labels of {category} "
+        f"stand for {total:,.0f} images, and the results have {counts[0]:,}: label some images of "
+        "every group of the sample, keep all its lines, and do not join samples"
+    )
+
+
+def _distinct(table: Any, rows: NDArray[np.bool_]) -> int:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = pc.coalesce(table["sha256"], table["path"])
+    fine = pc.equal(table["status"], Status.OK.value).to_numpy() & rows
+    return int(pc.count_distinct(ids.filter(pa.array(fine))).as_py())
 
 
 def _row_ids(column: Any, by: str) -> Any:
@@ -244,7 +342,10 @@ def _line_labels(shown: str, read: _Columns, names: Mapping[str, str], named: st
             column = names[category]
             values[category] = _numbers(shown, read, column, _TRUTH, "1, 0 or empty")
             used.add(column)
-    if {"category", "label"} <= names.keys() and not values:
+    if {"file", "category", "band"} <= names.keys() and not values:
+        values = _of_cards(shown, read, names["category"])
+        used |= {names["category"], names["band"]}
+    elif {"category", "label"} <= names.keys() and not values:
         values = _long(shown, read, names["category"], names["label"])
         used |= {names["category"], names["label"]}
     expected = None
@@ -274,6 +375,26 @@ def _long(
         for number, name in enumerate(CATEGORIES)
         if (which == number).any()
     }
+
+
+def _of_cards(shown: str, read: _Columns, category: str) -> dict[Category, NDArray[np.int8]]:
+    """Labels of test cards: each shows the category that it names and no other, or none."""
+    by_name = {name.value: number for number, name in enumerate(CATEGORIES)} | {"": UNKNOWN}
+    which = _numbers(shown, read, category, by_name, f"one of {', '.join(CATEGORIES)}, or empty")
+    return {name: (which == number).astype(np.int8) for number, name in enumerate(CATEGORIES)}
+
+
+def _of_files(path: str, names: Sequence[str]) -> tuple[str, list[str]]:
+    """Ids of files beside the file of labels: their digests or, where one is not there, paths.
+
+    Results name the same file in one of many ways, and its bytes in one.
+    """
+    folder = os.path.dirname(path)
+    files = [os.path.join(folder, name) for name in names]
+    try:
+        return "sha256", [sha256_of(file) for file in files]
+    except (OSError, ValueError):
+        return "path", [os.path.normpath(file) for file in files]
 
 
 def _numbers(
@@ -351,6 +472,44 @@ class _Merge(NamedTuple):
         )
 
 
+def _sampling(
+    shown: str, read: _Columns, names: Mapping[str, str], merge: _Merge, known: NDArray[np.bool_]
+) -> Sampling | None:
+    """The inclusion probabilities of the known images; None where an image has none.
+
+    Raises InputError for a value that is no probability, and for images with two of them.
+    """
+    if (column := names.get("inclusion_probability")) is None:
+        return None
+    reasons = read.columns.get(names.get("chosen_for", ""), [""] * len(merge.codes))
+    groups: dict[tuple[str, float], int] = {}
+    group_of = np.full(len(merge.ids), UNKNOWN, np.int64)
+    for index, (value, reason) in enumerate(zip(read.columns[column], reasons, strict=True)):
+        text = _text(value)
+        if text in _NO_LABEL:
+            return None
+        try:
+            probability = float(text)
+        except ValueError:
+            probability = 0.0
+        if not 0 < probability <= 1:
+            what = f"{one_line(column, 60)}: {one_line(text, 40)!r}"
+            wanted = "is not a probability over 0 and at most 1"
+            raise InputError(f"{read.where(index)} of {shown}: {what} {wanted}")
+        group = groups.setdefault((_text(reason), probability), len(groups))
+        image = merge.codes[index]
+        if group_of[image] not in (UNKNOWN, group):
+            raise InputError(
+                f"{read.where(index)} of {shown}: {one_line(merge.ids[image], 80)!r} is there with "
+                "two inclusion probabilities: the file holds several samples; draw one sample of "
+                "both kinds ('moderate sample --by band --random N')"
+            )
+        group_of[image] = group
+    probabilities = np.array([probability for _, probability in groups], np.float64)
+    drawn = np.bincount(group_of, minlength=len(groups))
+    return Sampling(probabilities[group_of[known]], group_of[known], drawn)
+
+
 def _names(shown: str, columns: Mapping[str, Any]) -> dict[str, str]:
     """Columns by their names in lower case, with `_` between words."""
     names: dict[str, str] = {}
@@ -385,7 +544,8 @@ def _read(path: str) -> _Columns:
     suffix = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
     if suffix is None:
         raise UsageError(
-            f"{file_name(path)} is not a file of labels: the suffix is one of {', '.join(SUFFIXES)}"
+            f"{file_name(path)} is not a file of labels: the suffix is one of "
+            f"{', '.join(SUFFIXES)}; a folder with a folder per label will do, too"
         )
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     try:
@@ -397,6 +557,52 @@ def _read(path: str) -> _Columns:
         return readers[suffix](path)
     except (OSError, ValueError) as error:
         raise unreadable(file_name(path), error) from None
+
+
+def _read_folder(path: str) -> _Columns:
+    """The files of a folder that has a folder per label, by their digests.
+
+    A folder is named like a category (its images show it, and others are unknown), like a decision
+    (the one expected), or `safe`, `none` and the like (they show no category). Folders in it may be
+    of any name.
+    """
+    shown = file_name(path)
+    categories = {name.value for name in CATEGORIES}
+    known = f"{', '.join((*CATEGORIES, *_EXPECTED_NAMES))}, or {', '.join(_NOTHING)}"
+    rows: list[dict[str, str]] = []
+    files: list[str] = []
+    try:
+        folders = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+        for name in folders:
+            label = _normal(name)
+            if label in _NOTHING:
+                labels = dict.fromkeys(categories, "0")
+            elif label in categories:
+                labels = {label: "1"}
+            elif label in _EXPECTED_NAMES:
+                labels = {"decision": label}
+            else:
+                raise InputError(f"{shown}: the folder {one_line(name, 40)!r} is no label: {known}")
+            for file in _files_below(os.path.join(path, name)):
+                rows.append({"sha256": sha256_of(file), **labels})
+                files.append(file_name(file))
+    except OSError as error:
+        raise unreadable(shown, error) from None
+    if not rows:
+        raise InputError(f"{shown} has no labels: put images into folders named {known}")
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns: dict[str, Sequence[Any]] = {name: [row.get(name) for row in rows] for name in names}
+    return _Columns(columns, lambda index: files[index])
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """All regular files, sorted, but for hidden ones; links are not followed."""
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            file = os.path.join(root, name)
+            if not name.startswith(".") and os.path.isfile(file) and not os.path.islink(file):
+                yield file
 
 
 def _read_csv(path: str) -> _Columns:

@@ -2,7 +2,8 @@
 
 Each metric is scikit-learn's of the same name on the same data; one that is undefined there (a
 recall without positives) is None here, never 0 or NaN. Scores are compared as float32, as the
-policy compares them; sums are float64.
+policy compares them; sums are float64. Where weights are given, an image counts as many times as it
+stands for others (see `weighted`); counts stay those of images.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moderate.analysis import bounds
+from moderate.analysis import bounds, weighted
+from moderate.analysis.weighted import Tally
 
 Floats = NDArray[np.float64]
 Truth = NDArray[np.bool_]
@@ -40,8 +42,8 @@ class Estimate:
     """A metric: its value, or None and the reason why it is undefined.
 
     low and high bound its 95 % interval; method says where it is from: `bootstrap`, or, where
-    resampling can only repeat 0 or 1, `exact` (Clopper and Pearson). None where there is none:
-    all resamples alike, or too many of them undefined.
+    resampling can only repeat 0 or 1, `exact` (Clopper and Pearson), or `gamma` (of weighted
+    shares). None where there is none: all resamples alike, or too many of them undefined.
     """
 
     value: float | None
@@ -61,21 +63,28 @@ class Confusion(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Cumulative counts at each distinct score, from the highest: images that reach it."""
+    """Cumulative counts at each distinct score, from the highest: images that reach it.
+
+    Or the sums of their weights.
+    """
 
     scores: NDArray[np.float32]
-    positives: NDArray[np.int64]
-    images: NDArray[np.int64]
+    positives: Floats
+    images: Floats
 
 
 class Bin(NamedTuple):
-    """A bin of the reliability diagram that holds images: mean score, share of positives."""
+    """A bin of the reliability diagram that holds images: mean score, share of positives.
+
+    weight is how many images those stand for.
+    """
 
     low: float
     high: float
     images: int
     mean_score: float
     positives: float
+    weight: float
 
 
 def confusion(truth: Truth, flagged: Truth) -> Confusion:
@@ -102,59 +111,69 @@ def f1(counts: Confusion) -> Estimate:
     return _share(2 * counts.tp, whole, "no positives, and none flagged")
 
 
-def curve(truth: Truth, scores: NDArray[np.float32]) -> Curve:
+def curve(truth: Truth, scores: NDArray[np.float32], weights: Floats | None = None) -> Curve:
     """What every threshold would flag; images of equal score are flagged together."""
     order = np.argsort(scores, kind="stable")[::-1]
     ordered = scores[order]
     ends = _ends(ordered)
-    return Curve(ordered[ends], np.cumsum(truth[order], dtype=np.int64)[ends], ends + 1)
+    counted = np.ones(len(truth)) if weights is None else weights[order]
+    return Curve(ordered[ends], np.cumsum(truth[order] * counted)[ends], np.cumsum(counted)[ends])
 
 
-def average_precision(truth: Truth, scores: NDArray[np.float32]) -> Estimate:
+def average_precision(
+    truth: Truth, scores: NDArray[np.float32], weights: Floats | None = None
+) -> Estimate:
     """The area under the precision-recall curve (PR-AUC), as the sum of P_k (R_k - R_(k-1)).
 
     Not interpolated, as in scikit-learn's `average_precision_score`.
     """
     if not truth.any():
         return Estimate(None, NO_POSITIVES if len(truth) else NO_IMAGES)
-    at = curve(truth, scores)
+    at = curve(truth, scores, weights)
     gained = np.diff(at.positives, prepend=0)
     return Estimate(float(np.sum(gained * (at.positives / at.images)) / at.positives[-1]))
 
 
-def roc_auc(truth: Truth, scores: NDArray[np.float32]) -> Estimate:
+def roc_auc(truth: Truth, scores: NDArray[np.float32], weights: Floats | None = None) -> Estimate:
     """The area under the ROC curve: how often a positive scores above a negative (ties: half)."""
     if not len(truth):
         return Estimate(None, NO_IMAGES)
     if truth.all() or not truth.any():
         return Estimate(None, NO_NEGATIVES if truth.all() else NO_POSITIVES)
-    at = curve(truth, scores)
+    at = curve(truth, scores, weights)
     negatives = at.images - at.positives
     before = np.concatenate(([0], at.positives[:-1]))
     area = np.sum(np.diff(negatives, prepend=0) * (before + at.positives) / 2)
     return Estimate(float(area / (float(at.positives[-1]) * float(negatives[-1]))))
 
 
-def reliability(truth: Truth, scores: NDArray[np.float32]) -> list[Bin]:
+def reliability(
+    truth: Truth, scores: NDArray[np.float32], weights: Floats | None = None
+) -> list[Bin]:
     """The bins of equal width that hold images; a bin has its upper edge, the first 0 too."""
     edges = np.linspace(0.0, 1.0, ECE_BINS + 1)
     which = _bins(scores)
+    counted = np.ones(len(truth)) if weights is None else weights
     counts = np.bincount(which, minlength=ECE_BINS)
-    sums = np.bincount(which, scores.astype(np.float64), ECE_BINS)
-    positives = np.bincount(which, truth.astype(np.float64), ECE_BINS)
+    sums = np.bincount(which, scores.astype(np.float64) * counted, ECE_BINS)
+    positives = np.bincount(which, truth * counted, ECE_BINS)
+    masses = np.bincount(which, counted, ECE_BINS)
     return [
         Bin(
             float(edges[index]),
             float(edges[index + 1]),
             int(counts[index]),
-            float(sums[index] / counts[index]),
-            float(positives[index] / counts[index]),
+            float(sums[index] / masses[index]),
+            float(positives[index] / masses[index]),
+            float(masses[index]),
         )
         for index in np.flatnonzero(counts)
     ]
 
 
-def calibration_error(truth: Truth, scores: NDArray[np.float32]) -> Estimate:
+def calibration_error(
+    truth: Truth, scores: NDArray[np.float32], weights: Floats | None = None
+) -> Estimate:
     """Expected calibration error (ECE) of the score as the probability of a positive.
 
     sum over 15 bins of equal width of n_bin / n * |share of positives - mean score|: equation 3 of
@@ -164,9 +183,9 @@ def calibration_error(truth: Truth, scores: NDArray[np.float32]) -> Estimate:
     """
     if not len(truth):
         return Estimate(None, NO_IMAGES)
-    bins = reliability(truth, scores)
-    gaps = math.fsum(each.images * abs(each.positives - each.mean_score) for each in bins)
-    return Estimate(gaps / len(truth))
+    bins = reliability(truth, scores, weights)
+    gaps = math.fsum(each.weight * abs(each.positives - each.mean_score) for each in bins)
+    return Estimate(gaps / math.fsum(each.weight for each in bins))
 
 
 def share(part: int, whole: int, resamples: int, seed: int, undefined: str) -> Estimate:
@@ -178,6 +197,24 @@ def share(part: int, whole: int, resamples: int, seed: int, undefined: str) -> E
         return _exact(made, part, whole)
     drawn = np.random.default_rng(seed).binomial(whole, part / whole, resamples) / whole
     return _between(made, drawn)
+
+
+def weighted_share(
+    part: Truth, whole: Truth, weights: Floats, undefined: str, *, side: Truth | None = None
+) -> Estimate:
+    """The share that `part` has of the images of `whole`, weighted, with its interval.
+
+    Where `part` is a matter of labels, not of scores or decisions, `side` says which images may be
+    of it or of the rest: an image that was not seen weighs no more than the heaviest of those.
+    """
+    events, others = Tally.of(part & whole, weights), Tally.of(~part & whole, weights)
+    value = weighted.share(events, others)
+    if value is None:
+        return Estimate(None, undefined)
+    sides = (part, ~part) if side is None else (side, side)
+    heaviest = weighted.heaviest(weights, sides[0]), weighted.heaviest(weights, sides[1])
+    low, high = weighted.interval(events, others, heaviest, CONFIDENCE)
+    return Estimate(value, None, low, high, "gamma")
 
 
 class Measured(NamedTuple):
@@ -204,6 +241,7 @@ def measure(
     *,
     resamples: int = 0,
     seed: int = 0,
+    weights: Floats | None = None,
 ) -> Measured:
     """Every metric of n images with a score and a label; 0 resamples give no intervals.
 
@@ -215,17 +253,37 @@ def measure(
     points = [
         *(precision(review), recall(review), f1(review)),
         *(precision(block), recall(block), f1(block)),
-        average_precision(truth, scores),
-        roc_auc(truth, scores),
-        calibration_error(truth, scores),
+        average_precision(truth, scores, weights),
+        roc_auc(truth, scores, weights),
+        calibration_error(truth, scores, weights),
     ]
+    if weights is not None and len(truth):
+        for index, flagged in ((0, reviewed), (3, blocked)):
+            points[index : index + 3] = _weighted_points(truth, flagged, weights)
+    shares = () if weights is None else (0, 1, 3, 4)  # their intervals are there
     if resamples and len(truth):
-        drawn = _resampled(truth, scores, reviewed, blocked, resamples, seed)
+        known = points
+        drawn = _resampled(truth, scores, reviewed, blocked, resamples, seed, weights)
         points = [_between(each, values) for each, values in zip(points, drawn.T, strict=True)]
-        for index, counts in ((0, review), (3, block)):
+        for index in shares:
+            points[index] = known[index]
+        for index, counts in ((0, review), (3, block)) if weights is None else ():
             points[index] = _exact(points[index], counts.tp, counts.tp + counts.fp)
             points[index + 1] = _exact(points[index + 1], counts.tp, counts.tp + counts.fn)
     return Measured(review, block, *points)
+
+
+def _weighted_points(truth: Truth, flagged: Truth, weights: Floats) -> list[Estimate]:
+    """Precision, recall and F1."""
+    right, marked, positives = (
+        float(weights[each].sum()) for each in (truth & flagged, flagged, truth)
+    )
+    whole = marked + positives
+    return [
+        weighted_share(truth, flagged, weights, NOTHING_FLAGGED, side=flagged),
+        weighted_share(flagged, truth, weights, NO_POSITIVES),
+        Estimate(2 * right / whole) if whole else Estimate(None, "no positives, and none flagged"),
+    ]
 
 
 def _share(part: int, whole: int, undefined: str) -> Estimate:
@@ -258,6 +316,7 @@ def _resampled(
     blocked: Truth,
     resamples: int,
     seed: int,
+    weights: Floats | None,
 ) -> Floats:
     """The metrics, resamples x 9 in the order of `measure`, NaN where undefined.
 
@@ -266,6 +325,7 @@ def _resampled(
     order = np.argsort(scores, kind="stable")[::-1]
     truth, reviewed, blocked = truth[order], reviewed[order], blocked[order]
     scores = scores[order]
+    own = np.ones(len(truth)) if weights is None else weights[order]
     ends = _ends(scores)
     cells = [each for marked in (reviewed, blocked) for each in
              (truth & marked, ~truth & marked, truth & ~marked)]  # fmt: skip
@@ -274,7 +334,8 @@ def _resampled(
     which = _bins(scores)
     starts = np.flatnonzero(np.append(True, which[1:] != which[:-1]))
     made = []
-    for counts in _draws(len(truth), resamples, seed):
+    for drawn in _draws(len(truth), resamples, seed):
+        counts = drawn * own
         sums = counts @ additive
         made.append(
             np.column_stack(
@@ -285,7 +346,8 @@ def _resampled(
                         np.cumsum(counts * truth, axis=1)[:, ends],
                         np.cumsum(counts, axis=1)[:, ends],
                     ),
-                    np.abs(np.add.reduceat(counts * gaps, starts, axis=1)).sum(axis=1) / len(truth),
+                    np.abs(np.add.reduceat(counts * gaps, starts, axis=1)).sum(axis=1)
+                    / counts.sum(axis=1),
                 ]
             )
         )

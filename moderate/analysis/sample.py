@@ -46,10 +46,11 @@ class Chosen:
 class Sample:
     """The images to label, in the order to label them, and how many were there to choose from.
 
-    errors, duplicates and unscored are rows that were left out.
+    errors, duplicates and unscored are rows that were left out. by is how they were chosen:
+    `band`, or `band+random` of a mixture.
     """
 
-    by: By
+    by: str
     chosen: tuple[Chosen, ...]
     eligible: int
     errors: int
@@ -61,7 +62,8 @@ class Sample:
 class _Rows:
     """The rows to choose from, as Arrow columns; `scores` is rows x categories, NaN: not scored.
 
-    decisions are numbers: of Decision, mildest first. order is random, but an image's own.
+    decisions are numbers: of Decision, mildest first. order is random, but an image's own;
+    other_order is another, which has nothing to do with it.
     """
 
     paths: Any
@@ -69,6 +71,7 @@ class _Rows:
     decisions: NDArray[np.int64]
     scores: NDArray[np.float32]
     order: NDArray[np.uint64]
+    other_order: NDArray[np.uint64]
 
     def chosen(self, row: int, reason: str, probability: float | None) -> Chosen:
         """What is told of a row."""
@@ -84,21 +87,23 @@ def sample(
     count: int,
     seed: int = 0,
     category: Category | None = None,
+    random: int = 0,
 ) -> Sample:
     """Choose `count` images (with band: of each band), by these categories or this one.
 
-    The same for the same seed, however the rows are ordered. Raises InputError where there is
-    nothing to choose from.
+    random is how many more are chosen by chance alone, which makes a mixture. The same for the same
+    seed, however the rows are ordered. Raises InputError where there is nothing to choose from.
     """
     rows, left_out = _eligible(results, seed, category)
     considered = CATEGORIES if category is None else (category,)
     if by == "random":
-        chosen = _random(rows, np.arange(len(rows.order)), count, "all")
+        chosen = _random(rows, np.arange(len(rows.order)), count + random, "all")
     elif by == "band":
-        chosen = _by_band(rows, policy, count, category)
+        chosen = _by_band(rows, policy, count, category, random)
     else:
-        chosen = _uncertain(rows, policy, count, considered)
-    return Sample(by, tuple(chosen), len(rows.order), *left_out)
+        chosen = _uncertain(rows, policy, count, considered, random)
+    how = f"{by}+random" if random and by != "random" else by
+    return Sample(how, tuple(chosen), len(rows.order), *left_out)
 
 
 def as_csv(taken: Sample) -> str:
@@ -153,10 +158,13 @@ def _eligible(
         raise InputError(f"{printable(results.path)} has no image that was scored{where}")
     taken = table.select(["path", "sha256", "decision"]).take(pa.array(rows)).combine_chunks()
     decisions = pc.index_in(taken["decision"], pa.array([d.value for d in Decision])).to_numpy()
-    order = np.fromiter((order_of(text, seed) for text in identities), np.uint64, len(rows))
+    order, other_order = (
+        np.fromiter((order_of(text, each) for text in identities), np.uint64, len(rows))
+        for each in (seed, ~seed)
+    )
     errors, unscored = int((~fine).sum()), int((fine & ~scored).sum())
     duplicates = table.num_rows - errors - unscored - len(rows)
-    chosen_from = _Rows(taken["path"], taken["sha256"], decisions, scores[rows], order)
+    chosen_from = _Rows(taken["path"], taken["sha256"], decisions, scores[rows], order, other_order)
     return chosen_from, (errors, duplicates, unscored)
 
 
@@ -166,7 +174,14 @@ def _random(rows: _Rows, among: NDArray[np.int64], count: int, reason: str) -> l
     return [rows.chosen(row, reason, probability) for row in taken]
 
 
-def _by_band(rows: _Rows, policy: Policy, count: int, category: Category | None) -> list[Chosen]:
+def _by_band(
+    rows: _Rows, policy: Policy, count: int, category: Category | None, random: int
+) -> list[Chosen]:
+    """So many of each band, and of all images: each of a band has the same chance as the others.
+
+    Of a mixture that holds given how many of the band there came to be, and their share of it is
+    the probability: all sets of so many images of the band are equally likely.
+    """
     bands = rows.decisions
     if category is not None:
         limits = policy.categories[category]
@@ -174,16 +189,26 @@ def _by_band(rows: _Rows, policy: Policy, count: int, category: Category | None)
         bands = score_bands(scores, limits.review, limits.block).astype(np.int64)
     prefix = f"{category} " if category else ""
     chosen: list[Chosen] = []
+    at_random = np.zeros(len(rows.order), bool)
+    at_random[np.argsort(rows.other_order, kind="stable")[:random]] = True
     for number, decision in enumerate(Decision):
         among = np.flatnonzero(bands == number)
-        chosen += _random(rows, among, count, f"{prefix}{decision.value}")
+        ordered = among[np.argsort(rows.order[among], kind="stable")]
+        taken = [*ordered[:count], *(row for row in ordered[count:] if at_random[row])]
+        probability = len(taken) / max(len(among), 1)
+        reason = f"{prefix}{decision.value}"
+        chosen += [rows.chosen(int(row), reason, probability) for row in taken]
     return chosen
 
 
 def _uncertain(
-    rows: _Rows, policy: Policy, count: int, categories: Sequence[Category]
+    rows: _Rows, policy: Policy, count: int, categories: Sequence[Category], random: int
 ) -> list[Chosen]:
-    """In turn, each category's image that is nearest to one of its thresholds."""
+    """In turn, each category's image that is nearest to one of its thresholds.
+
+    With others at random, these were certain to be taken, and each of the others had the same
+    chance.
+    """
     queues = []
     for category in categories:
         limits = policy.categories[category]
@@ -201,4 +226,7 @@ def _uncertain(
                 queues.remove(queue)
             elif len(taken) < count:
                 taken[row] = category
-    return [rows.chosen(row, category.value, None) for row, category in taken.items()]
+    certain = 1.0 if random else None
+    chosen = [rows.chosen(row, category.value, certain) for row, category in taken.items()]
+    others = np.setdiff1d(np.arange(len(rows.order)), list(taken))
+    return chosen + (_random(rows, others, random, "others") if random else [])

@@ -5,18 +5,23 @@ threshold, the share of all positives below it exceeds 1 - R with the probabilit
 variable of n and 1 - R stays under k (Wilks, 1941: distribution-free tolerance limits). The block
 threshold follows in the same way from the scores of negatives. Choosing k by n alone, before any
 score is looked at, is what makes the claim hold in as many cases as it says.
+
+Labels of images that were sampled with unequal probabilities are weighted (see `weighted`). There,
+thresholds are tried one after another from the safe end, and the last before the first that the
+bound does not show is taken (fixed-sequence testing): one level of error is enough for all of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moderate.analysis import bounds
+from moderate.analysis import bounds, weighted
+from moderate.analysis.weighted import Doubles, Tally
 from moderate.errors import InputError, UsageError
 from moderate.policy.model import Policy, Thresholds
 from moderate.policy.thresholds import reaches
@@ -25,6 +30,12 @@ from moderate.types import CATEGORIES, Category
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+
+HOLDOUT = 0.3
+"""Share of labels that check the thresholds, unless it is said."""
+
+_NARROW_BAND = 0.05
+"""Least share of the images at or above review that has to lie below block."""
 
 _TABLE = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)  # recalls of the trade-off's thresholds
 
@@ -35,16 +46,18 @@ class Aim:
 
     target_recall: share of positives that are at least reviewed. max_false_block: share of
     negatives that are blocked; None leaves the block thresholds alone. max_review_share: share of
-    all scored images that people have to look at, None without limit. holdout is the share of
-    labels that the thresholds are not chosen by.
+    all scored images that people have to look at, None without limit. lower_block allows block
+    thresholds below those of the base policy. holdout is the share of labels that the thresholds
+    are not chosen by.
     """
 
     target_recall: float = 0.95
     max_false_block: float | None = None
     max_review_share: float | None = None
     confidence: float = 0.95
-    holdout: float = 0.3
+    holdout: float = HOLDOUT
     seed: int = 0
+    lower_block: bool = False
 
     def check(self) -> None:
         """Raises UsageError for what no sample can show, or makes no sense."""
@@ -59,32 +72,42 @@ class Aim:
             raise UsageError(f"--max-review-share {self.max_review_share:g}: must be 0 to 1")
         if not 0 <= self.holdout < 1:
             raise UsageError(f"--holdout {self.holdout:g}: must be 0 or more and below 1")
+        if self.lower_block and self.max_false_block is None:
+            raise UsageError("--lower-block goes with --max-false-block")
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
     """One category's labelled images: scores, which are positive, and what orders the split.
 
-    order holds numbers that are random, but the same for an image in every run with a seed.
+    order holds numbers that are random, but the same for an image in every run with a seed. weights
+    are how many images each stands for; None where all had the same chance to be labelled.
     """
 
     scores: Floats
     positive: Bools
     order: NDArray[np.uint64]
+    weights: Doubles | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """`events` of `total`, with the exact two-sided interval of the share."""
+    """`events` of `total` labels, with the two-sided interval of the share.
+
+    weighted is the estimated share where labels stand for different numbers of images.
+    """
 
     events: int
     total: int
     low: float
     high: float
+    weighted: float | None = None
 
     @property
     def share(self) -> float | None:
         """None of nothing."""
+        if self.weighted is not None:
+            return self.weighted
         return self.events / self.total if self.total else None
 
 
@@ -118,7 +141,10 @@ class TradeOff:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """One category's thresholds with their evidence; false_blocks where a claim was asked for."""
+    """One category's thresholds with their evidence; false_blocks where a claim was asked for.
+
+    warnings are what the user has to know before using them.
+    """
 
     category: Category
     thresholds: Thresholds
@@ -126,6 +152,7 @@ class Tuned:
     false_blocks: Claim | None
     table: tuple[TradeOff, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +181,13 @@ class Tuning:
             )
         for each in self.tuned:
             where, holdout = each.category.value, each.recall.holdout
-            if _refuted(holdout.total - holdout.events, holdout.total, 1 - self.aim.target_recall):
+            if _refuted(holdout, self.aim.target_recall, least=True):
                 return (
                     f"{where}: on the holdout, recall is {holdout.share:.3f} of {holdout.total} "
                     "positives, which contradicts the train part: are the labels of one source?"
                 )
             blocks, limit = each.false_blocks, self.aim.max_false_block
-            if blocks and limit and _refuted(blocks.holdout.events, blocks.holdout.total, limit):
+            if blocks and limit and _refuted(blocks.holdout, limit, least=False):
                 share, total = blocks.holdout.share, blocks.holdout.total
                 return (
                     f"{where}: on the holdout, {share:.3f} of {total} negatives are blocked, which "
@@ -191,6 +218,42 @@ def block_threshold(negatives: Floats, limit: float, alpha: float) -> np.float32
     return above
 
 
+def weighted_review_threshold(labels: Labelled, target: float, alpha: float) -> np.float32 | None:
+    """The same as `review_threshold`, of labels with weights.
+
+    None where even the lowest score of a positive does not show the recall.
+    """
+    assert labels.weights is not None
+    shown = None
+    for at in np.unique(labels.scores[labels.positive]):
+        below = ~reaches(labels.scores, at)
+        missed, caught = _tallies(below, labels.positive, labels.weights)
+        heaviest = weighted.heaviest(labels.weights, below)
+        if weighted.exceeds(1 - target, missed, caught, heaviest) > alpha:
+            break
+        shown = at
+    return shown
+
+
+def weighted_block_threshold(labels: Labelled, limit: float, alpha: float) -> np.float32 | None:
+    """The same as `block_threshold`, of labels with weights."""
+    assert labels.weights is not None
+    shown = None
+    for at in np.unique(labels.scores[~labels.positive])[::-1]:
+        above = np.nextafter(at, np.float32(2))
+        blocked, passed = _tallies(reaches(labels.scores, above), ~labels.positive, labels.weights)
+        heaviest = weighted.heaviest(labels.weights, reaches(labels.scores, at))
+        if weighted.exceeds(limit, blocked, passed, heaviest) > alpha:
+            break
+        shown = above
+    return shown
+
+
+def _tallies(marked: Bools, of_class: Bools, weights: Doubles) -> tuple[Tally, Tally]:
+    """The images of a class that are marked, and those that are not."""
+    return Tally.of(marked & of_class, weights), Tally.of(~marked & of_class, weights)
+
+
 def needed(rate: float, alpha: float, holdout: float) -> int:
     """How many labels the claim of a rate takes at least, the holdout's among them."""
     train = bounds.least_tries(rate, alpha)
@@ -206,12 +269,17 @@ def held_out(count: int, holdout: float) -> int:
 
 
 def split(labelled: Labelled, holdout: float) -> tuple[Bools, Bools]:
-    """Train and holdout: the same share of positives and of negatives in each, by their order."""
+    """Train and holdout: the same share of positives and of negatives in each, by their order.
+
+    Of each weight, where there are weights.
+    """
     held = np.zeros(len(labelled.scores), bool)
-    for of_class in (labelled.positive, ~labelled.positive):
-        rows = np.flatnonzero(of_class)
-        by_order = rows[np.argsort(labelled.order[rows], kind="stable")]
-        held[by_order[: held_out(len(rows), holdout)]] = True
+    weights = np.ones(len(held)) if labelled.weights is None else labelled.weights
+    for weight in np.unique(weights):
+        for of_class in (labelled.positive, ~labelled.positive):
+            rows = np.flatnonzero(of_class & (weights == weight))
+            by_order = rows[np.argsort(labelled.order[rows], kind="stable")]
+            held[by_order[: held_out(len(rows), holdout)]] = True
     return ~held, held
 
 
@@ -245,7 +313,8 @@ def tune(
     tuned = []
     for category, (chosen, recall, false_blocks, notes) in found.items():
         table = _table(category, labelled[category], scores, thresholds, aim)
-        tuned.append(Tuned(category, chosen, recall, false_blocks, table, notes))
+        warnings = _warnings(scores[category], chosen)
+        tuned.append(Tuned(category, chosen, recall, false_blocks, table, notes, warnings))
     images = len(next(iter(scores.values()))) if scores else 0
     return Tuning(aim, alpha, tuple(tuned), thresholds, images, review_share, block_share)
 
@@ -260,19 +329,45 @@ def shares(
     return float((reviewed & ~blocked).mean()), float(blocked.mean())
 
 
+def _warnings(scores: Floats, limits: Thresholds) -> tuple[str, ...]:
+    """What the user has to know where hardly anything is left for people to look at."""
+    flagged = int(reaches(scores, limits.review).sum())
+    between = flagged - int(reaches(scores, limits.block).sum())
+    if limits.review < limits.block and between >= _NARROW_BAND * flagged:
+        return ()
+    kept = f"review {limits.review:g}, block {limits.block:g}"
+    how_many = "none" if not between else f"only {between:,}"
+    return (
+        f"almost nothing goes to review ({kept}): of the {flagged:,} images that are not approved, "
+        f"{how_many} would be looked at by people, and the others are blocked unseen; raise block "
+        "by hand, or aim for more recall",
+    )
+
+
 def measured(events: int, total: int, confidence: float) -> Measured:
     """A share with its interval."""
     return Measured(events, total, *bounds.interval(events, total, confidence))
 
 
-def _refuted(events: int, total: int, limit: float) -> bool:
-    """Whether a rate of `limit` or less is out of the question (one in a thousand)."""
-    return bool(total) and bounds.lower_bound(events, total, 0.001) > limit
+def _refuted(share: Measured, limit: float, *, least: bool) -> bool:
+    """Whether a share of at least, or at most, `limit` is out of the question: one in a thousand.
+
+    A weighted one is so where its interval says so.
+    """
+    if not share.total:
+        return False
+    if share.weighted is not None:
+        return share.high < limit if least else share.low > limit
+    if least:
+        return bounds.lower_bound(share.total - share.events, share.total, 0.001) > 1 - limit
+    return bounds.lower_bound(share.events, share.total, 0.001) > limit
 
 
 def _check_enough(labelled: Mapping[Category, Labelled], aim: Aim, alpha: float) -> None:
     lacking = []
     for category, labels in labelled.items():
+        if labels.weights is not None:
+            continue  # how many it takes depends on which
         positives = int(labels.positive.sum())
         wanted = [("positive", positives, 1 - aim.target_recall)]
         if aim.max_false_block is not None:
@@ -295,34 +390,40 @@ def _check_enough(labelled: Mapping[Category, Labelled], aim: Aim, alpha: float)
 def _choose(
     category: Category, labels: Labelled, base: Thresholds, aim: Aim, alpha: float
 ) -> tuple[Thresholds, Claim, Claim | None, tuple[str, ...]]:
-    train, held = split(labels, aim.holdout)
-    positive, scores = labels.positive, labels.scores
+    parts = split(labels, aim.holdout)
+    train = _part(labels, parts[0])
     notes: list[str] = []
-    review = review_threshold(scores[train & positive], aim.target_recall, alpha)
-    assert review is not None  # there are enough
+    if labels.weights is None:
+        review = review_threshold(train.scores[train.positive], aim.target_recall, alpha)
+        assert review is not None  # there are enough
+    else:
+        review = weighted_review_threshold(train, aim.target_recall, alpha)
+        if review is None:
+            raise InputError(_too_few(category, train, aim.target_recall, alpha))
     block = np.float32(base.block)
     if aim.max_false_block is not None:
-        lowest = block_threshold(scores[train & ~positive], aim.max_false_block, alpha)
-        assert lowest is not None
-        if lowest > 1:
-            raise InputError(
-                f"{category}: negatives score up to 1.0, so that no block threshold keeps false "
-                f"blocks at {aim.max_false_block:g}: look at those labels, or do not ask for it"
+        lowest = _lowest_block(category, train, aim.max_false_block, alpha)
+        if lowest < block and not aim.lower_block:
+            notes.append(
+                f"block stays at {shortest(float(block))}, as in the base policy: the limit on "
+                f"false blocks would allow {shortest(float(lowest))} (--lower-block)"
             )
-        block = lowest
-    if block < review:
+        else:
+            block = lowest
+    if review > block:
         notes.append(
-            f"block {shortest(float(block))} lies below review and was raised to it: "
-            "what is not approved is blocked"
+            f"review {shortest(float(review))} would lie above block and was lowered to it: what "
+            "is not approved is blocked"
         )
-        block = review
-    recall = _claim(
-        reaches(scores, review), positive, train, held, aim.confidence, alpha, least=True
-    )
+        review = block
+    recall = _claim(reaches(labels.scores, review), labels, labels.positive, parts, aim, alpha,
+                    least=True)  # fmt: skip
     false_blocks = None
     if aim.max_false_block is not None:
-        blocked = reaches(scores, block)
-        false_blocks = _claim(blocked, ~positive, train, held, aim.confidence, alpha, least=False)
+        blocked = reaches(labels.scores, block)
+        false_blocks = _claim(blocked, labels, ~labels.positive, parts, aim, alpha, least=False)
+        if false_blocks.bound > aim.max_false_block:  # shown of a lower threshold, so of this one
+            false_blocks = replace(false_blocks, bound=aim.max_false_block)
     return (
         Thresholds(review=_written(review), block=_written(block)),
         recall,
@@ -331,23 +432,91 @@ def _choose(
     )
 
 
+def _lowest_block(category: Category, train: Labelled, limit: float, alpha: float) -> np.float32:
+    if train.weights is None:
+        lowest = block_threshold(train.scores[~train.positive], limit, alpha)
+        assert lowest is not None  # there are enough
+    else:
+        found = weighted_block_threshold(train, limit, alpha)
+        if found is None:
+            raise InputError(
+                f"{category}: these labels do not show false blocks of at most {limit:g}: label "
+                "more images with high scores, or do not ask for it"
+            )
+        lowest = found
+    if lowest > 1:
+        raise InputError(
+            f"{category}: negatives score up to 1.0, so that no block threshold keeps false "
+            f"blocks at {limit:g}: look at those labels, or do not ask for it"
+        )
+    return lowest
+
+
+def _part(labels: Labelled, part: Bools) -> Labelled:
+    """Some of the labels; those left stand for the images of the others, too."""
+    weights = None
+    if labels.weights is not None:
+        weights = labels.weights[part]
+        weights *= labels.weights.sum() / max(weights.sum(), 1.0)
+    return Labelled(labels.scores[part], labels.positive[part], labels.order[part], weights)
+
+
+def _too_few(category: Category, labels: Labelled, target: float, alpha: float) -> str:
+    """Why labels with weights show no recall, and what would."""
+    assert labels.weights is not None
+    if not labels.positive.any():
+        return f"{category}: there is no positive label, so that no recall can be shown"
+    start = f"{category}: these labels do not show recall {target:.10g}"
+    positives = float(labels.weights[labels.positive].sum())
+    # So many missed positives are allowed; unseen ones are bounded by weight * ln(1 / alpha).
+    allowed = (1 - target) * positives / math.log(1 / alpha)
+    heavy = labels.weights > allowed
+    if not heavy.any():
+        return f"{start}: label more images that score high, or lower the aim"
+    # Half as many again: in practice, some of the missed positives are seen.
+    wanted = math.ceil(1.5 * float(labels.weights[heavy].sum()) / max(allowed, 1.0))
+    return (
+        f"{start}: some labels stand for {labels.weights.max():,.0f} images each, and each of "
+        f"those may hide a positive; it takes about {wanted:,} labels where there are "
+        f"{int(heavy.sum()):,} (moderate sample --by band --random N), or a lower aim"
+    )
+
+
 def _claim(
     marked: Bools,
+    labels: Labelled,
     of_class: Bools,
-    train: Bools,
-    held: Bools,
-    confidence: float,
+    parts: tuple[Bools, Bools],
+    aim: Aim,
     alpha: float,
     *,
     least: bool,
 ) -> Claim:
-    parts = [
-        (int((marked & of_class & part).sum()), int((of_class & part).sum()))
-        for part in (train, held)
-    ]
-    bound = bounds.lower_bound if least else bounds.upper_bound
-    first, second = (measured(*part, confidence) for part in parts)
-    return Claim(first, bound(*parts[0], alpha), second)
+    train, held = (_measured_of(_part(labels, part), marked[part], of_class[part], aim.confidence)
+                   for part in parts)  # fmt: skip
+    if labels.weights is None:
+        bound = bounds.lower_bound if least else bounds.upper_bound
+        return Claim(train, bound(train.events, train.total, alpha), held)
+    weights = _part(labels, parts[0]).weights
+    assert weights is not None
+    marked, of_class = marked[parts[0]], of_class[parts[0]]
+    events, others = _tallies(marked, of_class, weights)
+    if least:
+        heaviest = weighted.heaviest(weights, ~marked)
+        return Claim(train, 1 - weighted.upper_bound(others, events, heaviest, alpha), held)
+    heaviest = weighted.heaviest(weights, marked)
+    return Claim(train, weighted.upper_bound(events, others, heaviest, alpha), held)
+
+
+def _measured_of(labels: Labelled, marked: Bools, of_class: Bools, confidence: float) -> Measured:
+    """How many of a class are marked, as a share of all images that the labels stand for."""
+    counts = int((marked & of_class).sum()), int(of_class.sum())
+    if labels.weights is None or not counts[1]:
+        return measured(*counts, confidence)
+    events, others = _tallies(marked, of_class, labels.weights)
+    heaviest = [weighted.heaviest(labels.weights, side) for side in (marked, ~marked)]
+    low, high = weighted.interval(events, others, (heaviest[0], heaviest[1]), confidence)
+    return Measured(*counts, low, high, weighted.share(events, others))
 
 
 def _table(
@@ -360,7 +529,6 @@ def _table(
     """Some eight thresholds, from that which misses half to that which misses none."""
     own = thresholds[category]
     positives = np.sort(labels.scores[labels.positive])
-    negatives = labels.scores[~labels.positive]
     cuts = {np.float32(own.review)}
     for recall in _TABLE:
         cuts.add(positives[min(math.floor((1 - recall) * len(positives)), len(positives) - 1)])
@@ -376,10 +544,12 @@ def _table(
         rows.append(
             TradeOff(
                 threshold=_written(cut),
-                recall=measured(int(reaches(positives, cut).sum()), len(positives), aim.confidence),
+                recall=_measured_of(
+                    labels, reaches(labels.scores, cut), labels.positive, aim.confidence
+                ),
                 review_share=float(reviewed.mean()) if len(mine) else 0.0,
-                false_blocks=measured(
-                    int(reaches(negatives, cut).sum()), len(negatives), aim.confidence
+                false_blocks=_measured_of(
+                    labels, reaches(labels.scores, cut), ~labels.positive, aim.confidence
                 ),
                 chosen=bool(cut == np.float32(own.review)),
             )

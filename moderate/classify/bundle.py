@@ -343,10 +343,11 @@ def part_name(card: Card, model: ModelCard) -> str:
 
 
 def shared_labels(card: Card) -> tuple[str, ...]:
-    """A sentence for each group of categories that are fed by the same labels, read off the card.
+    """A sentence for each group of categories whose scores move together, read off the card.
 
     Categories that are fed by exactly the same labels, combined in the same way, have one score;
-    others may still have a label in common.
+    others may still have a label in common. The labels of a softmax model are shares of one whole,
+    so that categories fed by different ones take from each other.
     """
     feeding = {category: _feeding(card, category) for category in card.categories}
     sentences: list[str] = []
@@ -366,20 +367,34 @@ def shared_labels(card: Card) -> tuple[str, ...]:
                 sentences.append(
                     f"{_listed([*group, *other])} share {labels} {', '.join(sorted(common))}"
                 )
+    for index, model in enumerate(card.model):
+        fed = [category for category in card.categories if category in model.categories]
+        distinct = {_feeding_of(card, index, category) for category in fed}
+        if model.activation == "softmax" and len(distinct) > 1:
+            sentences.append(
+                f"{_listed(fed)} are shares of one whole in {part_name(card, model)} (softmax): "
+                "where one rises, others fall"
+            )
     return tuple(sentences)
 
 
-_Feeding = tuple[str, frozenset[tuple[str, frozenset[str]]]]
+_Source = tuple[str, frozenset[str]]
+_Feeding = tuple[str, frozenset[_Source]]
 
 
 def _feeding(card: Card, category: Category) -> _Feeding:
     """What a category's score is made of: how it is combined, and which sums of labels feed it."""
-    sources = {
+    sources = [_feeding_of(card, index, category) for index in range(len(card.model))]
+    return card.combine.get(category, "max"), frozenset().union(*sources)
+
+
+def _feeding_of(card: Card, index: int, category: Category) -> frozenset[_Source]:
+    """Which sums of labels of one model feed a category."""
+    model = card.model[index]
+    return frozenset(
         (str(index), frozenset(f"{part_name(card, model)}/{label}" for label in _flat([source])))
-        for index, model in enumerate(card.model)
         for source in model.categories.get(category, ())
-    }
-    return card.combine.get(category, "max"), frozenset(sources)
+    )
 
 
 def _names(feeding: _Feeding) -> set[str]:

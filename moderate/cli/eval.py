@@ -24,9 +24,10 @@ def evaluate(
     labels: Annotated[
         str,
         typer.Option(
-            metavar="FILE",
+            metavar="FILE|DIR",
             help="Labels as .csv, .parquet or .jsonl: a column path or sha256, and columns named "
-            "like categories (1, 0, empty: unknown), or decision.",
+            "like categories (1, 0, empty: unknown), or decision. Or a folder with a folder per "
+            "label, or cards.csv of testcards.",
         ),
     ],
     id_column: Annotated[

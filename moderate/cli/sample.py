@@ -27,6 +27,10 @@ def sample(
     count: Annotated[
         int, typer.Option(min=1, metavar="N", help="How many; with --by band, of each band.")
     ] = 100,
+    random: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="N more by chance alone: with --by band, a mixture."),
+    ] = 0,
     seed: Annotated[int, typer.Option(metavar="N", help="Another seed, other images.")] = 0,
     category: Annotated[
         Category | None, typer.Option(metavar="CATEGORY", help="Look at this category alone.")
@@ -62,7 +66,15 @@ def sample(
         lists = load_policy(policy).files if policy else ()
         check_distinct([], [out], read_identities([results]) | identities(lists))
     read = read_results(results)
-    taken = choose(read, policy_of(read, policy), by=by, count=count, seed=seed, category=category)
+    taken = choose(
+        read,
+        policy_of(read, policy),
+        by=by,
+        count=count,
+        seed=seed,
+        category=category,
+        random=random,
+    )
     if out is None:
         try:
             sys.stdout.write(as_csv(taken))
@@ -80,9 +92,15 @@ def sample(
         eligible=taken.eligible,
     )
     if by == "random":
-        say("info", "use", "a uniform sample: prevalence and bounds from it hold for all images")
-    else:
-        how = (
-            "chosen for being undecided" if by == "uncertainty" else "the same number of each band"
+        use = "a uniform sample: prevalence and bounds from it hold for all images"
+    elif by == "band" or random:
+        use = (
+            "keep the column inclusion_probability and all lines: eval and tune weight by it, so "
+            "that prevalence and bounds hold for all images"
         )
-        say("info", "use", f"{how}: prevalence and bounds from it would not hold for all images")
+    else:
+        use = (
+            "chosen for being undecided: prevalence and bounds from it would not hold for all "
+            "images; add --random N for a mixture that they hold for"
+        )
+    say("info", "use", use)

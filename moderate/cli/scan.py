@@ -17,7 +17,7 @@ from moderate.cli.panels import option
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
 from moderate.errors import OutputError, UsageError
 from moderate.fetch.options import HttpOptions
-from moderate.types import Limits
+from moderate.types import ErrorCode, Limits
 
 if TYPE_CHECKING:
     from moderate.run.summary import Summary
@@ -165,6 +165,22 @@ def scan(
     limit: Annotated[
         int | None,
         option(panels.INPUTS, min=1, metavar="N", help="Stop after N images."),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        option(
+            panels.INPUTS,
+            metavar="NAME,...",
+            help="Names of the columns of CSV that has no header, as path,id.",
+        ),
+    ] = None,
+    relative_to: Annotated[
+        str | None,
+        option(
+            panels.INPUTS,
+            metavar="DIR",
+            help="Where relative paths in lists and manifests start.",
+        ),
     ] = None,
     device: Annotated[
         str, option(panels.SPEED, metavar="auto|cpu|cuda[:N]", help="Where to run.")
@@ -377,6 +393,7 @@ def scan(
     from moderate.report.progress import progress_on
     from moderate.run.options import ScanOptions, StateOptions
     from moderate.run.scan import plan, run
+    from moderate.sources.columns import parse_columns
     from moderate.sources.directory import WalkOptions
     from moderate.sources.resolve import InputOptions
     from moderate.sources.subset import parse_shard
@@ -407,6 +424,8 @@ def scan(
                 ),
                 image_column=image_column,
                 keep=tuple(keep or ()),
+                columns=parse_columns(columns) if columns else (),
+                relative_to=relative_to or None,
                 files_from=tuple(files_from or ()),
                 nul=null,
                 shard=parse_shard(shard) if shard else None,
@@ -469,6 +488,9 @@ def scan(
         result = run(job, on_item, _summary_text, waiting)
     if not quiet:
         _tell(result, out or ())
+    elif 2 * result.error_codes[ErrorCode.NOT_FOUND] > result.rows:
+        for note in result.input_notes:
+            say("warning", "inputs", note)
     code = exit_codes.of_scan(result, fail_on, max_error_rate)
     if code == exit_codes.ERROR:
         say_error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,6 +11,7 @@ import typer
 from moderate.cli.messages import say
 from moderate.cli.output import print_report
 from moderate.errors import InputError, UsageError
+from moderate.text import printable
 from moderate.types import Category
 
 if TYPE_CHECKING:
@@ -23,7 +25,9 @@ def tune(
     ],
     labels: Annotated[
         str,
-        typer.Option(metavar="FILE", help="As eval reads them, of images chosen at random."),
+        typer.Option(
+            metavar="FILE", help="As eval reads them, of images that 'moderate sample' chose."
+        ),
     ],
     target_recall: Annotated[
         float | None,
@@ -31,8 +35,14 @@ def tune(
     ] = None,
     max_false_block: Annotated[
         float | None,
-        typer.Option(metavar="R", help="Negatives that are blocked, at most; else as in --policy."),
+        typer.Option(metavar="R", help="Negatives that are blocked, at most: raises block."),
     ] = None,
+    lower_block: Annotated[
+        bool,
+        typer.Option(
+            "--lower-block", help="Let --max-false-block lower block thresholds of --policy, too."
+        ),
+    ] = False,
     max_review_share: Annotated[
         float | None,
         typer.Option(metavar="R", help="Refuse what sends more of all images to review."),
@@ -41,8 +51,13 @@ def tune(
         float, typer.Option(metavar="C", help="That all bounds hold together.")
     ] = 0.95,
     holdout: Annotated[
-        float, typer.Option(metavar="R", help="Share of labels that only check the proposal.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            metavar="R",
+            help="Share of labels that only check the proposal; else 0.3, and 0 of labels with "
+            "inclusion probabilities.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the split.")] = 0,
     category: Annotated[
         list[Category] | None,
@@ -79,7 +94,7 @@ def tune(
     """
     from moderate.analysis import evidence as files
     from moderate.analysis.calibrate import fit, write_copy
-    from moderate.analysis.tune import Aim
+    from moderate.analysis.tune import HOLDOUT, Aim
     from moderate.analysis.tune import tune as choose
     from moderate.classify.bundle import load_bundle
     from moderate.policy.load import load_policy
@@ -92,8 +107,9 @@ def tune(
         max_false_block,
         max_review_share,
         confidence,
-        holdout,
+        HOLDOUT if holdout is None else holdout,
         seed,
+        lower_block,
     )
     aim.check()
     if calibrate is None and (weights is not None or bundle_out is not None):
@@ -113,11 +129,13 @@ def tune(
         id_column=id_column,
         assume_random=assume_random,
     )
+    if holdout is None and evidence.weighted and calibrate is None:
+        aim = replace(aim, holdout=0.0)  # its bound needs none, and every label counts
     calibrated: list[Calibrated] = []
     bundle = None
     if weights is not None and calibrate is not None:
         bundle = load_bundle(weights)
-        calibrated = fit(evidence, bundle, calibrate, holdout)
+        calibrated = fit(evidence, bundle, calibrate, aim.holdout)
         if not as_json:
             print_report(calibration_report(calibrated), as_json=False)
         evidence = files.calibrated(evidence, calibrated)
@@ -137,9 +155,23 @@ def tune(
     if bundle is not None and bundle_out is not None and problem is None:
         kept = {each.category: each.calibration for each in calibrated if each.calibration}
         copy = write_copy(bundle, kept, bundle_out)
+        folder = bundle_out if "/" in bundle_out else f"./{bundle_out}"
+        say(
+            "info",
+            "bundle_written",
+            f"the calibrated weights {printable(copy.name)} are in {printable(folder)}; scan with "
+            f"them: moderate scan INPUT --weights {shlex.quote(printable(folder))}; thresholds "
+            "tuned on the old scores do not fit the new ones",
+            path=bundle_out,
+            weights=copy.name,
+            sha256=copy.sha256,
+        )
         evidence = replace(evidence, weights=copy.name, weights_sha256=copy.sha256)
     if as_json or tuning:
         print_report(report(tuning, evidence, calibrated), as_json=as_json)
+    for each in tuning.tuned if tuning else ():
+        for warning in each.warnings:
+            say("warning", "middle_band", f"warning: {each.category}: {warning}")
     if problem is not None:
         raise InputError(f"nothing is written: {problem}")
     if tuning is None:

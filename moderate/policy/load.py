@@ -12,11 +12,14 @@ from pydantic import ValidationError
 from moderate.errors import PolicyError
 from moderate.policy.lists import Lists, beside, read_lists
 from moderate.policy.model import NOT_NESTED, Override, Policy
-from moderate.text import printable
+from moderate.text import path_text, printable
 from moderate.toml_files import TomlError, parse_toml, read_toml_text
 from moderate.validation import first_problem
 
 PRESETS = ("balanced", "strict", "permissive", "children")
+
+EDITED = " (edited)"
+"""Follows the name of a preset in the name of a policy that has that name but other content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class LoadedPolicy:
 
     The digest is that of the text, or, where it names other policies and lists, of the text and
     theirs. In `policy` those policies are filled in; the entries of all lists are in `lists`.
-    `files` are the paths of all files that were read.
+    `files` are the paths of all files that were read, the policy's own first; a preset has none.
     """
 
     policy: Policy
@@ -33,6 +36,23 @@ class LoadedPolicy:
     sha256: str
     lists: Lists = field(default_factory=Lists)
     files: tuple[str, ...] = ()
+    file: str | None = None
+    """The path of the policy's own file; None for a preset."""
+
+    @property
+    def shown_file(self) -> str | None:
+        """Its absolute path as text, as reports and audit facts hold it."""
+        return None if self.file is None else path_text(os.fsencode(os.path.abspath(self.file)))
+
+    @property
+    def shown_name(self) -> str:
+        """The policy's name and, where it has one, its file."""
+        return shown_name(self.policy.name, self.shown_file)
+
+
+def shown_name(name: str, file: str | None) -> str:
+    """How reports name a policy: `balanced`, or `balanced (edited), from mine.toml`."""
+    return f"{name}, from {file}" if file else name
 
 
 def load_policy(name_or_file: str) -> LoadedPolicy:
@@ -40,7 +60,7 @@ def load_policy(name_or_file: str) -> LoadedPolicy:
     where = printable(name_or_file)
     loaded = parse_policy(_text(name_or_file, where), where)
     if name_or_file not in PRESETS:
-        loaded = replace(loaded, files=(name_or_file,))
+        loaded = replace(loaded, files=(name_or_file,), file=name_or_file)
     if not loaded.policy.in_context:
         return loaded
     base = os.path.dirname(name_or_file) or "."
@@ -60,18 +80,26 @@ def load_policy(name_or_file: str) -> LoadedPolicy:
 def parse_policy(text: str, where: str) -> LoadedPolicy:
     """The policy that a TOML text holds; `where` names it in errors. Raises PolicyError.
 
-    No other file is read: what the policy names is not filled in.
+    No other file is read: what the policy names is not filled in. A copy of a preset that was
+    edited without a new name is called `balanced (edited)`, so that no output passes it off as the
+    preset; a copy with other comments alone keeps the name.
     """
+    policy = _parsed(text, where)
+    filled = [f"override.{n}.rules" for n, each in enumerate(policy.override) if each.rules]
+    if filled or policy.list_files:
+        raise PolicyError(f"policy {where}: {(*filled, 'list_files')[0]}: unknown key")
+    if policy.name in PRESETS and policy != _parsed(_text(policy.name, where), where):
+        policy = policy.model_copy(update={"name": f"{policy.name}{EDITED}"})
+    return LoadedPolicy(policy, text, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _parsed(text: str, where: str) -> Policy:
     try:
-        policy = Policy.model_validate(parse_toml(text))
+        return Policy.model_validate(parse_toml(text))
     except TomlError as error:
         raise PolicyError(f"policy {where}: {error}") from error
     except ValidationError as error:
         raise PolicyError(f"policy {where}: {first_problem(error)}") from error
-    filled = [f"override.{n}.rules" for n, each in enumerate(policy.override) if each.rules]
-    if filled or policy.list_files:
-        raise PolicyError(f"policy {where}: {(*filled, 'list_files')[0]}: unknown key")
-    return LoadedPolicy(policy, text, hashlib.sha256(text.encode()).hexdigest())
 
 
 def resolve(policy: Policy, base: str | None, where: str) -> tuple[Policy, Lists, list[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from moderate.analysis.decide import Redecided
+from moderate.policy.load import shown_name
 from moderate.report.model import Report, Table, sentences, share
 from moderate.report.summary import headline, tables
 from moderate.run.summary import as_json
@@ -64,7 +65,7 @@ def _closing(redecided: Redecided) -> Iterator[str]:
     facts, before = redecided.facts, redecided.before
     yield f"source: {redecided.source} ({facts['decided_from'][:12]})"
     yield f"weights: {_named(before, 'weights')}"
-    yield f"policy: {_named(facts, 'policy')}, before {_named(before, 'policy')}"
+    yield f"policy: {_named(facts, 'policy')}; before: {_named(before, 'policy')}"
     if run := before.get("run_id"):
         yield f"run: {run}, moderate {before.get('version', '-')}"
     yield f"speed: {redecided.summary.seconds:.1f} s"
@@ -94,4 +95,6 @@ def _data(redecided: Redecided) -> dict[str, Any]:
 
 def _named(facts: Mapping[str, str], what: str) -> str:
     name, digest = facts.get(what), facts.get(f"{what}_sha256")
+    if name and what == "policy":
+        name = shown_name(name, facts.get("policy_file"))
     return f"{name} ({printable(digest or '-')[:12]})" if name else "not recorded"

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from moderate.analysis.diff import Difference
+from moderate.analysis.diff import Difference, Made
+from moderate.policy.load import shown_name
 from moderate.report.decide import transitions, transitions_data
 from moderate.report.model import Report, Table, Tone, sentences, share
 from moderate.text import one_line, printable
+from moderate.types import CATEGORIES, Decision
 
+_MOVED_WIDTHS = (*[max(len(each) for each in Decision)] * 2, max(map(len, CATEGORIES)), 6, 6)
 _STRIKING = ("note:", "weights: different", "policies: different")
-_PATH = 44  # characters; the end of a path says more than its start
 
 
 def report(difference: Difference) -> Report:
@@ -36,7 +38,8 @@ def _closing(difference: Difference) -> Iterator[str]:
         yield f"before: {printable(before.results)}; after: {printable(after.results)}"
     yield _same("weights", before.weights, before.weights_sha256, after.weights,
                 after.weights_sha256)  # fmt: skip
-    yield _same("policies", before.policy, before.policy_sha256, after.policy, after.policy_sha256)
+    yield _same("policies", _policy(before), before.policy_sha256, _policy(after),
+                after.policy_sha256)  # fmt: skip
     if difference.scores_changed:
         yield (
             f"scores: {difference.scores_changed} rows have another score, "
@@ -44,6 +47,11 @@ def _closing(difference: Difference) -> Iterator[str]:
         )
     else:
         yield "scores: the same"
+    if difference.without_scores:
+        yield (
+            f"without scores: {difference.without_scores} of the changed decisions are of rows "
+            "that have no score on one side or both (errors, or nothing scored); not listed above"
+        )
     if difference.only_before or difference.only_after:
         yield f"rows: {difference.only_before} only before, {difference.only_after} only after"
     yield from (f"note: {printable(note)}" for note in difference.notes)
@@ -63,13 +71,14 @@ def _tables(difference: Difference) -> Iterator[Table]:
         )
     if difference.moved:
         yield Table(
-            "Rows that moved most",
+            "Rows that moved most (decision, category and score before and after)",
             ("path", "before", "after", "category", "score", "then"),
             tuple(
-                (_end(m.path), m.before, m.after, m.category, _number(m.score_before),
+                (m.path, m.before, m.after, m.category or "-", _number(m.score_before),
                  _number(m.score_after))
                 for m in difference.moved
             ),
+            name_last=_MOVED_WIDTHS,
         )  # fmt: skip
     for title, paths, count in (
         ("Only before", difference.examples_before, difference.only_before),
@@ -78,7 +87,10 @@ def _tables(difference: Difference) -> Iterator[Table]:
         if count:
             more = ((f"and {count - len(paths)} more",),) if count > len(paths) else ()
             yield Table(
-                f"{title} ({count} rows)", ("path",), tuple((printable(p),) for p in paths) + more
+                f"{title} ({count} rows)",
+                ("path",),
+                tuple((printable(p),) for p in paths) + more,
+                wide=True,
             )
 
 
@@ -100,6 +112,7 @@ def _data(difference: Difference) -> dict[str, Any]:
         "scores_changed": difference.scores_changed,
         "largest_score_change": difference.largest_change,
         "moved": [asdict(moved) for moved in difference.moved],
+        "changed_without_scores": difference.without_scores,
         "only_before": {"rows": difference.only_before, "first": list(difference.examples_before)},
         "only_after": {"rows": difference.only_after, "first": list(difference.examples_after)},
         "notes": list(difference.notes),
@@ -117,6 +130,10 @@ def _same(
     return f"{what}: {relation}, {_named(before, digest_before)} and {_named(after, digest_after)}"
 
 
+def _policy(made: Made) -> str | None:
+    return None if made.policy is None else shown_name(made.policy, made.policy_file)
+
+
 def _is_same(before: str | None, after: str | None) -> bool | None:
     return None if before is None or after is None else before == after
 
@@ -124,13 +141,8 @@ def _is_same(before: str | None, after: str | None) -> bool | None:
 def _named(name: str | None, digest: str | None) -> str:
     if name is None and digest is None:
         return "not recorded"
-    return f"{one_line(name or '-', 80)} ({one_line(digest or '-', 64)})"
+    return f"{one_line(name or '-', 500)} ({one_line(digest or '-', 64)})"
 
 
 def _number(score: float | None) -> str:
     return "-" if score is None else f"{score:.4f}"
-
-
-def _end(path: str) -> str:
-    shown = printable(path)
-    return shown if len(shown) <= _PATH else "…" + shown[-_PATH + 1 :]

@@ -13,6 +13,7 @@ from moderate.analysis.evaluation import (
     OfSlice,
 )
 from moderate.analysis.metrics import CONFIDENCE, Confusion, Estimate, Measured
+from moderate.policy.load import shown_name
 from moderate.report.model import (
     Fact,
     Facts,
@@ -21,7 +22,6 @@ from moderate.report.model import (
     Report,
     Table,
     sentences,
-    share,
 )
 from moderate.report.svg import Bar, Mark, Plot
 from moderate.results.schema import shortest
@@ -87,7 +87,8 @@ def _facts(evaluation: Evaluation) -> Iterator[str]:
         yield f"weights: {printable(evaluation.weights)}"
     yield f"labels: {printable(evaluation.labels)}"
     again = " (decisions taken again by it)" if evaluation.decided_again else ""
-    yield f"policy: {printable(evaluation.policy)}{again}"
+    policy = shown_name(evaluation.policy, evaluation.policy_file)
+    yield f"policy: {printable(policy)}{again}"
     if evaluation.resamples:
         yield f"intervals: 95 %, {evaluation.resamples:,} resamples, seed {evaluation.seed}"
 
@@ -105,7 +106,7 @@ def _tables(evaluation: Evaluation) -> Iterator[Table]:
             tuple(
                 (
                     each.category.value,
-                    *(str(each.n), str(each.positives), share(each.positives, each.n)),
+                    *(str(each.n), str(each.positives), _percent(Estimate(each.prevalence.value))),
                     *(str(each.unscored), f"{each.review:g}", f"{each.block:g}"),
                 )
                 for each in labelled
@@ -184,7 +185,11 @@ def _figures(evaluation: Evaluation) -> Iterator[Part]:
 
 def plots(of: OfCategory) -> Iterator[Plot]:
     """The plots of a category that has images; without positives there is one."""
-    thresholds = [("review", of.measured.at_review), ("block", of.measured.at_block)]
+    marked = [
+        (name, point)
+        for name, point in (("review", of.review_point), ("block", of.block_point))
+        if point is not None
+    ]
     recalls = [(point, point.recall) for point in of.points if point.recall is not None]
     if recalls:
         yield Plot(
@@ -193,9 +198,9 @@ def plots(of: OfCategory) -> Iterator[Plot]:
             "precision",
             line=[(recall, point.precision) for point, recall in recalls],
             marks=[
-                Mark((counts.tp / of.positives, counts.tp / _flagged(counts)), name)
-                for name, counts in thresholds
-                if _flagged(counts)
+                Mark((point.recall, point.precision), name)
+                for name, point in marked
+                if point.recall is not None
             ],
         )
     yield Plot(
@@ -222,14 +227,11 @@ def plots(of: OfCategory) -> Iterator[Plot]:
             "share of positives missed",
             line=[(0.0, 1.0), *((point.flagged, 1 - recall) for point, recall in recalls)],
             marks=[
-                Mark((_flagged(counts) / of.n, counts.fn / of.positives), name)
-                for name, counts in thresholds
+                Mark((point.flagged, 1 - point.recall), name)
+                for name, point in marked
+                if point.recall is not None
             ],
         )
-
-
-def _flagged(counts: Confusion) -> int:
-    return counts.tp + counts.fp
 
 
 def _data(evaluation: Evaluation) -> dict[str, Any]:
@@ -239,6 +241,7 @@ def _data(evaluation: Evaluation) -> dict[str, Any]:
         "results": evaluation.results,
         "labels": evaluation.labels,
         "policy": evaluation.policy,
+        "policy_file": evaluation.policy_file,
         "decided_again": evaluation.decided_again,
         "run_id": evaluation.run_id,
         "weights": evaluation.weights,

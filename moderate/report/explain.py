@@ -117,6 +117,8 @@ def _image_facts(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _judged_by(explained: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     policy, weights, run = explained["policy"], explained["weights"], explained["run"]
     yield "policy", policy["name"] or _NOT_RECORDED
+    if policy["file"]:
+        yield "file", policy["file"]
     if policy["sha256"]:
         yield "sha256", policy["sha256"]
     yield "", f"thresholds: {_SOURCES[policy['thresholds_from']]}"

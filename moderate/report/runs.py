@@ -120,6 +120,8 @@ def _lines(record: RunRecord) -> Iterator[tuple[str, str]]:
     for name in _FACTS:
         if name in facts:
             yield name, facts[name]
+        if file := facts.get(f"{name}_file"):
+            yield "file", file
         if digest := facts.get(f"{name}_sha256"):
             yield "sha256", digest
     yield from zip(chain(["inputs"], repeat("")), record.inputs, strict=False)

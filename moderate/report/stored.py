@@ -13,7 +13,7 @@ from moderate.run.summary import SCHEMA_VERSION
 from moderate.types import Decision
 
 _FACTS = (
-    *("weights", "weights_sha256", "weights_fit_for", "policy", "policy_sha256"),
+    *("weights", "weights_sha256", "weights_fit_for", "policy", "policy_file", "policy_sha256"),
     *("config", "config_sha256", "device", "precision", "backend", "started", "ended"),
     *("run_id", "version"),
 )

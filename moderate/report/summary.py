@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from moderate.decode.sandbox import missing
+from moderate.policy.load import shown_name
 from moderate.policy.thresholds import BANDS
 from moderate.report.model import Fact, Facts, Part, Report, Table, share
 from moderate.run.summary import Summary, as_json
@@ -89,7 +90,8 @@ def _facts(summary: Summary) -> Iterator[Fact]:
         yield from (Fact("", model) for model in audit.weights_models)
     if audit.coverage.fit_for:
         yield Fact("", audit.coverage.fit_for)
-    yield Fact("policy", f"{audit.policy} ({audit.policy_sha256[:12]})")
+    policy = shown_name(audit.policy, audit.policy_file)
+    yield Fact("policy", f"{policy} ({audit.policy_sha256[:12]})")
     if audit.config:
         yield Fact("config", f"{audit.config.path} ({audit.config.sha256[:12]})")
     yield Fact("device", f"{audit.device}, {audit.precision}, {audit.backend}")

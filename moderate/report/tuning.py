@@ -43,21 +43,22 @@ def calibration_report(calibrated: Sequence[Calibrated]) -> Report:
 
 def _calibration(calibrated: Sequence[Calibrated]) -> Table:
     return Table(
-        "Calibration, measured on the holdout",
-        ("category", "positives", "negatives", "log loss", "after", "ECE", "after", "kept"),
+        "Calibration: fitted on the train part, measured on the holdout (pos. + neg. labels)",
+        ("category", "fitted on", "measured on", "log loss", "after", "ECE", "after", "kept"),
         tuple(
             (
                 each.category.value,
-                str(each.positives),
-                str(each.negatives),
+                f"{each.positives} + {each.negatives}",
+                f"{each.held_positives} + {each.held_negatives}",
                 f"{each.before.log_loss:.4f}",
                 f"{each.after.log_loss:.4f}",
                 f"{each.before.ece:.4f}",
                 f"{each.after.ece:.4f}",
-                "yes" if each.calibration else "no: no better",
+                "yes" if each.calibration else "no",
             )
             for each in calibrated
         ),
+        ("kept: no where it is no better on the holdout; those scores stay as they are",),
     )
 
 
@@ -117,6 +118,7 @@ def _calibrated_data(calibrated: Calibrated) -> dict[str, Any]:
     return {
         **asdict(calibrated),
         "category": calibrated.category.value,
+        "holdout": calibrated.held_positives + calibrated.held_negatives,
         "calibration": calibration and calibration.model_dump(mode="json", exclude_defaults=True),
     }
 

@@ -34,6 +34,7 @@ from moderate.run.videos import (
     open_video,
     video_parts,
 )
+from moderate.sources.hints import InputHints
 from moderate.sources.interface import Source
 from moderate.state.contents import Contents
 from moderate.state.filesystems import ChangeTimes
@@ -150,7 +151,7 @@ class Reader:
     Belongs to the reading thread. The caller's thread calls `begin`, which `images` waits for, and
     `stop` at the end.
     `_arrive`, on the thread that fetched bytes come in on, uses only what is safe to share: the
-    contents and the scores.
+    contents, the scores, and the hints for what is not local.
     """
 
     def __init__(
@@ -175,6 +176,8 @@ class Reader:
         self._change_times = ChangeTimes()
         self._unnoticed = False
         self._block: list[Known | Skipped] = []
+        self.hints = InputHints(job.options.reading.walk)
+        """What went wrong with how inputs were named. Complete after the last image."""
 
     def begin(self, scores: RunScores | None) -> None:
         """Let `images` read. scores is what earlier runs know; None where that is not used."""
@@ -203,6 +206,7 @@ class Reader:
                 if self._stopped:
                     return
                 if isinstance(entry, Skipped):
+                    self.hints.note_skipped(entry)
                     self._block.append(entry)
                 else:
                     if self._sampler and self._sampler.closed:
@@ -381,7 +385,7 @@ class Reader:
         try:
             data = self._fetcher.fetch(ref)
         except FetchError as error:
-            return _failed(ref, error), None
+            return self._failed(ref, error), None
         if isinstance(ref.location, Inline):
             ref = replace(
                 ref, location=replace(ref.location, data=b"")
@@ -401,7 +405,7 @@ class Reader:
         try:
             coming.set_result(self._examine(ref, fetched.result(), position, None))
         except FetchError as error:
-            coming.set_result((_failed(ref, error), None))
+            coming.set_result((self._failed(ref, error), None))
         except ModerateError as error:  # about the run, so raised where the run can be ended
             coming.set_exception(error)
         except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
@@ -411,6 +415,10 @@ class Reader:
             coming.set_result((Fetched(ref, facts, internal_error(ref, "fetching", error)), None))
         except BaseException as error:  # noqa: BLE001 - raised where the run can be ended
             coming.set_exception(error)
+
+    def _failed(self, ref: ImageRef, error: FetchError) -> Fetched:
+        facts = ImageFacts(warnings=ref.warnings, bytes=error.size)
+        return Fetched(ref, facts, self.hints.with_hint(ref, error.error))
 
     def _examine(
         self, ref: ImageRef, data: bytes, position: int, local: _Local | None
@@ -490,10 +498,6 @@ def _shown(ref: ImageRef) -> str:
 def name_claim(ref: ImageRef) -> str:
     """The part of a name that a refusal may depend on; never empty."""
     return claimed_format(ref.name) or "-"
-
-
-def _failed(ref: ImageRef, error: FetchError) -> Fetched:
-    return Fetched(ref, ImageFacts(warnings=ref.warnings, bytes=error.size), error.error)
 
 
 def _named(ref: ImageRef, facts: ImageFacts) -> tuple[Warn, ...]:

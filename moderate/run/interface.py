@@ -109,6 +109,11 @@ class Engine(ABC):
     def batch_limit(self) -> int | None:
         """Images per forward pass that memory allowed; None where the job's batches fitted."""
 
+    @property
+    @abstractmethod
+    def input_notes(self) -> list[str]:
+        """Sentences on mistakes in how the inputs were named. Known after the last row."""
+
     @abstractmethod
     def rows(self) -> Iterator[Row | Skipped]:
         """One row for each input in input order, with what was skipped where it was met.

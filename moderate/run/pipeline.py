@@ -27,6 +27,7 @@ from moderate.run.interface import Engine, Job
 from moderate.run.resources import Resources, make_sampler
 from moderate.run.scopes import scopes
 from moderate.run.videos import VideoBegin, VideoEnd, VideoRows
+from moderate.sources.hints import InputHints
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
 from moderate.state.scores import RunScores, ScopeFacts, ScoreStore
@@ -95,6 +96,7 @@ class LocalEngine(Engine):
         self._startup_seconds = 0.0
         self._scores: RunScores | None = None
         self._contents: Contents | None = None
+        self._hints: InputHints | None = None
 
     def _cut(self) -> None:
         self._limited = True
@@ -118,6 +120,7 @@ class LocalEngine(Engine):
                 self._stack.callback(sampler.close)
             reader = Reader(job, fetcher, sampler, self._contents, self._cut)
             self._stack.callback(reader.stop)
+            self._hints = reader.hints
             self._decoded = self._resources.pool.run(
                 reader.images(), on_work=self._get_ready, row_count=row_count
             )
@@ -184,6 +187,11 @@ class LocalEngine(Engine):
     def limited(self) -> bool:
         """See `Engine`."""
         return self._limited
+
+    @property
+    def input_notes(self) -> list[str]:
+        """See `Engine`."""
+        return self._hints.notes() if self._hints else []
 
     @property
     def batch_limit(self) -> int | None:

@@ -156,10 +156,14 @@ def _labels(bundle: Bundle, judge: Judge, *, keep: bool) -> tuple[tuple[str, ...
 
 
 def _converted(state: StateOptions | None) -> str | None:
-    """The folder for converted models; without a state, or with one elsewhere, none in the home."""
+    """The folder for converted models; without a state, or with one elsewhere, none in the home.
+
+    A cache that the environment names outside the home serves runs with any state, and with none.
+    """
+    if cache := cache_outside_home():
+        return os.path.join(cache, "openvino")
     if state is None:
-        cache = cache_outside_home()
-        return os.path.join(cache, "openvino") if cache else None
+        return None
     if state.required and state.folder:
         return os.path.join(os.path.abspath(state.folder), "openvino")
     return ir_cache.cache_folder()
@@ -284,6 +288,7 @@ def _run(
         summary.startup_seconds = engine.startup_seconds
         summary.batch_limit = engine.batch_limit
         summary.limit = options.limit if engine.limited else None
+        summary.input_notes = engine.input_notes
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
         named = not any(source.may_be_empty for source in job.sources)
         if named and summary.rows == summary.error_codes[ErrorCode.NOT_FOUND]:
@@ -369,12 +374,17 @@ def _head(name: str) -> bytes:
 
 
 def _nothing_found(summary: Summary) -> str:
+    hints = "".join(f"; {note.rstrip('.')}" for note in summary.input_notes)
+    return f"no input found: {_what_is_missing(summary)}{hints}"
+
+
+def _what_is_missing(summary: Summary) -> str:
     if missing := summary.error_examples.get(ErrorCode.NOT_FOUND):
-        return f"no input found: nothing is at {', '.join(missing)}"
+        return f"nothing is at {', '.join(missing)}"
     if not summary.skipped:
-        return "no input found: there are no files"
+        return "there are no files"
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.skipped.items()))
-    return f"no input found: none of {summary.skipped.total()} files is an image ({reasons})"
+    return f"none of {summary.skipped.total()} files is an image ({reasons})"
 
 
 def _audit(job: Job, engine: Engine, run_id: str, started: datetime) -> Audit:
@@ -389,6 +399,7 @@ def _audit(job: Job, engine: Engine, run_id: str, started: datetime) -> Audit:
         policy=job.policy.policy.name,
         policy_sha256=job.policy.sha256,
         policy_json=job.policy.policy.model_dump_json(),
+        policy_file=job.policy.shown_file,
         device=placement.device
         if placement.device == placement.name
         else f"{placement.device} {placement.name}",

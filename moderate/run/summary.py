@@ -40,6 +40,7 @@ class Audit:
     policy_json is the whole policy, so that thresholds can be looked up when its file is gone.
     sandbox is None where there was nothing to decode, and before that is known. config is None
     where no configuration file was used. coverage is what the weights say of themselves.
+    policy_file is the file that the policy was read from, None for a preset.
     """
 
     version: str
@@ -61,6 +62,7 @@ class Audit:
     started: datetime
     config: ConfigRecord | None = None
     coverage: Coverage = field(default_factory=Coverage)
+    policy_file: str | None = None
 
 
 @dataclass(slots=True)
@@ -70,7 +72,8 @@ class Summary:
     seconds is wall clock from start to last row; startup_seconds the part of it in which torch was
     imported and the weights loaded. origins counts rows whose file was read, now or earlier.
     batch_limit is how many images a forward pass was cut down to for want of memory, limit the
-    --limit that cut the input; None where none did. judge is what decides: its notes on overrides
+    --limit that cut the input; None where none did. input_notes are sentences on mistakes in how
+    the inputs were named. judge is what decides: its notes on overrides
     and lists belong to the summary.
     """
 
@@ -83,6 +86,7 @@ class Summary:
     seconds: float = 0.0
     startup_seconds: float = 0.0
     batch_limit: int | None = None
+    input_notes: list[str] = field(default_factory=list)
     rows: int = 0
     errors: int = 0
     decisions: Counter[str] = field(default_factory=Counter)
@@ -177,6 +181,7 @@ class Summary:
             )
         if self.limit is not None:
             notes.append(f"Stopped at --limit {self.limit}: there may be more input.")
+        notes += self.input_notes
         if self.unscored_categories:
             what = "sends them to review" if self.policy.on_unscored == "review" else "ignores that"
             notes.append(
@@ -222,6 +227,7 @@ def audit_facts(audit: Audit) -> dict[str, str]:
         "policy": audit.policy,
         "policy_sha256": audit.policy_sha256,
         "policy_json": audit.policy_json,
+        **({"policy_file": audit.policy_file} if audit.policy_file else {}),
         "device": audit.device,
         "precision": audit.precision,
         "backend": audit.backend,

@@ -22,7 +22,8 @@ Opener = Callable[[], BinaryIO]
 A .zip has to be seekable, a .tar need not be."""
 
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
-_PACKED_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_PACKED_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", _ZSTD_MAGIC)
 _TAR_SUFFIXES = (
     *(b".tar", b".tar.gz", b".tgz", b".tar.bz2", b".tbz", b".tbz2", b".tar.xz", b".txz"),
     *(b".tar.zst", b".tzst"),
@@ -37,6 +38,14 @@ def is_archive(path: bytes, head: bytes) -> bool:
     if name.endswith(b".zip"):
         return head.startswith(_ZIP_MAGIC)
     return name.endswith(_TAR_SUFFIXES) and (head.startswith(_PACKED_MAGIC) or _is_tar(head))
+
+
+def check_decompressor(path: bytes, head: bytes) -> None:
+    """Raise InputError for an archive whose compression cannot be read here, by its first bytes."""
+    if head.startswith(_ZSTD_MAGIC):
+        from moderate.sources.tar_archive import require_zstd
+
+        require_zstd(path)
 
 
 def local_opener(path: bytes) -> Opener:

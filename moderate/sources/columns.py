@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from moderate.errors import InputError
-from moderate.text import one_line
-from moderate.types import LABEL_PREFIX, Limits
+from moderate.errors import InputError, UsageError
+from moderate.text import first_repeated, one_line
+from moderate.types import LABEL_PREFIX, Limits, Listing
 
 TEXT_NAMES = (
     "image",
@@ -46,15 +46,31 @@ class ManifestOptions:
 
     image_column: the column with paths, URLs or image bytes, or a struct's field as `image.bytes`;
     None: recognized by its name. keep: columns carried into the output, each as COLUMN or
-    NAME=COLUMN. max_file_bytes: the limit for an image's bytes. base: the folder that relative
-    paths start from; None: the manifest's own, as with the metadata files of Hugging Face's image
-    folders, so that a manifest and its images move together.
+    NAME=COLUMN. columns: the names of the columns of CSV whose first line holds none.
+    max_file_bytes: the limit for an image's bytes. base: the folder that relative paths start from,
+    also those of lists; None: the manifest's own, as with the metadata files of Hugging Face's
+    image folders, so that a manifest and its images move together, and for lists the current one.
     """
 
     image_column: str | None = None
     keep: tuple[str, ...] = ()
     max_file_bytes: int = Limits().max_file_bytes
     base: bytes | None = None
+    columns: tuple[str, ...] = ()
+
+    def listing(self, name: str, folder: bytes | None) -> Listing:
+        """The origin of a manifest's images; folder is its own, None for a stream."""
+        return Listing(name, folder, (folder or b"") if self.base is None else self.base)
+
+
+def parse_columns(text: str) -> tuple[str, ...]:
+    """The names of --columns, `path,id`. Raises UsageError."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise UsageError(f"--columns {text!r}: give a name for each column, as in path,id,label")
+    if repeated := first_repeated(names):
+        raise UsageError(f"--columns {text!r}: {repeated!r} is there twice")
+    return names
 
 
 def usual_column(columns: Sequence[str], names: Sequence[str], manifest: str) -> str | None:

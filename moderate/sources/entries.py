@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import replace
 from typing import Any
 
 from moderate.fetch.local import FetchError
 from moderate.fetch.naming import scheme_of, shown
-from moderate.text import one_line
+from moderate.sources.not_found import path_of_file_url
+from moderate.text import one_line, path_text
 from moderate.types import (
     ErrorCode,
     ImageError,
     ImageRef,
     Inline,
+    Listing,
     StoredObject,
     Url,
 )
@@ -26,6 +29,7 @@ MAX_PATH_BYTES = 4095
 """Longest path that the system opens: Linux's PATH_MAX without the NUL at its end."""
 
 _ABRIDGED_BYTES = 200
+_JOINED_URLS = re.compile(r"[,;|\s] ?(https?|s3|gs)://", re.IGNORECASE)
 
 
 def longest_line(start: bytes, max_file_bytes: int) -> int:
@@ -37,13 +41,13 @@ def longest_line(start: bytes, max_file_bytes: int) -> int:
 def entry_ref(
     value: bytes,
     *,
-    base: bytes = b"",
+    listing: Listing | None = None,
     max_file_bytes: int,
     carried: tuple[Any, ...] = (),
     exact: bool = False,
     by_operator: bool = False,
 ) -> ImageRef:
-    """The image that `value` names; a relative path is one below the folder `base`.
+    """The image that `value` names; a relative path is one below the base of `listing`.
 
     White space around a URL is dropped unless `exact`; a path is taken as it is, and one that is
     longer than MAX_PATH_BYTES comes with its error. `file://` is refused, as everything that comes
@@ -62,7 +66,7 @@ def entry_ref(
     if b"\0" in value:
         raise _bad_input("it holds a NUL byte")
     if scheme is None:
-        path = os.path.join(base, value)
+        path = os.path.join(listing.base, value) if listing else value
         if not by_operator and b"://" in value and not os.path.lexists(path):
             # As a path it would be shown unmasked, with any credentials in it.
             raise _bad_input("it looks like a URL with something around it; write the URL alone")
@@ -70,12 +74,19 @@ def entry_ref(
             raise FetchError(path_too_long(len(path)))
         if len(path) > MAX_PATH_BYTES:
             return ImageRef(path, error=path_too_long(len(path)), carried=carried)
-        return ImageRef(path, carried=carried)
+        return ImageRef(path, carried=carried, listing=listing)
     try:
         text = trimmed.decode()
     except UnicodeDecodeError:
         raise _bad_url("a URL that is not UTF-8; percent-encode it") from None
     return replace(_remote(scheme, text, max_file_bytes, by_operator), carried=carried)
+
+
+def joined_urls(text: str) -> str:
+    """A hint where the text seems to be several URLs in one; else empty."""
+    if _JOINED_URLS.search(text):
+        return "it looks like several URLs; give each a line of its own"
+    return ""
 
 
 def bad_ref(path: bytes, place: str, error: ImageError, carried: tuple[Any, ...] = ()) -> ImageRef:
@@ -123,15 +134,22 @@ def _remote(scheme: str, text: str, max_file_bytes: int, by_operator: bool) -> I
     if scheme in ("http", "https"):
         parsed = parse_url(text)
         if isinstance(parsed, ImageError):
-            raise FetchError(parsed)
+            hint = joined_urls(text)
+            raise FetchError(replace(parsed, message=hint) if hint else parsed)
         return ImageRef(shown(text.encode()), location=Url(text))
     if scheme == "data":
         data = read_data_url(text, max_file_bytes)
         return ImageRef(shown(text.encode()), location=Inline(data))
+    if scheme == "file":
+        path = path_of_file_url(text.encode())
+        shown_path = one_line(path_text(path))
+        raise _bad_url(
+            "file:// URLs are not followed; this one names another machine"
+            if path == text.encode()
+            else f"file:// URLs are not followed; give the path itself, {shown_path}"
+        )
     raise _bad_url(
-        "file:// URLs are not followed; give the path itself"
-        if scheme == "file"
-        else f"{one_line(scheme, 40)}:// cannot be fetched; give a path, or a URL of http, https, "
+        f"{one_line(scheme, 40)}:// cannot be fetched; give a path, or a URL of http, https, "
         "data, or of an object store (s3, gs)"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -10,16 +11,16 @@ from moderate.fetch.naming import is_uri
 from moderate.sources.entries import bad_line, entry_ref, longest_line, no_image
 from moderate.sources.interface import Source
 from moderate.tables.lines import LineFile, read_lines
-from moderate.types import ErrorCode, ImageError, ImageRef, Limits, Skipped
+from moderate.types import ErrorCode, ImageError, ImageRef, Limits, Listing, Skipped
 
 
 @dataclass(frozen=True, slots=True)
 class ListSource(Source):
     """One local path, URL, object URI or `data:` URL per line, each with a row of its own.
 
-    Relative paths start from the current directory, like those that `find` and `ls` print and
-    `xargs`, `tar -T` and `rsync --files-from` read. Left out are a byte order mark, the CR of CRLF,
-    lines of white space only, and lines that start with `#` (a file of such a name is
+    Relative paths start from `base`, usually the current directory, like those that `find` and `ls`
+    print and `xargs`, `tar -T` and `rsync --files-from` read. Left out are a byte order mark, the
+    CR of CRLF, lines of white space only, and lines that start with `#` (a file of such a name is
     listed as `./#name`). With `nul`, entries end with NUL and are taken to the byte: no comments,
     nothing stripped.
 
@@ -34,6 +35,7 @@ class ListSource(Source):
     nul: bool = field(kw_only=True)
     name: str = field(kw_only=True)
     max_file_bytes: int = field(default=Limits().max_file_bytes, kw_only=True)
+    base: bytes = field(default=b"", kw_only=True)
 
     @property
     def files(self) -> tuple[bytes, ...]:
@@ -43,6 +45,8 @@ class ListSource(Source):
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
         separator = b"\0" if self.nul else b"\n"
+        folder = os.path.dirname(self.file) if isinstance(self.file, bytes) else None
+        listing = Listing(self.name, folder, self.base)
         for line in read_lines(self.file, self.name, self._limit, separator):
             entry = line.data
             if not self.nul:
@@ -51,14 +55,14 @@ class ListSource(Source):
                     continue
             elif not entry:
                 continue
-            yield self._ref(entry, line.number, line.whole)
+            yield self._ref(entry, line.number, line.whole, listing)
 
     @property
     def may_be_empty(self) -> bool:
         """An empty list, such as the output of `find` when nothing is new, is fine."""
         return True
 
-    def _ref(self, entry: bytes, number: int, whole: bool) -> ImageRef:
+    def _ref(self, entry: bytes, number: int, whole: bool, listing: Listing) -> ImageRef:
         if not whole:
             hint = "" if self.nul else "; is each name on a line of its own?"
             message = f"longer than {self._limit(entry)} bytes{hint}"
@@ -68,7 +72,9 @@ class ListSource(Source):
             hint = "holds NUL bytes; a list separated by them is read with -0"
             return bad_line(self.name, number, no_image(hint))
         try:
-            return entry_ref(entry, max_file_bytes=self.max_file_bytes, exact=self.nul)
+            return entry_ref(
+                entry, listing=listing, max_file_bytes=self.max_file_bytes, exact=self.nul
+            )
         except FetchError as error:
             return bad_line(self.name, number, error.error)
 

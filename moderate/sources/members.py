@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moderate.fetch.local import FetchError, os_error
+from moderate.tables.gzip_text import MAX_RATIO, RATIO_FROM_BYTES
 from moderate.text import one_line
 from moderate.types import ErrorCode, ImageError, Limits, SkipReason
 
@@ -23,8 +24,8 @@ class ArchiveLimits:
     max_members: int = 1_000_000
     max_file_bytes: int = Limits().max_file_bytes
     max_total_bytes: int = 1 << 40
-    max_ratio: int = 200
-    ratio_from: int = 256 * 1024 * 1024
+    max_ratio: int = MAX_RATIO
+    ratio_from: int = RATIO_FROM_BYTES
 
 
 class Budget:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,14 +36,16 @@ from moderate.sources.entries import (
     path_too_long,
 )
 from moderate.sources.interface import Source
+from moderate.sources.parquet_folder import partition_values
 from moderate.tables.lines import file_name
 from moderate.tables.parquet import open_parquet
 from moderate.text import one_line
-from moderate.types import Column, ErrorCode, ImageError, ImageRef, Inline, Skipped
+from moderate.types import Column, ErrorCode, ImageError, ImageRef, Inline, Listing, Skipped
 
 Field = tuple[str, ...]
 """A column's name, followed by that of a struct's field."""
 
+_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _USUAL_NAMES = tuple(dict.fromkeys((*TEXT_NAMES[:3], *BYTES_NAMES, *TEXT_NAMES)))
 
 
@@ -61,6 +64,7 @@ class ParquetManifest(Source):
 
     A row is named by its path or URL. Bytes are named `file.parquet!/NAME`, where NAME is the
     struct's path, a column such as file_name or id, or `row-000017`, counted from 0 per file.
+    partitions has, for each file, the values of the columns that its folders name.
 
     Only the needed columns are read, by a sandboxed process of limited memory. Raises InputError
     where the rest of a file cannot be read, since rows would be missing.
@@ -70,6 +74,8 @@ class ParquetManifest(Source):
     kept: tuple[Column, ...]
     kept_from: tuple[str, ...]
     options: ManifestOptions
+    root: bytes | None = None
+    partitions: tuple[Mapping[str, str | int | None], ...] = ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -88,18 +94,22 @@ class ParquetManifest(Source):
 
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
-        for path in self.paths:
-            yield from self._file(path)
+        partitions = self.partitions or ({},) * len(self.paths)
+        for path, partition in zip(self.paths, partitions, strict=True):
+            yield from self._file(path, partition)
 
-    def _file(self, path: bytes) -> Iterator[ImageRef]:
+    def _file(self, path: bytes, partition: Mapping[str, str | int | None]) -> Iterator[ImageRef]:
         options = self.options
-        base = os.path.dirname(path) if options.base is None else options.base
+        name = file_name(path if self.root is None else self.root)
+        folder = os.path.dirname(path) if self.root is None else self.root
+        listing = options.listing(name, folder)
         with open_parquet(path) as file:
             fields = _image_fields(file.schema, options, file_name(path))
+            read = [column for column in self.kept_from if column in file.schema.names]
             masked = _masked_columns(fields)
             leaves = [leaf for leaf in (fields.data, fields.text, fields.name) if leaf]
             limit = max(options.max_file_bytes, 1) if fields.data else 0
-            batches = file.batches(self.kept_from, leaves=leaves, max_value_bytes=limit)
+            batches = file.batches(read, leaves=leaves, max_value_bytes=limit)
             row = 0
             for batch in batches:
                 columns = iter(batch.columns)
@@ -107,13 +117,18 @@ class ParquetManifest(Source):
                 texts = _next_values(columns, fields.text, batch)
                 names = _next_values(columns, fields.name, batch)
                 sizes = next(columns).to_pylist() if limit else None
+                values = {
+                    column: _values(array, file.schema.field(column).type, column in masked)
+                    for column, array in zip(read, columns, strict=True)
+                }
                 carried = [
-                    _values(array, file.schema.field(column).type, column in masked)
-                    for column, array in zip(self.kept_from, columns, strict=True)
+                    values[column] if column in values else [partition[column]] * batch.num_rows
+                    for column in self.kept_from
                 ]
                 for index in range(batch.num_rows):
+                    row_values = tuple(column[index] for column in carried)
                     yield _ref(
-                        _Row(path, row, base, options, tuple(values[index] for values in carried)),
+                        _Row(path, row, listing, options, row_values),
                         data[index] if data is not None else None,
                         sizes[index] if sizes is not None else None,
                         texts[index],
@@ -127,12 +142,18 @@ class ParquetManifest(Source):
                 )
 
 
-def parquet_manifest(paths: Sequence[bytes], options: ManifestOptions) -> ParquetManifest:
+def parquet_manifest(
+    paths: Sequence[bytes], options: ManifestOptions, root: bytes | None = None
+) -> ParquetManifest:
     """Read the footers of `paths` (at least one) and find the columns.
+
+    root is the folder that they are the parts of: relative paths start from it, and what folders
+    within it are called (`key=value`) are columns too, unless the files have such a column.
 
     Raises InputError for a file that is not readable Parquet, is encrypted, or lacks a requested
     column, and where a kept column's type is not the same in all files.
     """
+    partitions, partition_columns = _partitions(paths, root)
     names: tuple[str, ...] = ()
     columns: tuple[Column, ...] | None = None
     for path in paths:
@@ -140,16 +161,23 @@ def parquet_manifest(paths: Sequence[bytes], options: ManifestOptions) -> Parque
         with open_parquet(path) as file:
             schema = file.schema
             fields = _image_fields(schema, options, manifest)
-            kept = kept_columns(options, schema.names)
+            all_names = [*schema.names, *(n for n in partition_columns if n not in schema.names)]
+            kept = kept_columns(options, all_names)
             names = tuple(column for _, column in kept)
             for name in names:
-                check_once("--keep", name, schema.names, manifest)
+                check_once("--keep", name, all_names, manifest)
                 if fields.data and name == fields.data[0]:
                     raise InputError(
                         f"--keep {name}: the column holds images, which no result keeps"
                     )
             file_columns = tuple(
-                Column(name, _kept_type(schema.field(column).type)) for name, column in kept
+                Column(
+                    name,
+                    _kept_type(schema.field(column).type)
+                    if column in schema.names
+                    else partition_columns[column],
+                )
+                for name, column in kept
             )
             if columns is not None and file_columns != columns:
                 changed = next(
@@ -160,7 +188,39 @@ def parquet_manifest(paths: Sequence[bytes], options: ManifestOptions) -> Parque
                     f"{file_name(paths[0])}"
                 )
             columns = file_columns
-    return ParquetManifest(tuple(paths), columns or (), names, options)
+    return ParquetManifest(tuple(paths), columns or (), names, options, root, partitions)
+
+
+def _partitions(
+    paths: Sequence[bytes], root: bytes | None
+) -> tuple[tuple[Mapping[str, str | int | None], ...], dict[str, Any]]:
+    """What the folders of each file say, and the columns of that with their types.
+
+    A column is int64 where all its values are whole numbers as a number is written, else text: a
+    month `01` is not to become 1. Raises InputError where not all files have the same columns.
+    """
+    if root is None:
+        return (), {}
+    texts = [partition_values(root, path) for path in paths]
+    columns: dict[str, Any] = {}
+    for path, values in zip(paths, texts, strict=True):
+        if values.keys() != texts[0].keys():
+            raise InputError(
+                f"{file_name(path)} lies in folders that name other columns than those of "
+                f"{file_name(paths[0])}"
+            )
+    for name in texts[0]:
+        present = [values[name] for values in texts if values[name] is not None]
+        is_whole = all(_WHOLE_NUMBER.fullmatch(value or "") for value in present)
+        columns[name] = pa.int64() if present and is_whole else pa.string()
+    typed = tuple(
+        {
+            name: int(value) if value is not None and columns[name] == pa.int64() else value
+            for name, value in values.items()
+        }
+        for values in texts
+    )
+    return typed, columns
 
 
 def _image_fields(schema: Any, options: ManifestOptions, manifest: str) -> ImageFields:
@@ -308,7 +368,7 @@ def _values(array: Any, kind: Any, masked: bool) -> list[Any]:
 class _Row:
     manifest: bytes
     number: int
-    base: bytes
+    listing: Listing
     options: ManifestOptions
     carried: tuple[Any, ...]
 
@@ -343,7 +403,7 @@ def _ref(
     try:
         return entry_ref(
             text,
-            base=row.base,
+            listing=row.listing,
             max_file_bytes=row.options.max_file_bytes,
             carried=row.carried,
         )

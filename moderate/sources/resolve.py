@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TypeGuard
 
-from moderate.decode.sniff import HEAD_BYTES
+from moderate.decode.sniff import HEAD_BYTES, claimed_format
 from moderate.errors import InputError, UsageError
 from moderate.fetch.local import FetchError, read_head
 from moderate.fetch.naming import shown
@@ -16,6 +16,7 @@ from moderate.sources.archive import (
     ARCHIVE_SUFFIXES,
     ArchiveSource,
     Opener,
+    check_decompressor,
     is_archive,
     local_opener,
 )
@@ -24,13 +25,14 @@ from moderate.sources.directory import DirectorySource, WalkOptions
 from moderate.sources.entries import entry_ref
 from moderate.sources.interface import Source
 from moderate.sources.manifest import (
-    LIST_SUFFIXES,
-    MANIFEST_SUFFIXES,
     list_or_manifest,
-    parquet_files_in,
+    listing_suffix,
 )
 from moderate.sources.members import ArchiveLimits
 from moderate.sources.memory import ACCEPTED, Input, MemorySource, is_memory_image
+from moderate.sources.not_found import explain
+from moderate.sources.parquet_folder import parquet_files_in
+from moderate.sources.refused import check_readable
 from moderate.sources.subset import FilteredSource, ShardedSource
 from moderate.text import path_text, printable
 from moderate.types import ImageRef, Limits, Skipped, StoredObject
@@ -42,11 +44,18 @@ _GLOB_CHARACTERS = frozenset(b"*?[")
 
 @dataclass(frozen=True, slots=True)
 class InputOptions:
-    """How inputs are read. nul is for `files_from` and standard input; shard is (I, N), from 1."""
+    """How inputs are read.
+
+    nul is for `files_from` and standard input; shard is (I, N), from 1. columns names those of CSV
+    without a header. relative_to is where relative paths of lists and manifests start; None: at the
+    current folder, and at the manifest's own.
+    """
 
     walk: WalkOptions = field(default_factory=WalkOptions)
     image_column: str | None = None
     keep: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    relative_to: str | None = None
     files_from: tuple[str, ...] = ()
     nul: bool = False
     shard: tuple[int, int] | None = None
@@ -57,7 +66,11 @@ class InputOptions:
     def manifest(self) -> ManifestOptions:
         """The options of manifests."""
         return ManifestOptions(
-            image_column=self.image_column, keep=self.keep, max_file_bytes=self.max_file_bytes
+            image_column=self.image_column,
+            keep=self.keep,
+            columns=self.columns,
+            max_file_bytes=self.max_file_bytes,
+            base=None if self.relative_to is None else os.fsencode(self.relative_to),
         )
 
     @property
@@ -99,8 +112,9 @@ def resolve(
     exist is a glob if it has such characters, else a file that will get its `not_found` row. What
     is not a name is an image in memory.
 
-    Raises UsageError for what is neither; InputError where not one of the inputs is there, or one
-    of them cannot be read at all.
+    Raises InputError where not one of the inputs is there, or one of them cannot be read at all or
+    is of no use here; UsageError for what is neither a name nor an image, and for options that fit
+    none of the inputs.
     """
     if not inputs and not options.files_from:
         raise InputError(NO_INPUT)
@@ -121,14 +135,25 @@ def resolve(
     missing = [source.ref.path for source in sources if _is_missing(source)]
     if sources and len(missing) == len(sources) and not options.files_from:
         shown_names = ", ".join(printable(path_text(path)) for path in missing[:3])
-        raise InputError(f"no input found: {shown_names} does not exist")
+        verb = "does" if len(missing) == 1 else "do"
+        finding = explain(missing[0])
+        hint = f"; {finding.hint}" if finding else ""
+        raise InputError(f"no input found: {shown_names} {verb} not exist{hint}")
     for file in options.files_from:
         listed = list_or_manifest(file, options.manifest, nul=options.nul, stdin=stdin)
         sources.append(_filtered(listed, options))
+    if options.columns and not any(map(_is_csv, sources)):
+        raise UsageError("--columns: none of the inputs is CSV; call it .csv, or feed it to -")
     if options.shard:
         index, count = options.shard
         return [ShardedSource(source, index, count) for source in sources]
     return sources
+
+
+def _is_csv(source: Source) -> bool:
+    from moderate.sources.text_manifest import CsvManifest
+
+    return isinstance(source.source if isinstance(source, FilteredSource) else source, CsvManifest)
 
 
 def _is_missing(source: Source) -> TypeGuard[FileSource]:
@@ -159,7 +184,7 @@ def _resolve_one(path: bytes, options: InputOptions, stdin: BinaryIO | None) -> 
             return [DirectorySource(path, options.walk)]
         from moderate.sources.parquet_manifest import parquet_manifest
 
-        return [_filtered(parquet_manifest(parts, options.manifest), options)]
+        return [_filtered(parquet_manifest(parts, options.manifest, root=path), options)]
     if os.path.lexists(path):
         return [_named_file(path, options)]
     try:
@@ -174,21 +199,22 @@ def _resolve_one(path: bytes, options: InputOptions, stdin: BinaryIO | None) -> 
 
 
 def _named_file(path: bytes, options: InputOptions) -> Source:
-    if _is_listing(path):
+    """The source that a file of this name is. Raises InputError for one that is of no use here."""
+    if listing_suffix(path):
         return _filtered(list_or_manifest(path, options.manifest), options)
-    if _may_be_archive(path):
-        try:
-            head = read_head(path, HEAD_BYTES)
-        except FetchError:
-            head = b""  # the source reports it
-        if is_archive(path, head):
-            name = ImageRef(path).display
-            return ArchiveSource(name, local_opener(path), options.archive, options.walk)
+    if claimed_format(path) or not os.path.splitext(path)[1]:
+        # Thousands may be named, also by digests: none of them is to be opened twice.
+        return FileSource(ImageRef(path))
+    try:
+        head = read_head(path, HEAD_BYTES)
+    except FetchError:
+        return FileSource(ImageRef(path))  # its row reports it
+    if _may_be_archive(path) and is_archive(path, head):
+        check_decompressor(path, head)
+        name = ImageRef(path).display
+        return ArchiveSource(name, local_opener(path), options.archive, options.walk)
+    check_readable(path, head)
     return FileSource(ImageRef(path))
-
-
-def _is_listing(path: bytes) -> bool:
-    return os.path.splitext(path)[1].lower() in LIST_SUFFIXES | MANIFEST_SUFFIXES
 
 
 def _may_be_archive(path: bytes) -> bool:
@@ -196,7 +222,8 @@ def _may_be_archive(path: bytes) -> bool:
 
 
 def _in_store(name: bytes, uri: str, options: InputOptions) -> Source:
-    if _is_listing(name):
+    check_readable(name, b"")
+    if listing_suffix(name):
         raise InputError(
             f"{printable(path_text(name))}: lists and manifests are read from local files; fetch "
             "it first (what it names may stay in the store)"
@@ -225,7 +252,7 @@ def _glob(path: bytes, options: InputOptions) -> list[Source]:
         return [FileSource(ImageRef(path))]
     pattern = GlobPattern(tuple(part for part in segments[first_magic:] if part))
     walk = DirectorySource(root, options.walk, pattern)
-    if not (_may_be_archive(path) or _is_listing(path)):
+    if not (_may_be_archive(path) or listing_suffix(path)):
         return [walk]
     # Shards: each becomes the source that it would be if it were named itself. They are few.
     return [

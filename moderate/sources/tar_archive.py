@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import importlib
 import io
@@ -23,6 +24,7 @@ from moderate.sources.members import (
     unreadable,
 )
 from moderate.sources.unpacking import Unpacking
+from moderate.tables.gzip_text import CountedFile
 from moderate.text import path_text, printable
 from moderate.types import SkipReason
 
@@ -60,7 +62,7 @@ def tar_members(file: BinaryIO, name: bytes, limits: ArchiveLimits) -> Iterator[
     gzip, bzip2, xz and (with Python 3.14 or the package `zstandard`) zstd. Raises FetchError where
     the archive cannot be read on, InputError for zstd without a decoder.
     """
-    raw = _Counted(file)
+    raw = CountedFile(file)
     budget = Budget(limits, lambda: raw.count)
     try:
         stream, packed = _unpacked(io.BufferedReader(raw, _READ_BYTES), name)
@@ -110,33 +112,6 @@ class _TarMember(Member):
         if self._info.issparse():
             self._reader.budget.spend(len(data))  # holes are not read from anywhere
         return data
-
-
-class _Counted(io.RawIOBase):
-    """A file that knows how much was read of it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.count = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return self._file.seekable()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self._file.read(len(view))
-        view[: len(data)] = data
-        self.count += len(data)
-        return len(data)
 
 
 class _Reader:
@@ -290,19 +265,21 @@ def _unpacked(file: io.BufferedReader, name: bytes) -> tuple[BinaryIO, bool]:
     return io.BufferedReader(Unpacking(file, decompressor), _READ_BYTES), True
 
 
+def require_zstd(name: bytes) -> tuple[Any, bool]:
+    """The module that reads zstd, and whether it is Python's own; raises InputError without one."""
+    with contextlib.suppress(ImportError):
+        return importlib.import_module("compression.zstd"), True  # Python 3.14 and newer
+    with contextlib.suppress(ImportError):
+        return importlib.import_module("zstandard"), False
+    raise InputError(
+        f"{printable(path_text(name))} is compressed with zstd, which this Python cannot read; "
+        "pip install 'moderate[zstd]'"
+    )
+
+
 def _unpacked_zstd(file: io.BufferedReader, name: bytes) -> BinaryIO:
-    try:
-        zstd: Any = importlib.import_module("compression.zstd")  # Python 3.14 and newer
-    except ImportError:
-        zstd = None
-    if zstd is not None:
+    zstd, is_own = require_zstd(name)
+    if is_own:
         return io.BufferedReader(Unpacking(file, zstd.ZstdDecompressor), _READ_BYTES)
-    try:
-        zstandard: Any = importlib.import_module("zstandard")
-    except ImportError:
-        raise InputError(
-            f"{printable(path_text(name))} is compressed with zstd, which this Python cannot read; "
-            "pip install 'moderate[zstd]'"
-        ) from None
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
+    decompressor = zstd.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
     return cast("BinaryIO", decompressor.stream_reader(file, _READ_BYTES, read_across_frames=True))

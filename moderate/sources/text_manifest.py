@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,10 +24,10 @@ from moderate.sources.columns import (
 )
 from moderate.sources.entries import bad_line, entry_ref, no_image
 from moderate.sources.interface import Source
-from moderate.tables.csv import Record, cell_count_problem, csv_records
+from moderate.tables.csv import Record, cell_count_problem, csv_records, tsv_records
 from moderate.tables.jsonl import json_kind, json_object
-from moderate.tables.lines import CHUNK_BYTES, Line, LineFile, file_name, read_lines
-from moderate.types import Column, ImageRef, Skipped
+from moderate.tables.lines import CHUNK_BYTES, Line, LineFile, read_lines
+from moderate.types import Column, ImageRef, Listing, Skipped
 
 LOOK_LINES = 1000
 """Lines of a JSONL manifest whose values decide the types of kept columns."""
@@ -34,25 +35,39 @@ LOOK_LINES = 1000
 LOOK_BYTES = 8 << 20
 """Most bytes of such lines held at once; those after them do not count."""
 
+_SEPARATOR = re.compile(rb'"?sep=([,;\t|])"?\r?', re.IGNORECASE)  # Excel's first line
+_NO_HEADER_HINT = (
+    "; its first line must name the columns; without such a line, give them as --columns path,id"
+)
 _EXACT_FLOAT = 1 << 53  # integers up to here are exact as float64
 _INT64 = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a CSV file is written: what separates its cells, and lines before the first record."""
+
+    delimiter: str
+    skipped_lines: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CsvManifest(Source):
-    """A CSV file whose first record names the columns; made by `csv_manifest`.
+    """A CSV or TSV, with the columns of its header or of --columns; made by `csv_manifest`.
 
     Cells are text; kept ones are carried as they are. Bytes that are not UTF-8 survive in paths. A
     record with another number of cells, or with broken quoting, is an error row named by its line.
     Raises InputError where a quote swallows lines, since rows would be missing.
     """
 
-    path: bytes
+    file: LineFile = field(repr=False)
+    name: str
     header: tuple[str, ...]
     image: int
     kept: tuple[tuple[str, int], ...]
-    delimiter: str
+    dialect: Dialect
     options: ManifestOptions
+    lines: Iterator[Line] | None = field(default=None, repr=False)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -69,19 +84,23 @@ class CsvManifest(Source):
     @property
     def files(self) -> tuple[bytes, ...]:
         """See `Source`."""
-        return (self.path,)
+        return (self.file,) if isinstance(self.file, bytes) else ()
 
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
-        name = file_name(self.path)
-        base = _base(self.path, self.options)
-        records = _records(self.path, name, self.delimiter, self.options)
-        header = next(records, None)
-        if header is None or tuple(header.cells) != self.header:
-            raise InputError(f"{name} changed while it was read")
+        name = self.name
+        listing = self.options.listing(name, _folder(self.file))
+        lines = self.lines or _lines(self.file, name, self.options)
+        records = _records(lines, name, self.dialect, self.options)
+        if not self.options.columns:
+            header = next(records, None)
+            if header is None or tuple(header.cells) != self.header:
+                raise InputError(f"{name} changed while it was read")
         for record in records:
             if len(record.cells) != len(self.header):
-                problem = record.problem or cell_count_problem(len(record.cells), len(self.header))
+                problem = record.problem or cell_count_problem(
+                    len(record.cells), len(self.header), self._named_by
+                )
                 nothing = (None,) * len(self.kept)
                 yield bad_line(name, record.line, no_image(problem), nothing)
                 continue
@@ -89,33 +108,109 @@ class CsvManifest(Source):
                 _shown_text(cell) if index == self.image else clean_text(cell)
                 for index, cell in ((index, record.cells[index]) for _, index in self.kept)
             )
-            yield _named(record.cells[self.image], name, record.line, base, self.options, carried)
+            yield _named(
+                record.cells[self.image], name, record.line, listing, self.options, carried
+            )
+
+    @property
+    def _named_by(self) -> str:
+        return "--columns" if self.options.columns else "the header"
 
 
-def csv_manifest(path: bytes, options: ManifestOptions, delimiter: str = ",") -> CsvManifest:
-    """Read the header of the CSV file at `path` and find the columns.
+def csv_manifest(
+    file: LineFile, name: str, options: ManifestOptions, *, tabs: bool = False
+) -> CsvManifest:
+    """Read the first record of a CSV file, and find its dialect and the columns.
 
-    Raises InputError where it has no header, or lacks a requested column.
+    The delimiter is a comma (with `tabs`, a tab), unless no column of images is found so and one is
+    with a semicolon, a tab or a bar; or what Excel's `sep=;` in the first line says. A stream needs
+    options.columns. Raises InputError where the file has no header and options.columns does not
+    name the columns, or where it lacks a requested column.
     """
-    name = file_name(path)
-    first = next(_records(path, name, delimiter, options), None)
-    if first is None:
-        raise InputError(f"{name} is empty; its first line must name the columns")
-    if first.problem:
-        raise InputError(f"line {first.line} of {name}, the header: {first.problem}")
-    header = tuple(first.cells)
+    lines = _lines(file, name, options)
+    first = list(itertools.islice(lines, 1))
+    is_stream = not isinstance(file, bytes)
+    start = first if is_stream else None
+    readings = _readings(file, name, _dialects(first, tabs=tabs), options, start)
+    if options.columns:
+        dialect, header = _reading_without_header(readings, name, options)
+    else:
+        dialect, header = _reading_with_header(readings, name, options)
     image = options.image_column or usual_column(header, TEXT_NAMES, name)
     if image is None:
-        hint = "; its first line must name the columns"
-        if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-            hint = "; separate its cells by commas (or tabs in a file called .tsv)"
-        raise no_image_column(header, name, hint)
+        raise no_image_column(header, name, "" if options.columns else _NO_HEADER_HINT)
     check_once("--image-column", image, header, name)
     kept = kept_columns(options, header)
     for _, column in kept:
         check_once("--keep", column, header, name)
     indexes = tuple((shown_as, header.index(column)) for shown_as, column in kept)
-    return CsvManifest(path, header, header.index(image), indexes, delimiter, options)
+    rest = itertools.chain(first, lines) if is_stream else None
+    return CsvManifest(file, name, header, header.index(image), indexes, dialect, options, rest)
+
+
+def _dialects(first: Sequence[Line], *, tabs: bool) -> Sequence[Dialect]:
+    """The ways in which a file with this first line may have to be read, the likeliest first."""
+    if first and (separator := _SEPARATOR.fullmatch(first[0].data)):
+        return [Dialect(separator[1].decode(), skipped_lines=1)]
+    own = "\t" if tabs else ","
+    return [Dialect(delimiter) for delimiter in sorted(",;\t|", key=lambda mark: mark != own)]
+
+
+def _readings(
+    file: LineFile,
+    name: str,
+    dialects: Sequence[Dialect],
+    options: ManifestOptions,
+    start: Sequence[Line] | None,
+) -> Iterator[tuple[Dialect, Record | None]]:
+    """The first record by each dialect, None in an empty file; of a stream, from its `start`."""
+    for dialect in dialects:
+        lines = _lines(file, name, options) if start is None else iter(start)
+        try:
+            first = next(_records(lines, name, dialect, options), None)
+        except InputError:
+            if dialect is dialects[0]:
+                raise
+        else:
+            yield dialect, first
+
+
+def _reading_with_header(
+    readings: Iterator[tuple[Dialect, Record | None]], name: str, options: ManifestOptions
+) -> tuple[Dialect, tuple[str, ...]]:
+    """The first dialect whose header names the images, else the likeliest one."""
+    likeliest = None
+    for dialect, first in readings:
+        if likeliest is None:
+            if first is None:
+                raise InputError(f"{name} is empty; its first line must name the columns")
+            if first.problem:
+                raise InputError(f"line {first.line} of {name}, the header: {first.problem}")
+            likeliest = dialect, tuple(first.cells)
+        header = tuple(first.cells) if first else ()
+        if (
+            options.image_column in header
+            if options.image_column
+            else usual_column(header, TEXT_NAMES, name)
+        ):
+            return dialect, header
+    assert likeliest is not None
+    return likeliest
+
+
+def _reading_without_header(
+    readings: Iterator[tuple[Dialect, Record | None]], name: str, options: ManifestOptions
+) -> tuple[Dialect, tuple[str, ...]]:
+    """The first dialect that gives as many cells as there are columns; that of an empty file."""
+    counts = []
+    for dialect, first in readings:
+        if first is None or len(first.cells) == len(options.columns):
+            return dialect, options.columns
+        counts.append(len(first.cells))
+    raise InputError(
+        f"--columns names {len(options.columns)} columns, but the first line of {name} has "
+        f"{max(counts)} cells"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +228,7 @@ class JsonlManifest(Source):
     image: str
     kept: tuple[Column, ...]
     keys: tuple[str, ...]
-    base: bytes
+    listing: Listing
     options: ManifestOptions
     head: tuple[Line, ...] | None = field(repr=False)
     lines: Iterator[Line] | None = field(repr=False)
@@ -189,7 +284,7 @@ class JsonlManifest(Source):
                 problem = no_image(f"column {key} is nested too deep")
                 return bad_line(self.name, line.number, problem, nothing)
             carried.append(_shown_text(value) if key == self.image else value)
-        return _named(image, self.name, line.number, self.base, self.options, tuple(carried))
+        return _named(image, self.name, line.number, self.listing, self.options, tuple(carried))
 
 
 def jsonl_manifest(file: LineFile, name: str, options: ManifestOptions) -> JsonlManifest:
@@ -216,7 +311,9 @@ def jsonl_manifest(file: LineFile, name: str, options: ManifestOptions) -> Jsonl
         if size >= LOOK_BYTES or (is_stream and objects and not options.keep):
             break
     if not objects and any(line.data.strip() for line in head):
-        raise InputError(f"{name} holds no JSON objects, one per line; {problem}")
+        raise InputError(
+            f"{name} holds no JSON objects, one per line; {problem}{_document_hint(name)}"
+        )
     names = tuple(dict.fromkeys(key for values in objects for key in values))
     if options.image_column:
         image = options.image_column
@@ -226,25 +323,29 @@ def jsonl_manifest(file: LineFile, name: str, options: ManifestOptions) -> Jsonl
     else:
         image = usual_column(names, TEXT_NAMES, name) or ""
         if objects and not image:
-            raise no_image_column(names, name)
+            arrays = any(isinstance(value, list) for value in objects[0].values())
+            raise no_image_column(names, name, _document_hint(name) if arrays else "")
     kept = kept_columns(options, names)
     columns = []
     for shown_as, key in kept:
         if objects and key not in names:
             raise unknown_column("--keep", key, names, name)
         columns.append(Column(shown_as, _inferred([values.get(key) for values in objects])))
-    base = _base(file if isinstance(file, bytes) else b"", options)
     return JsonlManifest(
         file,
         name,
         image,
         tuple(columns),
         tuple(key for _, key in kept),
-        base,
+        options.listing(name, _folder(file)),
         options,
         tuple(head) if is_stream else None,
         lines if is_stream else None,
     )
+
+
+def _document_hint(name: str) -> str:
+    return f"; of a whole document, write each item on a line, as by jq -c '.images[]' {name}"
 
 
 def clean_text(text: str) -> str:
@@ -257,9 +358,18 @@ def clean_text(text: str) -> str:
         return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _records(path: bytes, name: str, delimiter: str, options: ManifestOptions) -> Iterator[Record]:
-    lines = _lines(path, name, options)
-    return csv_records(lines, name, _line_limit(options), delimiter)
+def _records(
+    lines: Iterator[Line], name: str, dialect: Dialect, options: ManifestOptions
+) -> Iterator[Record]:
+    lines = itertools.islice(lines, dialect.skipped_lines, None)
+    limit = _line_limit(options)
+    if dialect.delimiter == "\t":
+        return tsv_records(lines, limit)
+    return csv_records(lines, name, limit, dialect.delimiter)
+
+
+def _folder(file: LineFile) -> bytes | None:
+    return os.path.dirname(file) if isinstance(file, bytes) else None
 
 
 def _lines(file: LineFile, name: str, options: ManifestOptions) -> Iterator[Line]:
@@ -272,15 +382,11 @@ def _line_limit(options: ManifestOptions) -> int:
     return CHUNK_BYTES + 4 * options.max_file_bytes
 
 
-def _base(path: bytes, options: ManifestOptions) -> bytes:
-    return os.path.dirname(path) if options.base is None else options.base
-
-
 def _named(
     value: str,
     name: str,
     line: int,
-    base: bytes,
+    listing: Listing,
     options: ManifestOptions,
     carried: tuple[Any, ...],
 ) -> ImageRef:
@@ -289,7 +395,9 @@ def _named(
     except UnicodeEncodeError:
         return bad_line(name, line, no_image("half a surrogate pair, no path"), carried)
     try:
-        return entry_ref(exact, base=base, max_file_bytes=options.max_file_bytes, carried=carried)
+        return entry_ref(
+            exact, listing=listing, max_file_bytes=options.max_file_bytes, carried=carried
+        )
     except FetchError as error:
         return bad_line(name, line, error.error, carried)
 

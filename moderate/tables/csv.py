@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
@@ -12,6 +14,12 @@ from moderate.tables.lines import CHUNK_BYTES, MAX_LINE_BYTES, Line, not_utf8, r
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "＝", "＋", "－", "＠")
 """What makes a cell run as a formula in some spreadsheet; the full-width forms are folded to ASCII
 by some programs. Our CSV has `'` before such cells. Source: OWASP, "CSV Injection"."""
+
+# How far to look for the end of a quoted record of TSV, and how often in vain: where quotes mean
+# nothing, each of them would cost that look.
+_MAX_SPAN_LINES = 100
+_MAX_SPAN_BYTES = 1 << 16
+_MAX_FAILED_SPANS = 100
 
 
 class Record(NamedTuple):
@@ -60,6 +68,36 @@ def csv_records(
             yield Record(start, cells)
 
 
+def tsv_records(lines: Iterator[Line], limit: int) -> Iterator[Record]:
+    """The records of tab-separated text, whose cells may be quoted as in CSV or not at all.
+
+    A line that breaks the rules of quoting is taken as it stands, quotes included. Lines belong to
+    one quoted record only where they make one with as many cells as the first record has, and do
+    not each have as many by themselves: no line is lost in a file where quotes mean nothing. Bytes
+    that are not UTF-8 become surrogates. A line over the limit has a `problem`.
+    """
+    upcoming = _Upcoming(lines)
+    columns = 0
+    failures = 0
+    while (line := upcoming.take()) is not None:
+        if not line.whole:
+            yield Record(line.number, (), f"longer than {limit} bytes")
+            continue
+        text = _tsv_text(line)
+        if not text:
+            continue
+        cells: Sequence[str] | None = text.split("\t")
+        if '"' in text:
+            quoted = _quoted_cells([text], limit)
+            if quoted is None and columns and failures < _MAX_FAILED_SPANS:
+                quoted = _spanning_cells(text, upcoming, columns, limit)
+                failures += quoted is None
+            cells = quoted or cells
+        assert cells is not None
+        columns = columns or len(cells)
+        yield Record(line.number, cells)
+
+
 def strict_records(
     file: BinaryIO, name: str, limit: int = MAX_LINE_BYTES
 ) -> Iterator[tuple[int, Sequence[str]]]:
@@ -85,9 +123,9 @@ def strict_records(
         yield line, cells
 
 
-def cell_count_problem(count: int, expected: int) -> str:
-    """What is wrong with a record of another number of cells than the header."""
-    return f"{count} cells where the header has {expected}"
+def cell_count_problem(count: int, expected: int, named_by: str = "the header") -> str:
+    """What is wrong with a record of another number of cells than there are columns."""
+    return f"{count} cells where {named_by} has {expected}"
 
 
 def strict_reader(lines: Iterable[str], limit: int, delimiter: str = ",") -> Any:
@@ -104,6 +142,65 @@ def unguarded(cell: str) -> str:
 
 class _TooLongError(Exception):
     pass
+
+
+class _Upcoming:
+    """Lines that can be looked at before they are taken."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self._seen: deque[Line] = deque()
+
+    def take(self) -> Line | None:
+        """The next line; None at the end."""
+        return self._seen.popleft() if self._seen else next(self._lines, None)
+
+    def ahead(self) -> Iterator[Line]:
+        """The next lines, without taking them."""
+        yield from list(self._seen)
+        while (line := next(self._lines, None)) is not None:
+            self._seen.append(line)
+            yield line
+
+
+def _spanning_cells(
+    text: str, upcoming: _Upcoming, columns: int, limit: int
+) -> Sequence[str] | None:
+    """The cells of a quoted record that starts with this line and spans more, which are taken.
+
+    None where the line is not the start of one.
+    """
+    texts = [text]
+    size = 0
+    for line in itertools.islice(upcoming.ahead(), _MAX_SPAN_LINES):
+        texts.append(_tsv_text(line))
+        size += len(line.data)
+        if not line.whole or size > _MAX_SPAN_BYTES:
+            return None
+        if sum(part.count('"') for part in texts) % 2:
+            continue  # the quote is still open
+        cells = _quoted_cells(texts, limit)
+        if cells is None:
+            continue
+        if len(cells) != columns or all(part.count("\t") + 1 == columns for part in texts):
+            return None
+        for _ in texts[1:]:
+            upcoming.take()
+        return cells
+    return None
+
+
+def _quoted_cells(texts: Sequence[str], limit: int) -> Sequence[str] | None:
+    """The cells of lines that are one record by CSV's rules of quoting; None for other lines."""
+    try:
+        records = list(strict_reader([text + "\n" for text in texts], limit, "\t"))
+    except csv.Error:
+        return None
+    return records[0] if len(records) == 1 else None
+
+
+def _tsv_text(line: Line) -> str:
+    return line.data.removesuffix(b"\r").decode("utf-8", "surrogateescape")
 
 
 class _RecordLines:

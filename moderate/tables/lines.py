@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from moderate.errors import InputError
+from moderate.tables.gzip_text import SUFFIX, GzipReader
 from moderate.text import path_text, printable
 
 CHUNK_BYTES = 1 << 16
@@ -34,9 +35,9 @@ def read_lines(
     """Lines of `file`; the part of a line that is over its limit is dropped.
 
     `limit` returns the most bytes of a line, at least CHUNK_BYTES, given how the line starts. From
-    a stream no more is requested than it has, so that lines come out as they arrive. A byte order
-    mark is dropped unless lines end with NUL. Raises InputError, with `name` in its message, where
-    the file cannot be read, or is UTF-16.
+    a stream no more is requested than it has, so that lines come out as they arrive. A path that
+    ends in .gz is unpacked. A byte order mark is dropped unless lines end with NUL. Raises
+    InputError, with `name` in its message, where the file cannot be read, or is UTF-16.
     """
     lines = _read_lines(file, name, limit, separator)
     if separator != b"\0":
@@ -82,7 +83,7 @@ def _read_lines(
 ) -> Iterator[Line]:
     with _opened(file, name) as stream:
         # read() of a buffered stream waits until it has as much as asked for; read1() does not.
-        read = getattr(stream, "read1", stream.read)
+        read = stream.read1 if hasattr(stream, "read1") else stream.read
         number = 1
         parts: list[bytes] = []
         size = 0
@@ -119,7 +120,7 @@ def _without_bom(data: bytes, name: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(file: LineFile, name: str) -> Iterator[BinaryIO]:
+def _opened(file: LineFile, name: str) -> Iterator[BinaryIO | GzipReader]:
     if not isinstance(file, bytes):
         yield file
         return
@@ -128,7 +129,7 @@ def _opened(file: LineFile, name: str) -> Iterator[BinaryIO]:
     except (OSError, ValueError) as error:
         raise unreadable(name, error) from None
     with stream:
-        yield stream
+        yield GzipReader(stream, name) if file.lower().endswith(SUFFIX) else stream
 
 
 def _read(read: Callable[[int], bytes], name: str) -> bytes:

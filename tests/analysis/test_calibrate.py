@@ -219,3 +219,22 @@ def test_what_is_in_the_way_stays_and_other_weights_are_refused(
     assert set(again.card.calibration) == {NUDITY, CATEGORIES[1]}
     card = tomllib.loads((tmp_path / "again" / "moderation.toml").read_text())
     assert card["name"].endswith("-calibrated-calibrated")
+
+
+def test_weights_count_as_copies_would() -> None:
+    rng = np.random.default_rng(11)
+    scores, positive = overconfident(rng, 4000, 2.0, 0.5)
+    copies = np.where(scores < 0.3, 5, 1)
+    weights = copies.astype(np.float64)
+    many = np.repeat(scores, copies), np.repeat(positive, copies)
+    ours, theirs = quality(scores, positive, weights), quality(*many)
+    assert (ours.log_loss, ours.ece) == pytest.approx((theirs.log_loss, theirs.ece))
+    found, expected = fit_temperature(scores, positive, weights), fit_temperature(*many)
+    assert found.temperature == pytest.approx(expected.temperature, rel=0.02)
+    assert found.bias == pytest.approx(expected.bias, abs=0.02)
+    plain = fit_temperature(scores, positive)
+    assert abs(found.bias - plain.bias) + abs(found.temperature - plain.temperature) > 0.002
+    curve, plain_curve = (fit_isotonic(scores, positive, each).table for each in (weights, None))
+    assert curve != plain_curve
+    sevenfold = fit_isotonic(scores, positive, np.full(4000, 7.0)).table
+    np.testing.assert_allclose(sevenfold, plain_curve)

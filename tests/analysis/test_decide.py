@@ -208,7 +208,7 @@ def test_audit_facts(place: Path, tmp_path: Path, suffix: str) -> None:
     assert facts["decided_version"] == __version__
     assert (facts["policy"], facts["policy_sha256"]) == ("strict", loaded.sha256)
     assert Policy.model_validate_json(facts["policy_json"]) == loaded.policy
-    changed = {"policy", "policy_sha256", "policy_json", "sha256"}
+    changed = {"policy", "policy_file", "policy_sha256", "policy_json", "sha256"}
     assert {k: v for k, v in was.items() if k not in changed} == {
         k: v for k, v in facts.items() if k in was and k not in changed
     }

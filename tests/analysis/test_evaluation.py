@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from moderate.analysis.evaluation import MOST_SLICES, Evaluation, Wanted, evaluate
+from moderate.analysis.evaluation import (
+    CURVE_POINTS,
+    MOST_SLICES,
+    Evaluation,
+    Wanted,
+    evaluate,
+)
 from moderate.analysis.labels import read_labels
 from moderate.analysis.metrics import NO_IMAGES, NO_POSITIVES
 from moderate.errors import InputError
@@ -299,3 +305,25 @@ def test_what_a_reader_should_know(tmp_path: Path) -> None:
         "chosen by random, uncertainty: prevalence, precision",
     ):
         assert told in notes
+
+
+def test_curves_that_are_thinned_keep_what_matters(tmp_path: Path) -> None:
+    random = np.random.default_rng(12)
+    count = 6000
+    truth = random.random(count) < 0.01
+    values = np.where(truth, random.beta(4, 2, count), random.beta(1, 6, count))
+    scores = {f"./{n}": {NUDITY: float(value)} for n, value in enumerate(values)}
+    lines = [f"{n},{int(label)}\n" for n, label in enumerate(truth)]
+    (nudity, *_) = held(tmp_path, scores, "path,nudity\n" + "".join(lines)).categories
+    assert len(nudity.points) <= CURVE_POINTS
+    for point, counts in (
+        (nudity.review_point, nudity.measured.at_review),
+        (nudity.block_point, nudity.measured.at_block),
+    ):
+        assert point in nudity.points
+        assert point is not None
+        assert point.recall == pytest.approx(counts.tp / nudity.positives)
+        assert point.precision == pytest.approx(counts.tp / (counts.tp + counts.fp))
+    # With few positives, the curve lies in the first images: no step of recall is passed over.
+    steps = np.diff([point.recall for point in nudity.points], prepend=0.0)  # type: ignore[arg-type]
+    assert steps.max() <= 0.03

@@ -15,6 +15,7 @@ import pytest
 from moderate.analysis.labels import join, read_labels
 from moderate.errors import InputError, UsageError
 from moderate.results.read import read_results
+from moderate.testcards import write_cards
 from moderate.types import CATEGORIES, Category
 from tests.support.labelled import SUFFIXES, digest_of, write_results
 
@@ -209,7 +210,7 @@ def test_labels_of_other_images_are_an_error_that_shows_both(tmp_path: Path) -> 
         ("l.parquet", "no", "is not readable Parquet"),
         ("l.csv", "path,nudity\n", "has no labels: there are no lines"),
         ("l.csv", "path,nudity\na,\nb,?\n", "labels nothing: every value is unknown"),
-        ("l.csv", "file,nudity\na,1\n", "has no column path or sha256 but 'file', 'nudity'; name"),
+        ("l.csv", "name,nudity\na,1\n", "has no column path, sha256 or file but 'name', 'nudi"),
         ("l.csv", "path,nudiy\na,1\n", "has no column of labels .* but 'path', 'nudiy'"),
         ("l.csv", "path,nudity,nudity\na,1,0\n", "has two columns 'nudity'"),
         ("l.csv", "path,nudity,Nudity\na,1,0\n", "two columns for the same: 'nudity' and 'Nudity'"),
@@ -301,3 +302,52 @@ def test_lines_of_labels_that_hold_odd_json(tmp_path: Path, value: str, told: st
     path = text(tmp_path / "l.jsonl", f'{{"path": "a", "nudity": {value}}}\n')
     with pytest.raises(InputError, match=f"line 1 of .*{told}"):
         read_labels(path)
+
+
+def test_a_folder_per_label(tmp_path: Path) -> None:
+    sorted_images = tmp_path / "sorted"
+    for name, content in (
+        ("nudity/a.jpg", "./a.jpg"), ("Drug Use/2026/b.jpg", "./b c.jpg"), ("safe/c.jpg", "/abs"),
+        ("block/again.jpg", "./a.jpg"), ("safe/.hidden", "x"), ("violence/new.jpg", "new"),
+    ):  # fmt: skip
+        (sorted_images / name).parent.mkdir(parents=True, exist_ok=True)
+        (sorted_images / name).write_text(content)
+    (sorted_images / "notes.txt").write_text("not in a folder")
+    labels = read_labels(str(sorted_images))
+    assert labels.by == "sha256"
+    rows = {"./x.jpg": {NUDITY: 0.5}, "./y.jpg": {NUDITY: 0.4}, "./z.jpg": {NUDITY: 0.1}}
+    copies = {"./x.jpg": "./a.jpg", "./y.jpg": "./b c.jpg", "./z.jpg": "/abs"}
+    results = read_results(write_results(tmp_path / "r.csv", rows, copies_of=copies))
+    joined = join(labels, results)
+    assert joined.paths == ("./x.jpg", "./y.jpg", "./z.jpg")
+    assert joined.labels[NUDITY].tolist() == [1, -1, 0]
+    assert joined.labels[Category.DRUG_USE].tolist() == [-1, 1, 0]
+    assert joined.expected.tolist() == [2, -1, -1]
+    assert joined.unmatched == 1
+    (sorted_images / "safe" / "d.jpg").write_text("./a.jpg")
+    with pytest.raises(InputError, match=r"contradicts itself about nudity .*a\.jpg and .*d\.jpg"):
+        read_labels(str(sorted_images))
+    (sorted_images / "cats").mkdir()
+    with pytest.raises(InputError, match=r"the folder 'cats' is no label: nudity, .* safe, "):
+        read_labels(str(sorted_images))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="has no labels: put images into folders named nudity"):
+        read_labels(str(tmp_path / "empty"))
+    with pytest.raises(UsageError, match="--id-column"):
+        read_labels(str(tmp_path / "empty"), "path")
+
+
+def test_the_list_of_test_cards_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cards = write_cards(Path("cards"), count=1, seed=0, size=96)
+    labels = read_labels("cards/cards.csv")
+    assert (labels.by, labels.ignored, len(labels.ids)) == ("sha256", (), len(cards))
+    of = {card.file: index for index, card in enumerate(cards)}
+    blocked, clean = of["violence_block_0.png"], of["clean_0.png"]
+    assert [labels.values[name][blocked] for name in CATEGORIES] == [0, 0, 0, 1, 0]
+    assert [labels.values[name][clean] for name in CATEGORIES] == [0] * 5
+    assert (labels.expected[blocked], labels.expected[clean]) == (2, 0)
+    # Where the cards are elsewhere, they go by the names that a scan of the folder gave them.
+    Path("cards/clean_0.png").unlink()
+    labels = read_labels("./cards/cards.csv")
+    assert (labels.by, labels.ids[clean]) == ("path", "cards/clean_0.png")

@@ -205,8 +205,11 @@ def test_a_block_threshold_is_never_below_review() -> None:
         rng.integers(0, 2**63, 600).astype(np.uint64),
     )
     (each,) = tune({NUDITY: data}, {NUDITY: data.scores}, BASE, Aim()).tuned
-    assert each.thresholds.review == each.thresholds.block > 0.85
-    assert "raised" in each.notes[0]
+    # Blocking stays as in the base policy, and whoever uses the proposal is warned.
+    assert each.thresholds.review == each.thresholds.block == 0.85
+    assert "was lowered to it" in each.notes[0]
+    assert each.recall.bound >= 0.95
+    assert "of the 300 images that are not approved, none would be looked at" in each.warnings[0]
     certain = Labelled(np.ones(600, np.float32), data.positive, data.order)
     with pytest.raises(InputError, match=r"negatives score up to 1\.0"):
         tune({NUDITY: certain}, {NUDITY: certain.scores}, BASE, Aim(max_false_block=0.05))
@@ -216,3 +219,26 @@ def test_shares_compare_as_policies_do() -> None:
     limits = {NUDITY: Thresholds(review=0.3, block=0.95)}
     scores = {NUDITY: np.array([0.3, 0.95, 0.29999, np.nan], np.float32)}
     assert shares(scores, limits) == (0.25, 0.25)
+
+
+def test_a_block_threshold_is_lowered_only_when_asked() -> None:
+    data = labelled(np.random.default_rng(9), 2000)
+    scores = {NUDITY: data.scores}
+    (kept,) = tune({NUDITY: data}, scores, BASE, Aim(0.9, 0.02)).tuned
+    assert kept.thresholds.block == BASE.categories[NUDITY].block
+    assert "block stays at 0.85" in kept.notes[0]
+    assert kept.false_blocks is not None
+    assert kept.false_blocks.bound <= 0.02
+    (lowered,) = tune({NUDITY: data}, scores, BASE, Aim(0.9, 0.02, lower_block=True)).tuned
+    assert lowered.thresholds.review < lowered.thresholds.block < 0.85
+    assert not kept.warnings
+    with pytest.raises(UsageError, match="--lower-block goes with --max-false-block"):
+        Aim(lower_block=True).check()
+
+
+def test_a_middle_band_of_almost_no_images_is_told() -> None:
+    data = labelled(np.random.default_rng(10), 2000)
+    narrow = Aim(0.9, 0.1, lower_block=True)
+    (each,) = tune({NUDITY: data}, {NUDITY: data.scores}, BASE, narrow).tuned
+    assert each.thresholds.review <= each.thresholds.block
+    assert "almost nothing goes to review" in each.warnings[0]

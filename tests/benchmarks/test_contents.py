@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.patience import PATIENCE
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "contents.py"
 
 
@@ -14,7 +16,11 @@ def test_each_step_is_measured_to_the_last_image(tmp_path: Path) -> None:
     file = tmp_path / "contents.json"
     command = [sys.executable, str(SCRIPT), "--count", "750", "--step", "100"]
     done = subprocess.run(
-        [*command, "--json", str(file)], capture_output=True, text=True, check=False, timeout=240
+        [*command, "--json", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     parts = json.loads(file.read_text())["parts"]

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.patience import PATIENCE
+
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "decide.py"
 
 
@@ -14,7 +16,11 @@ def test_all_formats_agree_with_what_is_done_by_hand(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     command = [sys.executable, str(BENCHMARK), "--rows", "3000", "--repeat", "1"]
     done = subprocess.run(
-        [*command, "--json", str(file)], capture_output=True, text=True, check=False, timeout=240
+        [*command, "--json", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     by_hand, *runs = json.loads(file.read_text())["runs"]

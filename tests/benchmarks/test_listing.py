@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.patience import PATIENCE
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "listing.py"
 
 
@@ -15,7 +17,7 @@ def test_listing_reads_every_kind(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, str(SCRIPT), "--counts", "10", "3000", "--json", str(file)],
         check=True,
-        timeout=240,
+        timeout=PATIENCE,
     )
     runs = json.loads(file.read_text())["runs"]
     kinds = ("list", "URL list", "CSV", "JSONL", "Parquet", "Parquet bytes")

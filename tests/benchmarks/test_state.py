@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.support.patience import PATIENCE
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "state.py"
 
 
 def bench(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 def test_state_reuses_all_of_a_first_run(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import moderate
 from moderate.policy.load import load_policy
 from tests.support.bundles import make_bundle
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ PAGE = ROOT / "docs" / "weights-measured.md"
 
 def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARK), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from moderate.classify.classifier import Classifier, Outcome
 from moderate.classify.device import place
 from moderate.classify.labels import activate
 from tests.support.bundles import NETWORK_KINDS, make_network, pixels
+from tests.support.patience import PATIENCE
 
 BACKENDS = ("torch", "openvino")
 Scored = list[Outcome]
@@ -171,7 +172,7 @@ def compiled(bundle: Path, **env: str) -> list[str]:
         env={**os.environ, "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1", **env},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE,
         check=True,
     )
     return done.stdout.splitlines()

@@ -128,6 +128,23 @@ def test_categories_that_are_fed_by_the_same_labels_are_told(models: Path) -> No
     ]  # fmt: skip
 
 
+def test_categories_of_a_softmax_are_told_to_take_from_each_other(models: Path) -> None:
+    first = model_table(
+        folder="first", activation="softmax", categories={"nudity": ["nsfw"], "violence": ["gore"]}
+    )
+    second = model_table(
+        folder="second",
+        activation="softmax",
+        categories={"suggestive": ["nsfw"], "drug_use": ["nsfw"]},
+    )
+    write_card(models, [first, second], name="both")
+    assert list(shared_labels(load_bundle(str(models)).card)) == [
+        "suggestive and drug_use come from one score",
+        "nudity and violence are shares of one whole in first (softmax): where one rises, others "
+        "fall",
+    ]
+
+
 def test_the_same_labels_combined_in_another_way_are_two_scores(models: Path) -> None:
     both = {"nudity": ["nsfw"], "suggestive": ["nsfw"]}
     assert shared(models, both, both) == ["nudity and suggestive come from one score"]

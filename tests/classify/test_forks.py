@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from moderate.testcards import write_cards
+from tests.support.patience import PATIENCE
 
 FORKED = """
 import gc, os, sys
@@ -48,7 +49,7 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(cards: Path, code: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", FORKED + code, str(cards)],
-        capture_output=True, text=True, timeout=250, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()

@@ -119,10 +119,15 @@ def test_two_results_as_one_would_by_hand() -> None:
         (abs(order.index(m.after) - order.index(m.before)), m.score_change) for m in found.moved
     ]
     assert ranks == sorted(ranks, reverse=True)
+    scored = [any(s is not None for s in a[2]) and any(s is not None for s in b[2])
+              for a, b in pairs]  # fmt: skip
+    turned = [a[1].replace("error", "review") != b[1].replace("error", "review") for a, b in pairs]
     assert len(ranks) == sum(
-        change > 0 or a[1].replace("error", "review") != b[1].replace("error", "review")
-        for change, (a, b) in zip(changes, pairs, strict=True)
+        known and (change > 0 or other)
+        for known, change, other in zip(scored, changes, turned, strict=True)
     )
+    unscored = sum(not known and other for known, other in zip(scored, turned, strict=True))
+    assert found.without_scores == unscored > 0
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -169,13 +174,41 @@ def test_what_people_are_told(capsys: Captured) -> None:
     assert "./gone\\x1b" in text
     assert "\x1b" not in text
     assert "scores: 2 rows have another score, by 0.8000 at the most" in whole
-    assert text.index("./x ") < text.index("./s ")  # the decision before the score
+    assert text.index(" ./x\n") < text.index(" ./s\n")  # the decision before the score
     assert (
         run(["diff", "a.jsonl", "b.jsonl", "--top", "0", "--out", "r.md", "--out", "r.json"]) == 0
     )
     assert capsys.readouterr().out == ""
     assert json.loads(Path("r.json").read_text())["only_after"] == {"rows": 1, "first": []}
     assert "## Categories" in Path("r.md").read_text()
+
+
+def test_rows_without_scores_are_blamed_on_nothing_and_counted_apart(capsys: Captured) -> None:
+    errors = [(f"./{n}", "error", [None] * 5) for n in range(20)]
+    deep = f"./{'folder/' * 20}image.jpg"
+    store("a.jsonl", [*errors, (deep, "review", [0.1, 0.1, 0.1, 0.7, None])])
+    found = compare_policies("a.jsonl", ["balanced", "strict"])
+    assert (found.changed, found.without_scores) == (21, 20)
+    assert [(m.path, m.category) for m in found.moved] == [(deep, "violence")]
+    assert run(["diff", "a.jsonl", "--policy", "balanced", "--policy", "strict"]) == 0
+    text = capsys.readouterr().out
+    row = f"review  block   violence        0.7000 0.7000 {deep}"
+    assert row in text.splitlines()
+    assert "without scores: 20 of the changed decisions" in text
+    assert run(["diff", "a.jsonl", "--policy", "strict", "--out", "r.md", "--out", "r.json"]) == 0
+    assert deep in Path("r.md").read_text()
+    assert json.loads(Path("r.json").read_text())["changed_without_scores"] == 20
+    # A decision that turned although no score and no band did is no category's doing.
+    store("b.jsonl", [(deep, "block", [0.1, 0.1, 0.1, 0.7, None])])
+    (moved,) = compare_results("a.jsonl", "b.jsonl").moved
+    assert (moved.category, moved.score_before, moved.score_after) == (None, None, None)
+
+
+def test_rows_that_a_category_turned_come_before_those_of_other_reasons() -> None:
+    unscored = [(f"./{n}", "approve", [0.0, None, 0.0, 0.0, 0.0]) for n in range(20)]
+    store("a.jsonl", [*unscored, ("./turned", "approve", [0.2, None, 0.0, 0.0, 0.0])])
+    found = compare_policies("a.jsonl", ["balanced", "strict"], top=2)  # strict reviews unscored
+    assert [(m.path, m.category) for m in found.moved] == [("./turned", "nudity"), ("./0", None)]
 
 
 def test_nothing_recorded_is_said_and_nothing_made_up(capsys: Captured) -> None:

@@ -12,6 +12,7 @@ import pytest
 from moderate.cli.main import run
 from moderate.types import Category
 from tests.support.labelled import SUFFIXES, write_results
+from tests.support.patience import PATIENCE
 
 NUDITY = Category.NUDITY
 SCORES = {
@@ -37,7 +38,9 @@ def test_all_formats_say_the_same(here: Path) -> None:
             sys.executable, "-P", "-m", "moderate", "eval", f"rows.{suffix}",
             "--labels", "labels.csv", "--bootstrap", "20", "--out", f"{suffix}.json",
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(
             "5 labelled images, policy balanced: 1 missed, 0 blocked falsely\n"

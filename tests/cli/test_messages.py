@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from moderate.cli.main import run
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 
 Captured = pytest.CaptureFixture[str]
@@ -240,7 +241,7 @@ def test_what_was_kept_is_said_when_a_signal_stops_a_run(
     assert process.stdout is not None
     assert process.stdout.readline() == "asleep\n"
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     name = signal.Signals(number).name
     kept = "; ".join(notes) or "no result file was written"

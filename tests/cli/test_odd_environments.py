@@ -17,6 +17,7 @@ from moderate.cli.main import run
 from moderate.folders import cache_outside_home, user_cache, user_data, user_state
 from moderate.results.read import read_results
 from moderate.system_limits import system_limit, with_limit
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 
 Captured = pytest.CaptureFixture[str]
@@ -48,7 +49,7 @@ def start(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=PATIENCE,
     )
 
 

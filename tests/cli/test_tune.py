@@ -185,8 +185,15 @@ def test_a_calibrated_copy_and_its_policy(
     arguments = ["tune", "r.parquet", "--labels", "l.csv", "--calibrate", method]
     arguments += ["--weights", str(bundle), "--bundle-out", "copy"]
     assert run(arguments) == 0
-    out, _ = capsys.readouterr()
-    assert "Calibration, measured on the holdout" in out
+    out, err = capsys.readouterr()
+    assert "Calibration: fitted on the train part, measured on the holdout" in out
+    positives = int(labels.sum())
+    held = round(0.3 * positives)
+    row = next(line for line in out.splitlines() if line.startswith("nudity"))
+    fitted_on, measured_on = row.split()[1:4:2], row.split()[4:7:2]
+    assert (fitted_on[0], measured_on[0]) == (str(positives - held), str(held))
+    assert sum(map(int, [*fitted_on, *measured_on])) == 4000
+    assert "are in ./copy; scan with them: moderate scan INPUT --weights ./copy" in err
     assert "review thresholds" not in out
     assert not (tmp_path / "p.toml").exists()
     copy = load_bundle("./copy")

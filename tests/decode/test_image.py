@@ -587,7 +587,7 @@ def test_a_black_png_is_complete() -> None:
 def test_a_header_that_claims_too_much_is_refused_at_once(size: tuple[int, int]) -> None:
     start = time.process_time()
     outcome = refused(png(*size, png_chunk(b"IDAT", zlib.compress(b"\x00"))))
-    assert time.process_time() - start < 0.1
+    assert time.process_time() - start < 1  # far below what its rows would cost
     assert outcome.code is ErrorCode.TOO_MANY_PIXELS
     assert "--max-megapixels" in outcome.message
     assert outcome.facts.width == size[0]

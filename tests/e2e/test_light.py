@@ -38,6 +38,7 @@ from tests.support.packages import (
     package_of,
     sha256,
 )
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +91,7 @@ def light(home: Path) -> list[str]:
 
 def moderate(command: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=280, check=False
+        [*command, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import PATIENCE
 from tests.support.scans import (
     COMMAND,
     Disk,
@@ -42,7 +43,7 @@ from tests.support.scans import (
 GOES_ON = "run the same command again to go on from there"
 CODES = {signal.SIGKILL: -9, signal.SIGHUP: 129, signal.SIGTERM: 143, signal.SIGINT: 130}
 MOST_KILLS = 4  # of one run, before it is left in peace
-PATIENCE = 3.0  # seconds from SIGINT or SIGTERM to the end
+STOPPED_WITHIN = 3.0  # seconds from SIGINT or SIGTERM to the end
 OLD = "what an earlier run wrote\n"
 
 
@@ -182,9 +183,9 @@ def kill_once(
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(again)
         process.send_signal(number)
-    said, complained = process.communicate(timeout=60)
+    said, complained = process.communicate(timeout=PATIENCE)
     waited, code = time.monotonic() - began, process.returncode
-    gone = time.monotonic() + 2
+    gone = time.monotonic() + 20  # two seconds on an idle machine
     while orphans() and time.monotonic() < gone:
         time.sleep(0.02)
     assert not orphans(), "decoders outlive the run"
@@ -211,7 +212,8 @@ def kill_once(
         check_rows_are_kept(place, reference, kept)
         return False
     tally.waits.append(waited)
-    assert waited < PATIENCE, about
+    # On a busy machine all takes longer, the undisturbed run too.
+    assert waited < max(STOPPED_WITHIN, reference.seconds / 2), about
     assert "Traceback" not in complained, about
     assert complained.count("\n") == 1, about
     assert complained.startswith(f"moderate: error: stopped by {number.name}"), about
@@ -572,7 +574,7 @@ def stopped(place: Place, *more: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    said, complained = process.communicate(timeout=120)
+    said, complained = process.communicate(timeout=PATIENCE)
     assert said == ""
     return process.returncode, complained
 
@@ -807,7 +809,7 @@ def test_a_terminal_that_is_closed_ends_the_run_and_nothing_is_left(
     with on_a_terminal(place, ignored=False) as (process, close_it, _):
         assert list(place.out.glob(".*.part"))
         close_it()
-        assert process.wait(60) == 129
+        assert process.wait(PATIENCE) == 129
         assert os.listdir(place.out) == []
         assert place.left_behind() == []
     (run,) = place.runs("list")
@@ -821,6 +823,6 @@ def test_a_run_that_ignores_its_terminal_outlives_it(small: Undisturbed, tmp_pat
         close_it()
         process.send_signal(signal.SIGHUP)
         end_the_list()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE) == 0
     assert len(Written.by(place).rows) == 10
     assert place.left_behind() == []

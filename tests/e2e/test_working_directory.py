@@ -18,6 +18,7 @@ from moderate.classify.bundle import find_bundle, load_bundle
 from moderate.classify.classifier import Classifier
 from moderate.classify.device import place
 from moderate.testcards import write_cards
+from tests.support.patience import PATIENCE
 from tests.support.surroundings import Opened, in_closed_folder, without_unshare
 from tests.support.videos import grey, make_video
 
@@ -40,7 +41,7 @@ def moderate(
         preexec_fn=prepare,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -14,6 +14,7 @@ from moderate.fetch.local import FetchError
 from moderate.fetch.options import HttpOptions
 from moderate.fetch.url import HttpUrl, parse_url
 from moderate.types import ErrorCode
+from tests.support.patience import PATIENCE
 
 NOT_PUBLIC_TEXT = """
 0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.100.100.200 100.127.255.255 127.0.0.1
@@ -86,7 +87,7 @@ def test_there_are_at_least_71_spellings() -> None:
 @pytest.mark.parametrize("form", ["http://{}/", "HTTPS://user:pw@{}:8443/a?b#c"])
 def test_no_spelling_is_fetched(guarded: HttpFetcher, host: str, form: str) -> None:
     with pytest.raises(FetchError) as caught:
-        guarded.submit(form.format(host)).result(10)
+        guarded.submit(form.format(host)).result(PATIENCE)
     zone = "%25" in host
     expected = ErrorCode.BAD_URL if zone else ErrorCode.ADDRESS_NOT_ALLOWED
     assert caught.value.error.code == expected

@@ -37,7 +37,7 @@ def test_a_sparse_file_of_8_gib_costs_nothing(tmp_path: Path) -> None:
     start = time.process_time()
     with pytest.raises(FetchError) as caught:
         read_file(os.fsencode(file), 10 << 20)
-    assert time.process_time() - start < 0.1
+    assert time.process_time() - start < 1  # reading it would take several
     assert caught.value.size == 8 << 30
     assert "--max-file-size" in caught.value.error.message
 

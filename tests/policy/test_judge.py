@@ -492,4 +492,5 @@ def test_the_documented_examples_are_policies() -> None:
         lines = whole.splitlines()
         top = "\n".join(line for line in lines if "_file = " in line)
         more = "\n".join(line for line in lines if "_file = " not in line)
-        assert parse_policy(f"{top}\n{PLAIN}\n{more}", "policies.md").policy.name == "balanced"
+        parsed = parse_policy(f"{top}\n{PLAIN}\n{more}", "policies.md")
+        assert parsed.policy.name == "balanced (edited)"

@@ -195,7 +195,10 @@ def test_plots_are_of_the_numbers(evaluation: Evaluation) -> None:
     review = nudity.measured.at_review
     at = (nudity.measured.recall.value, nudity.measured.precision.value)
     assert curve.marks[0] == Mark(at, "review")  # type: ignore[arg-type]
-    assert volume.marks[0].at == ((review.tp + review.fp) / nudity.n, review.fn / nudity.positives)
+    assert volume.marks[0].at == pytest.approx(
+        ((review.tp + review.fp) / nudity.n, review.fn / nudity.positives)
+    )
+    assert all(mark.at in plot.line for plot in (curve, volume) for mark in plot.marks)
     assert (volume.line[0], volume.line[-1]) == ((0.0, 1.0), (1.0, 0.0))
     assert [bar.height for bar in reliability.bars] == [each.positives for each in nudity.bins]
     for plot in (curve, reliability, volume):

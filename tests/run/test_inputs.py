@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -27,6 +28,7 @@ import pytest
 from moderate.cli.main import run
 from moderate.types import Category
 from tests.support.http_servers import Farm, Request, Server, answer, plain
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 from tests.support.s3_server import S3Server, fake_credentials, serve_s3
 
@@ -422,7 +424,7 @@ def test_rows_of_a_stream_come_while_it_is_open(
         assert row["path"] == f"./in/{name}"
         assert row["status"] == "ok"
     process.stdin.close()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE) == 0
 
 
 def test_no_input_is_ever_overwritten(
@@ -483,32 +485,42 @@ def test_credentials_are_in_no_message(
     assert "hunter2" not in "".join(capsys.readouterr()) + json.dumps(rows)
 
 
+@contextlib.contextmanager
+def ending(event: threading.Event) -> Iterator[None]:
+    """Set the event at the end, for the server's threads that wait for it."""
+    try:
+        yield
+    finally:
+        event.set()
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_an_upload_that_hangs(
     tmp_path: Path, bundle: Path, pictures: dict[str, bytes], s3: S3Server, number: int
 ) -> None:
     s3.put(f"slow{number}", {})
+    ended = threading.Event()
 
     def hang(environ: dict[str, Any]) -> None:
         if environ["REQUEST_METHOD"] in {"PUT", "POST"}:
-            time.sleep(20)
+            ended.wait(PATIENCE)
 
     held = tmp_path / "held"
     held.mkdir()
-    with s3.refusing(hang):
+    with s3.refusing(hang), ending(ended):
         process = subprocess.Popen(
             [sys.executable, "-m", "moderate", "scan", "in", "--weights", str(bundle), "-q",
              "--out", s3.uri(f"slow{number}", "out.csv")],
             stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(held)},
         )  # fmt: skip
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end and not any(
             method in {"PUT", "POST"} and f"/slow{number}/" in path
             for method, path, _ in s3.requests
         ):
             time.sleep(0.1)
         process.send_signal(number)
-        _, err = process.communicate(timeout=15)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     assert len(err.splitlines()) == 1
     assert os.listdir(held) == []
@@ -519,16 +531,52 @@ def test_an_object_that_does_not_come_costs_its_own_row(
     tmp_path: Path, bundle: Path, pictures: dict[str, bytes], s3: S3Server
 ) -> None:
     s3.put("late", {f"{number:02}.png": pictures["00.png"] for number in range(24)})
+    ended = threading.Event()
 
     def hang(environ: dict[str, Any]) -> None:
         if environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].endswith("7.png"):
-            time.sleep(15)
+            ended.wait(PATIENCE)
 
-    with s3.refusing(hang):
-        begun = time.monotonic()
+    with s3.refusing(hang), ending(ended):
         rows = scan(s3.uri("late", ""), "--url-timeout", "3", bundle=bundle)
-        took = time.monotonic() - begun
     codes = {row["path"][-6:-4]: row["error_code"] for row in rows}
     assert {name for name, code in codes.items() if code} == {"07", "17"}
     assert codes["07"] == codes["17"] == "fetch_timeout"
-    assert took < 13
+
+
+def test_mistakes_in_naming_the_inputs_are_explained(
+    tmp_path: Path, pictures: dict[str, bytes], bundle: Path, capfd: Captured
+) -> None:
+    Path("lists").mkdir()
+    Path("in").rename("lists/in")
+    lines = [f"in/{name}\n" for name in pictures]
+    Path("lists/list.txt").write_text("".join(lines))
+    rows = scan("lists/list.txt", "--summary", "s.json", bundle=bundle)
+    assert {row["error_code"] for row in rows} == {"not_found"}
+    assert rows[0]["error_message"].endswith(
+        "it is there relative to the list's own folder (lists), as lists/in/00.png"
+    )
+    note = "12 of 12 missing paths of lists/list.txt are there relative to the list's own folder"
+    assert any(text.startswith(note) for text in json.loads(Path("s.json").read_text())["notes"])
+    assert f"{note} (lists); run from there, or give --relative-to lists." in capfd.readouterr().err
+    packed = Path("lists/packed.txt.gz")
+    packed.write_bytes(gzip.compress(Path("lists/list.txt").read_bytes()))
+    rows = scan(packed, "--relative-to", "lists", bundle=bundle)
+    assert {row["status"] for row in rows} == {"ok"}
+    assert len(rows) == COUNT
+    assert "missing" not in capfd.readouterr().err
+
+
+def test_a_folder_without_images_says_which_option_finds_some(
+    tmp_path: Path, pictures: dict[str, bytes], bundle: Path, capfd: Captured
+) -> None:
+    Path("links").mkdir()
+    for name in pictures:
+        Path("links", name).symlink_to(tmp_path / "in" / name)
+    arguments = ["--weights", str(bundle), "--device", "cpu", "-q", "--no-state"]
+    assert run(["scan", "links", *arguments]) == 2
+    error = capfd.readouterr().err
+    assert "none of 12 files is an image (12 symbolic link); 12 symbolic links were not" in error
+    assert "--follow-symlinks follows them" in error
+    assert run(["scan", "in", "--include", "*.JPG", *arguments]) == 2
+    assert "(4 .jpeg); add --include '*.jpeg' to scan them" in capfd.readouterr().err

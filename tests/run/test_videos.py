@@ -27,6 +27,7 @@ from moderate.run.scan import plan
 from moderate.sources.directory import WalkOptions
 from moderate.sources.resolve import InputOptions
 from moderate.types import CATEGORIES, Limits, Status
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 from tests.support.videos import CONTAINERS, grey, make_sound, make_video
 
@@ -330,7 +331,7 @@ def test_without_pyav_the_option_is_one_clear_line(
         [sys.executable, "-c", HIDDEN, "scan", file, "--weights", bundle, "--device=cpu", *option],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     if option:

@@ -34,6 +34,7 @@ from moderate.sources.archive import (
 from moderate.sources.directory import DirectorySource, WalkOptions
 from moderate.types import ErrorCode, ImageRef, Inline, Skipped, SkipReason
 from tests.support.operations import count_lines
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 
 PNG = encode(scene((20, 20)), "PNG")
@@ -556,7 +557,7 @@ def peak(path: Path) -> tuple[dict[str, int], int]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=250,
+        timeout=PATIENCE,
     )
     counts, _, grown = done.stdout.strip().rpartition(" ")
     return eval(counts), int(grown)

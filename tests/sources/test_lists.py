@@ -18,6 +18,7 @@ from moderate.errors import InputError
 from moderate.fetch.local import read_file
 from moderate.sources.lists import ListSource
 from moderate.types import ErrorCode, ImageRef, Inline, StoredObject, Url
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 
 PNG = encode(scene((20, 20)), "PNG")
@@ -48,6 +49,20 @@ def test_spaces_belong_to_paths_but_not_to_urls() -> None:
     assert found[0].path == b" a.jpg "
     assert found[1].location == Url("https://example.com/a.jpg")
     assert found[1].path == b"https://example.com/a.jpg"
+
+
+def test_several_urls_in_a_line_are_told_apart_from_a_url_with_a_space() -> None:
+    found = refs(b"https://a.example/1.jpg\thttps://b.example/2.jpg\nhttps://a.example/a b.jpg\n")
+    messages = [one.error.message for one in found if one.error]
+    assert "several URLs; give each a line of its own" in messages[0]
+    assert "percent-encode it" in messages[1]
+
+
+def test_file_urls_name_the_path_to_give() -> None:
+    found = refs(b"file:///in/a%20b.jpg\nfile://host/a.jpg\n")
+    messages = [one.error.message for one in found if one.error]
+    assert messages[0].endswith("give the path itself, /in/a b.jpg")
+    assert messages[1].endswith("this one names another machine")
 
 
 def test_nul_mode_takes_every_byte() -> None:
@@ -227,7 +242,7 @@ def test_refs_come_out_as_lines_arrive() -> None:
             # A source that waits for more than a line would hang here; the thread shows it.
             thread = threading.Thread(target=lambda got=got: got.append(next(found)), daemon=True)
             thread.start()
-            thread.join(20)
+            thread.join(PATIENCE)
             assert got == [ImageRef(name)]
 
 
@@ -256,7 +271,7 @@ def peak_kb(size: int, letter: str) -> int:
         capture_output=True,
         text=True,
         check=True,
-        timeout=200,
+        timeout=PATIENCE,
     )
     return int(done.stdout)
 

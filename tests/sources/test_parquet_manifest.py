@@ -21,6 +21,7 @@ from moderate.errors import InputError
 from moderate.sources.columns import ManifestOptions
 from moderate.sources.parquet_manifest import ParquetManifest, parquet_manifest
 from moderate.types import ErrorCode, ImageRef, Inline, StoredObject, Url
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 
 PNG = encode(scene((20, 20)), "PNG")
@@ -405,7 +406,11 @@ def test_a_damaged_footer_neither_crashes_nor_loses_rows(tmp_path: Path) -> None
     }
     path = write(tmp_path / "m.parquet", columns, row_group_size=20)
     done = subprocess.run(
-        [sys.executable, "-c", FUZZ, path], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-c", FUZZ, path],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert 50 < int(done.stdout) < 100
@@ -461,7 +466,7 @@ def count_and_peak(path: Path) -> tuple[int, int]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=200,
+        timeout=PATIENCE,
     )
     count, peak = done.stdout.split()
     return int(count), int(peak)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 import zipfile
 from collections.abc import Iterator
 
@@ -176,10 +175,8 @@ def test_inputs_that_are_not_there(s3: S3Server) -> None:
         with pytest.raises(InputError, match=message) as caught:
             walk(uri)
         assert "/cret" not in str(caught.value)
-    start = time.monotonic()
     with pytest.raises(InputError, match="no connection"):
         walk("s3://b/x?region=x&scheme=http&endpoint_override=127.0.0.1:1")
-    assert time.monotonic() - start < 20
 
 
 def test_an_archive_in_a_store_is_read_in_place(s3: S3Server) -> None:

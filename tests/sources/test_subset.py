@@ -19,6 +19,7 @@ from moderate.sources.lists import ListSource
 from moderate.sources.subset import FilteredSource, ShardedSource, parse_shard, share
 from moderate.sources.text_manifest import csv_manifest
 from moderate.types import Column, ImageRef, Skipped, SkipReason
+from tests.support.patience import PATIENCE
 
 
 def listed(*names: str) -> Source:
@@ -68,7 +69,7 @@ def test_a_share_is_the_same_in_every_process() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert done.stdout.strip() == str([share(name, 1000) for name in names])
     # Frozen: a new release must not deal a dump anew while it is worked on.
@@ -110,7 +111,9 @@ def test_bad_lines_are_never_left_out() -> None:
 
 def test_columns_pass_through(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("path,n\na.jpg,1\nb.jpg,2\n")
-    source = csv_manifest(os.fsencode(tmp_path / "m.csv"), ManifestOptions(keep=("n",), base=b""))
+    source = csv_manifest(
+        os.fsencode(tmp_path / "m.csv"), "m.csv", ManifestOptions(keep=("n",), base=b"")
+    )
     for part in (FilteredSource(source, include=("b*",)), ShardedSource(source, 1, 1)):
         assert part.columns == (Column("n", pa.string()),)
         assert part.may_be_empty

@@ -23,6 +23,7 @@ from moderate.state.database import (
     default_folder,
 )
 from tests.support import passthrough
+from tests.support.patience import PATIENCE
 
 ONE = "CREATE TABLE things (id INTEGER PRIMARY KEY, name BLOB)"
 TWO = "ALTER TABLE things ADD COLUMN size INTEGER; CREATE TABLE more (id INTEGER PRIMARY KEY)"
@@ -243,7 +244,7 @@ def test_without_shared_memory_there_is_a_rollback_journal(tmp_path: Path) -> No
 
     others = [there(20), there(20)]  # at once
     for other in others:
-        said, _ = other.communicate(timeout=120)
+        said, _ = other.communicate(timeout=PATIENCE)
         assert (other.returncode, said.split()[1]) == (0, "delete")
     # With such memory again, and back: what was in WAL mode can be read, and stays whole.
     here = Database(path, (ONE,))
@@ -253,7 +254,7 @@ def test_without_shared_memory_there_is_a_rollback_journal(tmp_path: Path) -> No
     killed = subprocess.run([sys.executable, "-c", _WRITE_ONE, str(path), ONE], check=False)
     assert killed.returncode == 9
     assert Path(f"{path}-wal").stat().st_size, "a log is left"
-    assert there(1).communicate(timeout=120)[0].split() == ["42", "delete"]
+    assert there(1).communicate(timeout=PATIENCE)[0].split() == ["42", "delete"]
     assert not aside(tmp_path)
 
 
@@ -322,7 +323,7 @@ def test_processes_and_threads_share_it(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [other.wait(60) for other in others] == [0, 0, 0]
+    assert [other.wait(PATIENCE) for other in others] == [0, 0, 0]
     assert count(database) == 900
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from moderate.errors import StateError
 from moderate.state.run_lock import exclusive
+from tests.support.patience import PATIENCE
 
 RUN = "ab" * 16
 
@@ -169,7 +170,7 @@ def test_a_signal_ends_the_wait(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with holder(path):
         command = [sys.executable, "-c", _WAIT, str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert done.stdout == "stopped\n"
     assert flock(path) == 0
 

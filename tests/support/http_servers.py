@@ -9,6 +9,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from tests.support.patience import PATIENCE
+
 OK_BODY = b"the picture"
 
 
@@ -157,7 +159,7 @@ class Farm:
             self._running.append(running)
             server.port = running.sockets[0].getsockname()[1]
 
-        asyncio.run_coroutine_threadsafe(begin(), self.loop).result(10)
+        asyncio.run_coroutine_threadsafe(begin(), self.loop).result(PATIENCE)
         return server
 
     def close(self) -> None:
@@ -169,9 +171,9 @@ class Farm:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-        asyncio.run_coroutine_threadsafe(end(), self.loop).result(10)
+        asyncio.run_coroutine_threadsafe(end(), self.loop).result(PATIENCE)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
+        self.thread.join(PATIENCE)
         self.loop.close()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moderate.state.ledger import ActiveRun, Ledger, RunStatus
+from tests.support.patience import PATIENCE
 
 _CHILD = """
 import json, logging, sys
@@ -78,7 +79,7 @@ class OtherRun:
 
     def leave(self) -> str:
         """Let the process end; returns what it said on stderr."""
-        return self.process.communicate(timeout=60)[1]
+        return self.process.communicate(timeout=PATIENCE)[1]
 
     def _says(self) -> str:
         assert self.process.stdout

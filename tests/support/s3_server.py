@@ -16,6 +16,8 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from moto.s3.models import s3_backends
 from werkzeug.serving import make_server
 
+from tests.support.patience import PATIENCE
+
 
 @dataclass
 class S3Server:
@@ -108,5 +110,5 @@ def serve_s3() -> Iterator[S3Server]:
         yield server
     finally:
         http.shutdown()
-        thread.join(10)
+        thread.join(PATIENCE)
         http.server_close()

@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.support.patience import PATIENCE
 from tests.support.pictures import FORMATS, SUFFIX, encode, scene
 
 COMMAND = [sys.executable, "-P", "-m", "moderate"]
@@ -130,7 +131,7 @@ class Place:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; `given` is its standard input."""
         with self.start(command, stdin=subprocess.PIPE, **options) as process:
-            said, complained = process.communicate(given, timeout=120)
+            said, complained = process.communicate(given, timeout=PATIENCE)
         return subprocess.CompletedProcess(command, process.returncode, said, complained)
 
     def runs(self, *arguments: str) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 import pytest
 
 from moderate.errors import InputError
-from moderate.tables.csv import csv_records, strict_records, unguarded
-from moderate.tables.lines import CHUNK_BYTES, read_lines
+from moderate.tables.csv import csv_records, strict_records, tsv_records, unguarded
+from moderate.tables.lines import CHUNK_BYTES, Line, read_lines
 
 
 def records(data: bytes) -> list[tuple[int, list[str], str]]:
@@ -55,3 +56,50 @@ def test_the_first_mistake_ends_strict_records(data: bytes, reason: str) -> None
 def test_only_the_guard_before_a_formula_is_removed() -> None:
     cells = ["'=1", "'a", "''", "=1", "'", "'-"]
     assert [unguarded(cell) for cell in cells] == ["=1", "'a", "''", "=1", "'", "-"]
+
+
+def tsv(data: bytes) -> list[tuple[int, list[str], str]]:
+    lines = read_lines(io.BytesIO(data), "f", lambda _: CHUNK_BYTES)
+    return [(line, list(cells), why) for line, cells, why in tsv_records(lines, CHUNK_BYTES)]
+
+
+def test_tsv_may_be_quoted_or_not() -> None:
+    quoted = b'a\tb\r\n"x ""y"""\t1\r\n\r\n"two\r\nlines"\t2\r\n3\t"three\n\n""lines"\n4\t\xff\n'
+    assert tsv(quoted) == [
+        (1, ["a", "b"], ""),
+        (2, ['x "y"', "1"], ""),
+        (4, ["two\nlines", "2"], ""),
+        (6, ["3", 'three\n\n"lines'], ""),
+        (9, ["4", "\udcff"], ""),
+    ]
+    plain = b'a\tb\n"Hi" he said\t1\n"open\t2\n3\t"x\n4\ty"\n5"\t6\n'
+    assert [cells for _, cells, _ in tsv(plain)] == [
+        ["a", "b"],
+        ['"Hi" he said', "1"],
+        ['"open', "2"],
+        ["3", '"x'],
+        ["4", 'y"'],
+        ['5"', "6"],
+    ], "no line is taken for a part of another"
+
+
+def test_quotes_in_tsv_cost_a_bounded_look_ahead() -> None:
+    taken = 0
+
+    def lines() -> Iterator[Line]:
+        nonlocal taken
+        yield Line(1, b"a\tb", True)
+        for number in range(2, 5000):
+            taken = number
+            yield Line(number, b'"x', True)
+
+    found = tsv_records(lines(), CHUNK_BYTES)
+    next(found)
+    assert list(next(found).cells) == ['"x']
+    assert taken < 200
+    assert len(list(found)) == 4997
+
+
+def test_a_line_of_tsv_that_is_too_long_is_a_problem() -> None:
+    records = tsv(b"a\n" + b"x" * 3 * CHUNK_BYTES + b"\nb\n")
+    assert [(line, bool(why)) for line, _, why in records] == [(1, False), (2, True), (3, False)]

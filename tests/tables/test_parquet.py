@@ -21,6 +21,7 @@ from moderate.sources.parquet_manifest import parquet_manifest
 from moderate.tables import parquet
 from moderate.tables.parquet import MIN_READER_BYTES, open_parquet
 from moderate.tables.parquet_server import MAX_BATCH_BYTES
+from tests.support.patience import PATIENCE
 
 MIB = 1 << 20
 
@@ -172,7 +173,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(Path(moderate.__file__).parents[1])},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -20,6 +20,7 @@ from moderate.cli.main import run
 from moderate.errors import DeviceError, UsageError, WeightsError
 from tests.support.networks_onnx import SMALL_LABELS, Graph, small
 from tests.support.packages import field, onnx_file, port, tensor
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 
 Captured = pytest.CaptureFixture[str]
@@ -312,7 +313,7 @@ code = run(["scan", "images", "--weights", "mine", "--out", "out.csv", "-q", "--
 print(code, sorted({"torch", "timm", "openvino"} & set(sys.modules)))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=200
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert done.stdout.splitlines() == ["0 ['openvino']"], done.stderr
     rows = (tmp_path / "out.csv").read_text().splitlines()

@@ -36,6 +36,7 @@ from tests.support.packages import (
     package_of,
     sha256,
 )
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 
 Captured = pytest.CaptureFixture[str]
@@ -457,7 +458,7 @@ def test_a_pull_that_is_killed_half_way_leaves_nothing_and_the_next_completes(
                 assert process.poll() is None
                 time.sleep(0.02)
             process.send_signal(number)
-            code = process.wait(30)
+            code = process.wait(PATIENCE)
             assert code == (-signal.SIGKILL if number == signal.SIGKILL else 143)
         assert nothing_installed()
     assert nothing_left(), "a pull that was stopped cleans up, also after one that was killed"

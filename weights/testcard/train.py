@@ -324,7 +324,8 @@ source = "trained from nothing by weights/testcard/train.py on pictures drawn by
 licence = "Apache-2.0"
 fit_for = """
 Testing that a pipeline approves, reviews and blocks. It is no moderation model: \\
-it has never seen a photograph, and approves all of them."""
+it was trained on no photograph. Of 1,000 photographs it sent 2 to review \\
+and approved the others."""
 
 [[model]]
 folder = "."

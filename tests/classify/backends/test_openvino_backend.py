@@ -18,6 +18,7 @@ from moderate.classify.device import Placement, place
 from moderate.classify.model import build_model
 from moderate.errors import DeviceError, UsageError
 from tests.support.bundles import CATEGORY_LABELS, model_table, write_card, write_model
+from tests.support.patience import PATIENCE
 
 HIDE_OPENVINO = """
 import sys
@@ -41,7 +42,7 @@ def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
         env={**inherited, **env},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=PATIENCE,
         check=False,
     )
 
