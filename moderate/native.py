@@ -70,19 +70,24 @@ def load(module: str) -> None:
 
 
 def claim() -> None:
-    """Note that this process loads a model.
-
-    Raises DeviceError in a process that was forked from one that had: the threads of torch and
-    OpenVINO are not copied by a fork, so that a second use waits for them without end.
-    """
+    """Note that this process loads a model. Raises DeviceError as `check_not_forked` does."""
     global _loaded_by
+    check_not_forked()
+    _loaded_by = os.getpid()
+
+
+def check_not_forked() -> None:
+    """Raise DeviceError in a process that was forked from one that had loaded a model.
+
+    The threads of torch and OpenVINO are not copied by a fork, so that a second use waits for them
+    without end.
+    """
     if _loaded_by not in (None, os.getpid()):
         raise DeviceError(
             "this process was forked from one that had already loaded a model, which does not "
             "work twice: start processes with multiprocessing's 'spawn' or 'forkserver' method, "
             "or load models in the forked processes alone"
         )
-    _loaded_by = os.getpid()
 
 
 def child_environment() -> dict[str, str]:

@@ -216,9 +216,14 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class Inline:
-    """Bytes that came with the input itself: a column of a manifest, a member of an archive."""
+    """Bytes that came with the input itself: a column of a manifest, a member of an archive.
+
+    from_pixels: the input was pixels, which were encoded to have them scored; format, size and
+    digest of these bytes are no facts about it.
+    """
 
     data: bytes
+    from_pixels: bool = False
 
 
 Location = Url | StoredObject | Inline
@@ -327,15 +332,30 @@ class Views:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtraColumns:
+    """The columns that a run's results have besides those of every run.
+
+    carried: those of `ImageRef.carried`, in order. labels: the names of the labels, MODEL/LABEL.
+    """
+
+    carried: tuple[Column, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+NO_EXTRA_COLUMNS = ExtraColumns()
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One image's result: facts (scores) and what the policy made of them.
 
-    duplicate_of is the display path of the first row of the run whose file has the same bytes.
+    duplicate_of is the `path` of the first row of the run whose file has the same bytes.
     labels holds the scores of the networks' own labels that the run keeps; none of an error. bands
     says what each of CATEGORIES asks for by itself: approve, review, block or unscored; it is empty
     in a row that only says that there was an error. run_id is that of the run that wrote the row.
     scored_at is when the scores were computed (UTC), in an earlier run where they are reused; None
-    without scores, and where an older version stored them.
+    without scores, and where an older version stored them. extra is known where the row came from
+    `moderate.scan` or a Moderator.
     """
 
     ref: ImageRef
@@ -345,12 +365,29 @@ class Row:
     reasons: tuple[str, ...]
     views: Views = field(default_factory=Views)
     error: ImageError | None = None
-    duplicate_of: bytes | None = None
+    duplicate_of: str | None = None
     origin: Origin = Origin.NEW
     labels: Labels = field(default_factory=dict)
     bands: tuple[str, ...] = ()
     run_id: str = ""
     scored_at: datetime | None = None
+    extra: ExtraColumns = NO_EXTRA_COLUMNS
+
+    @property
+    def path(self) -> str:
+        """The input as results name it: a URL, `memory://N`, or a path that starts with / or ./.
+
+        Text that `open` takes; bytes that are not UTF-8 are kept as `os.fsdecode` has them.
+        """
+        return os.fsdecode(self.ref.display)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as results have it: plain Python values by the names of the columns, in order."""
+        # By its public name: columns are described where rows are written, after this module.
+        from moderate import row_to_dict
+
+        columns: dict[str, Any] = row_to_dict(self)
+        return columns
 
     @property
     def status(self) -> Status:

@@ -12,6 +12,9 @@ Three threads work on it, so that reading and decoding go on while the caller ru
 They pass each other values through queues, and wake the decoding thread through the `Alarm`. There
 is no lock among what the caller's thread uses: a signal may end it anywhere, and a lock that it
 holds at that moment would stay locked for the others.
+
+A pool may serve several runs, one after the other. The decoding thread and what it owns live as
+long as the pool; each run has a reading thread, an `Intake` and a `Scheduler` of its own.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from moderate.decode.limits import IMAGES_PER_DECODER
 from moderate.decode.resize import Pixels, PixelSpec
 from moderate.decode.scheduler import Scheduler
 from moderate.decode.supervisor import Alarm, Supervisor
+from moderate.errors import RunError
 from moderate.types import Limits
 
 
@@ -39,10 +43,13 @@ class _Signal(Enum):
 
 
 class DecoderPool(Generic[Item]):
-    """`workers` decoder processes for the given specs and limits; a context manager, used once.
+    """`workers` decoder processes for the given specs and limits; a context manager.
 
-    They are started when the first image is there to be decoded, or `at_once`. `niceness` is added
-    to that of the decoders, so that a model on the same cores goes first.
+    It serves one run. One that `lasts` serves others after it, each of which begins when the one
+    before has given all its results; a run that is broken off, or that raises, is the last.
+
+    The decoders are started when the first image is there to be decoded, or `at_once`. `niceness`
+    is added to that of the decoders, so that a model on the same cores goes first.
     """
 
     def __init__(
@@ -56,7 +63,9 @@ class DecoderPool(Generic[Item]):
         require_sandbox: bool = False,
         at_once: bool = False,
         images_per_decoder: int = IMAGES_PER_DECODER,
+        lasts: bool = False,
     ) -> None:
+        self._lasts = lasts
         self._workers = workers
         self._unreported = workers  # decoders whose sandbox is to be reported; decoding thread's
         self._at_once = at_once
@@ -67,13 +76,15 @@ class DecoderPool(Generic[Item]):
             queue.SimpleQueue()
         )
         self._sandboxes: queue.SimpleQueue[tuple[str, ...] | None] = queue.SimpleQueue()
+        self._first_sandbox: tuple[str, ...] | None = None  # the caller's thread's
         # From the caller's thread.
+        self._runs: queue.SimpleQueue[Intake[Item]] = queue.SimpleQueue()
         self._released: queue.SimpleQueue[Batch[Item]] = queue.SimpleQueue()
         self._on_work: Callable[[], None] = lambda: None
         self._upcoming: Batch[Item] | Passed[Item] | BaseException | _Signal | None = None
         self._decoding_thread: threading.Thread | None = None
 
-        self._intake: Intake[Item] = Intake(workers, self._alarm, self._results.put)
+        self._intake: Intake[Item] | None = None  # of the run in progress
         # These belong to the decoding thread.
         self._ring: BatchRing[Item] = BatchRing(specs, batch_size, self._results.put)
         self._supervisor = Supervisor(
@@ -86,7 +97,6 @@ class DecoderPool(Generic[Item]):
             on_ready=self._note_ready,
         )
         self._scheduler: Scheduler[Item] = Scheduler(
-            self._intake,
             self._ring,
             self._supervisor,
             # If more answers wait than half the ring holds, decoders wait for each other.
@@ -99,14 +109,23 @@ class DecoderPool(Generic[Item]):
         )
 
     def __enter__(self) -> DecoderPool[Item]:
+        """Return itself; a pool that lasts starts its decoders now if it is to, before any run."""
+        if self._lasts:
+            self._start_decoding()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped = True
         self._alarm.ring()
-        if self._decoding_thread:
+        # Garbage may be collected on any thread, and the last reference to a run be in it.
+        if self._decoding_thread and self._decoding_thread is not threading.current_thread():
             self._decoding_thread.join()
         self._alarm.close()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it can serve no more runs."""
+        return self._stopped
 
     @property
     def buffers(self) -> list[Pixels]:
@@ -129,20 +148,25 @@ class DecoderPool(Generic[Item]):
 
         `images` is drawn on a thread of its own; what it raises is raised here. `on_work` is called
         once, in the caller's thread between batches, as soon as there is an image to decode.
+
+        Raises RunError where the pool has ended.
         """
-        self._on_work = on_work
+        if self._stopped:
+            raise RunError("the decoders have ended; begin anew")
+        self._on_work, self._upcoming = on_work, None
+        self._intake = intake = Intake[Item](self._workers, self._alarm, self._results.put)
+        self._runs.put(intake)
         # A daemon, never waited for: it may be in the middle of a slow source.
-        reader = threading.Thread(
-            target=self._intake.read, args=(iter(images), row_count), daemon=True
-        )
-        self._decoding_thread = threading.Thread(target=self._decode, name="decoders", daemon=True)
+        reader = threading.Thread(target=intake.read, args=(iter(images), row_count), daemon=True)
         # At once, so that decoding goes on while the caller still loads its model.
         reader.start()
-        self._decoding_thread.start()
+        self._start_decoding()
+        self._alarm.ring()
         return self._complete()
 
     def release(self, result: Batch[Item] | Passed[Item]) -> None:
         """Note that the caller is done with a result: its memory may be used for others."""
+        assert self._intake is not None
         if isinstance(result, Passed):
             self._intake.release([result.place])
             return
@@ -156,7 +180,9 @@ class DecoderPool(Generic[Item]):
         None where none got ready: none was needed after all, or the batches raise the reason. Not
         to be called before there was work.
         """
-        return self._sandboxes.get()
+        if self._first_sandbox is None:
+            self._first_sandbox = self._sandboxes.get()
+        return self._first_sandbox
 
     def wait_until_ready(self) -> None:
         """Wait for all decoders, or for the end of the attempt to start them."""
@@ -173,6 +199,13 @@ class DecoderPool(Generic[Item]):
             self._upcoming = None
             self._on_work()
         return self._upcoming is not None
+
+    def _start_decoding(self) -> None:
+        if self._decoding_thread is None:
+            self._decoding_thread = threading.Thread(
+                target=self._decode, name="decoders", daemon=True
+            )
+            self._decoding_thread.start()
 
     def _complete(self) -> Iterator[Batch[Item] | Passed[Item]]:
         while True:
@@ -198,16 +231,41 @@ class DecoderPool(Generic[Item]):
         try:
             if self._at_once:
                 self._supervisor.start()
-            while not (self._stopped or self._scheduler.is_done()):
-                self._scheduler.step()
-                with contextlib.suppress(queue.Empty):
-                    while True:
-                        self._ring.release(self._released.get_nowait())
-            self._results.put(_Signal.END)
+            while not self._stopped:
+                try:
+                    intake = self._runs.get_nowait()
+                except queue.Empty:
+                    self._wait_for_run()
+                else:
+                    self._serve(intake)
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
             self._results.put(error)
         finally:
             self._stopped = True
             self._sandboxes.put(None)
-            self._intake.stop()
+            if self._intake:
+                self._intake.stop()
             self._supervisor.close()
+
+    def _serve(self, intake: Intake[Item]) -> None:
+        """Decode the images of one run."""
+        self._scheduler.begin(intake)
+        while not (self._stopped or self._scheduler.is_done()):
+            self._scheduler.step()
+            self._take_released()
+        if not self._stopped:
+            if self._lasts:
+                self._scheduler.finish()
+            self._stopped = not self._lasts
+            self._results.put(_Signal.END)
+
+    def _wait_for_run(self) -> None:
+        """Between runs: decoders that have ended are replaced, so that the next run finds them."""
+        for _ in self._supervisor.events(float("inf")):
+            pass  # a decoder that ends without an image costs nobody anything
+        self._take_released()
+
+    def _take_released(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._ring.release(self._released.get_nowait())

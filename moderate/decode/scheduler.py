@@ -70,12 +70,12 @@ class _Work(Generic[Item]):
 class Scheduler(Generic[Item]):
     """Gives images to decoders, and puts what comes of them into batches.
 
-    Belongs to the decoding thread, like the ring and the supervisor that it uses.
+    Belongs to the decoding thread, like the ring and the supervisor that it uses. Serves runs one
+    after the other, each between `begin` and `finish`.
     """
 
     def __init__(
         self,
-        intake: Intake[Item],
         ring: BatchRing[Item],
         supervisor: Supervisor,
         *,
@@ -83,13 +83,14 @@ class Scheduler(Generic[Item]):
         max_busy: int,
         on_work: Callable[[], None],
     ) -> None:
-        """max_busy decoders work at once. on_work is called when the first image is there."""
-        self._intake = intake
+        """max_busy decoders work at once. on_work is called when a run's first image is there."""
+        self._intake: Intake[Item]
         self._ring = ring
         self._supervisor = supervisor
         self._images_per_decoder = images_per_decoder
         self._max_busy = max_busy
-        self._on_work: Callable[[], None] | None = on_work
+        self._on_work = on_work
+        self._has_work = False
         self._work: defaultdict[Decoder, _Work[Item]] = defaultdict(_Work)
         self._coming: dict[Entry[Item], Task[Item]] = {}  # whose bytes are on their way
         # Images that have their place in a batch and wait for a decoder, in the order in which
@@ -100,9 +101,21 @@ class Scheduler(Generic[Item]):
         self._fetched: deque[Task[Item]] = deque()
         self._lacks_room = False  # in the ring, for the next image
 
+    def begin(self, intake: Intake[Item]) -> None:
+        """Begin with the images of another run."""
+        self._intake = intake
+        self._has_work = False
+
     def is_done(self) -> bool:
         """Whether all images were handed over in their batches."""
         return self._intake.ended and self._ring.all_handed_over()
+
+    def finish(self) -> None:
+        """End the decoders that have seen an image: the next run begins with fresh ones."""
+        for decoder in self._supervisor.usable():
+            work = self._work[decoder]
+            if work.task or work.answered:
+                self._supervisor.end(decoder)
 
     def step(self) -> None:
         """Hand images out, then wait for something to happen and take note of it."""
@@ -116,11 +129,14 @@ class Scheduler(Generic[Item]):
                 self._take_loss(event)
 
     def _due(self) -> Iterator[float]:
-        """When decoders without an image have held their answers long enough."""
+        """When decoders without an image have held their answers long enough.
+
+        At once where it has turned out since the answer that there are no more images.
+        """
         for decoder in self._supervisor.usable():
             work = self._work[decoder]
             if work.task is None and work.answered:
-                yield work.first_answer + _MAX_HELD_SECONDS
+                yield 0.0 if self._intake.ended else work.first_answer + _MAX_HELD_SECONDS
 
     # Handing images out
 
@@ -167,9 +183,9 @@ class Scheduler(Generic[Item]):
 
     def _place(self, arrival: Arrival[Item], idle: list[Decoder]) -> bool:
         """Put the next image in its place and have it decoded; False where it has to wait."""
-        if self._on_work:
+        if not self._has_work:
+            self._has_work = True
             self._on_work()
-            self._on_work = None
             self._supervisor.start()
         self._lacks_room = not self._ring.has_room()
         if self._lacks_room:

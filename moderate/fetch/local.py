@@ -125,7 +125,7 @@ def read_file(path: bytes, max_bytes: int, *, follow_symlinks: bool = True) -> b
     file = open_regular(path, follow_symlinks=follow_symlinks)
     try:
         if file.size > max_bytes:
-            raise FetchError(_too_large(file.size, max_bytes), file.size)
+            raise FetchError(too_large(file.size, max_bytes), file.size)
         # The first piece is not max_bytes long: reading sets the memory aside first.
         data = _read(file.fd, max_bytes + 1, max(file.size + 1, _PIECE_BYTES))
     except OSError as error:
@@ -133,7 +133,7 @@ def read_file(path: bytes, max_bytes: int, *, follow_symlinks: bool = True) -> b
     finally:
         _close(file.fd)
     if len(data) > max_bytes:
-        raise FetchError(_too_large(len(data), max_bytes), len(data))
+        raise FetchError(too_large(len(data), max_bytes), len(data))
     if not data:
         raise FetchError(ImageError(ErrorCode.EMPTY_FILE, "the file is empty"), 0)
     return data
@@ -158,7 +158,8 @@ def _close(fd: int) -> None:
         os.close(fd)
 
 
-def _too_large(size: int, max_bytes: int) -> ImageError:
+def too_large(size: int, max_bytes: int) -> ImageError:
+    """`file_too_large` for a file of `size` bytes."""
     return ImageError(
         ErrorCode.FILE_TOO_LARGE,
         f"{size} bytes is over the limit of {max_bytes}; raise it with --max-file-size",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from moderate.policy.batch import Batch, Judged, UndecidedRow
@@ -34,7 +35,7 @@ def decided_row(row: UndecidedRow, judged: Judged, run_id: str = "") -> Row:
         judged.reasons,
         judged.views,
         row.error,
-        row.duplicate_of,
+        None if row.duplicate_of is None else os.fsdecode(row.duplicate_of),
         row.origin,
         row.labels,
         judged.bands,

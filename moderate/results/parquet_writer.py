@@ -39,6 +39,12 @@ def arrow_schema(carried: Sequence[Column] = (), labels: Sequence[str] = ()) -> 
     return pa.schema(in_order(own, [pa.field(column.name, column.type) for column in carried]))
 
 
+def arrays_of(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> list[pa.Array]:
+    """Rows of cells by columns, an array for each field of `schema`."""
+    columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
+    return [_array(cells, field.type) for cells, field in zip(columns, schema, strict=True)]
+
+
 class ParquetResultWriter(ResultWriter):
     """Rows to a Parquet file, zstd-compressed."""
 
@@ -121,8 +127,7 @@ class ParquetResultWriter(ResultWriter):
         if not self._rows:
             return
         assert self._writer is not None
-        columns = zip(zip(*self._rows, strict=True), self._writer.schema, strict=True)
-        self._add([_array(cells, field.type) for cells, field in columns])
+        self._add(arrays_of(self._rows, self._writer.schema))
         self._rows.clear()
 
     def _add(self, arrays: Sequence[Any]) -> None:

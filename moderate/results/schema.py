@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -112,7 +113,7 @@ def values(row: Row, labels: Sequence[str] = ()) -> list[Cell]:
         facts.frames,
         facts.bytes,
         facts.sha256,
-        None if first is None else path_text(first),
+        None if first is None else path_text(os.fsencode(first)),
         "; ".join(facts.warnings) or None,
         error.code if error else None,
         error.message if error else None,

@@ -24,7 +24,8 @@ from moderate.errors import InputError
 from moderate.fetch.fetcher import Fetcher
 from moderate.run.inputs import Item, Reader
 from moderate.run.interface import Job
-from moderate.run.pipeline import NICENESS, LocalEngine
+from moderate.run.pipeline import LocalEngine
+from moderate.run.resources import NICENESS
 from moderate.sources.interface import Source
 from moderate.types import ImageRef, Row, Skipped, Status
 

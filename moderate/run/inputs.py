@@ -148,7 +148,8 @@ class _Local:
 class Reader:
     """Reads the inputs of a job, once.
 
-    Belongs to the reading thread. The caller's thread calls `begin`, which `images` waits for.
+    Belongs to the reading thread. The caller's thread calls `begin`, which `images` waits for, and
+    `stop` at the end.
     `_arrive`, on the thread that fetched bytes come in on, uses only what is safe to share: the
     contents, the scores, and the hints for what is not local.
     """
@@ -168,6 +169,7 @@ class Reader:
         self._contents = contents
         self._on_limit = on_limit
         self._begun = threading.Event()
+        self._stopped = False  # set by the caller's thread
         self._scores: RunScores | None = None
         self._position = 0
         self._folder = _working_folder()
@@ -182,6 +184,14 @@ class Reader:
         self._scores = scores
         self._begun.set()
 
+    def stop(self) -> None:
+        """Let the reading thread end: the run is over, and what it used may be closed.
+
+        The thread may be in the middle of an image, of which nothing more is to be said.
+        """
+        self._stopped = True
+        self._begun.set()
+
     def images(self) -> Images:
         """Every input with its bytes, or their future; with None where nothing is to be decoded.
 
@@ -193,6 +203,8 @@ class Reader:
         block_rows = _BLOCK_ROWS if self._scores else 1
         for group in self._groups():
             for entry, local in zip(group, self._look_up(group), strict=True):
+                if self._stopped:
+                    return
                 if isinstance(entry, Skipped):
                     self.hints.note_skipped(entry)
                     self._block.append(entry)
@@ -292,6 +304,8 @@ class Reader:
         except ModerateError:
             raise
         except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+            if self._stopped:
+                return
             facts = ImageFacts(warnings=ref.warnings)
             yield self._counted(Fetched(ref, facts, internal_error(ref, "reading", error))), None
             if video_is_open:  # one of its frames is missing, so that it cannot be approved
@@ -373,7 +387,9 @@ class Reader:
         except FetchError as error:
             return self._failed(ref, error), None
         if isinstance(ref.location, Inline):
-            ref = replace(ref, location=Inline(b""))  # so that its row does not keep the bytes
+            ref = replace(
+                ref, location=replace(ref.location, data=b"")
+            )  # so that its row does not keep the bytes
         if not isinstance(data, Future):
             return self._examine(ref, data, self._position, local)
         coming: Coming[Item] = Future()
@@ -384,6 +400,8 @@ class Reader:
         self, ref: ImageRef, coming: Coming[Item], position: int, fetched: Future[bytes]
     ) -> None:
         """Called on the thread that the bytes came in on."""
+        if self._stopped:
+            return
         try:
             coming.set_result(self._examine(ref, fetched.result(), position, None))
         except FetchError as error:
@@ -391,6 +409,8 @@ class Reader:
         except ModerateError as error:  # about the run, so raised where the run can be ended
             coming.set_exception(error)
         except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
+            if self._stopped:
+                return
             facts = ImageFacts(warnings=ref.warnings)
             coming.set_result((Fetched(ref, facts, internal_error(ref, "fetching", error)), None))
         except BaseException as error:  # noqa: BLE001 - raised where the run can be ended
@@ -408,6 +428,8 @@ class Reader:
         kind = sniff(head)
         digest = sha256(data)
         facts = ImageFacts(format=kind, bytes=len(data), sha256=digest.hexdigest())
+        if isinstance(ref.location, Inline) and ref.location.from_pixels:
+            facts = ImageFacts()
         facts = replace(facts, warnings=_named(ref, facts))
         item = Fetched(ref, facts)
         if refused := refusal(kind, head, ref.name):

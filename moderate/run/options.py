@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from moderate.decode.limits import IMAGES_PER_DECODER
 from moderate.decode.video import VideoOptions
 from moderate.fetch.options import HttpOptions
 from moderate.results.interface import CsvForm
+from moderate.sources.memory import Input
 from moderate.sources.resolve import InputOptions
 from moderate.types import MOST_LISTED, Limits, Origin
 
@@ -33,6 +33,7 @@ class StateOptions:
 class ScanOptions:
     """What a scan is asked to do; the defaults are those of the command line.
 
+    inputs are names, as on the command line, and images in memory (see `moderate.scan`).
     batch_size, workers (None for one per core) and images_per_decoder change speed alone. rescore
     has everything scored anew, retry_errors what was an error; verify has every file read, and
     scored where its content is new. video is None where videos are refused. limit counts a video
@@ -47,7 +48,7 @@ class ScanOptions:
     files that no run of this tool wrote as they are.
     """
 
-    inputs: Sequence[str | os.PathLike[str]]
+    inputs: Sequence[Input] = ()
     weights: str | None = None
     policy: str = "balanced"
     out: Sequence[str] = ()

@@ -16,35 +16,30 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Self, cast
 from uuid import uuid4
 
-from moderate.classify.backends import ir_cache
-from moderate.classify.device import Placement, place
-from moderate.cores import available_cores
+from moderate.classify.device import Placement
 from moderate.decode.batches import Batch, Passed
 from moderate.decode.image import Undecoded
-from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import Pixels
-from moderate.decode.video import VideoSampler
-from moderate.errors import ModerateError, RunError
+from moderate.errors import ModerateError
 from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
 from moderate.policy.batch import UndecidedRow
 from moderate.policy.rows import decide_rows, failed_row
 from moderate.run.inputs import Block, Copy, Fetched, Item, Known, Reader, name_claim, row_count
 from moderate.run.interface import Engine, Job
+from moderate.run.resources import Resources, make_sampler
 from moderate.run.scopes import scopes
 from moderate.run.videos import VideoBegin, VideoEnd, VideoRows
 from moderate.sources.hints import InputHints
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
 from moderate.state.scores import RunScores, ScopeFacts, ScoreStore
-from moderate.system_limits import no_thread_limit
 from moderate.types import (
     UNSCORED,
     ErrorCode,
     ImageError,
     ImageFacts,
     ImageRef,
-    Limits,
     Origin,
     Row,
     Scores,
@@ -60,8 +55,6 @@ _Result = _Settled | Copy
 
 _PATIENCE = 0.2  # seconds to wait for another batch to compute beside those submitted
 _PASSED_TOGETHER = 512  # rows without decoding after which they are committed
-NICENESS = 5
-"""Of decoders that share the cores with the model: the model goes first, they fill what is left."""
 
 # Errors that the same bytes give every time. The others may be this machine's, or this moment's.
 _LASTING = frozenset(
@@ -80,7 +73,8 @@ class LocalEngine(Engine):
     """See `Engine`. store has the scores of earlier runs, to which this run adds its own.
 
     Decoders and the model are started when there is an image for them, unless `at_once`: where
-    every image is known, they are never started.
+    every image is known, they are never started. `resources` are those that other runs use, too,
+    and go on after this one; without, the engine has its own.
     """
 
     def __init__(
@@ -89,6 +83,7 @@ class LocalEngine(Engine):
         store: ScoreStore | None = None,
         *,
         at_once: bool = False,
+        resources: Resources | None = None,
         run_id: str | None = None,
     ) -> None:
         """run_id is what rows have; None for an id of their own."""
@@ -97,10 +92,10 @@ class LocalEngine(Engine):
         self._store = store
         self._at_once = at_once or job.options.require_sandbox
         self._stack = ExitStack()
-        self._pool: DecoderPool[Item]
+        self._shared = resources
+        self._resources: Resources
         self._decoded: Iterator[Batch[Item] | Passed[Item]] = iter(())
-        self._classifier: Classifier | None = None
-        self._planned: Placement
+        self._is_ready = False
         self._placement: Placement
         self._sandbox: tuple[str, ...] | None = None
         self._limited = False
@@ -120,17 +115,8 @@ class LocalEngine(Engine):
             if job.deduplicate:
                 self._contents = Contents()
                 self._stack.callback(self._contents.close)
-            self._pool = self._stack.enter_context(
-                DecoderPool(
-                    job.specs,
-                    _decoding_limits(job),
-                    job.workers,
-                    job.options.batch_size,
-                    niceness=NICENESS,
-                    require_sandbox=job.options.require_sandbox,
-                    at_once=self._at_once,
-                    images_per_decoder=job.options.images_per_decoder,
-                )
+            self._resources = self._shared or self._stack.enter_context(
+                Resources(job, at_once=self._at_once)
             )
             # Entered after the pool and so left before it, because the pool waits for what is on
             # its way.
@@ -139,19 +125,18 @@ class LocalEngine(Engine):
             if sampler:
                 self._stack.callback(sampler.close)
             reader = Reader(job, fetcher, sampler, self._contents, self._cut)
+            self._stack.callback(reader.stop)
             self._hints = reader.hints
-            self._decoded = self._pool.run(
+            self._decoded = self._resources.pool.run(
                 reader.images(), on_work=self._get_ready, row_count=row_count
             )
             if self._store is None:
                 reader.begin(None)
-            self._planned = self._placement = place(
-                job.options.device, job.options.precision, job.options.backend, job.bundle.kinds
-            )
+            self._placement = self._resources.planned
             if self._store:
                 self._scores = RunScores(
                     self._store,
-                    scopes(job, self._planned),
+                    scopes(job, self._placement),
                     rescore=job.options.rescore,
                     retry_errors=job.options.retry_errors,
                 )
@@ -167,33 +152,17 @@ class LocalEngine(Engine):
 
     def _get_ready(self) -> None:
         """Get ready for the first image. Raises DeviceError or WeightsError."""
-        if self._classifier is None:
-            begun = time.monotonic()
-            self._load()
-            sandbox = self._pool.sandbox()
-            if sandbox is not None:
-                self._sandbox = sandbox
-                if self._scores:
-                    self._scores.facts(ScopeFacts(sandbox, self._placement.backend))
-            self._startup_seconds += time.monotonic() - begun
-
-    def _load(self) -> None:
-        from moderate.classify.classifier import Classifier
-
-        job = self._job
-        if limit := no_thread_limit(available_cores()):
-            raise RunError(f"{limit}; the model needs a thread for each core")
-        with ir_cache.kept_in(job.converted):
-            classifier = Classifier(
-                job.bundle,
-                self._planned,
-                batch_size=job.options.batch_size,
-                compile=job.options.compile,
-                labels=job.labels,
-            )
-        self._classifier = self._stack.enter_context(classifier)
-        self._placement = self._classifier.placement  # the backend may not suit the model
-        self._classifier.pin(self._pool.buffers)
+        if self._is_ready:
+            return
+        begun = time.monotonic()
+        self._placement = self._resources.load().placement
+        self._is_ready = True
+        sandbox = self._resources.pool.sandbox()
+        if sandbox is not None:
+            self._sandbox = sandbox
+            if self._scores:
+                self._scores.facts(ScopeFacts(sandbox, self._placement.backend))
+        self._startup_seconds += time.monotonic() - begun
 
     def __exit__(self, broken_off: object = None, *_: object) -> None:
         """See `Engine`. What was scored is kept, however the run ends."""
@@ -233,7 +202,8 @@ class LocalEngine(Engine):
     @property
     def batch_limit(self) -> int | None:
         """See `Engine`."""
-        return self._classifier.batch_limit if self._classifier else None
+        classifier = self._resources.classifier
+        return classifier.batch_limit if classifier else None
 
     def forward_rate(self, batch: tuple[Pixels, ...], times: int) -> float:
         """Images per second of the model alone on `batch`, submitted so many times.
@@ -254,8 +224,9 @@ class LocalEngine(Engine):
 
     @property
     def _loaded(self) -> Classifier:
-        assert self._classifier is not None
-        return self._classifier
+        classifier = self._resources.classifier
+        assert classifier is not None
+        return classifier
 
     def rows(self) -> Iterator[Row | Skipped]:
         """See `Engine`."""
@@ -295,9 +266,10 @@ class LocalEngine(Engine):
                 passed.append((decoded.place, self._passed(decoded)))
                 passed_rows += len(passed[-1][1])
                 # Those that are there by now are committed together: a commit is a transaction.
-                if passed_rows < _PASSED_TOGETHER and self._pool.has_next(0):
+                if passed_rows < _PASSED_TOGETHER and self._resources.pool.has_next(0):
                     continue
-            depth = self._classifier.depth if self._classifier else 0
+            classifier = self._resources.classifier
+            depth = classifier.depth if classifier else 0
             if passed:
                 yield self._committed(passed)
                 passed, passed_rows = [], 0
@@ -313,7 +285,9 @@ class LocalEngine(Engine):
                     yield self._finish(decoded, None)
                 commits = 0
             # Rows must not wait for another batch: from a slow source, it may take hours.
-            while submitted and (len(submitted) > depth or not self._pool.has_next(_PATIENCE)):
+            while submitted and (
+                len(submitted) > depth or not self._resources.pool.has_next(_PATIENCE)
+            ):
                 yield self._finish(*submitted.popleft())
         if passed:
             yield self._committed(passed)
@@ -329,7 +303,7 @@ class LocalEngine(Engine):
         self, batch: Batch[Item], pending: Pending | None
     ) -> list[tuple[int, list[_Result]]]:
         scored = iter(pending.scored() if pending else ())
-        self._pool.release(batch)
+        self._resources.pool.release(batch)
         results: list[tuple[int, list[_Result]]] = []
         for entry in batch.entries:
             # Drawn before anything can go wrong, so that the next image gets its own scores.
@@ -342,7 +316,7 @@ class LocalEngine(Engine):
 
     def _passed(self, passed: Passed[Item]) -> list[_Result]:
         """The results of an input that needed no decoding."""
-        self._pool.release(passed)
+        self._resources.pool.release(passed)
         items = passed.item.items if isinstance(passed.item, Block) else [passed.item]
         return [self._contained(item, None, UNSCORED) for item in items]
 
@@ -507,26 +481,6 @@ class LocalEngine(Engine):
                 return [row for each in undecided for row in self._rows([each])]
             ref = undecided[0].ref
             return [self._failed_row(ref, internal_error(ref, "recording", error))]
-
-
-def make_sampler(job: Job) -> VideoSampler | None:
-    """The sampler of the job's videos; None where they are not sampled."""
-    if job.options.video is None:
-        return None
-    return VideoSampler(
-        job.options.video,
-        job.options.limits,
-        exact=job.options.exact_decode,
-        niceness=NICENESS,
-        require_sandbox=job.options.require_sandbox,
-    )
-
-
-def _decoding_limits(job: Job) -> Limits:
-    """--max-file-size does not apply to frames of videos, because they are not compressed."""
-    sampler = make_sampler(job)
-    most = max(job.options.limits.max_file_bytes, sampler.still_bytes if sampler else 0)
-    return replace(job.options.limits, max_file_bytes=most)
 
 
 @lru_cache(maxsize=4096)  # of a run, many rows have the same

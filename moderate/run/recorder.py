@@ -131,7 +131,9 @@ class Recorder:
         if isinstance(error, Exception):
             status, message = RunStatus.FAILED, one_line(str(error) or type(error).__name__)
         elif error is not None:
-            status, message = RunStatus.INTERRUPTED, "stopped by a signal"
+            unfinished = isinstance(error, GeneratorExit)
+            message = "its caller took no more rows" if unfinished else "stopped by a signal"
+            status = RunStatus.INTERRUPTED
         if self.summary:
             self._active.update(facts=audit_facts(self.summary.audit))
         self._active.end(

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -60,6 +60,8 @@ from moderate.run.recorder import (
     open_state,
 )
 from moderate.run.summary import Audit, Summary, audit_facts, selection_facts
+from moderate.sources.interface import Source
+from moderate.sources.memory import Input
 from moderate.sources.resolve import NO_INPUT, resolve
 from moderate.state.run_lock import exclusive
 from moderate.text import one_line, path_text, printable, utc
@@ -87,6 +89,16 @@ def plan(options: ScanOptions) -> Job:
     """Check everything that can be checked cheaply. Raises the errors under ModerateError."""
     if not (options.inputs or options.reading.files_from):
         raise InputError(NO_INPUT)
+    reading = replace(
+        options.reading,
+        max_file_bytes=options.limits.max_file_bytes,
+        max_pixels=options.limits.max_pixels,
+    )
+    return plan_sources(options, lambda: resolve(options.inputs, reading))
+
+
+def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Source]]) -> Job:
+    """`plan` for sources that are opened when what is quicker to check has been checked."""
     if not options.weights:
         raise WeightsError(NO_WEIGHTS)
     if options.video:
@@ -98,8 +110,7 @@ def plan(options: ScanOptions) -> Job:
     check_reports("--summary", options.summary)
     make_guard(options.http.allow_private, options.http.allowed_hosts)
     policy = load_policy(options.policy)
-    reading = replace(options.reading, max_file_bytes=options.limits.max_file_bytes)
-    sources = resolve(options.inputs, reading)
+    sources = open_sources()
     read = identities(file for source in sources for file in source.files)
     check_overwriting(
         options.out, options.summary, read | identities(policy.files), force=options.force
@@ -118,7 +129,7 @@ def plan(options: ScanOptions) -> Job:
         written_labels=written,
         converted=_converted(options.state),
     )
-    if reading.keep and not job.columns:
+    if options.reading.keep and not job.columns:
         raise UsageError("--keep: none of the inputs has columns; it goes with manifests")
     return job
 
@@ -188,11 +199,31 @@ def run(
     summary_text: SummaryText,
     on_wait: Callable[[str], None] = lambda line: None,
 ) -> Summary:
+    """Run a planned scan to its end; `on_item` is called for each item. See `iterate`."""
+    items = iterate(job, summary_text, on_wait)
+    try:
+        while True:
+            try:
+                item = next(items)
+            except StopIteration as end:
+                summary: Summary = end.value
+                return summary
+            on_item(item)
+    except BaseException as error:
+        items.throw(error)  # what ends the run while it waits here is for it to record
+        raise
+
+
+def iterate(
+    job: Job,
+    summary_text: SummaryText,
+    on_wait: Callable[[str], None] = lambda line: None,
+) -> Generator[Row | Skipped, None, Summary]:
     """Run a planned scan, write its files, and give the summary back.
 
-    `on_item` is called for each row and each skipped file, in order; `summary_text` for each target
-    of a summary, at the end; `on_wait` with a line when another run has to end first. No file is
-    put under its name before all rows are there. Raises the errors under ModerateError. What else
+    Yields each row and each skipped file, in order. `summary_text` is called for each target of a
+    summary, at the end; `on_wait` with a line when another run has to end first. No file is put
+    under its name before all rows were taken. Raises the errors under ModerateError. What else
     ends it, such as a signal, gets a note on how to go on, if what was scored is kept.
     """
     options = job.options
@@ -212,7 +243,7 @@ def run(
                 if not options.rescore:
                     check_resumable(state, run_id, job.bundle, options.out)
                 recorder.save_policy(job.policy)
-                summary = _run(job, run_id, started, state, recorder, on_item, summary_text)
+                summary = yield from _run(job, run_id, started, state, recorder, summary_text)
         except BaseException as error:
             how = recorder.how_to_go_on(rescore=options.rescore)
             if how and not isinstance(error, Exception):
@@ -225,7 +256,14 @@ def run(
 
 
 def _input_names(options: ScanOptions) -> list[str]:
-    return [*(os.fspath(name) for name in options.inputs), *options.reading.files_from]
+    return [*map(_input_name, options.inputs), *options.reading.files_from]
+
+
+def _input_name(item: Input) -> str:
+    """What the ledger calls an input."""
+    if isinstance(item, (str, os.PathLike)):
+        return os.fspath(item)
+    return f"({type(item).__name__} in memory)"
 
 
 def _run(
@@ -234,9 +272,8 @@ def _run(
     started: datetime,
     state: State | None,
     recorder: Recorder,
-    on_item: Callable[[Row | Skipped], None],
     summary_text: SummaryText,
-) -> Summary:
+) -> Generator[Row | Skipped, None, Summary]:
     options = job.options
     clock = time.monotonic()
     taken = _Taken.of([*options.out, *options.summary])
@@ -265,7 +302,7 @@ def _run(
                     if summary.writes(item):
                         item = _record(item, summary, writers)
                 recorder.tick()
-                on_item(item)
+                yield item
         summary.audit = _audit(job, engine, run_id, started)
         summary.startup_seconds = engine.startup_seconds
         summary.batch_limit = engine.batch_limit

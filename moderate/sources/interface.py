@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-from moderate.types import Column, ImageRef, Skipped
+from moderate.types import Column, ImageRef, Limits, Skipped
 
 
 class Source(ABC):
@@ -35,6 +35,10 @@ class Source(ABC):
     def countable(self) -> bool:
         """Whether a second pass, to show how much is left, is possible and cheap."""
         return False
+
+    def largest_image(self, limits: Limits) -> int:
+        """The most bytes of an image to which limits.max_file_bytes does not apply; 0: it does."""
+        return 0
 
     @property
     def may_be_empty(self) -> bool:

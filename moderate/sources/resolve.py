@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TypeGuard
 
@@ -29,6 +29,7 @@ from moderate.sources.manifest import (
     listing_suffix,
 )
 from moderate.sources.members import ArchiveLimits
+from moderate.sources.memory import ACCEPTED, Input, MemorySource, is_memory_image
 from moderate.sources.not_found import explain
 from moderate.sources.parquet_folder import parquet_files_in
 from moderate.sources.refused import check_readable
@@ -59,6 +60,7 @@ class InputOptions:
     nul: bool = False
     shard: tuple[int, int] | None = None
     max_file_bytes: int = Limits().max_file_bytes
+    max_pixels: int = Limits().max_pixels
 
     @property
     def manifest(self) -> ManifestOptions:
@@ -99,7 +101,7 @@ class FileSource(Source):
 
 
 def resolve(
-    inputs: Sequence[str | os.PathLike[str]],
+    inputs: Sequence[Input],
     options: InputOptions,
     stdin: BinaryIO | None = None,
 ) -> list[Source]:
@@ -107,23 +109,36 @@ def resolve(
 
     A URL is what it says. A path that exists is taken as it is, even with glob characters in its
     name: a folder, an archive, a list or manifest by its suffix, else a file. One that does not
-    exist is a glob if it has such characters, else a file that will get its `not_found` row. Raises
-    InputError where not one of the inputs is there, or one of them cannot be read at all or is of
-    no use here, and UsageError for options that fit none of the inputs.
+    exist is a glob if it has such characters, else a file that will get its `not_found` row. What
+    is not a name is an image in memory.
+
+    Raises InputError where not one of the inputs is there, or one of them cannot be read at all or
+    is of no use here; UsageError for what is neither a name nor an image, and for options that fit
+    none of the inputs.
     """
     if not inputs and not options.files_from:
         raise InputError(NO_INPUT)
-    paths = [os.fsencode(item) for item in inputs]
-    if paths.count(b"-") + options.files_from.count("-") > 1:
+    names = [os.fspath(item) for item in inputs if isinstance(item, (str, os.PathLike))]
+    if names.count("-") + options.files_from.count("-") > 1:
         raise InputError("standard input can be read once; give - once")
-    sources = [source for path in paths for source in _resolve_one(path, options, stdin)]
+    sources: list[Source] = []
+    for number, item in enumerate(inputs):
+        if isinstance(item, (str, os.PathLike)):
+            sources += _resolve_one(os.fsencode(item), options, stdin)
+        elif is_memory_image(item):
+            limits = Limits(options.max_file_bytes, options.max_pixels)
+            sources.append(MemorySource((item,), limits, first=number))
+        else:
+            kind = type(item).__name__
+            hint = "unpack it: scan(*images)" if isinstance(item, Iterable) else ACCEPTED
+            raise UsageError(f"{kind} is not an input; {hint}")
     missing = [source.ref.path for source in sources if _is_missing(source)]
     if sources and len(missing) == len(sources) and not options.files_from:
-        names = ", ".join(printable(path_text(path)) for path in missing[:3])
+        shown_names = ", ".join(printable(path_text(path)) for path in missing[:3])
         verb = "does" if len(missing) == 1 else "do"
         finding = explain(missing[0])
         hint = f"; {finding.hint}" if finding else ""
-        raise InputError(f"no input found: {names} {verb} not exist{hint}")
+        raise InputError(f"no input found: {shown_names} {verb} not exist{hint}")
     for file in options.files_from:
         listed = list_or_manifest(file, options.manifest, nul=options.nul, stdin=stdin)
         sources.append(_filtered(listed, options))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from moderate.errors import UsageError
 from moderate.sources.directory import WalkOptions
 from moderate.sources.interface import Source
-from moderate.types import Column, ErrorCode, ImageRef, Skipped, SkipReason
+from moderate.types import Column, ErrorCode, ImageRef, Limits, Skipped, SkipReason
 
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})", re.ASCII)
 
@@ -47,6 +47,10 @@ class ShardedSource(Source):
     def countable(self) -> bool:
         """See `Source`."""
         return self.source.countable
+
+    def largest_image(self, limits: Limits) -> int:
+        """See `Source`."""
+        return self.source.largest_image(limits)
 
     @property
     def may_be_empty(self) -> bool:

@@ -562,3 +562,62 @@ def test_closed_standard_streams_are_no_matter(closed: str) -> None:
         ended = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *command], check=False)
         assert ended.returncode == 0
         assert os.path.exists(done)
+
+
+def test_a_pool_that_lasts_serves_one_run_after_another() -> None:
+    images = [(number, GOOD if number % 3 else b"broken") for number in range(20)]
+    with DecoderPool[int]((SPEC,), Limits(decode_timeout=30), 2, 4, lasts=True) as decoders:
+        results = [run_again(decoders, images) for _ in range(3)]
+        assert run_again(decoders, []) == {}
+        assert not decoders.ended
+        server = decoders._supervisor._server
+    assert results[0] == results[1] == results[2]
+    assert sorted(results[0]) == list(range(20))
+    assert server is not None
+    assert server.process.poll() is not None
+    assert decoders.ended
+    with pytest.raises(RunError, match="the decoders have ended"):
+        decoders.run([])
+
+
+def run_again(decoders: DecoderPool[int], images: Images) -> dict[int, Outcome]:
+    """Outcomes by item; unlike `run`, for a pool whose batches have been counted before."""
+    outcomes: dict[int, Outcome] = {}
+    for batch in decoders.run(images):
+        assert isinstance(batch, Batch)
+        outcomes |= {entry.item: entry.outcome for entry in batch.entries}
+        decoders.release(batch)
+    return outcomes
+
+
+def test_answers_wait_for_nothing_once_there_are_no_more_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where that turns out after the answer, as where reading takes longer than decoding."""
+    answered = threading.Event()
+    take, events = Scheduler._take_answer, Supervisor.events
+    waits: list[float] = []
+
+    def taken(self: Scheduler[int], answer: Any) -> None:
+        take(self, answer)
+        answered.set()
+
+    def waited(self: Supervisor, until: float) -> Any:
+        scheduler = decoders._scheduler
+        held = any(work.answered and not work.task for work in scheduler._work.values())
+        if held and scheduler._intake.ended:
+            waits.append(until - time.monotonic())
+        return events(self, until)
+
+    def images() -> Iterator[tuple[int, bytes | None]]:
+        yield 0, GOOD
+        assert answered.wait(60)
+
+    monkeypatch.setattr("moderate.decode.scheduler._MAX_HELD_SECONDS", 3600)
+    monkeypatch.setattr(Scheduler, "_take_answer", taken)
+    monkeypatch.setattr(Supervisor, "events", waited)
+    with pool(workers=1) as decoders:
+        outcomes, _ = run(decoders, images())
+    assert isinstance(outcomes[0], ImageFacts)
+    assert all(wait <= 0 for wait in waits)
+    assert waits, "the end came after the answer"

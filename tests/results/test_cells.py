@@ -9,6 +9,7 @@ import datetime
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -122,7 +123,7 @@ def rows(draw: st.DrawFn) -> Row:
             draw(st.none() | TEXT),
         ),
         error=error,
-        duplicate_of=draw(st.none() | PATHS),
+        duplicate_of=draw(st.none() | PATHS.map(os.fsdecode)),
         origin=draw(st.sampled_from(Origin)),
         run_id=draw(st.just("") | st.just("5e" * 16)),
         scored_at=draw(st.none() | st.datetimes(timezones=st.just(datetime.UTC))),
@@ -133,7 +134,7 @@ def plain_record(row: Row) -> dict[str, Any]:
     """A row's own columns by name, in Python's own types."""
     path = row.ref.display
     text = path.decode("utf-8", "backslashreplace")
-    first = row.duplicate_of
+    first = None if row.duplicate_of is None else os.fsencode(row.duplicate_of)
     return {
         "path": text,
         "path_bytes": None if text.encode() == path else path,

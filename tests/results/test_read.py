@@ -114,7 +114,8 @@ def expected(each: Row) -> dict[str, Any]:
         **{name: getattr(facts, name) for name in ("width", "height", "format", "frames")},
         "bytes": facts.bytes,
         "sha256": facts.sha256,
-        "duplicate_of": each.duplicate_of and each.duplicate_of.decode("utf-8", "backslashreplace"),
+        "duplicate_of": each.duplicate_of
+        and os.fsencode(each.duplicate_of).decode("utf-8", "backslashreplace"),
         "warnings": "; ".join(warning.value for warning in facts.warnings) or None,
         "error_code": each.error.code.value if each.error else None,
         "error_message": each.error.message if each.error else None,

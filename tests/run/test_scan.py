@@ -169,12 +169,3 @@ def test_numbers_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(UsageError):
         scan(tmp_path, bundle=bundle, **options)
-
-
-def test_the_public_api_is_what_is_listed() -> None:
-    assert sorted(moderate.__all__) == [
-        "Category", "Decision", "ErrorCode", "ImageError", "ImageFacts", "ModerateError", "Row",
-        "Views", "Warn", "__version__", "scan",
-    ]  # fmt: skip
-    for public in moderate.__all__:
-        assert hasattr(moderate, public)
