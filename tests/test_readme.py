@@ -34,7 +34,7 @@ def expected_lines() -> list[str]:
 
 
 def test_every_exit_code_has_a_meaning() -> None:
-    codes = {exit_codes.DONE, exit_codes.FOUND, exit_codes.ERROR}
+    codes = {exit_codes.DONE, exit_codes.FOUND, exit_codes.ERROR, exit_codes.PIPE_CLOSED}
     assert set(exit_codes.MEANINGS) == codes | {exit_code(number) for number in signals()} | {129}
 
 

@@ -445,10 +445,10 @@ class LocalEngine(Engine):
             if isinstance(result, UndecidedRow) and result.facts.sha256:
                 digest = bytes.fromhex(result.facts.sha256)
                 first = self._contents.first(digest, position + index)
-                if first != result.duplicate_of:
-                    origin = result.origin
-                    if origin in (Origin.NEW, Origin.DUPLICATE):
-                        origin = Origin.NEW if first is None else Origin.DUPLICATE
+                origin = result.origin
+                if origin in (Origin.NEW, Origin.DUPLICATE):
+                    origin = Origin.NEW if first is None else Origin.DUPLICATE
+                if (first, origin) != (result.duplicate_of, result.origin):
                     results[index] = result._replace(duplicate_of=first, origin=origin)
 
     def _row(

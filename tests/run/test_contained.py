@@ -195,7 +195,7 @@ def test_copies_of_an_image_with_a_fault_get_its_error(
     monkeypatch.setattr(LocalEngine, "_new", failing)
     out = tmp_path / "rows.csv"
     command = ["scan", str(copies), "--weights", str(bundle), "--device", "cpu", "-q"]
-    assert run([*command, "--no-state", "--out", str(out)]) == 0
+    assert run([*command, "--no-state", "--out", str(out)]) == 2, "nothing was scored"
     assert new is not LocalEngine._new
     with out.open(newline="") as file:
         assert [row["error_code"] for row in csv.DictReader(file)] == ["internal_error"] * 6

@@ -552,7 +552,7 @@ def test_mistakes_in_naming_the_inputs_are_explained(
     Path("in").rename("lists/in")
     lines = [f"in/{name}\n" for name in pictures]
     Path("lists/list.txt").write_text("".join(lines))
-    rows = scan("lists/list.txt", "--summary", "s.json", bundle=bundle)
+    rows = scan("lists/list.txt", "--summary", "s.json", bundle=bundle, code=2)
     assert {row["error_code"] for row in rows} == {"not_found"}
     assert rows[0]["error_message"].endswith(
         "it is there relative to the list's own folder (lists), as lists/in/00.png"
@@ -577,7 +577,10 @@ def test_a_folder_without_images_says_which_option_finds_some(
     arguments = ["--weights", str(bundle), "--device", "cpu", "-q", "--no-state"]
     assert run(["scan", "links", *arguments]) == 2
     error = capfd.readouterr().err
-    assert "none of 12 files is an image (12 symbolic link); 12 symbolic links were not" in error
+    assert (
+        "none of 12 files in links is an image (12 symbolic link); 12 symbolic links were not"
+        in error
+    )
     assert "--follow-symlinks follows them" in error
     assert run(["scan", "in", "--include", "*.JPG", *arguments]) == 2
     assert "(4 .jpeg); add --include '*.jpeg' to scan them" in capfd.readouterr().err
