@@ -231,9 +231,10 @@ class Moderator:
         """
         check_items(images)
         _check_process(self._process, "Moderator")
+        items = list(images)  # not under the lock: a generator may take its time, or call this, too
         with self._lock:
             resources = self._started()
-            source = MemorySource(list(images), self._job.options.limits, named=True)
+            source = MemorySource(items, self._job.options.limits, named=True)
             try:
                 with LocalEngine(replace(self._job, sources=[source]), resources=resources) as run:
                     rows = [row for row in run.rows() if isinstance(row, Row)]

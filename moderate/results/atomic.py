@@ -316,7 +316,10 @@ def _take_owner(descriptor: int, replaced: os.stat_result) -> int:
 
 
 def _create_locked(path: str, mode: int) -> int:
-    """A new file of this mode, open and locked. Raises BlockingIOError where another run holds it, OSError."""
+    """A new file of this mode, open and locked.
+
+    Raises BlockingIOError where another run holds it, and OSError.
+    """
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

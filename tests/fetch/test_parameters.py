@@ -51,7 +51,7 @@ def test_names_stay(query: str) -> None:
         ("password=a?b&c=d", "password=***&c=d"),
         ("url=https://b/x?w=1&sig=s", "url=https://b/x?w=1&sig=***"),
         ("url=https://b/x?sig=s", "url=https://b/x?sig=***"),
-        ("url=https%3A%2F%2Fb%2Fx%3Fw%3D1%26sig%3Ds", "url=https%3A%2F%2Fb%2Fx%3Fw%3D1%26sig%3D***"),
+        ("url=https%3A%2F%2Fb%3Fw%3D1%26sig%3Ds", "url=https%3A%2F%2Fb%3Fw%3D1%26sig%3D***"),
         ("url=https://user:pass@b/x", "url=https://***@b/x"),
     ],
 )  # fmt: skip
