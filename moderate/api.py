@@ -124,7 +124,9 @@ class Rows(Iterator[Row]):
     """
 
     def __init__(self, job: Job) -> None:
-        self._items: Generator[Row | Skipped, None, Summary] = iterate(job, _summary_text)
+        from moderate.report.summary import as_text
+
+        self._items: Generator[Row | Skipped, None, Summary] = iterate(job, as_text)
         self._extra = _extra_columns(job)
         self._only = job.options.only
         self._lock = threading.Lock()
@@ -231,9 +233,10 @@ class Moderator:
         """
         check_items(images)
         _check_process(self._process, "Moderator")
+        items = list(images)  # not under the lock: a generator may take its time, or call this, too
         with self._lock:
             resources = self._started()
-            source = MemorySource(list(images), self._job.options.limits, named=True)
+            source = MemorySource(items, self._job.options.limits, named=True)
             try:
                 with LocalEngine(replace(self._job, sources=[source]), resources=resources) as run:
                     rows = [row for row in run.rows() if isinstance(row, Row)]
@@ -330,13 +333,6 @@ def _state(value: object) -> Any:
     if isinstance(value, (str, os.PathLike)):
         return StateOptions(Path(os.fsdecode(value)), required=True, command=("moderate.scan",))
     return value
-
-
-def _summary_text(summary: Summary, target: str) -> str:
-    from moderate.report.files import render
-    from moderate.report.summary import report
-
-    return render(report(summary), target)
 
 
 def _with_cache(job: Job) -> Job:

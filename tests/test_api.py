@@ -24,6 +24,7 @@ from moderate.decode.fork_server import ForkServer
 from moderate.decode.supervisor import Supervisor
 from moderate.errors import InputError, UsageError, WeightsError
 from moderate.state.ledger import Ledger, RunStatus
+from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 
 OPTIONS: dict[str, Any] = {"device": "cpu", "backend": "torch", "workers": 2}
@@ -165,6 +166,23 @@ def test_one_call_at_a_time_from_whatever_thread(moderator: Moderator) -> None:
         )
 
     assert [row.scores for row in asyncio.run(served())] == expected
+
+
+def test_a_generator_of_images_may_use_the_moderator_itself(moderator: Moderator) -> None:
+    image = np.zeros((300, 300, 3), np.uint8)
+
+    def approved() -> Iterator[Any]:
+        (row,) = moderator.moderate([image])
+        assert row.error is None
+        yield image
+
+    found: list[Row] = []
+    caller = threading.Thread(
+        target=lambda: found.extend(moderator.moderate(approved())), daemon=True
+    )
+    caller.start()
+    caller.join(PATIENCE)
+    assert [row.error for row in found] == [None]
 
 
 def test_a_call_that_is_broken_off_leaves_a_moderator_that_works(

@@ -207,7 +207,7 @@ class Counting:
         return _FileRows(
             facts=results.facts,
             keys=np.fromiter(map(hash, pairs), np.int64, table.num_rows),
-            is_image=table["run_id"].is_valid().to_numpy(),
+            is_image=pc.and_(table["run_id"].is_valid(), _has_name(table)).to_numpy(),
             periods=np.array(periods, np.int32)[encoded.indices.to_numpy()]
             if periods
             else np.zeros(0, np.int32),
@@ -314,6 +314,16 @@ class Counting:
         for test in tests:
             if test.reason:
                 yield f"{test.what}: {test.reason}."
+
+
+def _has_name(table: Any) -> Any:
+    """Which rows another file's rows can be compared with, as booleans.
+
+    Pixels that a program had in memory are called by their place, and have no digest.
+    """
+    import pyarrow.compute as pc
+
+    return pc.or_(table["sha256"].is_valid(), pc.invert(pc.starts_with(table["path"], "memory://")))
 
 
 def _first_of_each_image(files: Sequence[_FileRows]) -> NDArray[np.bool_]:

@@ -430,6 +430,7 @@ def scan(
     from moderate.classify.allocator import tune_allocator
     from moderate.decode.video import VideoOptions
     from moderate.report.progress import progress_on
+    from moderate.report.summary import as_text
     from moderate.results.interface import CsvForm
     from moderate.run.options import ScanOptions, StateOptions
     from moderate.run.scan import plan, run
@@ -531,7 +532,7 @@ def scan(
     countable = None if job.options.video else job.sources
     with progress_on(sys.stderr, mode, countable, limit) as on_item:
         waiting = _waiting if not quiet else lambda line: None
-        result = run(job, on_item, _summary_text, waiting)
+        result = run(job, on_item, as_text, waiting)
     if not quiet:
         _tell(result, out or ())
     elif 2 * result.error_codes[ErrorCode.NOT_FOUND] > result.rows:
@@ -540,13 +541,6 @@ def scan(
     list_findings(result, fail_on)
     report_errors(result, max_error_rate)
     return exit_codes.of_scan(result, fail_on, max_error_rate)
-
-
-def _summary_text(summary: Summary, target: str) -> str:
-    from moderate.report.files import render
-    from moderate.report.summary import report
-
-    return render(report(summary), target)
 
 
 def _waiting(line: str) -> None:

@@ -19,7 +19,7 @@ _DATA_TYPE = re.compile(rb"data:[A-Za-z0-9.+-]{1,40}/[A-Za-z0-9.+-]{1,80}", re.I
 _MOST_URLS = 20  # in one text; what follows them is not kept
 # Of what is not a URL but was meant as one: `http:/user:password@host`, `//user:password@host`.
 _USER = re.compile(r"(/[^\s/@:]*:)[^\s/@]+@")
-_TAIL = re.compile(r"(://[^\s#]*)[\s#].*", re.DOTALL)  # a fragment, or what follows a blank
+_TAIL = re.compile(r"(://[^\s#]*+)[\s#].*", re.DOTALL)  # a fragment, or what follows a blank
 _SCHEME_BEFORE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}\Z")
 _DATA = re.compile(r"(?<![A-Za-z0-9+.-])data:", re.IGNORECASE)
 
@@ -71,7 +71,11 @@ def mask_text(text: str) -> str:
 
 
 def _without_tails(text: str) -> str:
-    return _TAIL.sub(_without_tail, text)
+    # Where the first URL has no tail, no other has one, as it would end both. To look at them all
+    # would take time that grows with the square of the text, which may be anybody's.
+    first = text.find("://")
+    match = _TAIL.match(text, first) if first >= 0 else None
+    return text[:first] + _without_tail(match) if match else text
 
 
 def _without_tail(match: re.Match[str]) -> str:

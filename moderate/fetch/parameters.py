@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from itertools import pairwise
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 # Of names in lower case, with letters and digits alone.
 _SECRET = re.compile(
@@ -23,7 +24,9 @@ _SIGNATURE = re.compile(r"sig|.*signature")
 _BESIDE_SIGNATURES = frozenset({"policy", "keypairid"})
 _AMBIGUOUS = frozenset({"key", "sid", "session", "sessionid", "sign", *_BESIDE_SIGNATURES})
 
-_PARAMETER = re.compile(r"(?<=[?&;#])([^=&;#?]+)=([^&;#]*)")
+# A value ends at a `?`, too: a URL in it, as those of image proxies have one, has its own query.
+_PARAMETER = re.compile(r"(?<=[?&;#])([^=&;#?]+)=([^&;#?]*)")
+_WHOLE_VALUE = re.compile(r"[^&;#]*")
 _NO_LETTERS_OR_DIGITS = re.compile(r"[^a-z0-9]")
 _WEB_TOKEN = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
 
@@ -35,43 +38,52 @@ _SEPARATORS = re.compile(r"[-_./+=~:]")
 _CREDENTIAL_CHARACTERS = re.compile(r"[A-Za-z0-9]+")
 
 
-def mask_parameters(url: str) -> str:
+def mask_parameters(url: str, mask_url: Callable[[str], str]) -> str:
     """`url` with the values of its secret parameters as `***`.
 
-    Where only its value makes a parameter a secret, the start of a digest follows the `***`, so
-    that two images stay apart should it have been their name after all.
+    mask_url masks a URL that is the value of a parameter. Where only its value makes a parameter a
+    secret, the start of a digest follows the `***`, so that two images stay apart should it have
+    been their name after all.
     """
-    names = {_plain(match[1]) for match in _PARAMETER.finditer(url)}
+    parameters = list(_PARAMETER.finditer(url))
+    names = [_plain(match[1]) for match in parameters]
     is_signed = any(map(_SIGNATURE.fullmatch, names))
-
-    def masked(match: re.Match[str]) -> str:
-        name, value = _plain(match[1]), unquote(match[2])
-        if not value:
-            return match[0]
+    parts = []
+    end = 0
+    for match, name in zip(parameters, names, strict=True):
+        if match.start() < end or not match[2]:
+            continue
+        value, value_end = unquote(match[2]), match.end()
         beside = is_signed and name in _BESIDE_SIGNATURES
         if beside or _SECRET.fullmatch(name) or _WEB_TOKEN.fullmatch(value):
-            return f"{match[1]}=***"
-        if name in _AMBIGUOUS and _looks_secret(value):
-            return (
-                f"{match[1]}=***{hashlib.sha256(value.encode('utf-8', 'replace')).hexdigest()[:8]}"
-            )
-        return match[0]
-
-    return _PARAMETER.sub(masked, url)
+            masked = "***"
+            value_end = _WHOLE_VALUE.match(url, match.start(2)).end()  # type: ignore[union-attr]
+        elif name in _AMBIGUOUS and _looks_secret(name, value):
+            masked = "***" + hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:8]
+        elif "://" in value and (inner := mask_url(value)) != value:
+            masked = inner if value == match[2] else quote(inner, safe="*", errors="replace")
+        else:
+            continue
+        parts += [url[end : match.start(2)], masked]
+        end = value_end
+    return "".join([*parts, url[end:]])
 
 
 def _plain(name: str) -> str:
     return _NO_LETTERS_OR_DIGITS.sub("", unquote(name).lower())
 
 
-def _looks_secret(value: str) -> bool:
+def _looks_secret(name: str, value: str) -> bool:
     """Whether a value is as random as a credential, rather than a name that a person could choose.
 
     Random text changes between digits, capitals and small letters at almost every second character;
-    words, numbers and dates do so rarely.
+    words, numbers and dates do so rarely. A digest may be an image's name, but as the value of
+    `sign` it is a signature.
     """
-    if _UUID.fullmatch(value) or _DIGEST.fullmatch(value) or _FILE.fullmatch(value):
+    if _UUID.fullmatch(value) or _FILE.fullmatch(value):
         return False
+    if _DIGEST.fullmatch(value):
+        return name == "sign"
     text = _SEPARATORS.sub("", value)
     if len(text) < _SHORTEST or not _CREDENTIAL_CHARACTERS.fullmatch(text):
         return False

@@ -34,6 +34,8 @@ _KEPT = "!#$%&'()*+,/:;=?@[]~"
 _USER_INFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*+:)?([/\\]{2,}+)[^/?#]*@")
 _AUTHORITY = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*+:)?[/\\]{2,}+)([^/?#@\[]*+)")
 _PORT_ENDS = re.compile(r"\d*+[/?#]")
+_MOST_NESTED = 4
+"""Levels of URLs within a URL's parameters; what is deeper is not shown."""
 _BASE64 = re.compile(rb"; *base64\Z", re.IGNORECASE)
 _ASCII_SPACE = b"\t\n\x0c\r "
 
@@ -93,13 +95,7 @@ def mask_secrets(url: str) -> str:
 
     Works on any text; a data: URL loses its body.
     """
-    if url[:5].lower() == "data:":
-        head, comma, body = url.partition(",")
-        return f"{head[:100]}{comma}… ({len(body)} characters)"
-    masked = _USER_INFO.sub(_without_user, url, count=1)
-    if masked == url:
-        masked = _without_broken_user(url)
-    return mask_parameters(masked)
+    return _masked(url, _MOST_NESTED)
 
 
 def mask(url: str) -> str:
@@ -235,6 +231,17 @@ def _encoded(target: str) -> str:
 
 def _without_user(match: re.Match[str]) -> str:
     return f"{match[1] or ''}{match[2]}***@"
+
+
+def _masked(url: str, levels: int) -> str:
+    """`mask_secrets`; URLs that are parameters' values are masked to so many levels."""
+    if url[:5].lower() == "data:":
+        head, comma, body = url.partition(",")
+        return f"{head[:100]}{comma}… ({len(body)} characters)"
+    masked = _USER_INFO.sub(_without_user, url, count=1)
+    if masked == url:
+        masked = _without_broken_user(url)
+    return mask_parameters(masked, lambda value: _masked(value, levels - 1) if levels else "***")
 
 
 def _without_broken_user(url: str) -> str:

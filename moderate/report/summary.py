@@ -8,6 +8,7 @@ from datetime import UTC, timedelta
 from moderate.decode.sandbox import missing
 from moderate.policy.load import shown_name
 from moderate.policy.thresholds import BANDS
+from moderate.report.files import render
 from moderate.report.model import Fact, Facts, Part, Report, Table, share
 from moderate.results.targets import to_stdout
 from moderate.run.summary import Summary, as_json, left_out_text
@@ -22,6 +23,11 @@ def report(summary: Summary) -> Report:
     notes = (Fact("note", note, "warning") for note in summary.all_notes())
     parts: tuple[Part, ...] = (*tables(summary), Facts((*_facts(summary), *notes)))
     return Report("moderate: summary", parts, as_json(summary), headline(summary))
+
+
+def as_text(summary: Summary, target: str) -> str:
+    """The whole summary in the format of a target, which its suffix decides."""
+    return render(report(summary), target)
 
 
 def headline(summary: Summary) -> str:

@@ -43,7 +43,11 @@ class AtomicFile:
             self._mode = None if status is None else stat.S_IMODE(status.st_mode) & 0o777
             if status is not None and not stat.S_ISREG(status.st_mode):
                 raise OutputError(f"cannot write {printable(target)}: {what_it_is(status)}")
-            descriptor = _create_locked(self._part)
+            # Since the targets were checked, hours may have passed in waiting for another run.
+            if problem := shared_folder_problem(target, self._path):
+                raise OutputError(f"cannot write {printable(target)}: {problem}")
+            # Whoever could not read the old file is not to open the new one before it has its mode.
+            descriptor = _create_locked(self._part, 0o666 if status is None else 0o600)
             if status is not None:
                 self._mode = _take_owner(descriptor, status)
         except BlockingIOError as error:
@@ -243,6 +247,27 @@ def what_it_is(status: os.stat_result) -> str:
     return "it is a device, not a regular file"
 
 
+def shared_folder_problem(target: str, path: str) -> str | None:
+    """What keeps a file in a folder such as `/tmp`, where users have only their own, from a name.
+
+    path is the target without symbolic links. A link that another user laid there is not followed,
+    by the kernel's own rule for such folders.
+    """
+    user = os.geteuid()
+    for name in dict.fromkeys((os.path.abspath(target), path)):
+        try:
+            entry, folder = os.lstat(name), os.stat(os.path.dirname(name))
+        except OSError:
+            continue
+        if not folder.st_mode & stat.S_ISVTX or entry.st_uid in (user, folder.st_uid):
+            continue
+        if stat.S_ISLNK(entry.st_mode):
+            return "it is a symbolic link of another user's in a folder that others can write to"
+        if user not in (0, folder.st_uid):
+            return "it belongs to another user, and its folder lets nobody else replace it"
+    return None
+
+
 def write_atomic(target: str, data: bytes) -> str:
     """The whole of a small file or object at once; its SHA-256 (hex). Raises OutputError."""
     atomic = open_whole(target)
@@ -290,11 +315,14 @@ def _take_owner(descriptor: int, replaced: os.stat_result) -> int:
     return mode
 
 
-def _create_locked(path: str) -> int:
-    """A new file, open and locked. Raises BlockingIOError where another run holds it, OSError."""
+def _create_locked(path: str, mode: int) -> int:
+    """A new file of this mode, open and locked.
+
+    Raises BlockingIOError where another run holds it, and OSError.
+    """
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         except FileExistsError:
             _remove_abandoned(path)
             continue

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from moderate.arrow import python_value, python_values
 from moderate.errors import InputError, UsageError
+from moderate.regular import read_regular
 from moderate.results.atomic import part_path
 from moderate.results.fast_csv import UnusualError, whole_parts
 from moderate.results.read_format import (
@@ -269,15 +270,14 @@ def facts_in(beside: str) -> dict[str, str]:
 
     Raises InputError for a file that holds no audit facts.
     """
-    try:
-        with open(beside, "rb") as file:
-            data = file.read(MAX_FACTS_BYTES + 1)
-    except FileNotFoundError:
+    if not os.path.exists(beside):
         return {}
-    except OSError as error:
-        raise unreadable(file_name(beside), error) from None
     try:
-        facts = json.loads(data) if len(data) <= MAX_FACTS_BYTES else None
+        data = read_regular(beside, MAX_FACTS_BYTES)
+    except OSError as error:
+        raise InputError(f"cannot read {file_name(beside)}: {error.strerror}") from None
+    try:
+        facts = json.loads(data)
     except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict):
@@ -295,10 +295,17 @@ def _facts_beside(path: str) -> dict[str, str]:
     beside = metadata_path(path)
     facts = facts_in(beside)
     unfinished = part_path(beside)
-    with contextlib.suppress(InputError):
-        pending = facts_in(unfinished) if os.path.lexists(unfinished) else {}
-        if "sha256" in pending and pending["sha256"] == _digest(path):
-            return pending
+    try:
+        # In a shared folder, anybody can lay a file of this name.
+        is_ours = os.lstat(unfinished).st_uid in (os.stat(path).st_uid, os.geteuid())
+    except OSError:
+        return facts
+    digest = _digest(path)
+    if is_ours and facts.get("sha256") != digest:
+        with contextlib.suppress(InputError):
+            pending = facts_in(unfinished)
+            if pending.get("sha256") == digest:
+                return pending
     return facts
 
 

@@ -14,7 +14,13 @@ from moderate import stopping
 from moderate.errors import OutputError, UsageError
 from moderate.mounts import is_mount_point
 from moderate.regular import file_identity
-from moderate.results.atomic import open_whole, output_error, what_it_is, write_atomic
+from moderate.results.atomic import (
+    open_whole,
+    output_error,
+    shared_folder_problem,
+    what_it_is,
+    write_atomic,
+)
 from moderate.results.existing import Kind, check_facts_replaceable, check_replaceable
 from moderate.results.interface import CsvForm, ResultWriter
 from moderate.results.marks import sign
@@ -114,29 +120,9 @@ def check_place(target: str) -> None:
             "mount the folder that it is in"
         )
     else:
-        reason = _sticky_problem(target, path)
+        reason = shared_folder_problem(target, path)
     if reason is not None:
         raise OutputError(f"cannot write {printable(target)}: {reason}")
-
-
-def _sticky_problem(target: str, path: str) -> str | None:
-    """What keeps a file in a folder such as `/tmp`, where users have only their own, from a name.
-
-    A link that another user laid there is not followed, by the kernel's own rule for such folders.
-    """
-    user = os.geteuid()
-    for name in dict.fromkeys((os.path.abspath(target), path)):
-        try:
-            entry, folder = os.lstat(name), os.stat(os.path.dirname(name))
-        except OSError:
-            continue
-        if not folder.st_mode & stat.S_ISVTX or entry.st_uid in (user, folder.st_uid):
-            continue
-        if stat.S_ISLNK(entry.st_mode):
-            return "it is a symbolic link of another user's in a folder that others can write to"
-        if user not in (0, folder.st_uid):
-            return "it belongs to another user, and its folder lets nobody else replace it"
-    return None
 
 
 def _check_is_file(target: str, hint: str = "") -> None:

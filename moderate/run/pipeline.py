@@ -85,11 +85,17 @@ class LocalEngine(Engine):
         at_once: bool = False,
         resources: Resources | None = None,
         run_id: str | None = None,
+        unfinished_since: int | None = None,
     ) -> None:
-        """run_id is what rows have; None for an id of their own."""
+        """run_id is what rows have; None for an id of their own.
+
+        Outcomes that the store has from unfinished_since on (seconds since 1970) count as this
+        run's own: the runs that they are of broke off, and their rows are in no results.
+        """
         self._job = job
         self._run_id = run_id or uuid4().hex
         self._store = store
+        self._unfinished_since = unfinished_since
         self._at_once = at_once or job.options.require_sandbox
         self._stack = ExitStack()
         self._shared = resources
@@ -389,8 +395,7 @@ class LocalEngine(Engine):
     ) -> UndecidedRow:
         """The row of an image whose outcome is new, and is kept for later runs."""
         own = replace(item.facts, warnings=())
-        scored_at = None if isinstance(result, ImageError) else int(time.time())
-        outcome = Outcome(_merge(own, decoded), result, claim, labels, scored_at)
+        outcome = Outcome(_merge(own, decoded), result, claim, labels, int(time.time()))
         if item.sha256:
             if self._contents:
                 self._contents.settle(item.sha256, outcome)
@@ -463,8 +468,15 @@ class LocalEngine(Engine):
         error = result if isinstance(result, ImageError) else None
         scores: Scores = UNSCORED if isinstance(result, ImageError) else result
         labels = {} if error else dict(zip(self._job.labels, outcome.labels, strict=True))
-        scored_at = None if outcome.scored_at is None else _moment(outcome.scored_at)
+        scored_at = None if error or outcome.scored_at is None else _moment(outcome.scored_at)
+        if origin is Origin.REUSED and self._is_of_this_job(outcome):
+            origin = Origin.NEW if duplicate_of is None else Origin.DUPLICATE
         return UndecidedRow(ref, facts, scores, error, labels, duplicate_of, origin, scored_at)
+
+    def _is_of_this_job(self, outcome: Outcome) -> bool:
+        """Whether the outcome is of a run that broke off, and that this one finishes."""
+        since, when = self._unfinished_since, outcome.scored_at
+        return since is not None and when is not None and when >= since
 
     def _decided(self, results: Sequence[_Settled]) -> list[_Decided]:
         """The results with decisions, which are taken on all rows of a batch at once."""

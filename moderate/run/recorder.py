@@ -143,6 +143,20 @@ class Recorder:
             outputs=self.outputs,
         )
 
+    def unfinished_since(self) -> int | None:
+        """When the first run began that this one finishes, in seconds since 1970; None for none.
+
+        Those are runs of the same inputs that broke off, as far as none has completed since.
+        """
+        if self._active is None or self._state is None:
+            return None
+        try:
+            began = self._state.ledger.unfinished_since(self._active.id)
+        except (UnavailableError, StateError) as error:
+            log.debug("no look at earlier runs: %s", error)
+            return None
+        return None if began is None else int(datetime.fromisoformat(began).timestamp())
+
     def how_to_go_on(self, *, rescore: bool) -> str | None:
         """What there is to say after a run that broke off; None where nothing was kept."""
         if self._state is None or self._state.scores.given_up:

@@ -280,7 +280,12 @@ def _run(
     with (
         open_writers(options.out, options.csv) as writers,
         open_texts(options.summary) as summaries,
-        LocalEngine(job, state.scores if state else None, run_id=run_id) as engine,
+        LocalEngine(
+            job,
+            state.scores if state else None,
+            run_id=run_id,
+            unfinished_since=recorder.unfinished_since() if options.only else None,
+        ) as engine,
     ):
         audit = _audit(job, engine, run_id, started)
         summary = Summary(audit, job.policy.policy, job.judge)

@@ -184,9 +184,12 @@ def _named(item: str | os.PathLike[str], name: bytes, max_file_bytes: int) -> Im
 
 
 def _file_name(file: IO[Any]) -> bytes | None:
-    """The name that a file was opened by; None where it has none, or only a number."""
+    """The name that a file was opened by; None where it has none, or only a number.
+
+    Libraries that open URLs give the URL as the name, with its credentials.
+    """
     name = getattr(file, "name", None)
-    return os.fsencode(name) if isinstance(name, (str, bytes)) and name else None
+    return shown(os.fsencode(name)) if isinstance(name, (str, bytes)) and name else None
 
 
 def _undecoded_file(image: Image.Image) -> IO[bytes] | None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ DIED = "the process died without a word (killed, out of memory, power loss)"
 _MOST_NAMES = 200  # of a command or list of inputs: a shell may expand a pattern to a million
 _MOST_MESSAGE = 1_000
 _END_ATTEMPTS = 3
+_MOST_BROKEN_OFF = 1_000  # runs, one after the other
 
 # Lists and objects are JSON in ASCII, so that names that are not UTF-8 survive. A target is looked
 # up by its bytes for the same reason.
@@ -194,6 +196,21 @@ class Ledger:
             (_key(target), exclude),
         )
         return records[0] if records else None
+
+    def unfinished_since(self, run_id: str) -> str | None:
+        """When the first of the runs began that broke off, had the inputs of this run, and came
+        after the last one of those inputs that completed. None where there is none. A run that was
+        refused before it began to work has no facts, and does not count.
+        """
+        records = self._select(
+            "SELECT runs.* FROM runs JOIN runs AS own ON own.id = ? WHERE runs.id <> own.id "
+            "AND runs.inputs = own.inputs AND runs.started <= own.started "
+            "AND runs.facts <> '{}' ORDER BY runs.started DESC, runs.rowid DESC LIMIT ?",
+            (run_id, _MOST_BROKEN_OFF),
+        )
+        ended = [record for record in records if record.ended is not None or record.died]
+        broke_off = takewhile(lambda record: record.status is not RunStatus.COMPLETED, ended)
+        return min((record.started for record in broke_off), default=None)
 
     def policy(self, sha256: str) -> tuple[str, str] | None:
         """Name and TOML text of a policy that a run used."""

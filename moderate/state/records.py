@@ -56,8 +56,8 @@ class Outcome:
 
     facts.warnings are those of decoding alone. claim is the format that the file's name claimed,
     where the error depends on it, else empty. labels are the scores of the labels that the run
-    keeps, in its order; none of an error. scored_at is when the scores were computed, in whole
-    seconds since 1970; None of an error, and where an older version stored them.
+    keeps, in its order; none of an error. scored_at is when the scores were computed, or failed to
+    be, in whole seconds since 1970; None where an older version stored the outcome.
     """
 
     facts: ImageFacts
@@ -123,13 +123,14 @@ def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | No
         sha256.hex(),
         warnings,
     )
+    when = None if scored_at < 0 else scored_at
     if error:
         claim, code, message = error
-        return Outcome(facts, ImageError(code, message), claim)
+        return Outcome(facts, ImageError(code, message), claim, (), when)
     scores: dict[Category, float | None] = dict(zip(CATEGORIES, (a, b, c, d, e), strict=True))
     if math.isnan(a + b + c + d + e):
         scores = {name: None if score != score else score for name, score in scores.items()}
-    return Outcome(facts, scores, "", labels, None if scored_at < 0 else scored_at)
+    return Outcome(facts, scores, "", labels, when)
 
 
 @lru_cache(maxsize=64)  # most texts are the same

@@ -32,6 +32,7 @@ from moderate.types import (
     ImageError,
     ImageFacts,
     ImageRef,
+    Inline,
     Row,
 )
 from tests.support.scored import DAY, write_results
@@ -218,8 +219,8 @@ def night(folder: Path, number: int, rows: dict[str, tuple[int, float | None]]) 
             decision = Decision.BLOCK if score and score > 0.85 else Decision.REVIEW
             writer.write(
                 Row(
-                    ImageRef(name.encode()),
-                    ImageFacts(sha256=name.ljust(64, "0")),
+                    ImageRef(name.encode(), location=Inline(b"") if "://" in name else None),
+                    ImageFacts(sha256=None if "://" in name else name.ljust(64, "0")),
                     scores,
                     decision,
                     (),
@@ -230,6 +231,15 @@ def night(folder: Path, number: int, rows: dict[str, tuple[int, float | None]]) 
             )
         writer.commit(facts)
     return target
+
+
+def test_pixels_of_a_program_are_other_images_every_time(tmp_path: Path) -> None:
+    rows = {"memory://0": 0.5, "memory://1": 0.9}
+    nights = [
+        night(tmp_path, number, {name: (number, score) for name, score in rows.items()})
+        for number in range(2)
+    ]
+    assert [period.images for period in trend(*nights).periods] == [2, 2]
 
 
 def test_an_image_counts_once_on_the_day_it_was_first_scored(tmp_path: Path) -> None:

@@ -291,6 +291,24 @@ def test_mode_and_group_of_the_replaced_file_are_kept(
     assert stat.S_IMODE(target.stat().st_mode) == 0o644
 
 
+def test_nobody_else_can_open_the_part_of_a_private_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.csv"
+    target.touch(0o600)
+    modes = []
+    change = os.fchmod
+
+    def noted(descriptor: int, mode: int) -> None:
+        modes.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        change(descriptor, mode)
+
+    monkeypatch.setattr(os, "fchmod", noted)
+    write_atomic(str(target), b"private")
+    assert modes
+    assert set(modes) == {0o600}
+
+
 def test_what_is_no_file_is_refused_and_left_alone(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.csv"
     os.mkfifo(pipe)

@@ -24,10 +24,12 @@ from moderate.analysis.diff import compare_results
 from moderate.analysis.stored import summarise
 from moderate.errors import InputError, UsageError
 from moderate.policy.load import load_policy
+from moderate.results.atomic import part_path
 from moderate.results.parquet_writer import arrow_schema
 from moderate.results.read import read_results
 from moderate.results.schema import COLUMNS, in_order
 from moderate.results.targets import open_writers
+from moderate.results.text_writers import metadata_path
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
@@ -191,6 +193,28 @@ def test_a_file_that_was_changed_says_so_and_one_without_facts_is_read(tmp_path:
         assert results.facts == {}
         assert not results.mismatch
         assert [cells["nudity"] for cells in results.rows()] == [float(np.float32(0.2))] * 2
+
+
+def test_facts_that_somebody_laid_beside_the_rows_are_not_taken(tmp_path: Path) -> None:
+    (path,) = (name for name in write(tmp_path, [row()]) if name.endswith(".csv"))
+    facts = read_results(path).facts
+    beside = metadata_path(path)
+    forged = Path(part_path(beside))
+    forged.write_text(json.dumps({**facts, "run_id": "forged"}))
+    assert read_results(path).facts == facts
+    # Where there are no others, they are those of a run that was killed, if they are ours.
+    os.unlink(beside)
+    assert read_results(path).facts["run_id"] == "forged"
+    if os.geteuid() == 0:
+        os.chown(forged, 4711, -1)
+        assert read_results(path).facts == {}
+    forged.unlink()
+    os.mkfifo(forged)  # which nobody writes to
+    assert read_results(path).facts == {}
+    forged.unlink()
+    os.mkfifo(beside)
+    with pytest.raises(InputError, match=r"cannot read .*meta\.json: .*FIFO"):
+        read_results(path)
 
 
 def test_carried_columns_of_all_kinds(tmp_path: Path) -> None:

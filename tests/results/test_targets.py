@@ -154,6 +154,10 @@ def test_a_file_of_another_user_in_a_shared_folder_is_refused(
     monkeypatch.setattr(os, "lstat", of_another)
     with pytest.raises(OutputError, match="a symbolic link of another user's"):
         check_targets([str(shared / "link.csv")])
+    # Also one that was laid there after the check.
+    with pytest.raises(OutputError, match=r"link\.csv: it is a symbolic link of another user's"):
+        AtomicFile(str(shared / "link.csv"))
+    assert not list(tmp_path.glob(".precious*"))
     monkeypatch.setattr(os, "geteuid", lambda: user)
     with pytest.raises(OutputError, match="it belongs to another user"):
         check_targets([str(shared / "rows.csv")])

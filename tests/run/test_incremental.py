@@ -28,7 +28,7 @@ from PIL import Image
 from moderate.cli.main import run
 from moderate.decode.scheduler import Scheduler
 from moderate.decode.supervisor import Supervisor
-from moderate.errors import DeviceError
+from moderate.errors import DeviceError, OutputError
 from moderate.fetch import fetcher
 from moderate.results.text_writers import metadata_path
 from moderate.state.database import UnavailableError
@@ -545,6 +545,34 @@ def test_rows_say_when_they_were_scored_and_only_writes_what_is_new(
     assert [Path(row["path"]).name for row in read_rows("retried")] == [
         "5.png", "7.png", "new.jpg",
     ]  # fmt: skip
+
+
+def test_what_a_run_scored_that_broke_off_is_new_in_the_run_that_finishes_it(
+    folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan(folder, "--state", "state", bundle=bundle)
+    for number in range(20, 24):
+        (folder / f"{number}.png").write_bytes(encode(scene((90, 60), seed=number), "PNG"))
+    shutil.copy(folder / "20.png", folder / "21-copy.png")
+    (folder / "24.png").write_bytes(b"<html>no picture, and new</html>")
+    shutil.copytree("state", "undisturbed")
+    only = ("--only", "new,changed", "--fail-on", "never")
+    time.sleep(0.1)
+    expected = scan(folder, *only, "--state", "undisturbed", bundle=bundle)
+
+    def full(*_: object) -> None:
+        raise OutputError("the disk is full")
+
+    for _ in range(2):  # one after the other
+        with monkeypatch.context() as broken:
+            broken.setattr("moderate.results.atomic.AtomicFile.seal", full)
+            scan(folder, *only, "--state", "state", bundle=bundle, out="broken", code=2)
+    finished = scan(folder, *only, "--state", "state", bundle=bundle, out="finished")
+    assert [Path(row["path"]).name for row in finished] == [
+        "20.png", "21.png", "22.png", "23.png", "24.png",
+    ]  # fmt: skip
+    assert finished == expected
+    assert scan(folder, *only, "--state", "state", bundle=bundle, out="next") == []
 
 
 def test_a_damaged_state_is_put_aside_and_the_run_goes_on(

@@ -50,6 +50,13 @@ def test_bytes_and_files_are_taken_as_they_are(tmp_path: Path) -> None:
     assert not any(ref.location.from_pixels for ref in found)  # type: ignore[union-attr]
 
 
+def test_a_file_that_is_called_by_its_url_shows_no_credentials() -> None:
+    file = io.BytesIO(PNG)
+    file.name = "https://user:pass@h/a.png?w=1&sig=abc"  # type: ignore[attr-defined]
+    (ref,) = refs(file)
+    assert ref.display == b"https://***@h/a.png?w=1&sig=***"
+
+
 def test_pixels_are_encoded_without_loss() -> None:
     rng = np.random.default_rng(0)
     for shape in [(5, 7, 3), (5, 7, 4), (5, 7), (5, 7, 1), (1, 1, 3)]:

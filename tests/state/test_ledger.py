@@ -39,6 +39,33 @@ def locks(folder: Path) -> list[str]:
     return sorted(os.listdir(folder / "running"))
 
 
+# What broke off ----------------------------------------------------------------------------------
+
+
+def test_what_a_run_finishes_is_what_broke_off_since_a_run_of_its_inputs_completed(
+    ledger: Ledger,
+) -> None:
+    def ran(day: int, status: RunStatus, facts: bool = True, inputs: str = "photos") -> str:
+        run = begin(ledger, started=LONG_AGO + timedelta(days=day), inputs=[inputs])
+        if facts:
+            run.update(facts={"weights": "w"})
+        if status is not RunStatus.RUNNING:
+            run.end(status)
+        return run.id
+
+    first = ran(0, RunStatus.INTERRUPTED)
+    assert ledger.unfinished_since(first) is None
+    assert ledger.unfinished_since(ran(1, RunStatus.COMPLETED)) == utc(LONG_AGO)
+    assert ledger.unfinished_since(ran(2, RunStatus.FAILED)) is None
+    ran(3, RunStatus.INTERRUPTED)
+    ran(4, RunStatus.COMPLETED, inputs="other")
+    ran(5, RunStatus.RUNNING)
+    last = ran(6, RunStatus.COMPLETED)
+    assert ledger.unfinished_since(last) == utc(LONG_AGO + timedelta(days=2))
+    ran(7, RunStatus.FAILED, facts=False)
+    assert ledger.unfinished_since(ran(8, RunStatus.RUNNING)) is None
+
+
 # What is kept ------------------------------------------------------------------------------------
 
 
