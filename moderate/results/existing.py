@@ -111,7 +111,7 @@ def _why_not_object(target: str, kind: Kind, source: BinaryIO, folder: str) -> s
         else:
             source.seek(0)
             file.write(source.read(MAX_REPORT_BYTES))
-    return _CHECKS[kind](copy)
+    return _why_not_ours(copy) if kind == "results" else _CHECKS[kind](copy)
 
 
 def _parquet_footer(source: BinaryIO) -> bytes:
@@ -130,19 +130,25 @@ def _parquet_footer(source: BinaryIO) -> bytes:
 def _why_not_results(target: str) -> str | None:
     from moderate.results.read import read_results
 
+    reason = _why_not_ours(target)
+    if reason is None and not read_results(target).is_as_written:
+        return _CHANGED
+    return reason
+
+
+def _why_not_ours(target: str) -> str | None:
+    """Why results are not known to be of this tool, as far as their facts say."""
+    from moderate.results.read import read_results
+
     try:
         results = read_results(target)
     except ModerateError:
         return "is not a results file of moderate"
-    is_text = results.schema is None
     if results.facts.get("tool") != "moderate":
-        is_gone = is_text and not results.facts
+        is_gone = results.schema is None and not results.facts
         where = f", as there is no {shown_target(metadata_path(target))}" if is_gone else ""
         return f"is not known to be a results file of moderate{where}"
-    if is_text:
-        return None if "sha256" in results.facts and not results.mismatch else _CHANGED
-    # Other programs keep the metadata of a file that they write anew; pandas adds to it.
-    return _CHANGED if b"pandas" in (results.schema.metadata or {}) else None
+    return None
 
 
 def _why_not_report(target: str) -> str | None:

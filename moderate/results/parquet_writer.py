@@ -14,6 +14,7 @@ from moderate.errors import OutputError
 from moderate.results.atomic import open_whole, output_error
 from moderate.results.column_text import Cells, text_array
 from moderate.results.interface import ResultWriter
+from moderate.results.pages import PAGES, HashedFile
 from moderate.results.remote import shown_target
 from moderate.results.schema import carried_values, in_order, own_columns, values
 from moderate.text import one_line
@@ -51,6 +52,7 @@ class ParquetResultWriter(ResultWriter):
     def __init__(self, target: str) -> None:
         self._target = target
         self._atomic = open_whole(target)
+        self._file: HashedFile
         self._writer: pq.ParquetWriter | None = None
         self._rows: list[list[Any]] = []
         self._tables: list[Any] = []  # rows that wait for a row group to be full
@@ -66,7 +68,8 @@ class ParquetResultWriter(ResultWriter):
         self._carried = [column.name for column in carried]
         self._labels = labels
         schema = arrow_schema(carried, labels).with_metadata(audit)
-        self._writer = pq.ParquetWriter(self._atomic.file, schema, compression="zstd")
+        self._file = HashedFile(self._atomic.file)
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
 
     def prepare(self, row: Row) -> list[Any]:
         """See `ResultWriter`."""
@@ -101,7 +104,7 @@ class ParquetResultWriter(ResultWriter):
         try:
             self._take_rows()
             self._write_groups(self._waiting)
-            self._writer.add_key_value_metadata(facts)
+            self._writer.add_key_value_metadata({**facts, PAGES: self._file.hexdigest()})
             self._writer.close()
         except OSError as error:
             self.discard()

@@ -79,6 +79,13 @@ class Results:
         return recorded is not None and recorded != self.sha256
 
     @property
+    def is_as_written(self) -> bool:
+        """Whether the file is known to be, byte for byte, what this tool wrote. Reads all of it."""
+        if isinstance(self._file, ParquetResults):
+            return self._file.is_as_written
+        return "sha256" in self.facts and not self.mismatch
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """All columns of a row, in order."""
         return tuple(in_order(self.own, self.carried))

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from moderate.errors import InputError
+from moderate.results.pages import PAGES, pages_digest
 from moderate.results.read_format import (
     CONVERSION_ERRORS,
     Chunk,
@@ -28,7 +29,7 @@ MAX_GROUP_BYTES = 1 << 30
 MAX_RATIO = 1000
 """How many times its size a file may hold, once that is over MAX_GROUP_BYTES."""
 
-_NOT_FACTS = ("ARROW:schema", "pandas")  # metadata that libraries write
+_NOT_FACTS = ("ARROW:schema", "pandas", PAGES)  # of libraries, and of the file alone
 
 
 class _ParquetChunk(Chunk):
@@ -127,6 +128,12 @@ class ParquetResults(ResultsFile):
             for key, value in self._metadata.items()
         }
         return {key: value for key, value in facts.items() if key not in _NOT_FACTS}
+
+    @property
+    def is_as_written(self) -> bool:
+        """Whether the pages are those that a run wrote. Reads the whole file."""
+        recorded = self._metadata.get(PAGES.encode(), b"").decode("ascii", "replace")
+        return bool(recorded) and pages_digest(self.path) == recorded
 
     def chunks(self) -> Iterator[Chunk]:
         """See `ResultsFile`."""

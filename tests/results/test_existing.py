@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -69,11 +70,16 @@ def test_results_of_ours_are_replaced_and_others_are_not(suffix: str) -> None:
 
 
 def test_parquet_that_another_program_wrote_anew_is_not_replaced() -> None:
+    """Also where it kept the metadata, which says that the file is ours."""
     write_results(Path("r.parquet"), SCORES)
+    assert why_not("r.parquet", "results") is None
     written = pq.read_table("r.parquet")
-    metadata = {**(written.schema.metadata or {}), b"pandas": b"{}"}
-    pq.write_table(written.replace_schema_metadata(metadata), "r.parquet")
+    labelled = written.append_column("my_label", pa.array([1] * len(written)))
+    pq.write_table(labelled, "r.parquet")
+    assert read_results("r.parquet").facts["tool"] == "moderate"
     assert why_not("r.parquet", "results") == "was changed since moderate wrote it"
+    Path("r.parquet").write_bytes(b"PAR1")
+    assert why_not("r.parquet", "results") == "is not a results file of moderate"
 
 
 def test_facts_beside_are_replaced_if_they_are_facts() -> None:
