@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from moderate.api import Moderator, Rows, scan
     from moderate.decode.video import VideoOptions
     from moderate.fetch.options import HttpOptions
+    from moderate.results.interface import CsvForm
     from moderate.results.table import row_to_dict, to_table
     from moderate.run.options import ScanOptions, StateOptions
     from moderate.sources.directory import WalkOptions
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Category",
+    "CsvForm",
     "Decision",
     "ErrorCode",
     "HttpOptions",
@@ -62,6 +64,7 @@ __all__ = [
 
 # Importing moderate costs milliseconds; what scans costs more and waits until it is asked for.
 _LAZY = {
+    "CsvForm": "moderate.results.interface",
     "HttpOptions": "moderate.fetch.options",
     "InputOptions": "moderate.sources.resolve",
     "Moderator": "moderate.api",

@@ -17,6 +17,7 @@ from moderate.decode.video import VideoOptions
 from moderate.errors import UsageError
 from moderate.fetch.options import HttpOptions
 from moderate.native import check_not_forked
+from moderate.results.interface import CsvForm
 from moderate.run.interface import Job
 from moderate.run.options import ScanOptions, StateOptions
 from moderate.run.pipeline import LocalEngine
@@ -26,7 +27,7 @@ from moderate.run.summary import Summary, as_json
 from moderate.sources.memory import Input, MemorySource, check_items
 from moderate.sources.resolve import InputOptions
 from moderate.state.database import default_folder
-from moderate.types import NO_EXTRA_COLUMNS, ExtraColumns, Limits, Row, Skipped
+from moderate.types import NO_EXTRA_COLUMNS, ExtraColumns, Limits, Origin, Row, Skipped
 
 Name = str | os.PathLike[str]
 
@@ -50,14 +51,23 @@ _SCAN_ONLY = (
 )
 _NONE = type(None)
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
-    **dict.fromkeys(("device", "precision", "backend"), ("text", (str,))),
-    **dict.fromkeys(("batch_size", "images_per_decoder"), ("a whole number", (int,))),
-    **dict.fromkeys(("workers", "limit"), ("a whole number", (int, _NONE))),
     "limits": ("a moderate.Limits", (Limits,)),
     "reading": ("a moderate.InputOptions", (InputOptions,)),
     "http": ("a moderate.HttpOptions", (HttpOptions,)),
     "video": ("a moderate.VideoOptions", (VideoOptions, _NONE)),
     "state": ("a folder or a moderate.StateOptions", (StateOptions, _NONE)),
+    "csv": ("a moderate.CsvForm", (CsvForm,)),
+}
+# By the annotation of a field: what to pass, and of which types it has to be.
+_PLAIN_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
+    "bool": ("True or False", (bool,)),
+    "int": ("a whole number", (int,)),
+    "int | None": ("a whole number", (int, _NONE)),
+    "float": ("a number", (int, float)),
+    "float | None": ("a number", (int, float, _NONE)),
+    "str": ("text", (str,)),
+    "str | None": ("text", (str, _NONE)),
+    "tuple[str, ...]": ("a list of texts", (list, tuple)),
 }
 
 
@@ -263,7 +273,7 @@ class Moderator:
         self.close()
 
     def __del__(self) -> None:
-        if self._resources is not None:
+        if getattr(self, "_resources", None) is not None:  # __init__ may have refused its arguments
             self.close()
 
     def _started(self) -> Resources:
@@ -299,16 +309,71 @@ def _options(base: ScanOptions, **changes: Any) -> ScanOptions:
         out=_names("out", options.out),
         summary=_names("summary", options.summary),
         state=_state(options.state),
+        lock=_name("lock", options.lock) if options.lock is not None else None,
+        only=_origins(options.only),
     )
     for name, (expected, kinds) in _TYPES.items():
         value = getattr(options, name)
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise UsageError(f"{name}: pass {expected}, not {type(value).__name__}")
+    _check_plain("", options)
+    _check_plain("reading.walk.", options.reading.walk)
+    reading = replace(
+        options.reading, files_from=_names("reading.files_from", options.reading.files_from)
+    )
+    if reading.relative_to is not None:
+        start = _name("reading.relative_to", reading.relative_to)
+        reading = replace(reading, relative_to=start)
+    _check_plain("reading.", reading)
+    _check_shard(reading.shard)
+    options = replace(options, reading=reading)
+    _check_plain("csv.", options.csv)
     for field in fields(options.limits):
         value = getattr(options.limits, field.name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
             raise UsageError(f"limits: {field.name} {value!r}: use a number of 0 or more")
     return options
+
+
+def _check_plain(prefix: str, options: Any) -> None:
+    """Raise UsageError for a field of a dataclass whose value is not of its plain type.
+
+    A text in place of a list would be taken as its letters, and a text for a flag as True.
+    """
+    for field in fields(options):
+        if field.type not in _PLAIN_TYPES:
+            continue
+        expected, kinds = _PLAIN_TYPES[str(field.type)]
+        value = getattr(options, field.name)
+        wrong = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
+        if wrong or (list in kinds and not all(isinstance(one, str) for one in value)):
+            raise UsageError(f"{prefix}{field.name}: pass {expected}, not {_shown_type(value)}")
+
+
+def _shown_type(value: object) -> str:
+    kind = type(value).__name__
+    if isinstance(value, (list, tuple)):
+        return f"a {kind} of {', '.join(sorted({type(one).__name__ for one in value}))}"
+    return kind
+
+
+def _check_shard(shard: object) -> None:
+    if shard is None:
+        return
+    numbers = isinstance(shard, (list, tuple)) and [type(one) for one in shard] == [int, int]
+    if not numbers or not 1 <= shard[0] <= shard[1]:  # type: ignore[index]
+        raise UsageError(f"reading.shard {shard!r}: pass (I, N), two whole numbers, I from 1 to N")
+
+
+def _origins(value: object) -> tuple[Origin, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        shown = type(value).__name__
+        raise UsageError(f"only: pass a list of origins, as [moderate.Origin.NEW], not {shown}")
+    known = [origin.value for origin in Origin]
+    origins = list(value)
+    if unknown := [one for one in origins if one not in known]:
+        raise UsageError(f"only: {unknown[0]!r} is no origin: use {', '.join(known)}")
+    return tuple(Origin(one) for one in origins)
 
 
 def _name(option: str, value: object) -> str:

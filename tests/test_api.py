@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import os
@@ -237,6 +238,51 @@ def test_wrong_use_is_one_clear_line(tmp_path: Path, bundle: Path, moderator: Mo
     refused(UsageError, "weights: pass a name or a path, not int", weights=3)
     refused(UsageError, "out: pass a path or a list of paths, not bytes", out=b"a.csv")
     refused(UsageError, "state: pass a folder or a moderate.StateOptions, not int", state=3)
+    refused(UsageError, "csv: pass a moderate.CsvForm, not dict", options=ScanOptions(csv={}))  # type: ignore[arg-type]
+    refused(UsageError, "hourly_cost: pass a number", options=ScanOptions(hourly_cost="1"))  # type: ignore[arg-type]
+    refused(UsageError, "limit 0: use 1 or more", options=ScanOptions(limit=0))
+
+
+def test_a_text_is_neither_a_list_nor_a_flag(tmp_path: Path, bundle: Path) -> None:
+    """Taken as its letters, `include="*.png"` would include everything, and "no" would be yes."""
+
+    def refused(words: str, **options: Any) -> None:
+        with pytest.raises(UsageError, match=words):
+            moderate.scan(tmp_path, weights=bundle, options=ScanOptions(**options))
+
+    def walk(**changes: Any) -> InputOptions:
+        return InputOptions(walk=moderate.WalkOptions(**changes))
+
+    refused(r"^reading.walk.include: pass a list of texts, not str", reading=walk(include="*.png"))
+    refused("reading.walk.exclude: .*, not a list of int", reading=walk(exclude=[1]))
+    refused("reading.walk.hidden: pass True or False, not str", reading=walk(hidden="no"))
+    refused("reading.keep: pass a list of texts, not str", reading=InputOptions(keep="owner"))  # type: ignore[arg-type]
+    refused("reading.shard '1/2': pass", reading=InputOptions(shard="1/2"))  # type: ignore[arg-type]
+    refused(r"reading.shard \(3, 2\): pass", reading=InputOptions(shard=(3, 2)))
+    refused("force: pass True or False, not str", force="no")
+    refused("only: pass a list of origins", only="new")
+    refused("only: 'nwe' is no origin: use new, changed, reused, duplicate", only=["nwe"])
+    (tmp_path / "list.txt").write_text("a.png\n")
+    listed = InputOptions(files_from=tmp_path / "list.txt", relative_to=tmp_path)  # type: ignore[arg-type]
+    (row,) = moderate.scan(options=ScanOptions(reading=listed), weights=bundle, **OPTIONS)
+    assert row.path == str(tmp_path / "a.png")
+
+
+def test_a_moderator_that_was_refused_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", faults.append)
+    with pytest.raises(TypeError, match="positional"):
+        Moderator("testcard")  # type: ignore[misc]
+    with pytest.raises(TypeError, match="state"):
+        Moderator(weights="testcard", state="folder")  # type: ignore[call-arg]
+    gc.collect()
+    assert faults == []
+
+
+def test_a_table_is_of_rows() -> None:
+    for wrong in ("text", [1]):
+        with pytest.raises(UsageError, match="to_table takes rows of a scan"):
+            moderate.to_table(wrong)  # type: ignore[arg-type]
 
 
 # Scans
@@ -323,7 +369,7 @@ def test_rows_are_taken_by_one_thread_at_a_time(tmp_path: Path, bundle: Path) ->
 
 def test_the_public_api_is_what_is_listed() -> None:
     assert sorted(moderate.__all__) == [
-        "Category", "Decision", "ErrorCode", "HttpOptions", "ImageError", "ImageFacts",
+        "Category", "CsvForm", "Decision", "ErrorCode", "HttpOptions", "ImageError", "ImageFacts",
         "InputOptions", "Limits", "ModerateError", "Moderator", "Origin", "Row", "Rows",
         "ScanOptions", "StateOptions", "Status", "VideoOptions", "Views", "WalkOptions", "Warn",
         "__version__", "row_to_dict", "scan", "to_table",

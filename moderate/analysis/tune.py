@@ -336,11 +336,15 @@ def _warnings(scores: Floats, limits: Thresholds) -> tuple[str, ...]:
     if limits.review < limits.block and between >= _NARROW_BAND * flagged:
         return ()
     kept = f"review {limits.review:g}, block {limits.block:g}"
-    how_many = "none" if not between else f"only {between:,}"
+    unseen = (
+        f"of the {flagged:,} images that are not approved, people would look at only {between:,}, "
+        "and the others are blocked unseen"
+        if between
+        else f"all {flagged:,} images that are not approved are blocked unseen"
+    )
     return (
-        f"almost nothing goes to review ({kept}): of the {flagged:,} images that are not approved, "
-        f"{how_many} would be looked at by people, and the others are blocked unseen; raise block "
-        "by hand, or aim for more recall",
+        f"almost nothing goes to review ({kept}): {unseen}; raise block by hand, or aim for more "
+        "recall",
     )
 
 
@@ -475,10 +479,19 @@ def _too_few(category: Category, labels: Labelled, target: float, alpha: float) 
         return f"{start}: label more images that score high, or lower the aim"
     # Half as many again: in practice, some of the missed positives are seen.
     wanted = math.ceil(1.5 * float(labels.weights[heavy].sum()) / max(allowed, 1.0))
-    return (
+    start = (
         f"{start}: some labels stand for {labels.weights.max():,.0f} images each, and each of "
-        f"those may hide a positive; it takes about {wanted:,} labels where there are "
-        f"{int(heavy.sum()):,} (moderate sample --by band --random N), or a lower aim"
+        f"those may hide a positive; it takes about {wanted:,} labels"
+    )
+    images = round(float(labels.weights.sum()))
+    if wanted > images:
+        return (
+            f"{start}, more than the {images:,} images sampled from: lower the aim, or scan and "
+            "label more images"
+        )
+    return (
+        f"{start} where there are {int(heavy.sum()):,} (moderate sample --by band --random N), or "
+        "a lower aim"
     )
 
 

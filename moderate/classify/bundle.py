@@ -443,7 +443,10 @@ def _why_there_are_none(name: str, *, known: bool) -> str:
     names = sorted(set(installed_bundles()))
     if meant := nearest(name, [*names, *_catalogue_names()]):
         return f"no weights {shown!r}; did you mean {meant!r}?"
-    return f"no weights {shown!r}: name a bundle's folder, or one of {', '.join(names)}"
+    return (
+        f"no weights {shown!r}: name a bundle's folder, or one of {', '.join(names)}; "
+        "'moderate weights list' lists those that can be installed"
+    )
 
 
 def installed_bundles() -> Iterator[str]:
@@ -501,6 +504,12 @@ def load_card(folder: str) -> Card:
     """Read and validate a bundle's moderation.toml alone. Raises WeightsError."""
     card_file = os.path.join(folder, CARD)
     where = printable(card_file)
+    if os.path.isdir(folder) and not os.path.lexists(card_file):
+        shown = printable(folder)
+        raise WeightsError(
+            f"{shown} is not a bundle of weights: it has no {CARD}; 'moderate weights add {shown} "
+            "--name NAME' makes a bundle of a checkpoint's folder"
+        )
     try:
         return Card.model_validate(read_toml(card_file))
     except TomlError as error:

@@ -90,6 +90,22 @@ def say_used(config: Config, ctx: typer.Context, *, quiet: bool) -> None:
         _say_used(config)
 
 
+def weaker_of(ctx: typer.Context, first: str, second: str) -> str | None:
+    """Which of two parameters that exclude each other is from a lower level; None where neither is.
+
+    The command line wins over the environment, and that over a configuration file.
+    """
+    levels = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT")
+
+    def rank(name: str) -> int:
+        source = ctx.get_parameter_source(name)
+        return levels.index(source.name) if source and source.name in levels else len(levels)
+
+    if rank(first) == rank(second):
+        return None
+    return first if rank(first) < rank(second) else second
+
+
 def configured_state() -> str | None:
     """The state folder that a configuration file names; None where none does.
 
@@ -125,19 +141,23 @@ def _config(
 
     check_variables(os.environ, options - _NOT_IN_THE_ENVIRONMENT)
     levels = (
-        ("--config and --no-config", values.get("config"), bool(values.get("no_config"))),
+        (None, "--config and --no-config", values.get("config"), bool(values.get("no_config"))),
         (
+            "MODERATE_CONFIG",
             "MODERATE_CONFIG and MODERATE_NO_CONFIG",
             os.environ.get("MODERATE_CONFIG") or None,
             environment_flag("no-config"),
         ),
     )
     known = options - _NOT_IN_A_FILE
-    for names, named, none in levels:
+    for variable, names, named, none in levels:
         if named is not None and none:
             raise UsageError(f"{names} contradict each other; give one of them")
         if named is not None:
-            return named_config(named, known)
+            try:
+                return named_config(named, known)
+            except ConfigError as error:
+                raise _attributed(error, variable) from error
         if none:
             return Config()
     return find_config(known, inputs, lists)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from moderate.errors import UsageError
 from moderate.results.schema import carried_values, in_order, own_columns, values
 from moderate.types import Column, ExtraColumns, Row
 
@@ -36,7 +37,13 @@ def to_table(rows: Iterable[Row]) -> pa.Table:
 
     from moderate.results.parquet_writer import arrays_of, arrow_schema
 
+    if isinstance(rows, Row):
+        raise UsageError("to_table takes rows, not one Row: write to_table([row])")
     rows = list(rows)
+    if others := [row for row in rows if not isinstance(row, Row)]:
+        raise UsageError(
+            f"to_table takes rows of a scan or a Moderator, not {type(others[0]).__name__}"
+        )
     extra = _all_columns(row.extra for row in rows)
     schema = arrow_schema(extra.carried, extra.labels)
     return pa.Table.from_arrays(

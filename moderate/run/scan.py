@@ -183,6 +183,12 @@ def _check_numbers(options: ScanOptions) -> None:
         raise UsageError(f"batch_size {options.batch_size}: use 1 to {MOST_BATCH}")
     if options.workers is not None and options.workers < 1:
         raise UsageError(f"workers {options.workers}: use 1 or more")
+    if options.limit is not None and options.limit < 1:
+        raise UsageError(f"limit {options.limit}: use 1 or more")
+    if options.max_listed < 0:
+        raise UsageError(f"max_listed {options.max_listed}: use 0 or more")
+    if options.lock_wait is not None and not options.lock_wait >= 0:
+        raise UsageError(f"lock_wait {options.lock_wait}: use seconds of 0 or more")
     if not 1 <= options.images_per_decoder <= MOST_IMAGES_PER_DECODER:
         raise UsageError(
             f"images_per_decoder {options.images_per_decoder}: use 1 to {MOST_IMAGES_PER_DECODER}"

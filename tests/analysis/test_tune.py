@@ -209,7 +209,7 @@ def test_a_block_threshold_is_never_below_review() -> None:
     assert each.thresholds.review == each.thresholds.block == 0.85
     assert "was lowered to it" in each.notes[0]
     assert each.recall.bound >= 0.95
-    assert "of the 300 images that are not approved, none would be looked at" in each.warnings[0]
+    assert "all 300 images that are not approved are blocked unseen;" in each.warnings[0]
     certain = Labelled(np.ones(600, np.float32), data.positive, data.order)
     with pytest.raises(InputError, match=r"negatives score up to 1\.0"):
         tune({NUDITY: certain}, {NUDITY: certain.scores}, BASE, Aim(max_false_block=0.05))

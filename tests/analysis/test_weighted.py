@@ -270,6 +270,12 @@ def test_labels_that_do_not_stand_for_all_images_are_refused(
     err = capsys.readouterr().err
     assert "do not show recall 0.95: some labels stand for" in err
     assert "it takes about" in err
+    # More labels than there are images would be no advice.
+    some = filled(template(results, count=5), truth)
+    fewest = ["tune", str(results), "--labels", write(tmp_path / "l.csv", some)]
+    assert run([*fewest, "--target-recall", "0.999"]) == 2
+    err = capsys.readouterr().err
+    assert " images sampled from: lower the aim, or scan and label more images" in err
     assert run([*refused_aim, "--target-recall", "0.95", "--assume-random"]) == 2  # too few, plain
 
 

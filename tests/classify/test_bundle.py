@@ -271,7 +271,7 @@ def test_missing_parts(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     fails(folder, "model.safetensors", "No such file")
     (folder / "moderation.toml").unlink()
-    fails(folder, "moderation.toml", "No such file")
+    fails(folder, "is not a bundle of weights", "moderation.toml", "moderate weights add")
     with pytest.raises(WeightsError, match="testcard"):
         find_bundle("no-such-weights")
     with pytest.raises(WeightsError):

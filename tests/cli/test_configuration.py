@@ -155,6 +155,40 @@ def test_named_or_none_command_line_before_environment(
     assert "MODERATE_CONFIG and MODERATE_NO_CONFIG contradict" in capsys.readouterr().err
 
 
+def test_a_missing_file_is_named_with_its_variable(
+    dump: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODERATE_CONFIG", "gone.toml")
+    assert scan(dump) == 2
+    assert "error: MODERATE_CONFIG: config gone.toml: No such file" in capsys.readouterr().err
+    assert scan(dump, "--config", "lost.toml") == 2
+    assert "error: config lost.toml: No such file" in capsys.readouterr().err
+
+
+def test_state_and_no_state_of_a_higher_level_win(
+    dump: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scanned(*arguments: str) -> int:
+        options = ("--weights", str(bundle), "--backend", "torch", "-q", *arguments)
+        return run(["scan", str(dump), *options])
+
+    Path("moderate.toml").write_text('state = "kept"\n')
+    assert scanned("--no-state") == 0
+    monkeypatch.setenv("MODERATE_NO_STATE", "1")
+    assert scanned() == 0
+    assert not Path("kept").exists()
+    assert scanned("--state", "named") == 0
+    assert Path("named").is_dir()
+    monkeypatch.setenv("MODERATE_STATE", "variable")
+    assert scanned() == 2
+    assert "--state and --no-state contradict each other" in capsys.readouterr().err
+    monkeypatch.delenv("MODERATE_NO_STATE")
+    Path("moderate.toml").write_text("no_state = true\n")
+    assert scanned() == 0
+    assert Path("variable").is_dir()
+    assert scanned("--state", "both", "--no-state") == 2
+
+
 def test_an_error_names_the_file_that_the_value_is_from(
     dump: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:

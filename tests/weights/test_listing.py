@@ -53,6 +53,7 @@ def test_an_entry_is_shown_in_words(capsys: Captured) -> None:
         ("hf:owner/name", "moderate weights pull hf:owner/name"),
         ("net.onnx", "moderate weights add net.onnx --name NAME"),
         ("qqqq", "name a bundle's folder, or one of testcard"),
+        ("qqqq", "'moderate weights list' lists those"),
     ],
 )
 def test_weights_that_are_not_installed_come_with_the_way_to_them(name: str, words: str) -> None:
