@@ -299,6 +299,8 @@ def _facts_beside(path: str) -> dict[str, str]:
         pending = facts_in(unfinished) if os.path.lexists(unfinished) else {}
         if "sha256" in pending and pending["sha256"] == _digest(path):
             return pending
+    if not facts and os.path.islink(path):  # where earlier versions put the facts of a link
+        return facts_in(f"{path}.meta.json")
     return facts
 
 
