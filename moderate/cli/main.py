@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -37,6 +38,7 @@ from moderate.native import working_directory_problem
 from moderate.stopping import Stopped
 from moderate.system_limits import no_thread_limit, system_limit, with_limit
 from moderate.terminal import guard_terminals, output_has_no_reader
+from moderate.text import printable
 
 app = help.Commands(
     name="moderate",
@@ -65,6 +67,7 @@ app.command(rich_help_panel=help.TUNING)(tune)
 
 
 _STOP_AGAIN = 1.0  # seconds
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def _show_version(wanted: bool) -> None:
@@ -117,10 +120,29 @@ def _wanted(option: str, arguments: list[str]) -> bool:
     return f"--{option}" in options or environment_flag(option)
 
 
+def _flush_output() -> None:
+    """Write what is printed and still held back, while a failure can still be reported."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ReaderGoneError("standard output was closed by its reader") from error
+
+
+def _full_disk(error: Exception) -> str | None:
+    """The line for a file system that takes no more, wherever that was noticed; else None."""
+    if not isinstance(error, OSError) or error.errno not in _FULL:
+        return None
+    where = f" {printable(os.fsdecode(error.filename))}" if error.filename else ""
+    return f"cannot write{where}: {error.strerror}; make room, or write elsewhere"
+
+
 def _run(arguments: list[str], debug: bool) -> int:
     try:
         try:
             code: Any = app(arguments, prog_name="moderate", standalone_mode=False)
+            _flush_output()
         except SystemExit as left:
             # What Typer makes of any write to a closed pipe, as if something had been found.
             broken = left.__context__
@@ -156,6 +178,9 @@ def _run(arguments: list[str], debug: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the last place to tell of it
         if limit := system_limit(error):
             say_error("error", f"{limit}; raise the limit", error if debug else None)
+            return exit_codes.ERROR
+        if full := _full_disk(error):
+            say_error("error", full, error if debug else None)
             return exit_codes.ERROR
         problem = working_directory_problem() if isinstance(error, OSError) else None
         if problem:
