@@ -90,6 +90,20 @@ def say_used(config: Config, ctx: typer.Context, *, quiet: bool) -> None:
         _say_used(config)
 
 
+def overruled(ctx: typer.Context, option: str, by: str) -> bool:
+    """Whether of two contradicting options the second is set where it wins over the first.
+
+    The command line wins over the environment, and that over a configuration file.
+    """
+    return _rank(ctx, by) > _rank(ctx, option)
+
+
+def _rank(ctx: typer.Context, option: str) -> int:
+    source = ctx.get_parameter_source(option)
+    order = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
+    return order.index(source.name) if source is not None and source.name in order else 0
+
+
 def configured_state() -> str | None:
     """The state folder that a configuration file names; None where none does.
 

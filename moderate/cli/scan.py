@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from moderate.cli import exit_codes, panels
-from moderate.cli.configuration import say_used
+from moderate.cli.configuration import overruled, say_used
 from moderate.cli.findings import list_findings, report_errors
 from moderate.cli.messages import say, speak_json, speaks_json
 from moderate.cli.output import CSV_BOM_HELP, CSV_RAW_HELP, FORCE_HELP
@@ -443,6 +443,11 @@ def scan(
         speak_json()
     say_used(ctx.obj, ctx, quiet=quiet)
     state = state or None  # an empty variable is no folder
+    if state is not None and no_state:
+        if overruled(ctx, "state", by="no_state"):
+            state = None
+        elif overruled(ctx, "no_state", by="state"):
+            no_state = False
     if state is not None and no_state:
         raise UsageError("--state and --no-state contradict each other; give one of them")
     if lock_wait is not None and lock is None:
