@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from types import FrameType
@@ -138,6 +139,15 @@ def _full_disk(error: Exception) -> str | None:
     return f"cannot write{where}: {error.strerror}; make room, or write elsewhere"
 
 
+def _hint_at_names(message: str, arguments: list[str]) -> str:
+    """What to do where a file name that starts with `-` was read as options; else nothing."""
+    if not message.startswith("No such option"):
+        return ""
+    is_name = re.compile(r"-[^-].*[./].*", re.DOTALL).fullmatch
+    name = next((each for each in arguments if is_name(each)), None)
+    return f"; if {printable(name)} is a file, write ./{printable(name)}" if name else ""
+
+
 def _run(arguments: list[str], debug: bool) -> int:
     try:
         try:
@@ -155,7 +165,8 @@ def _run(arguments: list[str], debug: bool) -> int:
             stopping.check()
             raise
     except typer.TyperException as error:
-        say_error("error", error.format_message() or "see moderate --help")
+        message = error.format_message() or "see moderate --help"
+        say_error("error", message + _hint_at_names(message, arguments))
         return exit_codes.ERROR
     except ReaderGoneError:
         from moderate.results.text_writers import stdout_is_closed
