@@ -136,8 +136,9 @@ def _spellings(wanted: str) -> list[str]:
 def _alike(results: Results, wanted: str) -> Collection[str]:
     """The paths of rows that end as a path does, or that have more parameters than a URL.
 
-    A parameter with another value names another image. Unicode forms do not matter. Of an absolute path that is below none of the rows' folders from here, as a scan elsewhere has
-    them, it is the row with the longest end of it.
+    A parameter with another value names another image. Unicode forms do not matter. Of an absolute
+    path that is below none of the rows' folders from here, as a scan elsewhere has them, it is the
+    row with the longest end of it.
     """
     text = shown_text(wanted)
     if is_uri(os.fsencode(wanted)):

@@ -11,7 +11,6 @@ from moderate.results.read import Results
 from moderate.text import printable
 from moderate.validation import first_problem
 
-
 NAME_IT = "name it (--policy)"
 DECIDE_AGAIN = "write rows that do with 'moderate decide RESULTS --policy NAME --out FILE'"
 

@@ -251,7 +251,9 @@ def test_images_are_scored_with_few_descriptors(image: Path, bundle: Path) -> No
 # Where nothing more can be written ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["policy", "list"], ["policy", "show", "strict"], ["--help"]], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [["policy", "list"], ["policy", "show", "strict"], ["--help"]], ids=str
+)
 def test_a_full_disk_under_standard_output_is_one_line(arguments: list[str]) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         ended = subprocess.run(

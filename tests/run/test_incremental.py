@@ -534,7 +534,9 @@ def test_another_limit_does_not_change_a_file(
 ) -> None:
     scan(folder, bundle=bundle)
     scan(folder, "--max-file-size", "100", bundle=bundle, code=2)
-    assert {row["origin"] for row in read_rows() if row["error_code"] == "file_too_large"} == {"new"}
+    assert {row["origin"] for row in read_rows() if row["error_code"] == "file_too_large"} == {
+        "new"
+    }
     scan(folder, bundle=bundle)
     assert {row["origin"] for row in read_rows()} == {"reused"}
     assert "another content" not in caplog.text
