@@ -65,7 +65,7 @@ from moderate.sources.memory import Input
 from moderate.sources.resolve import NO_INPUT, resolve
 from moderate.state.run_lock import exclusive
 from moderate.text import one_line, path_text, printable, utc
-from moderate.types import ErrorCode, Row, Skipped
+from moderate.types import ErrorCode, Row, Skipped, SkipReason
 from moderate.version import __version__
 
 SummaryText = Callable[[Summary, str], str]
@@ -392,11 +392,13 @@ def _head(name: str) -> bytes:
 def _nothing_was_there(summary: Summary) -> bool:
     """Whether none of the inputs that were named is there, or none of their files is an image.
 
-    Inputs that are there and are empty are fine: nothing was uploaded since yesterday.
+    Inputs that are there and are empty are fine: nothing was uploaded since yesterday. A folder
+    that holds hidden files alone, such as .gitkeep, is as good as empty.
     """
     if summary.rows:
         return summary.rows == summary.missing_inputs
-    return bool(summary.skipped) and not (summary.left_out or summary.may_be_empty)
+    files = summary.skipped.total() - summary.skipped[SkipReason.HIDDEN.value]
+    return files > 0 and not (summary.left_out or summary.may_be_empty)
 
 
 def _nothing_found(summary: Summary) -> str:
