@@ -95,8 +95,8 @@ def _warnings() -> Iterator[str]:
 def _origins() -> Iterator[str]:
     yield "# Origins and reasons for skipping"
     yield (
-        "The summary counts where rows come from, for rows whose file was read in this run or an "
-        "earlier one. [Resuming and state](../resuming-and-state.md) explains how."
+        "Each row has an origin, and the summary counts them. "
+        "[Resuming and state](../resuming-and-state.md) explains how."
     )
     yield _table(("origin", "meaning"), ((_code(origin), origin.meaning) for origin in Origin))
     yield "Files met on a walk that get no row are counted under one of these reasons:"

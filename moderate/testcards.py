@@ -356,7 +356,8 @@ def write_cards(
             cards.append(Card(name, category, band, DECISIONS[band]))
     earlier = _earlier_cards(folder)
     if not force:
-        _check_in_the_way(folder, [*(card.file for card in cards), LIST], earlier)
+        # The list first: where that was changed, no card is known to be ours.
+        _check_in_the_way(folder, [LIST, *(card.file for card in cards)], earlier)
     folder.mkdir(parents=True, exist_ok=True)
     # Removed, not written over: one of them may be a link that leads elsewhere.
     for name in {*earlier, *(card.file for card in cards), LIST}:

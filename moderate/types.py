@@ -195,7 +195,7 @@ class Origin(StrEnum):
 _ORIGIN_MEANINGS: dict[Origin, str] = {
     Origin.NEW: "scored, or tried, in this run: no earlier run kept an outcome of this content",
     Origin.CHANGED: "a file that was known with another content",
-    Origin.REUSED: "the same content was scored, or found to be no image, in an earlier run",
+    Origin.REUSED: "an earlier run had the outcome: scores or an error of the same content",
     Origin.DUPLICATE: "the same content as that of an earlier row of this run",
 }
 

@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import os
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -48,6 +49,7 @@ MOST_COMPARED = 100_000
 _DIGEST = re.compile(r"[0-9a-fA-F]{8,64}")
 _ROW = re.compile(r"row:([0-9]{1,18})")
 _QUERY = re.compile(r"[?#]")
+_SIGNING = re.compile(r"x-(amz|goog|oss|cos)-|(expires|s[et]|sk[et])=|[^=]*=\*\*\*", re.IGNORECASE)
 _OWN_FACTS = (
     *("version", "torch", "timm", "device", "precision", "backend", "jpeg_decode"),
     *("config", "config_sha256"),
@@ -132,32 +134,47 @@ def _spellings(wanted: str) -> list[str]:
 
 
 def _alike(results: Results, wanted: str) -> Collection[str]:
-    """The paths of rows that end as a path does, or differ from a URL in what follows its `?`.
+    """The paths of rows that end as a path does, or that have more parameters than a URL.
 
-    Of an absolute path that is below none of the rows' folders from here, as a scan elsewhere has
-    them, it is the row with the longest end of it.
+    A parameter with another value names another image. Unicode forms do not matter. Of an absolute
+    path that is below none of the rows' folders from here, as a scan elsewhere has them, it is the
+    row with the longest end of it.
     """
     text = shown_text(wanted)
     if is_uri(os.fsencode(wanted)):
         literal, *_ = _QUERY.split(text, maxsplit=1)
+        asked = _parameters(text)
 
         def fits(path: str) -> bool:
-            return path == literal or path.startswith((f"{literal}?", f"{literal}#"))
+            start, *_ = _QUERY.split(path, maxsplit=1)
+            return start == literal and asked <= _parameters(path)
 
     else:
-        text = os.path.normpath(text)
+        text = unicodedata.normalize("NFC", os.path.normpath(text))
         literal = os.path.basename(text)
 
         def fits(path: str) -> bool:
+            path = unicodedata.normalize("NFC", path)
             plain, *_ = _QUERY.split(path, maxsplit=1) if "://" in path else (path,)
             is_below = text.startswith("/") and path.startswith("./") and text.endswith(path[1:])
-            return is_below or (not text.startswith("/") and plain.endswith(f"/{text}"))
+            is_end = path.endswith(f"/{text}") or plain.endswith(f"/{text}")
+            return is_below or (not text.startswith("/") and is_end)
 
     paths: dict[str, None] = {}
     for array in results.column("path"):
-        candidates = array.filter(pc.match_substring(array, literal)).to_pylist()
+        compared = array if literal.isascii() else pc.utf8_normalize(array, "NFC")
+        candidates = array.filter(pc.match_substring(compared, literal)).to_pylist()
         paths.update(dict.fromkeys(filter(fits, candidates)))
     return [max(paths, key=len)] if paths and text.startswith("/") else paths
+
+
+def _parameters(url: str) -> frozenset[str]:
+    """The parameters of a masked URL that say which image is meant, each with its value.
+
+    Those of a signature are left out, which the same image has others of when it is signed again.
+    """
+    parameters = url.partition("#")[0].partition("?")[2].split("&")
+    return frozenset(each for each in parameters if each and not _SIGNING.match(each))
 
 
 def _none(results: Results, wanted: str) -> str:

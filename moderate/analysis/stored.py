@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from moderate.analysis.policies import policy_of
+from moderate.analysis.policies import DECIDE_AGAIN, policy_of
 from moderate.policy.batch import UNKNOWN_ERROR
 from moderate.policy.model import Policy
 from moderate.policy.thresholds import BANDS, band_counts, score_bands
@@ -43,7 +43,7 @@ class Stored:
 
 def summarise(results: Results) -> Stored:
     """Count the rows of a file. Raises InputError, also where it does not hold its policy."""
-    policy = policy_of(results)
+    policy = policy_of(results, advice=DECIDE_AGAIN)
     own = ("path", "origin", "status", "decision", "duplicate_of", "warnings", "error_code")
     table = results.table([*own, *CATEGORIES])
     statuses, origins = counted(table["status"]), counted(table["origin"])

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moderate.analysis import bounds
-from moderate.analysis.policies import policy_of
+from moderate.analysis.policies import DECIDE_AGAIN, policy_of
 from moderate.classify.coverage import Coverage
 from moderate.errors import InputError, UsageError
 from moderate.policy.thresholds import band_counts, score_bands
@@ -190,7 +190,7 @@ class Counting:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        policy = policy_of(results)
+        policy = policy_of(results, advice=DECIDE_AGAIN)
         own = ["path", "sha256", "run_id", "scored_at", "status", "decision"]
         table = results.table([*own, *CATEGORIES]).combine_chunks()
         days = pc.utf8_slice_codeunits(table["scored_at"].fill_null(started), 0, 10)

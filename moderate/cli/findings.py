@@ -46,7 +46,10 @@ def report_errors(summary: Summary, max_error_rate: float) -> None:
     """Say what makes the run a failure; else warn where more than half of the rows are errors."""
     if not (summary.rows or summary.left_out or summary.may_be_empty):
         where = summary.highlights.named_inputs()
-        say("warning", "no_images", f"there are no images in {where}; nothing was scored")
+        text = f"there are no images in {where}; nothing was scored"
+        if summary.skipped:  # hidden files alone
+            text += "; only hidden files, which --hidden walks"
+        say("warning", "no_images", text)
     problems = exit_codes.problems(summary, max_error_rate)
     for event, message in problems:
         say_error(event, message)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
+import re
 import signal
 import sys
 from types import FrameType
@@ -37,6 +39,7 @@ from moderate.native import working_directory_problem
 from moderate.stopping import Stopped
 from moderate.system_limits import no_thread_limit, system_limit, with_limit
 from moderate.terminal import guard_terminals, output_has_no_reader
+from moderate.text import printable
 
 app = help.Commands(
     name="moderate",
@@ -65,6 +68,7 @@ app.command(rich_help_panel=help.TUNING)(tune)
 
 
 _STOP_AGAIN = 1.0  # seconds
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def _show_version(wanted: bool) -> None:
@@ -117,10 +121,38 @@ def _wanted(option: str, arguments: list[str]) -> bool:
     return f"--{option}" in options or environment_flag(option)
 
 
+def _flush_output() -> None:
+    """Write what is printed and still held back, while a failure can still be reported."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ReaderGoneError("standard output was closed by its reader") from error
+
+
+def _full_disk(error: Exception) -> str | None:
+    """The line for a file system that takes no more, wherever that was noticed; else None."""
+    if not isinstance(error, OSError) or error.errno not in _FULL:
+        return None
+    where = f" {printable(os.fsdecode(error.filename))}" if error.filename else ""
+    return f"cannot write{where}: {error.strerror}; make room, or write elsewhere"
+
+
+def _hint_at_names(message: str, arguments: list[str]) -> str:
+    """What to do where a file name that starts with `-` was read as options; else nothing."""
+    if not message.startswith("No such option"):
+        return ""
+    is_name = re.compile(r"-[^-].*[./].*", re.DOTALL).fullmatch
+    name = next((each for each in arguments if is_name(each)), None)
+    return f"; if {printable(name)} is a file, write ./{printable(name)}" if name else ""
+
+
 def _run(arguments: list[str], debug: bool) -> int:
     try:
         try:
             code: Any = app(arguments, prog_name="moderate", standalone_mode=False)
+            _flush_output()
         except SystemExit as left:
             # What Typer makes of any write to a closed pipe, as if something had been found.
             broken = left.__context__
@@ -133,7 +165,8 @@ def _run(arguments: list[str], debug: bool) -> int:
             stopping.check()
             raise
     except typer.TyperException as error:
-        say_error("error", error.format_message() or "see moderate --help")
+        message = error.format_message() or "see moderate --help"
+        say_error("error", message + _hint_at_names(message, arguments))
         return exit_codes.ERROR
     except ReaderGoneError:
         from moderate.results.text_writers import stdout_is_closed
@@ -156,6 +189,9 @@ def _run(arguments: list[str], debug: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the last place to tell of it
         if limit := system_limit(error):
             say_error("error", f"{limit}; raise the limit", error if debug else None)
+            return exit_codes.ERROR
+        if full := _full_disk(error):
+            say_error("error", full, error if debug else None)
             return exit_codes.ERROR
         problem = working_directory_problem() if isinstance(error, OSError) else None
         if problem:

@@ -39,6 +39,8 @@ def testcards(
         cards = write_cards(
             Path(folder), count=count, seed=seed, size=size, kinds=kinds, force=force
         )
+    except FileExistsError:
+        raise OutputError(f"{printable(folder)} is a file; name a folder for the cards") from None
     except OSError as error:
         raise OutputError(f"cannot write to {printable(folder)}: {error.strerror}") from error
     typer.echo(f"wrote {len(cards)} cards and cards.csv to {printable(folder)}")

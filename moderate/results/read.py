@@ -302,6 +302,8 @@ def _facts_beside(path: str) -> dict[str, str]:
     beside = metadata_path(path)
     facts = facts_in(beside)
     unfinished = part_path(beside)
+    if not facts and os.path.islink(path):  # where earlier versions put the facts of a link
+        facts = facts_in(f"{path}.meta.json")
     try:
         # In a shared folder, anybody can lay a file of this name.
         is_ours = os.lstat(unfinished).st_uid in (os.stat(path).st_uid, os.geteuid())

@@ -24,7 +24,7 @@ from moderate.results.cells import (
 )
 from moderate.results.column_text import MOST_BYTES, Cells, byte_count, csv_lines, json_lines
 from moderate.results.interface import CsvForm, ResultWriter
-from moderate.results.remote import target_name
+from moderate.results.remote import is_remote, target_name
 from moderate.results.schema import carried_values, in_order, own_columns, shortest, values
 from moderate.tables.csv import guarded
 from moderate.types import Column, Row
@@ -223,7 +223,12 @@ class JsonlWriter(_TextWriter):
 
 
 def metadata_path(target: str) -> str:
-    """Where the audit facts of a CSV or JSONL file stand; a URI keeps the options behind it."""
+    """Where the audit facts of a CSV or JSONL file stand; a URI keeps the options behind it.
+
+    Of a symbolic link, that is beside the file that it leads to, which is the one that is written.
+    """
+    if not is_remote(target) and os.path.islink(target):
+        target = os.path.realpath(target)
     name = target_name(target)
     return name + ".meta.json" + target[len(name) :]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -61,12 +60,34 @@ _BLOCK_ROWS = 512  # of inputs that need no decoding and travel together
 _FINE_TICK, _COARSE_TICK = 50_000_000, 2_000_000_000  # ns
 
 
+# Errors of a file that is not read, which last as long as the file is as it is. Each has a digest
+# that stands for the content in the state.
+_UNREAD = {
+    code: sha256(b"not read: " + code.value.encode()).digest()
+    for code in (ErrorCode.EMPTY_FILE, ErrorCode.FILE_TOO_LARGE, ErrorCode.NOT_A_REGULAR_FILE)
+}
+_TOO_LARGE = _UNREAD[ErrorCode.FILE_TOO_LARGE]
+UNREAD_CLAIM = "not read"
+"""The claim of such an outcome, which no name has: its error is found anew in every run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A file that is not read, and why, as the state keeps it.
+
+    used is what to mark there as used, if anything.
+    """
+
+    digest: bytes
+    used: tuple[bytes, bytes] | None
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """An image on its way: what is known before decoding, and the error if it ends there.
 
     sha256 is that of its bytes, None where there are none. file is where they were read, None where
-    that is not to be remembered.
+    that is not to be remembered. unread is there where the error lasts although nothing was read.
     """
 
     ref: ImageRef
@@ -76,6 +97,7 @@ class Fetched:
     file: FileRecord | None = None
     origin: Origin = Origin.NEW
     duplicate_of: bytes | None = None
+    unread: Unread | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +156,17 @@ class _Local:
     seen_at: int
     trusted: bool
     known: KnownFile | None = None
+
+    def has_other_content(self, digest: bytes) -> bool:
+        """Whether it is known with another content than this one, or than that of this digest."""
+        known = self.known
+        if known is None:
+            return False
+        if known.sha256 == digest:
+            return digest == _TOO_LARGE and known.stat != self.stat
+        # Under another limit, a file that is not read any more, or is from now on, is the same.
+        limits_differ = _TOO_LARGE in (known.sha256, digest)
+        return known.stat != self.stat or not limits_differ
 
     def record(self, ref: ImageRef, digest: bytes) -> FileRecord | None:
         """That it has this content; None where it has changed since, or may have unnoticed."""
@@ -385,7 +418,7 @@ class Reader:
         try:
             data = self._fetcher.fetch(ref)
         except FetchError as error:
-            return self._failed(ref, error), None
+            return self._failed(ref, error, local), None
         if isinstance(ref.location, Inline):
             ref = replace(
                 ref, location=replace(ref.location, data=b"")
@@ -405,7 +438,7 @@ class Reader:
         try:
             coming.set_result(self._examine(ref, fetched.result(), position, None))
         except FetchError as error:
-            coming.set_result((self._failed(ref, error), None))
+            coming.set_result((self._failed(ref, error, None), None))
         except ModerateError as error:  # about the run, so raised where the run can be ended
             coming.set_exception(error)
         except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
@@ -416,9 +449,21 @@ class Reader:
         except BaseException as error:  # noqa: BLE001 - raised where the run can be ended
             coming.set_exception(error)
 
-    def _failed(self, ref: ImageRef, error: FetchError) -> Fetched:
+    def _failed(self, ref: ImageRef, error: FetchError, local: _Local | None) -> Fetched:
         facts = ImageFacts(warnings=ref.warnings, bytes=error.size)
-        return Fetched(ref, facts, self.hints.with_hint(ref, error.error))
+        failed = Fetched(ref, facts, self.hints.with_hint(ref, error.error))
+        digest = _UNREAD.get(error.error.code)
+        if local is None or digest is None:
+            return failed
+        known = local.known
+        origin, used = Origin.NEW, None
+        if local.has_other_content(digest):
+            origin = Origin.CHANGED
+        elif known and known.sha256 == digest and known.outcome:
+            origin = Origin.REUSED
+            used = (local.path, digest) if known.stale else None
+        file = local.record(ref, digest) if origin != Origin.REUSED else None
+        return replace(failed, file=file, origin=origin, unread=Unread(digest, used))
 
     def _examine(
         self, ref: ImageRef, data: bytes, position: int, local: _Local | None
@@ -455,7 +500,7 @@ class Reader:
         if outcome and not self._may_use(outcome, item.ref):
             outcome = None
         claim = self._contents.claim(digest, position, item.ref.display, reused=outcome is not None)
-        changed = local is not None and local.known is not None and local.known.sha256 != digest
+        changed = local is not None and local.has_other_content(digest)
         if changed and local and local.known and local.known.stat == local.stat:
             self._warn_of_unnoticed_change(item.ref)
         origin = Origin.NEW
@@ -535,12 +580,11 @@ def _is_prompt(source: Source) -> bool:
 
 
 def _status(ref: ImageRef) -> os.stat_result | None:
-    """None for what is missing, empty or not a regular file: reading it gives the reason."""
+    """None for what is missing or out of reach: reading it gives the reason."""
     try:
-        status = os.stat(ref.path, follow_symlinks=ref.follow_symlinks)
+        return os.stat(ref.path, follow_symlinks=ref.follow_symlinks)
     except (OSError, ValueError):
         return None
-    return status if stat.S_ISREG(status.st_mode) and status.st_size else None
 
 
 def _stat(status: os.stat_result) -> FileStat:

@@ -25,7 +25,17 @@ from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
 from moderate.policy.batch import UndecidedRow
 from moderate.policy.rows import decide_rows, failed_row
-from moderate.run.inputs import Block, Copy, Fetched, Item, Known, Reader, name_claim, row_count
+from moderate.run.inputs import (
+    UNREAD_CLAIM,
+    Block,
+    Copy,
+    Fetched,
+    Item,
+    Known,
+    Reader,
+    name_claim,
+    row_count,
+)
 from moderate.run.interface import Engine, Job
 from moderate.run.resources import Resources, make_sampler
 from moderate.run.scopes import scopes
@@ -371,7 +381,8 @@ class LocalEngine(Engine):
         if isinstance(item, Block) or not isinstance(item, Fetched):
             return cast("_Settled", item)
         if item.error is not None:
-            return self._new(item, ImageFacts(), item.error, claim=name_claim(item.ref))
+            claim = UNREAD_CLAIM if item.unread else name_claim(item.ref)
+            return self._new(item, ImageFacts(), item.error, claim=claim)
         if isinstance(outcome, Undecoded):
             return self._new(item, outcome.facts, ImageError(outcome.code, outcome.message))
         assert outcome is not None
@@ -402,6 +413,9 @@ class LocalEngine(Engine):
             if self._scores:
                 lasting = not isinstance(result, ImageError) or result.code in _LASTING
                 self._scores.add(item.file, (item.sha256, outcome) if lasting else None)
+        if item.unread and self._scores:
+            kept = (item.unread.digest, outcome) if item.file else None
+            self._scores.add(item.file, kept, item.unread.used)
         facts = _merge(item.facts, decoded)
         return self._row(item.ref, facts, outcome, item.origin, item.duplicate_of)
 

@@ -34,6 +34,7 @@ from moderate.fetch.address import make_guard
 from moderate.fetch.local import FetchError, read_head
 from moderate.folders import cache_outside_home
 from moderate.libraries import installed_version
+from moderate.native import working_directory_problem
 from moderate.policy.judge import Judge
 from moderate.policy.load import load_policy
 from moderate.policy.rows import failed_row
@@ -65,7 +66,7 @@ from moderate.sources.memory import Input
 from moderate.sources.resolve import NO_INPUT, resolve
 from moderate.state.run_lock import exclusive
 from moderate.text import one_line, path_text, printable, utc
-from moderate.types import ErrorCode, Row, Skipped
+from moderate.types import ErrorCode, Row, Skipped, SkipReason
 from moderate.version import __version__
 
 SummaryText = Callable[[Summary, str], str]
@@ -403,11 +404,15 @@ def _head(name: str) -> bytes:
 def _nothing_was_there(summary: Summary) -> bool:
     """Whether none of the inputs that were named is there, or none of their files is an image.
 
-    Inputs that are there and are empty are fine: nothing was uploaded since yesterday.
+    Inputs that are there and are empty are fine: nothing was uploaded since yesterday. A folder
+    that holds hidden files alone, such as .gitkeep, is as good as empty.
     """
     if summary.rows:
         return summary.rows == summary.missing_inputs
-    return bool(summary.skipped) and not (summary.left_out or summary.may_be_empty)
+    if working_directory_problem():  # which makes anything in it look empty
+        return True
+    files = summary.skipped.total() - summary.skipped[SkipReason.HIDDEN.value]
+    return files > 0 and not (summary.left_out or summary.may_be_empty)
 
 
 def _nothing_found(summary: Summary) -> str:
@@ -419,6 +424,8 @@ def _what_is_missing(summary: Summary) -> str:
     if summary.rows:
         missing = summary.error_examples[ErrorCode.NOT_FOUND]
         return f"nothing is at {', '.join(map(printable, missing))}"
+    if problem := working_directory_problem():
+        return problem
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.skipped.items()))
     where = summary.highlights.named_inputs()
     return f"none of {summary.skipped.total()} files in {where} is an image ({reasons})"

@@ -80,7 +80,7 @@ class Summary:
     """Counts and times of one run.
 
     seconds is wall clock from start to last row; startup_seconds the part of it in which torch was
-    imported and the weights loaded. origins counts rows whose file was read, now or earlier.
+    imported and the weights loaded. origins counts every row, also those left out.
     batch_limit is how many images a forward pass was cut down to for want of memory, limit the
     --limit that cut the input; None where none did. input_notes are sentences on mistakes in how
     the inputs were named. judge is what decides: its notes on overrides
@@ -160,8 +160,7 @@ class Summary:
         return False
 
     def _count_input(self, row: Row) -> None:
-        if row.facts.sha256:
-            self.origins[row.origin] += 1
+        self.origins[row.origin] += 1
         if row.error is None or not row.ref.whole_input:
             return
         self.unreadable_count += 1

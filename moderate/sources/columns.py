@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from moderate.errors import InputError, UsageError
-from moderate.text import first_repeated, one_line
+from moderate.text import first_repeated, one_line, path_text
 from moderate.types import LABEL_PREFIX, Limits, Listing
 
 TEXT_NAMES = (
@@ -147,8 +147,16 @@ def kept_columns(options: ManifestOptions, columns: Sequence[str]) -> tuple[Kept
 
 def listed(columns: Sequence[str]) -> str:
     """Column names for a message, at most twenty."""
-    names = ", ".join(one_line(column, 60) or "''" for column in columns[:20])
+    names = ", ".join(one_line(_decoded(column), 60) or "''" for column in columns[:20])
     return f"{names}, and {len(columns) - 20} more" if len(columns) > 20 else names or "none"
+
+
+def _decoded(column: str) -> str:
+    """A name with bytes that are not UTF-8 shown as in paths."""
+    try:
+        return path_text(column.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:  # other surrogates, of JSON
+        return column
 
 
 def _normal(name: str) -> str:

@@ -114,17 +114,19 @@ class InputHints:
 
 def _of_missing(listing: Listing, missing: _Missing, *, all_of_them: bool) -> Iterator[str]:
     """A sentence for each mistake that most missing paths of a list have in common."""
-    paths = (
-        "1 missing path" if missing.looked_into == 1 else (f"{missing.looked_into:,} missing paths")
-    )
+    one = missing.looked_into == 1
+    paths = f"{missing.looked_into:,} missing paths"
     first = "" if all_of_them else "the first "
     for mistake, count in missing.counts.most_common():
         if 2 * count > missing.looked_into:
-            verb = "are there" if missing.findings[mistake].path else "have this in common:"
-            yield (
-                f"{count:,} of {first}{paths} of {listing.name} {verb} {mistake.what}; "
-                f"{mistake.remedy}."
-            )
+            is_there = missing.findings[mistake].path
+            if one:
+                verb = "is there " if is_there else "cannot be found: "
+                which = "the missing path" if all_of_them else "the first missing path"
+            else:
+                verb = "are there " if is_there else "have this in common: "
+                which = f"{count:,} of {first}{paths}"
+            yield f"{which} of {listing.name} {verb}{mistake.what}; {mistake.remedy}."
 
 
 def _with(error: ImageError, hint: str) -> ImageError:

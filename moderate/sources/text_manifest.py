@@ -174,24 +174,25 @@ def _readings(
 def _reading_with_header(
     readings: Iterator[tuple[Dialect, Record | None]], name: str, options: ManifestOptions
 ) -> tuple[Dialect, tuple[str, ...]]:
-    """The first dialect whose header names the images, else the likeliest one."""
-    likeliest = None
+    """The first dialect whose header names the images, else the one with the most columns."""
+    widest = None
     for dialect, first in readings:
-        if likeliest is None:
+        if widest is None:
             if first is None:
                 raise InputError(f"{name} is empty; its first line must name the columns")
             if first.problem:
                 raise InputError(f"line {first.line} of {name}, the header: {first.problem}")
-            likeliest = dialect, tuple(first.cells)
         header = tuple(first.cells) if first else ()
+        if widest is None or len(header) > len(widest[1]):
+            widest = dialect, header
         if (
             options.image_column in header
             if options.image_column
             else usual_column(header, TEXT_NAMES, name)
         ):
             return dialect, header
-    assert likeliest is not None
-    return likeliest
+    assert widest is not None
+    return widest
 
 
 def _reading_without_header(

@@ -24,6 +24,7 @@ PATHS = (
     "https://h/b/c.jpg?X-Amz-Date=1&X-Amz-Signature=***",
     "https://h/serve?key=photos/1.jpg",
     "https://h/serve?key=photos/2.jpg",
+    "./in/e\u0301tude.jpg",
 )
 
 
@@ -61,6 +62,11 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (SIGNED.format("0af3").replace("Date=1", "Date=2"), [6]),  # signed again
         ("https://h/b/c.jpg", [6]),
         (" https://h/serve?key=photos/2.jpg", [8]),
+        ("https://h/serve", [7, 8]),
+        ("https://h/serve?key=photos/3.jpg", []),  # another image
+        ("https://h/b/c.jpg?id=1", []),
+        ("serve?key=photos/1.jpg", [7]),
+        ("\u00e9tude.jpg", [9]),
         ("c.jpg", [6]),
         ("https://h/b/c", []),
         (".jpg", []),

@@ -112,6 +112,15 @@ def test_many_errors_are_worth_a_warning(capsys: Captured) -> None:
     assert "5 of 9 rows are errors (55.6%), mostly truncated" in capsys.readouterr().err
 
 
+def test_a_name_that_looks_like_options_gets_a_hint(capsys: Captured) -> None:
+    for arguments in (["explain", "rows.csv", "-x9Kd.jpg"], ["scan", "-x/a.png"]):
+        assert run(arguments) == 2
+        name = arguments[-1]
+        assert capsys.readouterr().err.endswith(f"; if {name} is a file, write ./{name}\n")
+    assert run(["scan", "-z"]) == 2
+    assert "write ./" not in capsys.readouterr().err
+
+
 def test_only_names_origins() -> None:
     expected = (Origin.NEW, Origin.CHANGED)
     for texts in (["new,changed"], ["changed", "new"], ["new, changed,"]):
@@ -585,6 +594,6 @@ def test_a_signal_that_an_import_turned_into_an_error_is_still_a_signal(
         stopping.note(signal.SIGTERM)
         raise ImportError("initialization failed")
 
-    monkeypatch.setattr("moderate.run.pipeline.LocalEngine._load", failing)
+    monkeypatch.setattr("moderate.run.resources.Resources.load", failing)
     assert scan(images, "--weights", bundle) == 143
     assert "stopped by SIGTERM" in capsys.readouterr().err

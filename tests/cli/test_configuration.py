@@ -260,3 +260,25 @@ def test_help_needs_no_configuration(dump: Path, capsys: Captured) -> None:
     (dump.parent / "moderate.toml").write_text("wrong")
     assert run(["scan", "--help"]) == 0
     assert "--no-config" in capsys.readouterr().out
+
+
+def test_the_state_of_the_command_line_wins_over_one_that_is_set_elsewhere(
+    tmp_path: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty, state = tmp_path / "empty", tmp_path / "state"
+    empty.mkdir()
+    asked = ["scan", str(empty), "--weights", str(bundle), "-q", "--out", "rows.csv"]
+    monkeypatch.setenv("MODERATE_STATE", str(state))
+    assert run([*asked, "--no-state"]) == 0
+    assert not state.exists()
+    monkeypatch.setenv("MODERATE_NO_STATE", "1")
+    assert run(asked) == 2
+    assert "--state and --no-state contradict" in capsys.readouterr().err
+    monkeypatch.delenv("MODERATE_STATE")
+    assert run([*asked, "--state", str(state)]) == 0
+    assert state.exists()
+    monkeypatch.delenv("MODERATE_NO_STATE")
+    Path("named.toml").write_text(f'state = "{tmp_path / "other"}"\n')
+    assert run([*asked, "--config", "named.toml", "--no-state"]) == 0
+    assert not (tmp_path / "other").exists()
+    assert run([*asked, "--state", str(state), "--no-state"]) == 2

@@ -122,9 +122,11 @@ def test_test_cards_replace_their_own_and_leave_no_orphans(here: Path, capsys: C
         before = Path("cards", name).read_bytes()
         Path("cards", name).write_text(change)
         other = {file: Path("cards", file).read_bytes() for file in os.listdir("cards")}
-        assert "cards/c" in refusal(capsys, *command)
+        assert f"cards/{name} exists" in refusal(capsys, *command)
         assert {f: Path("cards", f).read_bytes() for f in os.listdir("cards")} == other
         Path("cards", name).write_bytes(before)
+    assert run(["testcards", "kept.csv"]) == 2
+    assert "kept.csv is a file; name a folder" in capsys.readouterr().err
     Path("cards/clean_0.png").unlink()
     Path("cards/clean_0.png").symlink_to(here / "labels.csv")
     labels = Path("labels.csv").read_bytes()

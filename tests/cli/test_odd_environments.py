@@ -246,3 +246,26 @@ def test_images_are_scored_with_few_descriptors(image: Path, bundle: Path) -> No
     done = start(code, "scan", image, *arguments, "-q")
     assert (done.returncode, done.stderr) == (0, "")
     assert read_results("rows.csv").table(["status"])["status"].to_pylist() == ["ok"]
+
+
+# Where nothing more can be written ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments", [["policy", "list"], ["policy", "show", "strict"], ["--help"]], ids=str
+)
+def test_a_full_disk_under_standard_output_is_one_line(arguments: list[str]) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "moderate", *arguments],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "moderate: error: cannot write: No space left on device; make room, or write elsewhere\n"
+    )

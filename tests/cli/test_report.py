@@ -71,6 +71,20 @@ def days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [f"{number}.csv" for number in range(6)]
 
 
+def test_rows_without_their_policy_get_advice_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_results(Path("bare.csv"), {Category.NUDITY: np.linspace(0, 1, 5)})
+    Path("bare.csv.meta.json").unlink()
+    assert run(["report", "bare.csv"]) == 2
+    err = capsys.readouterr().err
+    assert "moderate decide RESULTS --policy NAME --out FILE" in err
+    assert "(--policy)" not in err  # an option that report does not have
+    assert run(["decide", "bare.csv", "--policy", "strict", "--out", "again.csv", "-q"]) == 0
+    assert run(["report", "again.csv"]) == 0
+
+
 def test_drift_is_shown_and_can_fail_a_job(days: list[str], capsys: Captured) -> None:
     assert run(["report", "--trend", *days[:5], "--fail-on-drift"]) == 0
     assert "no drift" in capsys.readouterr().out

@@ -741,7 +741,7 @@ def test_what_was_killed_is_not_finished_with_other_weights(
     other = Place(tmp_path / "other", large.corpus, ["-"], "testcard")
     other.out, other.state = place.out, place.state
     before = contents_of(place.out)
-    line = check_refusal(other.run(other.scan(), names))
+    line = check_refusal(other.run(other.scan(), names), warnings=1)  # a demonstration
     assert "which broke off at" in line
     assert line.endswith("add --rescore to begin again")
     assert contents_of(place.out) == before

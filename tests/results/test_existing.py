@@ -46,6 +46,25 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_results_behind_a_link_have_their_facts_beside_the_file(suffix: str) -> None:
+    tonight, link = Path(f"nights/2026-11-24.{suffix}"), Path(f"latest.{suffix}")
+    tonight.parent.mkdir()
+    link.symlink_to(tonight)
+    write_results(link, SCORES)  # where nothing was before
+    assert sorted(os.listdir()) == [link.name, "nights"]
+    assert sorted(os.listdir("nights")) == [tonight.name, f"{tonight.name}.meta.json"]
+    for name in (link, tonight):
+        results = read_results(str(name))
+        assert results.facts["tool"] == "moderate"
+        assert not results.mismatch
+        assert why_not(str(name), "results") is None
+    write_results(link, SCORES)
+    assert not read_results(str(tonight)).mismatch
+    tonight.with_name(f"{tonight.name}.meta.json").rename(f"{link}.meta.json")
+    assert read_results(str(link)).facts["tool"] == "moderate"
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_results_of_ours_are_replaced_and_others_are_not(suffix: str) -> None:
     target = f"r.{suffix}"

@@ -502,6 +502,46 @@ def test_errors_of_the_moment_are_tried_again(folder: Path, bundle: Path) -> Non
     assert origins() == (1, 0, 9, 0)
 
 
+def test_a_file_that_is_not_read_is_new_once(folder: Path, bundle: Path) -> None:
+    (folder / "empty.png").touch()
+    os.mkfifo(folder / "pipe.png")
+    (folder / "big.png").write_bytes(bytes(200_000))
+    time.sleep(0.1)
+    unread = ("big.png", "empty.png", "pipe.png")
+    limit = ("--max-file-size", "100KB")
+
+    def nightly(*options: str) -> dict[str, str]:
+        scan(folder, *limit, *options, bundle=bundle)
+        rows = {Path(row["path"]).name: row for row in read_rows()}
+        assert all(rows[name]["status"] == "error" for name in unread if name in rows)
+        return {name: rows[name]["origin"] for name in unread if name in rows}
+
+    assert nightly() == dict.fromkeys(unread, "new")
+    assert nightly() == dict.fromkeys(unread, "reused")
+    assert nightly("--only", "new,changed", "--fail-on", "review") == {}
+    assert nightly("--only", "new", "--retry-errors") == dict.fromkeys(unread, "new")
+
+    (folder / "big.png").write_bytes(bytes(210_000))
+    (folder / "empty.png").write_bytes(encode(scene((90, 60), seed=79), "PNG"))
+    (folder / "1.png").write_bytes(b"")
+    time.sleep(0.1)
+    scan(folder, *limit, "--only", "changed", bundle=bundle)
+    assert [Path(row["path"]).name for row in read_rows()] == ["1.png", "big.png", "empty.png"]
+
+
+def test_another_limit_does_not_change_a_file(
+    folder: Path, bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scan(folder, bundle=bundle)
+    scan(folder, "--max-file-size", "100", bundle=bundle, code=2)
+    assert {row["origin"] for row in read_rows() if row["error_code"] == "file_too_large"} == {
+        "new"
+    }
+    scan(folder, bundle=bundle)
+    assert {row["origin"] for row in read_rows()} == {"reused"}
+    assert "another content" not in caplog.text
+
+
 def test_rows_say_when_they_were_scored_and_only_writes_what_is_new(
     folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

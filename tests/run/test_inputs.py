@@ -582,5 +582,9 @@ def test_a_folder_without_images_says_which_option_finds_some(
         in error
     )
     assert "--follow-symlinks follows them" in error
+    Path("quiet").mkdir()
+    Path("quiet/.gitkeep").touch()
+    assert run(["scan", "quiet", *arguments]) == 0
+    assert "no images in quiet; nothing was scored; only hidden files" in capfd.readouterr().err
     assert run(["scan", "in", "--include", "*.JPG", *arguments]) == 2
     assert "(4 .jpeg); add --include '*.jpeg' to scan them" in capfd.readouterr().err

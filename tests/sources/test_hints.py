@@ -49,6 +49,16 @@ def test_most_paths_of_a_list_with_the_same_mistake_are_one_note() -> None:
     ]
 
 
+def test_one_missing_path_is_spoken_of_as_one() -> None:
+    for path, note in (
+        (b"a.jpg", "the missing path of list.txt is there relative to the list's own folder"),
+        (b"gone/a.jpg", "the missing path of list.txt cannot be found: its folder is missing too"),
+    ):
+        gathered = InputHints(WalkOptions())
+        gathered.with_hint(ImageRef(path, listing=LISTING), MISSING)
+        assert gathered.notes()[0].startswith(note)
+
+
 def test_only_some_missing_paths_are_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hints, "MOST_EXPLAINED", 2)
     gathered = InputHints(WalkOptions())

@@ -142,6 +142,8 @@ def test_columns_of_csv_without_a_header(tmp_path: Path) -> None:
         csv_source(tmp_path, "a.jpg\n", columns=columns)
     with pytest.raises(InputError, match="cannot tell which column"):
         csv_source(tmp_path, "a,b\n", columns=("x", "y"))
+    with pytest.raises(InputError, match=r"it has: Dateiname, Gr\\xf6\\xdfe;"):  # of Excel
+        csv_source(tmp_path, b"Dateiname;Gr\xf6\xdfe\na.jpg;1\n")
     stream = csv_manifest(
         io.BytesIO(b"1\ta.jpg\n2\tb.jpg\n"),
         "stdin",
