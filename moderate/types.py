@@ -373,6 +373,16 @@ class Row:
     scored_at: datetime | None = None
     extra: ExtraColumns = NO_EXTRA_COLUMNS
 
+    def __repr__(self) -> str:
+        """One short line; `to_dict` has everything."""
+        scores = ", ".join(
+            f"{category.value} {score:.3f}"
+            for category, score in self.scores.items()
+            if score is not None
+        )
+        outcome = self.error.code.value if self.error else scores or "no scores"
+        return f"<Row {self.path!r}: {self.decision.value}, {outcome}>"
+
     @property
     def path(self) -> str:
         """The input as results name it: a URL, `memory://N`, or a path that starts with / or ./.

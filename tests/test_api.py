@@ -311,6 +311,7 @@ def test_a_scan_takes_every_option_of_the_command_line(tmp_path: Path, bundle: P
     assert written.pop("generator").startswith("moderate ")
     assert rows.summary == written
     assert rows.summary["rows"] == 4
+    assert repr(taken[0]).startswith(f"<Row {taken[0].path!r}: {taken[0].decision}, nudity 0.")
     assert any("--limit 4" in note for note in rows.summary["notes"])
 
 

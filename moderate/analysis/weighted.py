@@ -5,8 +5,9 @@ and a share is the ratio of two such sums (Hájek, 1971). A weighted count has a
 distribution (Fay and Feuer, Statistics in Medicine 16, 1997): its upper one holds one more event,
 of the heaviest weight that an unseen event may have, so that a count of zero has the upper bound
 weight * ln(1 / alpha). The bound of a share melds the upper distribution of its events with the
-lower one of all others (Fay, Proschan and Brittain, Biometrics 71, 2015). With equal weights it is
-the bound of Clopper and Pearson. How often it holds: benchmarks/weighted_labels.py.
+lower one of all others (Fay, Proschan and Brittain, Biometrics 71, 2015). With equal weights,
+and a small part of the images sampled, it comes close to the bound of Clopper and Pearson. How
+often it holds: benchmarks/weighted_labels.py.
 """
 
 from __future__ import annotations

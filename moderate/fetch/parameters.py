@@ -15,7 +15,8 @@ from urllib.parse import quote, unquote
 
 # Of names in lower case, with letters and digits alone.
 _SECRET = re.compile(
-    r"sig|hmac|auth|authorization|pass|passwd|passphrase|pwd|jwt|hdnts|hdnea|hdntl|googleaccessid"
+    r"sig|hmac|auth|authorization|bearer|pass|passwd|passphrase|pwd|otp|jwt|jsessionid|phpsessid"
+    r"|hdnts|hdnea|hdntl|googleaccessid"
     r"|.*(signature|token|secret|password|credentials?|(api|access|secret|private|auth)key(id)?"
     r"|subscriptionkey)"
 )

@@ -9,7 +9,7 @@ from typing import Any
 from moderate.analysis.diff import Difference, Made
 from moderate.policy.load import shown_name
 from moderate.report.decide import transitions, transitions_data
-from moderate.report.model import Report, Table, Tone, sentences, share
+from moderate.report.model import Report, Table, Tone, counted, sentences, share
 from moderate.text import one_line, printable
 from moderate.types import CATEGORIES, Decision
 
@@ -42,7 +42,7 @@ def _closing(difference: Difference) -> Iterator[str]:
                 after.policy_sha256)  # fmt: skip
     if difference.scores_changed:
         yield (
-            f"scores: {difference.scores_changed} rows have another score, "
+            f"scores: {counted(difference.scores_changed, 'row')} with another score, "
             f"by {difference.largest_change:.4f} at the most"
         )
     else:

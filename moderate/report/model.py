@@ -129,6 +129,11 @@ def sentences(lines: Sequence[str], tones: dict[str, Tone] | None = None) -> Sen
     return Sentences(tuple(Sentence(line, tone(line)) for line in lines))
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A count with its noun, such as 1 image and 2,000 images."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {plural or noun + 's'}"
+
+
 def share(part: int, whole: int) -> str:
     """`part` of `whole` as a percentage, `-` of nothing."""
     return f"{100 * part / whole:.1f} %" if whole else "-"

@@ -9,7 +9,7 @@ from moderate.decode.sandbox import missing
 from moderate.policy.load import shown_name
 from moderate.policy.thresholds import BANDS
 from moderate.report.files import render
-from moderate.report.model import Fact, Facts, Part, Report, Table, share
+from moderate.report.model import Fact, Facts, Part, Report, Table, counted, share
 from moderate.results.targets import to_stdout
 from moderate.run.summary import Summary, as_json, left_out_text
 from moderate.types import Decision, Origin
@@ -135,9 +135,10 @@ def _facts(summary: Summary) -> Iterator[Fact]:
         yield Fact("config", f"{audit.config.path} ({audit.config.sha256[:12]})")
     yield Fact("device", f"{audit.device}, {audit.precision}, {audit.backend}")
     yield Fact("decoders", _sandbox(audit.sandbox))
+    with_start = "" if summary.is_rate_steady else ", starting up included"
     yield Fact(
         "speed",
-        f"{summary.images_per_second:.1f} images/s; {summary.seconds:.1f} s in all, "
+        f"{summary.images_per_second:.1f} images/s{with_start}; {summary.seconds:.1f} s in all, "
         f"{summary.startup_seconds:.1f} s of it starting up",
     )
     if summary.cost is not None and summary.rows:
@@ -162,16 +163,12 @@ def _run_facts(summary: Summary) -> Iterator[Fact]:
     if highlights.images == summary.rows:
         yield Fact("rows", f"{summary.rows:,}, one per image")
         return
-    parts = [_number(highlights.images, "image")]
+    parts = [counted(highlights.images, "image")]
     if highlights.copies:
-        parts.append(f"{_number(highlights.copies, 'copy', 'copies')} of them")
+        parts.append(f"{counted(highlights.copies, 'copy', 'copies')} of them")
     if highlights.frames:
-        parts.append(f"{_number(highlights.frames, 'frame')} of videos")
+        parts.append(f"{counted(highlights.frames, 'frame')} of videos")
     yield Fact("rows", f"{summary.rows:,}: {', '.join(parts)}")
-
-
-def _number(count: int, noun: str, plural: str = "") -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {plural or noun + 's'}"
 
 
 def _sandbox(active: tuple[str, ...] | None) -> str:

@@ -195,8 +195,15 @@ class Summary:
 
         A run of under a second after start-up was mostly decoded meanwhile: there, of the whole.
         """
+        if not self.seconds:
+            return 0.0
         running = self.seconds - self.startup_seconds
-        return self.rows / (running if running >= 1 else self.seconds) if self.seconds else 0.0
+        return self.rows / (running if self.is_rate_steady else self.seconds)
+
+    @property
+    def is_rate_steady(self) -> bool:
+        """Whether the run went on for long enough after start-up to be measured without it."""
+        return self.seconds - self.startup_seconds >= 1
 
     @property
     def cost(self) -> float | None:

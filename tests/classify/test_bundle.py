@@ -240,9 +240,11 @@ def test_nan_from_the_model_is_an_error_row_for_that_image_alone(bundle: Path) -
 # What is refused ---------------------------------------------------------------------------------
 
 
-def fails(folder: Path, *said: str) -> None:
+def fails(
+    folder: Path, *said: str, opened: Callable[[Path], Classifier] = reference_classifier
+) -> None:
     with pytest.raises(WeightsError) as caught:
-        classifier(folder)
+        opened(folder)
     message = str(caught.value)
     assert "\n" not in message
     for words in said:
@@ -347,6 +349,7 @@ def test_weights_with_nan_wrong_shape_or_no_safetensors(tmp_path: Path) -> None:
     save_file(bad, file)
     resealed(folder)
     fails(folder, "classifier.weight", "NaN")
+    fails(folder, "classifier.weight", "NaN", opened=classifier)
     save_file({k: v for k, v in good.items() if k != "classifier.bias"}, file)
     resealed(folder)
     fails(folder, "does not fit", "classifier.bias")

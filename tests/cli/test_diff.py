@@ -173,7 +173,7 @@ def test_what_people_are_told(capsys: Captured) -> None:
     assert "rows: 1 only before, 1 only after" in whole
     assert "./gone\\x1b" in text
     assert "\x1b" not in text
-    assert "scores: 2 rows have another score, by 0.8000 at the most" in whole
+    assert "scores: 2 rows with another score, by 0.8000 at the most" in whole
     assert text.index(" ./x\n") < text.index(" ./s\n")  # the decision before the score
     assert (
         run(["diff", "a.jsonl", "b.jsonl", "--top", "0", "--out", "r.md", "--out", "r.json"]) == 0

@@ -72,13 +72,14 @@ def test_without_a_home_nothing_is_kept(
     image: Path, bundle: Path, homeless: str, capsys: Captured
 ) -> None:
     assert (user_state(), user_data(), user_cache()) == (None, None, None)
-    assert run(["scan", str(image), "--weights", str(bundle), "-q"]) == 0
+    command = ["scan", str(image), "--weights", str(bundle), "--backend", "torch", "-q"]
+    assert run(command) == 0
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "home folder" in err
     assert "--state DIR or --no-state" in err
     for more in (["--no-state"], ["--state", "state"]):
-        assert run(["scan", str(image), "--weights", str(bundle), "-q", *more]) == 0
+        assert run([*command, *more]) == 0
         assert capsys.readouterr().err == ""
     assert not Path("~").exists()
 
@@ -107,7 +108,7 @@ def test_commands_that_need_none(
     assert run(["weights", "list"]) == 0
     rows = str(image.parent / "rows.csv")
     arguments = ["--weights", str(bundle), "--no-state", "--out", rows, "-q"]
-    assert run(["scan", str(image), *arguments]) == 0
+    assert run(["scan", str(image), "--backend", "torch", *arguments]) == 0
     capsys.readouterr()
     assert run(["explain", rows, "row:1"]) == 0
     assert homeless in " ".join(capsys.readouterr().out.split())

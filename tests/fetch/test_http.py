@@ -909,7 +909,8 @@ def test_a_server_that_trickles_is_given_up(farm: Farm) -> None:
 )
 def test_a_host_that_answers_is_never_given_up(farm: Farm, failure: Behaviour) -> None:
     server = farm.start(Server({"*": failure}))
-    with HttpFetcher(options(**QUICKLY)) as fetcher:
+    patient = {"connect_timeout": 60.0, "read_timeout": 60.0, "total_timeout": 60.0}
+    with HttpFetcher(options(**QUICKLY | patient)) as fetcher:
         futures = [fetcher.submit(server.url(f"/{i}")) for i in range(50)]
         codes = {code(outcome(future)) for future in futures}
     assert ErrorCode.HOST_UNREACHABLE not in codes

@@ -46,6 +46,7 @@ def test_names_stay(query: str) -> None:
         ("Policy=p&Signature=s&Key-Pair-Id=k&key=a.jpg",
          "Policy=***&Signature=***&Key-Pair-Id=***&key=a.jpg"),
         ("sv=1&sr=b&sig=abc%3D", "sv=1&sr=b&sig=***"),
+        ("bearer=a&JSESSIONID=b&otp=3", "bearer=***&JSESSIONID=***&otp=***"),
         ("t=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", "t=***"),
         ("access%5Ftoken=1#id_token=2", "access%5Ftoken=***#id_token=***"),
         ("password=a?b&c=d", "password=***&c=d"),

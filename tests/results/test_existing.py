@@ -145,13 +145,13 @@ def test_reports_of_ours_are_replaced_and_others_are_not(suffix: str) -> None:
 
 def test_objects_in_a_store_are_held_to_the_same_rule() -> None:
     with fake_credentials(), serve_s3() as server:
-        server.put("bucket", {"r.csv": b"path,note\na,mine\n", "r.parquet": b"x", "s.json": b"{}"})
+        server.put("rule", {"r.csv": b"path,note\na,mine\n", "r.parquet": b"x", "s.json": b"{}"})
         objects: dict[str, Kind] = {"r.csv": "results", "r.parquet": "results", "s.json": "report"}
         for key, kind in objects.items():
-            uri = server.uri("bucket", key)
-            with pytest.raises(OutputError, match=rf"^s3://bucket/{key} exists and .* add --force"):
+            uri = server.uri("rule", key)
+            with pytest.raises(OutputError, match=rf"^s3://rule/{key} exists and .* add --force"):
                 check_replaceable(uri, kind)
-            check_replaceable(server.uri("bucket", f"new-{key}"), kind)
+            check_replaceable(server.uri("rule", f"new-{key}"), kind)
             if kind == "results":
                 with open_writers([uri]) as (writer,):
                     writer.start({"tool": "moderate", "policy_json": "{}"})

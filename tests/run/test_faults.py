@@ -67,12 +67,18 @@ def test_files_that_kill_decoders_leave_the_other_scores_as_they_are_to_the_bit(
             assert row == alone[name]
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> tuple[Path, dict[str, Row]]:
+    """A folder that takes a while to decode, and its rows when nobody disturbs."""
+    folder = many(tmp_path_factory.mktemp("large") / "in", 100, (900, 700))
+    return folder, scan(folder, bundle)
+
+
 @pytest.mark.parametrize("victims", ["decoders", "the fork server"])
 def test_a_run_whose_decoders_are_killed_again_and_again_is_complete(
-    tmp_path: Path, bundle: Path, victims: str
+    tmp_path: Path, bundle: Path, large: tuple[Path, dict[str, Row]], victims: str
 ) -> None:
-    folder = many(tmp_path / "in", 120, (900, 700))
-    expected = scan(folder, bundle)
+    folder, expected = large
     process = subprocess.Popen(
         [sys.executable, "-m", "moderate", "scan", str(folder), "--weights", str(bundle),
          "--device", "cpu", "--out", str(tmp_path / "out.csv"), "-q"],
