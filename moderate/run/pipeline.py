@@ -488,7 +488,10 @@ class LocalEngine(Engine):
         return UndecidedRow(ref, facts, scores, error, labels, duplicate_of, origin, scored_at)
 
     def _is_of_this_job(self, outcome: Outcome) -> bool:
-        """Whether the outcome is of a run that broke off, and that this one finishes."""
+        """Whether the outcome is of a run that broke off, and that this one finishes.
+
+        Both times are whole seconds, rounded down: in doubt, an image is shown as new twice.
+        """
         since, when = self._unfinished_since, outcome.scored_at
         return since is not None and when is not None and when >= since
 
