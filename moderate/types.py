@@ -32,8 +32,17 @@ Scores = Mapping[Category, float | None]
 UNSCORED: Scores = dict.fromkeys(CATEGORIES)
 
 
+Places = Mapping[str, str]
+"""Where in a file of several frames or parts the score of a category or label is highest.
+
+By the term that reasons have for it; empty where there was one frame, seen as a whole.
+"""
+
 Labels = Mapping[str, float | None]
 """Score per label of a network, named MODEL/LABEL: a float32 value in 0.0..1.0."""
+
+PARTLY_SEEN_FROM = 0.1
+"""The share of a picture outside the model's view from which it has the warning `partly_seen`."""
 
 MOST_LISTED = 20
 """Images that failed a run and are listed, if nothing else is asked for."""
@@ -145,6 +154,9 @@ class Warn(StrEnum):
     BAD_METADATA = "bad_metadata"
     SYMLINK_OUTSIDE = "symlink_outside"
     VIDEO_INCOMPLETE = "video_incomplete"
+    PARTLY_SCORED = "partly_scored"
+    PARTLY_SEEN = "partly_seen"
+    EMBEDDED_CONTENT = "embedded_content"
 
     @property
     def meaning(self) -> str:
@@ -155,15 +167,20 @@ class Warn(StrEnum):
 _WARN_MEANINGS: dict[Warn, str] = {
     Warn.SMALL_IMAGE: "the longest side is under 256 px",
     Warn.EXTENSION_MISMATCH: "the name claims another image format than the bytes are",
-    Warn.ANIMATED: "more than one frame; only the first was scored",
-    Warn.MULTI_PICTURE: "a JPEG that carries further pictures (MPO, gain map); "
-    "only the first was scored",
+    Warn.ANIMATED: "more than one frame; frames_scored says how many were scored",
+    Warn.MULTI_PICTURE: "a file that holds further pictures beside the first (MPO, gain map, "
+    "HEIC with several images); frames_scored says how many were scored",
     Warn.ALPHA_AMBIGUOUS: "scored on white; on black, or with transparency ignored, "
     "it would show something else",
     Warn.BAD_METADATA: "EXIF could not be read, so the orientation is unknown",
     Warn.SYMLINK_OUTSIDE: "reached through a link that leads out of the input folder",
     Warn.VIDEO_INCOMPLETE: "some of the video was not scored: it is damaged, breaks off, "
     "or has more frames than are taken",
+    Warn.PARTLY_SCORED: "frames or pictures that differ from those that were scored were left out",
+    Warn.PARTLY_SEEN: "10 % of the picture or more is outside what the model sees; "
+    "the column unseen has the share",
+    Warn.EMBEDDED_CONTENT: "the file holds something else that was not scored; "
+    "the column embedded says what",
 }
 
 
@@ -297,9 +314,12 @@ class ImageError:
 class ImageFacts:
     """What is known of an image's file. Fields are None where it was not read that far.
 
-    width and height are in pixels, of the upright image; frames counts up to 1,000. A number that
-    no column can hold (negative, or of more than 63 bits) is None: headers, servers and decoders
-    may claim anything.
+    width and height are in pixels, of the upright image; frames counts up to 1,000, and
+    frames_scored says how many of them were scored. unseen is the share of the picture, 0.0 to 1.0,
+    outside what the model sees; where several models feed a category, a place is seen if one of
+    them sees it. embedded says what else the file holds that was not scored. A number that no
+    column can hold (negative, or of more than 63 bits) is None: headers, servers and decoders may
+    claim anything.
     """
 
     width: int | None = None
@@ -309,10 +329,13 @@ class ImageFacts:
     bytes: int | None = None
     sha256: str | None = None
     warnings: tuple[Warn, ...] = ()
+    frames_scored: int | None = None
+    unseen: float | None = None
+    embedded: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Replace numbers that no column can hold by None, once for all stages."""
-        for name in ("width", "height", "frames", "bytes"):
+        for name in ("width", "height", "frames", "bytes", "frames_scored"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= _LARGEST_NUMBER:
                 object.__setattr__(self, name, None)
@@ -349,13 +372,14 @@ NO_EXTRA_COLUMNS = ExtraColumns()
 class Row:
     """One image's result: facts (scores) and what the policy made of them.
 
-    duplicate_of is the `path` of the first row of the run whose file has the same bytes.
-    labels holds the scores of the networks' own labels that the run keeps; none of an error. bands
-    says what each of CATEGORIES asks for by itself: approve, review, block or unscored; it is empty
-    in a row that only says that there was an error. run_id is that of the run that wrote the row.
+    duplicate_of is the `path` of the first row of the run whose file has the same bytes. labels
+    holds the scores of the networks' own labels that the run keeps; none of an error. bands says
+    what each of CATEGORIES asks for by itself: approve, review, block or unscored; it is empty in a
+    row that only says that there was an error. run_id is that of the run that wrote the row.
     scored_at is when the scores were computed (UTC), in an earlier run where they are reused; None
-    without scores, and where an older version stored them. extra is known where the row came from
-    `moderate.scan` or a Moderator.
+    without scores, and where an older version stored them. places says which frame or part of the
+    file each score is of, segments what a video shows from when to when. extra is known where the
+    row came from `moderate.scan` or a Moderator.
     """
 
     ref: ImageRef
@@ -372,6 +396,8 @@ class Row:
     run_id: str = ""
     scored_at: datetime | None = None
     extra: ExtraColumns = NO_EXTRA_COLUMNS
+    places: Places = field(default_factory=dict)
+    segments: str | None = None
 
     def __repr__(self) -> str:
         """One short line; `to_dict` has everything."""

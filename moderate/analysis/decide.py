@@ -23,6 +23,7 @@ from moderate.errors import PolicyError
 from moderate.policy.batch import UNKNOWN_ERROR, Batch, Codes, Decided, Encoded
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
+from moderate.policy.reasons import placed, read_places
 from moderate.policy.rows import judge_rows
 from moderate.policy.thresholds import BANDS, DECISIONS, Severities, band_counts
 from moderate.results.interface import CsvForm
@@ -123,6 +124,7 @@ class Piece:
         warnings = _encoded(self.own["warnings"])
         return Batch(
             scores=self.scores,
+            unseen=_floats(self.own["unseen"]),
             warnings=Encoded([_warnings(text) for text in warnings.values], warnings.codes),
             errors=Encoded(codes.values, np.where(self.failed, codes.codes, np.int32(-1))),
             paths=paths,
@@ -222,7 +224,7 @@ class Redecider:
 
     def decide(self, piece: Piece) -> Decided:
         """What becomes of the rows."""
-        return self._with_videos(piece, self.judge.decide(piece.batch))
+        return self._with_videos(piece, _with_places(piece, self.judge.decide(piece.batch)))
 
     def _with_videos(self, piece: Piece, decided: Decided) -> Decided:
         """Decide on the rows of videos by those of their frames, too."""
@@ -287,6 +289,22 @@ class Redecider:
                 )
             )
         ]
+
+
+def _with_places(piece: Piece, decided: Decided) -> Decided:
+    """Say in the reasons which frame or part of a file they are about, as a scan does."""
+    cells = piece.own.get("highest_at")
+    if cells is None:
+        return decided
+    codes, reasons = decided.reasons.codes.copy(), list(decided.reasons.values)
+    known: dict[tuple[str, int], int] = {}
+    for index in np.flatnonzero(cells.is_valid().to_numpy(zero_copy_only=False)).tolist():
+        key = (cells[index].as_py(), int(codes[index]))
+        if key not in known:
+            known[key] = len(reasons)
+            reasons.append(placed(reasons[key[1]], read_places(key[0])))
+        codes[index] = known[key]
+    return replace(decided, reasons=Encoded(reasons, codes)) if known else decided
 
 
 def _score(value: float) -> float | None:

@@ -22,7 +22,7 @@ from moderate.text import path_text
 from moderate.types import CATEGORIES, LABEL_PREFIX
 
 _READ = (
-    *("path", "path_bytes", "status", "decision", "warnings", "error_code", "sha256"),
+    *("path", "path_bytes", "status", "decision", "warnings", "unseen", "error_code", "sha256"),
     *(category.value for category in CATEGORIES),
 )
 

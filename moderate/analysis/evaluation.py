@@ -72,7 +72,7 @@ DEFINITIONS = (
 NONE_POSITIVE = "no image is labelled positive in any category"
 NONE_NEGATIVE = "no image is labelled negative in every labelled category"
 
-_JUDGED_BY = ("path_bytes", "sha256", "warnings", "error_code", "error_message")
+_JUDGED_BY = ("path_bytes", "sha256", "warnings", "unseen", "error_code", "error_message")
 
 
 class Point(NamedTuple):

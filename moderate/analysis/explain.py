@@ -50,6 +50,10 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{8,64}")
 _ROW = re.compile(r"row:([0-9]{1,18})")
 _QUERY = re.compile(r"[?#]")
 _SIGNING = re.compile(r"x-(amz|goog|oss|cos)-|(expires|s[et]|sk[et])=|[^=]*=\*\*\*", re.IGNORECASE)
+_FACTS = (
+    *("format", "width", "height", "frames", "frames_scored", "highest_at", "unseen", "embedded"),
+    *("segments", "bytes", "sha256", "duplicate_of"),
+)
 _OWN_FACTS = (
     *("version", "torch", "timm", "device", "precision", "backend", "jpeg_decode"),
     *("config", "config_sha256"),
@@ -304,10 +308,7 @@ def _image(
         "error_code": row["error_code"],
         "error_message": row["error_message"],
         "warnings": _parts(row["warnings"]),
-        **{
-            name: row[name]
-            for name in ("format", "width", "height", "frames", "bytes", "sha256", "duplicate_of")
-        },
+        **{name: row[name] for name in _FACTS},
         "origin": row["origin"],
         "scored_at": row["scored_at"],
         "carried": {name: _json_value(value) for name, value in carried.items()},
@@ -334,7 +335,8 @@ def _follows(
     except ValueError:  # a name of another version
         return None
     scores = {category: row[category.value] for category in CATEGORIES}
-    if judge.judge(subject, scores, warnings, error, labels).decision == row["decision"]:
+    judged = judge.judge(subject, scores, warnings, error, labels, row["unseen"])
+    if judged.decision == row["decision"]:
         return True
     by_list = (row["reasons"] or "").startswith((BLOCK_LIST, CLEARED))
     return None if by_list and lists_missing else False

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from moderate.decode.image import Undecoded
+from moderate.decode.parts import WHOLE, Part
 from moderate.decode.resize import Pixels, PixelSpec
 from moderate.decode.ring import layout
 from moderate.types import ImageFacts
@@ -30,12 +31,15 @@ class Entry(Generic[Item]):
     """An image of a batch. place counts all inputs from 0 in input order.
 
     outcome is ImageFacts where the image's pixels are in the batch; None until the image is
-    settled, and for an image whose bytes could not be had, which its item explains.
+    settled, and for an image whose bytes could not be had, which its item explains. parts are what
+    of the image is there; more has the pixels of each but the first, H x W x 3 per spec.
     """
 
     place: int
     item: Item
     outcome: ImageFacts | Undecoded | None = None
+    parts: tuple[Part, ...] = WHOLE
+    more: tuple[tuple[Pixels, ...], ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -53,19 +57,40 @@ class Batch(Generic[Item]):
     _arrays: tuple[Pixels, ...] = ()
 
     def pixels(self) -> tuple[Pixels, ...]:
-        """For each spec the pixels of the decoded entries in order, N x H x W x 3.
+        """For each spec the pixels of the decoded entries, N x H x W x 3.
 
-        Views of the batch's memory; copies where an image between others could not be decoded.
+        The first part of each entry in order, and then the further parts of each in order. Views of
+        the batch's memory; copies where an image between others could not be decoded, or where
+        images have several parts.
         """
         decoded = [index for index, entry in enumerate(self.entries) if _is_decoded(entry)]
+        more = [part for index in decoded for part in self.entries[index].more]
         if decoded == list(range(len(decoded))):
-            return tuple(array[: len(decoded)] for array in self._arrays)
-        return tuple(array[decoded] for array in self._arrays)
+            first = tuple(array[: len(decoded)] for array in self._arrays)
+        else:
+            first = tuple(array[decoded] for array in self._arrays)
+        if not more:
+            return first
+        further = map(np.stack, zip(*more, strict=True))
+        return tuple(np.concatenate(both) for both in zip(first, further, strict=True))
 
-    def write(self, index: int, pixels: tuple[Pixels, ...]) -> None:
-        """Copy one image's pixels, H x W x 3 per spec, to the place of entry `index`."""
+    def write(self, index: int, parts: tuple[Part, ...], pixels: tuple[Pixels, ...]) -> None:
+        """Copy one image's pixels to the place of entry `index`, and beside it.
+
+        pixels is, per spec, P x H x W x 3, of which there are as many as parts, or more.
+        """
         for array, source in zip(self._arrays, pixels, strict=True):
-            np.copyto(array[index], source, casting="no")
+            np.copyto(array[index], source[0], casting="no")
+        entry = self.entries[index]
+        entry.parts = parts
+        entry.more = tuple(
+            tuple(source[place].copy() for source in pixels) for place in range(1, len(parts))
+        )
+
+    @property
+    def further_parts(self) -> int:
+        """How many parts beside the first ones there are."""
+        return sum(len(entry.more) for entry in self.entries)
 
 
 class BatchRing(Generic[Item]):
@@ -122,6 +147,9 @@ class BatchRing(Generic[Item]):
     def settle(self, batch: Batch[Item]) -> None:
         """Note that one of the batch's images has its outcome."""
         batch.unsettled -= 1
+        if batch is self._current and batch.further_parts >= self._layout.batch_size:
+            self.close_current()  # their memory comes on top of that of the ring
+            return
         self._hand_over_if_complete(batch)
 
     def current_is_settled(self) -> bool:

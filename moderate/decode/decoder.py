@@ -10,14 +10,17 @@ import contextlib
 import json
 import mmap
 import os
+import re
 import secrets
 import socket
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from moderate.decode.clock import DecodingClock
 from moderate.decode.fork_server import ForkServer
 from moderate.decode.image import Undecoded
+from moderate.decode.parts import MOST_PARTS, Part, checked_parts
 from moderate.decode.process import (
     ChannelClosedError,
     WrongAnswerError,
@@ -35,7 +38,17 @@ START_TIMEOUT = 60.0
 """Seconds that a decoder may take to be ready, its server's imports included."""
 
 _MAX_FRAMES = 1 << 31
+_MAX_EMBEDDED = 20
+_EMBEDDED = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,/()%-]{0,119}")
 _NAME = "decoder"  # in messages
+
+
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """An image whose parts are in its decoder's output memory, in order."""
+
+    facts: ImageFacts
+    parts: tuple[Part, ...]
 
 
 class Decoder:
@@ -68,7 +81,7 @@ class Decoder:
         self._token = ""
         self._input_length = 0
         input_bytes = max(1, limits.max_file_bytes)
-        layout = Layout(specs, 1, 1)
+        layout = Layout(specs, MOST_PARTS, 1)
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as descriptors:
             channel, decoder_end = packet_channel()
             descriptors.callback(decoder_end.close)
@@ -84,8 +97,9 @@ class Decoder:
             server.fork(number, (decoder_end.fileno(), input_fd, output_fd))
             on_failure.pop_all()
         (arrays,) = layout.arrays(self._output)
-        self.pixels: tuple[Pixels, ...] = tuple(array[0] for array in arrays)
-        """Views of its output memory, H x W x 3 per spec. It can change them at any time."""
+        self.pixels: tuple[Pixels, ...] = arrays
+        """Views of its output memory, MOST_PARTS x H x W x 3 per spec. It can change them at any
+        time."""
 
     @property
     def ready(self) -> bool:
@@ -124,8 +138,8 @@ class Decoder:
         self.is_sandboxed = True
         return sandbox
 
-    def receive_outcome(self) -> ImageFacts | Undecoded:
-        """The outcome of the image given: facts where its pixels are in the output memory.
+    def receive_outcome(self) -> InMemory | Undecoded:
+        """The outcome of the image given: its parts where their pixels are in the output memory.
 
         Raises WrongAnswerError, ChannelClosedError.
         """
@@ -135,8 +149,10 @@ class Decoder:
                 raise ValueError("the token is not that of the task")
             facts = _checked_facts(message["facts"])
             error = message["error"]
-            outcome: ImageFacts | Undecoded = facts
-            if error is not None:
+            outcome: InMemory | Undecoded
+            if error is None:
+                outcome = InMemory(facts, checked_parts(message["parts"]))
+            else:
                 outcome = Undecoded(ErrorCode(error[0]), one_line(str(error[1])), facts)
         except Exception:  # noqa: BLE001 - whatever a compromised decoder sends costs one row
             raise WrongAnswerError(f"the {_NAME} gave a wrong answer") from None
@@ -174,7 +190,22 @@ def _checked_facts(values: Any) -> ImageFacts:
         height=_checked_count(values["height"], MAX_SIDE),
         frames=_checked_count(values["frames"], _MAX_FRAMES),
         warnings=warnings,
+        frames_scored=_checked_count(values["frames_scored"], _MAX_FRAMES),
+        unseen=_checked_share(values["unseen"]),
+        embedded=tuple(map(_checked_embedded, values["embedded"][:_MAX_EMBEDDED])),
     )
+
+
+def _checked_share(value: object) -> float | None:
+    if value is None or (isinstance(value, (int, float)) and 0 <= value <= 1):
+        return value
+    raise ValueError(f"{value!r} is not a share")
+
+
+def _checked_embedded(text: object) -> str:
+    if isinstance(text, str) and _EMBEDDED.fullmatch(text):
+        return text
+    raise ValueError("not how anything embedded is described")
 
 
 def _checked_count(value: object, maximum: int) -> int | None:

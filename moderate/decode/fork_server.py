@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from moderate.decode.parts import DecodeOptions
 from moderate.decode.process import MAX_PACKET, packet_channel, send, start
 from moderate.decode.resize import PixelSpec
 from moderate.text import one_line
@@ -61,6 +62,7 @@ class ForkServer:
         self,
         specs: tuple[PixelSpec, ...],
         limits: Limits,
+        options: DecodeOptions,
         *,
         niceness: int,
         require_sandbox: bool,
@@ -76,6 +78,7 @@ class ForkServer:
         settings = {
             "specs": [asdict(spec) for spec in specs],
             "limits": asdict(limits),
+            "options": asdict(options),
             "niceness": niceness,
             "require_sandbox": require_sandbox,
         }

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from PIL import Image, UnidentifiedImageError
 
 from moderate.decode import pixels
+from moderate.decode.animation import other_frames
 from moderate.decode.containers import (
     MAX_FRAMES_COUNTED,
     Container,
@@ -24,13 +25,16 @@ from moderate.decode.containers import (
     read_webp,
 )
 from moderate.decode.heif import read_heif
-from moderate.decode.resize import Pixels, PixelSpec, draft_size, resize
+from moderate.decode.parts import DEFAULT_OPTIONS, MOST_PARTS, WHOLE, DecodeOptions, Looked, Part
+from moderate.decode.resize import Pixels, PixelSpec, draft_size
 from moderate.decode.sniff import sniff
+from moderate.decode.views import look
 from moderate.text import one_line
-from moderate.types import ErrorCode, ImageFacts, Limits, Warn
+from moderate.types import PARTLY_SEEN_FROM, ErrorCode, ImageFacts, Limits, Warn
 
-PIXELS_VERSION = 2
+PIXELS_VERSION = 3
 """Changes with the pixels or facts that a file gives, so that earlier scores are not reused."""
+
 
 SMALL_SIDE = 256
 """An image whose longest side is under this many pixels gets the warning `small_image`."""
@@ -47,10 +51,15 @@ _READERS: dict[str, Callable[[bytes], Container]] = {
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Pixels for each spec, in order, and what is known of the file."""
+    """Pixels for each spec, in order, and what is known of the file.
+
+    pixels are those of the first of the parts, more those of the others.
+    """
 
     pixels: tuple[Pixels, ...]
     facts: ImageFacts
+    parts: tuple[Part, ...] = WHOLE
+    more: tuple[tuple[Pixels, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +92,13 @@ def prepare() -> None:
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
-def decode(data: bytes, specs: tuple[PixelSpec, ...], limits: Limits) -> Decoded | Undecoded:
-    """Decode one image of the six formats: upright, on white, at the size of each spec.
+def decode(
+    data: bytes,
+    specs: tuple[PixelSpec, ...],
+    limits: Limits,
+    options: DecodeOptions = DEFAULT_OPTIONS,
+) -> Decoded | Undecoded:
+    """Decode one image of a supported format: upright, on white, at the size of each spec.
 
     `data` is the whole file. Never raises, whatever the bytes are.
     """
@@ -101,7 +115,7 @@ def decode(data: bytes, specs: tuple[PixelSpec, ...], limits: Limits) -> Decoded
             _check_pixels(facts, limits)
             if len(data) < container.least_bytes:
                 raise DecodeError(ErrorCode.TRUNCATED, "the file ends early: rows are missing")
-            return _decode_opened(image, container, facts, specs)
+            return _decode_opened(image, data, container, facts, specs, limits, options)
     except DecodeError as error:
         return Undecoded(error.code, error.message, facts)
     except MemoryError:
@@ -133,7 +147,13 @@ def _open(kind: str, container: Container) -> Image.Image:
 
 
 def _decode_opened(
-    image: Image.Image, container: Container, facts: ImageFacts, specs: tuple[PixelSpec, ...]
+    image: Image.Image,
+    data: bytes,
+    container: Container,
+    facts: ImageFacts,
+    specs: tuple[PixelSpec, ...],
+    limits: Limits,
+    options: DecodeOptions,
 ) -> Decoded:
     size = image.size
     image_warnings: list[Warn] = []
@@ -167,15 +187,73 @@ def _decode_opened(
         image_warnings.append(Warn.ANIMATED)
     if container.multi_picture:
         image_warnings.append(Warn.MULTI_PICTURE)
-    if ambiguous:
-        image_warnings.append(Warn.ALPHA_AMBIGUOUS)
     if not metadata_readable:
         image_warnings.append(Warn.BAD_METADATA)
-    facts = replace(facts, width=width, height=height, warnings=tuple(image_warnings))
+    facts = replace(facts, width=width, height=height)
+    looks = _Looks(specs, options)
     if turn_last:
-        turned = (resize(rgb, spec, size) for spec in _as_stored(specs, turn))
-        return Decoded(tuple(pixels.upright_array(array, turn) for array in turned), facts)
-    return Decoded(tuple(resize(rgb, spec) for spec in specs), facts)
+        looks.add_stored(rgb, size, turn)
+    else:
+        looks.add(rgb)
+    if facts.frames and facts.frames > 1:
+        others = other_frames(facts.format or "", data, container, rgb, options, limits)
+        looks.first_milliseconds = others.first_milliseconds
+        for frame in others.frames():
+            looks.add(frame.image, frame.index, frame.milliseconds)
+            ambiguous |= frame.alpha_ambiguous
+        facts = replace(facts, frames_scored=looks.frames)
+        if others.left_out or looks.full:
+            image_warnings.append(Warn.PARTLY_SCORED)
+    if ambiguous:
+        image_warnings.append(Warn.ALPHA_AMBIGUOUS)
+    if looks.unseen >= PARTLY_SEEN_FROM:
+        image_warnings.append(Warn.PARTLY_SEEN)
+    unseen = round(looks.unseen, 4)
+    facts = replace(facts, unseen=unseen, warnings=tuple(image_warnings))
+    return Decoded(looks.pixels[0], facts, tuple(looks.parts), tuple(looks.pixels[1:]))
+
+
+class _Looks:
+    """Gathers the parts of one file, frame by frame."""
+
+    def __init__(self, specs: tuple[PixelSpec, ...], options: DecodeOptions) -> None:
+        self._specs = specs
+        self._options = options
+        self.parts: list[Part] = []
+        self.pixels: list[tuple[Pixels, ...]] = []
+        self.unseen = 0.0
+        self.frames = 0
+        self.full = False
+
+    def add(self, image: Image.Image, frame: int = 0, milliseconds: int | None = None) -> None:
+        """Add the parts of an upright frame."""
+        self._take(look(image, self._specs, self._options), frame, milliseconds)
+
+    def add_stored(self, image: Image.Image, size: tuple[int, int], turn: int) -> None:
+        """Add the first frame, decoded at a reduced scale and not yet turned upright."""
+        looked = look(image, _as_stored(self._specs, turn), self._options, size)
+        turned = [
+            tuple(pixels.upright_array(array, turn) for array in each) for each in looked.pixels
+        ]
+        boxes = [pixels.upright_box(box, turn) for box in looked.boxes]
+        self._take(replace(looked, boxes=boxes, pixels=turned), 0, None)
+
+    @property
+    def first_milliseconds(self) -> int | None:
+        """When the first frame is shown."""
+        return self.parts[0].milliseconds
+
+    @first_milliseconds.setter
+    def first_milliseconds(self, milliseconds: int | None) -> None:
+        self.parts = [replace(part, milliseconds=milliseconds) for part in self.parts]
+
+    def _take(self, looked: Looked, frame: int, milliseconds: int | None) -> None:
+        room = MOST_PARTS - len(self.parts)
+        self.full |= len(looked.boxes) > room
+        self.parts += [Part(frame, milliseconds, box) for box in looked.boxes[:room]]
+        self.pixels += looked.pixels[:room]
+        self.frames += room > 0
+        self.unseen = max(self.unseen, looked.unseen)
 
 
 def _pillow_format(kind: str, data: bytes) -> str:

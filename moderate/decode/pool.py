@@ -30,6 +30,7 @@ from moderate.cores import available_cores
 from moderate.decode.batches import Batch, BatchRing, Item, Passed
 from moderate.decode.intake import Coming, Intake
 from moderate.decode.limits import IMAGES_PER_DECODER
+from moderate.decode.parts import DEFAULT_OPTIONS, DecodeOptions
 from moderate.decode.resize import Pixels, PixelSpec
 from moderate.decode.scheduler import Scheduler
 from moderate.decode.supervisor import Alarm, Supervisor
@@ -59,6 +60,7 @@ class DecoderPool(Generic[Item]):
         workers: int,
         batch_size: int,
         *,
+        options: DecodeOptions = DEFAULT_OPTIONS,
         niceness: int = 0,
         require_sandbox: bool = False,
         at_once: bool = False,
@@ -90,6 +92,7 @@ class DecoderPool(Generic[Item]):
         self._supervisor = Supervisor(
             specs,
             limits,
+            options,
             workers,
             self._alarm,
             niceness=niceness,

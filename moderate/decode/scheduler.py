@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Generic
 
 from moderate.decode.batches import Batch, BatchRing, Entry, Item
-from moderate.decode.decoder import Decoder
+from moderate.decode.decoder import Decoder, InMemory
 from moderate.decode.image import Undecoded
 from moderate.decode.intake import Arrival, Intake
 from moderate.decode.supervisor import Answer, Loss, Supervisor
@@ -238,13 +238,16 @@ class Scheduler(Generic[Item]):
         work = self._work[answer.decoder]
         task, work.task = work.task, None
         assert task is not None
-        outcome = answer.outcome
-        if isinstance(outcome, ImageFacts):
+        outcome: ImageFacts | Undecoded
+        if isinstance(answer.outcome, InMemory):
+            outcome = answer.outcome.facts
             try:
                 # Now, as the decoder's memory is written over by its next image.
-                task.batch.write(task.index, answer.decoder.pixels)
+                task.batch.write(task.index, answer.outcome.parts, answer.decoder.pixels)
             except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
                 outcome = _internal_error(error)
+        else:
+            outcome = answer.outcome
         if not work.answered:
             work.first_answer = time.monotonic()
         work.answered.append((task, outcome))

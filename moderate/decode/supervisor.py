@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from moderate.decode.decoder import Decoder
+from moderate.decode.decoder import Decoder, InMemory
 from moderate.decode.fork_server import Ended, Forked, ForkServer, NotForked, ServerGone
 from moderate.decode.image import Undecoded
+from moderate.decode.parts import DecodeOptions
 from moderate.decode.process import ChannelClosedError, WrongAnswerError, exit_reason
 from moderate.decode.resize import PixelSpec
 from moderate.errors import RunError
-from moderate.types import ErrorCode, ImageFacts, Limits
+from moderate.types import ErrorCode, Limits
 
 _MAX_FAILED_STARTS = 3  # in a row, before the first decoder of the run was ready
 _MAX_FAILED_RESTARTS = 20  # in a row with no decoder left, later: memory may be short for a while
@@ -61,10 +62,10 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A decoder has answered; its output memory holds the pixels where the outcome is facts."""
+    """A decoder has answered; its output memory holds the pixels of what it decoded."""
 
     decoder: Decoder
-    outcome: ImageFacts | Undecoded
+    outcome: InMemory | Undecoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class Supervisor:
         self,
         specs: tuple[PixelSpec, ...],
         limits: Limits,
+        options: DecodeOptions,
         count: int,
         alarm: Alarm,
         *,
@@ -113,7 +115,7 @@ class Supervisor:
         self._count = count
         self._on_ready = on_ready
         self._start_server = partial(
-            ForkServer, specs, limits, niceness=niceness, require_sandbox=require_sandbox
+            ForkServer, specs, limits, options, niceness=niceness, require_sandbox=require_sandbox
         )
         self._selector = selectors.DefaultSelector()
         self._selector.register(alarm, selectors.EVENT_READ)

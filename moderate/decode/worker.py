@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from moderate.decode.process import MAX_PACKET, enter_sandbox, send, send_failure
 
 if TYPE_CHECKING:
+    from moderate.decode.parts import DecodeOptions
     from moderate.decode.resize import PixelSpec
     from moderate.types import ImageFacts, Limits
 
@@ -41,6 +42,7 @@ def serve_images(
     output_fd: int,
     specs: tuple[PixelSpec, ...],
     limits: Limits,
+    options: DecodeOptions,
     *,
     require_sandbox: bool,
 ) -> None:
@@ -48,10 +50,11 @@ def serve_images(
     import numpy as np
 
     from moderate.decode.image import Decoded, Undecoded, decode, out_of_memory
+    from moderate.decode.parts import MOST_PARTS
     from moderate.decode.ring import Layout
     from moderate.types import ErrorCode, ImageFacts
 
-    ((*output,),) = Layout(specs, 1, 1).arrays(mmap.mmap(output_fd, 0))
+    ((*output,),) = Layout(specs, MOST_PARTS, 1).arrays(mmap.mmap(output_fd, 0))
     inputs = mmap.mmap(input_fd, 0, prot=mmap.PROT_READ)
     os.close(output_fd)
     os.close(input_fd)
@@ -60,8 +63,9 @@ def serve_images(
     while task := channel.recv(MAX_PACKET):
         length, token = json.loads(task)
         outcome: Decoded | Undecoded
+        parts: list[Any] = []
         try:
-            outcome = decode(inputs[:length], specs, limits)
+            outcome = decode(inputs[:length], specs, limits, options)
         except MemoryError:
             outcome = out_of_memory(limits, ImageFacts())
         except Exception as fault:  # noqa: BLE001 - a fault of ours costs the image, not the process
@@ -71,10 +75,12 @@ def serve_images(
             facts, error = outcome.facts, [outcome.code.value, outcome.message]
         else:
             facts, error = outcome.facts, None
-            for array, pixels in zip(output, outcome.pixels, strict=True):
-                np.copyto(array[0], pixels, casting="no")
+            parts = [[part.frame, part.milliseconds, part.box] for part in outcome.parts]
+            for place, one_part in enumerate((outcome.pixels, *outcome.more)):
+                for array, pixels in zip(output, one_part, strict=True):
+                    np.copyto(array[place], pixels, casting="no")
         del outcome
-        send(channel, {"token": token, "facts": _as_json(facts), "error": error})
+        send(channel, {"token": token, "facts": _as_json(facts), "error": error, "parts": parts})
 
 
 def _as_json(facts: ImageFacts) -> dict[str, Any]:
@@ -85,6 +91,9 @@ def _as_json(facts: ImageFacts) -> dict[str, Any]:
         "width": width,
         "height": height,
         "frames": facts.frames,
+        "frames_scored": facts.frames_scored,
+        "unseen": facts.unseen,
+        "embedded": facts.embedded,
         "warnings": [warning.value for warning in facts.warnings],
     }
 
@@ -98,6 +107,7 @@ class _Server:
 
     def __init__(self, control: socket.socket) -> None:
         from moderate.decode.image import prepare
+        from moderate.decode.parts import DecodeOptions
         from moderate.decode.resize import PixelSpec
         from moderate.types import Limits
 
@@ -105,6 +115,7 @@ class _Server:
         settings = json.loads(control.recv(MAX_PACKET))
         self._specs = tuple(PixelSpec(**spec) for spec in settings["specs"])
         self._limits = Limits(**settings["limits"])
+        self._options = DecodeOptions.from_json(settings["options"])
         self._require_sandbox = bool(settings["require_sandbox"])
         self._numbers: dict[int, int] = {}  # the run's number of each decoder, by pid
         os.nice(settings["niceness"])
@@ -171,6 +182,7 @@ class _Server:
                         output_fd,
                         self._specs,
                         self._limits,
+                        self._options,
                         require_sandbox=self._require_sandbox,
                     )
                     code = 0

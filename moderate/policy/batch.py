@@ -21,6 +21,7 @@ from moderate.types import (
     ImageRef,
     Labels,
     Origin,
+    Places,
     Scores,
     Views,
     Warn,
@@ -96,6 +97,7 @@ class UndecidedRow(NamedTuple):
     duplicate_of: bytes | None = None
     origin: Origin = Origin.NEW
     scored_at: datetime | None = None
+    places: Places = {}
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Batch:
     """What decisions on n rows depend on.
 
     scores are float32 (categories, n), in the order of CATEGORIES, NaN for what was not scored.
+    unseen is float32 (n), the share of each picture that the model did not see, NaN or 0 for none.
     warnings holds the warnings that the closed list knows, errors the error codes, of rows without
     scores alone. The callables give what only some policies ask for: paths as shown, SHA-256 in
     hex, the values of a carried column (None in rows that do not have it), the scores of a label
@@ -110,6 +113,7 @@ class Batch:
     """
 
     scores: NDArray[np.float32]
+    unseen: NDArray[np.float32]
     warnings: Encoded[tuple[Warn, ...]]
     errors: Encoded[str]
     paths: Callable[[], Sequence[bytes]]
@@ -142,6 +146,7 @@ class Batch:
 
         return Batch(
             scores=self.scores[:, indices],
+            unseen=self.unseen[indices],
             warnings=self.warnings.take(indices),
             errors=self.errors.take(indices),
             paths=lambda: taken(self.paths()),
@@ -164,6 +169,7 @@ class Batch:
 
         return cls(
             scores=scores.reshape(len(rows), len(CATEGORIES)).T,
+            unseen=np.array([row.facts.unseen for row in rows], np.float32),
             warnings=encoded(row.facts.warnings or None for row in rows),
             errors=encoded(str(row.error.code) if row.error else None for row in rows),
             paths=lambda: [row.ref.display for row in rows],

@@ -17,7 +17,7 @@ from moderate.policy.batch import Batch, Codes, Decided, Encoded, Indices
 from moderate.policy.model import Policy
 from moderate.policy.reasons import NEAR, comparison, error_reason, label_term
 from moderate.policy.thresholds import UNSCORED_BAND, Mask, Severities, reaches, score_bands
-from moderate.types import CATEGORIES, Category, Decision
+from moderate.types import CATEGORIES, Category, Decision, Warn
 
 Scores32 = NDArray[np.float32]
 Scores64 = NDArray[np.float64]
@@ -211,21 +211,24 @@ class _Warned:
 
     @classmethod
     def of(cls, ready: ReadyPolicy, batch: Batch) -> _Warned:
-        wanted = ready.policy.on_warning
+        wanted = {str(name): decision for name, decision in ready.policy.on_warning.items()}
+        warned: Encoded[Any] = batch.warnings
+        if Warn.PARTLY_SEEN in wanted:
+            warned = _with_shares(warned, batch.unseen, ready.policy.partly_seen_from)
         texts = tuple(
             tuple(
                 tuple(
                     f"warning {warning}: on_warning {decision}{ready.ending}"
                     for warning in warnings
-                    if wanted.get(warning) == decision
+                    if wanted.get(warning.partition(" ")[0]) == decision
                 )
                 for decision in Decision
             )
-            for warnings in batch.warnings.values
+            for warnings in warned.values
         )
         worst = [max((n for n, parts in enumerate(each) if parts), default=0) for each in texts]
-        of_row = np.array([*worst, _APPROVE], np.int8)[batch.warnings.codes]  # -1 is the last
-        return cls(batch.warnings, texts, of_row)
+        of_row = np.array([*worst, _APPROVE], np.int8)[warned.codes]  # -1 is the last
+        return cls(warned, texts, of_row)
 
     def add(self, reasons: _Reasons, severity: Severities, failed: Mask) -> None:
         """The reasons of rows that are decided as their warnings ask."""
@@ -239,6 +242,33 @@ class _Warned:
             of_row = np.where(failed, -1, parts[codes, severity])
             rows = np.flatnonzero(of_row >= 0)
             reasons.add(rows, of_row[rows])
+
+
+def _with_shares(
+    warnings: Encoded[tuple[Warn, ...]], unseen: Scores32, from_share: float
+) -> Encoded[Any]:
+    """The warnings of each row as texts, `partly_seen` with its share, and only from a share on.
+
+    A row that has the warning and no share was written by something else: the warning counts.
+    """
+    concerned = [Warn.PARTLY_SEEN in each for each in warnings.values]
+    rows = np.flatnonzero(np.array([*concerned, False])[warnings.codes])
+    values: list[tuple[str, ...]] = list(warnings.values)
+    codes = warnings.codes.copy()
+    known: dict[tuple[int, str | None], int] = {}
+    for row, code, share in zip(
+        rows.tolist(), codes[rows].tolist(), unseen[rows].tolist(), strict=True
+    ):
+        text: str | None = str(Warn.PARTLY_SEEN)
+        if share == share:
+            below = not reaches(np.float32(share), np.float64(from_share))
+            text = None if below else f"{Warn.PARTLY_SEEN} {share:.0%}"
+        if (code, text) not in known:
+            known[code, text] = len(values)
+            changed = (text if each == Warn.PARTLY_SEEN else each for each in values[code])
+            values.append(tuple(each for each in changed if each is not None))
+        codes[row] = known[code, text]
+    return Encoded(values, codes)
 
 
 def _add_errors(reasons: _Reasons, ready: ReadyPolicy, batch: Batch) -> None:

@@ -112,11 +112,13 @@ class Judge:
         warnings: Sequence[Warn],
         error: ImageError | None,
         labels: Labels | None = None,
+        unseen: float | None = None,
     ) -> Judged:
         """What becomes of one image alone."""
         by_name = labels or {}
         batch = Batch(
             scores=np.array([[scores[category]] for category in CATEGORIES], np.float32),
+            unseen=np.array([unseen], np.float32),
             warnings=encoded([tuple(warnings) or None]),
             errors=encoded([str(error.code) if error else None]),
             paths=lambda: [subject.path],

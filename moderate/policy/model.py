@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 
 from moderate.policy.when import parse_when
 from moderate.text import printable
-from moderate.types import CATEGORIES, Category, Decision, Warn
+from moderate.types import CATEGORIES, PARTLY_SEEN_FROM, Category, Decision, Warn
 from moderate.validation import Table, first_problem
 
 MOST_LISTED = 1000
@@ -139,6 +139,7 @@ class Override(Table):
     on_error: NotApprove | None = None
     on_unscored: Literal["ignore", "review"] | None = None
     on_warning: dict[Warn, NotApprove] = {}
+    partly_seen_from: Score | None = None
     categories: dict[Category, PartialThresholds] = {}
     labels: Annotated[dict[LabelName, PartialThresholds], Field(max_length=MOST_LISTED)] = {}
     rating: Annotated[tuple[Level, ...], Field(max_length=7)] = ()
@@ -151,9 +152,9 @@ class Override(Table):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        own = (self.on_error, self.on_unscored, self.bands)
+        own = (self.on_error, self.on_unscored, self.bands, self.partly_seen_from)
         thresholds = self.categories or self.labels
-        has_own = own != (None,) * 3 or self.on_warning or thresholds or self.rating
+        has_own = own != (None,) * 4 or self.on_warning or thresholds or self.rating
         if self.policy and has_own:
             raise ValueError("has a policy and values of its own; give it one of the two")
         if not (self.policy or has_own):
@@ -177,6 +178,8 @@ class Override(Table):
             labels[name] = labels.get(name, {}) | limits.model_dump(exclude_none=True)
         changed["labels"] = labels
         changed["on_warning"] = policy.on_warning | self.on_warning
+        if self.partly_seen_from is not None:
+            changed["partly_seen_from"] = self.partly_seen_from
         changed["on_error"] = self.on_error or policy.on_error
         changed["on_unscored"] = self.on_unscored or policy.on_unscored
         changed["rating"] = self.rating or policy.rating
@@ -211,7 +214,8 @@ class ListFile(Table):
 class Policy(Table):
     """Thresholds for the five categories and what to do where a score alone does not decide.
 
-    labels has thresholds for labels of the networks themselves, named MODEL/LABEL.
+    labels has thresholds for labels of the networks themselves, named MODEL/LABEL. partly_seen_from
+    is the unseen share of a picture from which on_warning counts `partly_seen`.
     `list_files` says what was in ignore_file and block_file; it is filled in when the policy is
     loaded.
     """
@@ -221,6 +225,7 @@ class Policy(Table):
     on_error: NotApprove = Decision.REVIEW
     on_unscored: Literal["ignore", "review"] = "ignore"
     on_warning: dict[Warn, NotApprove] = {}
+    partly_seen_from: Score = PARTLY_SEEN_FROM
     categories: dict[Category, Thresholds]
     labels: Annotated[dict[LabelName, Thresholds], Field(max_length=MOST_LISTED)] = {}
     rating: Annotated[tuple[Level, ...], Field(max_length=7)] = ()

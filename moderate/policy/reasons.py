@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
-from moderate.types import Decision
+from moderate.types import Decision, Places
 
 BLOCK_LIST = "block list: "
 CLEARED = "cleared until "
@@ -12,6 +13,9 @@ CLEARED = "cleared until "
 
 NEAR = 0.01
 """Closer to a limit than this, two digits of a score may not be enough."""
+
+AT = " at "
+"""What stands between the term of a reason, or the reason, and the place that it is about."""
 
 _OVERRIDE = " (override "
 
@@ -43,10 +47,29 @@ def by_override(label: str) -> str:
     return f"{_OVERRIDE}{as_part(label)})"
 
 
-def at_time(reason: str, time: str) -> str:
-    """A reason with the place in a video that it is about; what it ends with stays the end."""
+def at_place(reason: str, place: str) -> str:
+    """A reason with the frame, part or time that it is about; what it ends with stays the end."""
     what, override, label = reason.partition(_OVERRIDE)
-    return f"{what} at {time}{override}{label}"
+    return f"{what}{AT}{place}{override}{label}"
+
+
+def placed(reasons: Sequence[str], places: Places) -> tuple[str, ...]:
+    """Reasons with the places that their terms have."""
+    if not places:
+        return tuple(reasons)
+    return tuple(_placed(reason, places) for reason in reasons)
+
+
+def _placed(reason: str, places: Places) -> str:
+    # Names of labels may hold blanks: the longest that fits is meant.
+    terms = [term for term in places if reason.startswith(f"{term} ")]
+    return at_place(reason, places[max(terms, key=len)]) if terms else reason
+
+
+def read_places(text: str | None) -> dict[str, str]:
+    """The places that the column `highest_at` of results has."""
+    parts = (part.rpartition(AT) for part in (text or "").split("; "))
+    return {term: place for term, at, place in parts if at}
 
 
 def as_part(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from moderate.policy.batch import Batch, Judged, UndecidedRow
 from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
-from moderate.policy.reasons import error_reason
+from moderate.policy.reasons import error_reason, placed
 from moderate.types import UNSCORED, ImageError, ImageFacts, ImageRef, Row
 
 
@@ -32,7 +32,7 @@ def decided_row(row: UndecidedRow, judged: Judged, run_id: str = "") -> Row:
         row.facts,
         row.scores,
         judged.decision,
-        judged.reasons,
+        placed(judged.reasons, row.places),
         judged.views,
         row.error,
         None if row.duplicate_of is None else os.fsdecode(row.duplicate_of),
@@ -41,6 +41,7 @@ def decided_row(row: UndecidedRow, judged: Judged, run_id: str = "") -> Row:
         judged.bands,
         run_id,
         row.scored_at,
+        places=row.places,
     )
 
 

@@ -99,10 +99,20 @@ def _image_facts(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if image["width"] is not None and image["height"] is not None:
         size.append(f"{image['width']} x {image['height']}")
     if (image["frames"] or 1) > 1:
-        size.append(f"{image['frames']} frames")
+        scored = image["frames_scored"]
+        some = "" if scored is None else f" ({scored} scored)"
+        size.append(f"{image['frames']} frames{some}")
     if image["bytes"] is not None:
         size.append(f"{image['bytes']:,} bytes")
     yield "file", ", ".join(size)
+    if image["highest_at"]:
+        yield "highest at", image["highest_at"]
+    if image["unseen"]:
+        yield "not seen", f"{image['unseen']:.0%} of the picture"
+    if image["embedded"]:
+        yield "embedded", image["embedded"]
+    if image["segments"]:
+        yield "segments", image["segments"]
     if image["sha256"]:
         yield "sha256", image["sha256"]
     if image["duplicate_of"]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from moderate.policy.reasons import AT
 from moderate.text import path_text
 from moderate.types import CATEGORIES, LABEL_PREFIX, Row, Status
 
@@ -61,6 +62,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("height", "int64", "pixels, of the upright picture"),
     Column("format", "string", "what the bytes are: jpeg, png, webp, gif, bmp, heif, ..."),
     Column("frames", "int64", "number of frames; counting stops at 1000"),
+    Column("frames_scored", "int64", "how many of them were scored; the scores are the highest"),
+    Column("highest_at", "string", "which frame or part each score is of, joined with '; '"),
+    Column("unseen", "float32", "share of the picture that the model does not see, 0.0 to 1.0"),
+    Column("embedded", "string", "what else the file holds that was not scored, joined with '; '"),
+    Column("segments", "string", "of a video: what is over a threshold from when to when"),
     Column("bytes", "int64", "size of the file"),
     Column("sha256", "string", "digest of the file's bytes"),
     Column("duplicate_of", "string", "the first row of this run whose file has the same bytes"),
@@ -111,6 +117,11 @@ def values(row: Row, labels: Sequence[str] = ()) -> list[Cell]:
         facts.height,
         facts.format,
         facts.frames,
+        facts.frames_scored,
+        "; ".join(f"{term}{AT}{place}" for term, place in row.places.items()) or None,
+        facts.unseen,
+        "; ".join(facts.embedded) or None,
+        row.segments,
         facts.bytes,
         facts.sha256,
         None if first is None else path_text(os.fsencode(first)),

@@ -567,6 +567,9 @@ def _facts(
         file.bytes,
         file.sha256,
         warnings + decoded.warnings,
+        decoded.frames_scored,
+        decoded.unseen,
+        decoded.embedded,
     )
 
 

@@ -11,6 +11,7 @@ from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import Bundle
 from moderate.classify.device import Placement
 from moderate.cores import available_cores
+from moderate.decode.parts import DecodeOptions
 from moderate.decode.resize import PixelSpec
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy
@@ -55,6 +56,23 @@ class Job:
         return tuple(
             replace(s, exact=s.exact or self.options.exact_decode) for s in self.bundle.specs
         )
+
+    @property
+    def decode_options(self) -> DecodeOptions:
+        """What of each file this job scores."""
+        options = self.options
+        return DecodeOptions(options.frames, options.views, options.formats, _seen_by(self.bundle))
+
+
+def _seen_by(bundle: Bundle) -> tuple[tuple[int, ...], ...]:
+    """For each category that is scored, the places of the models that feed it."""
+    feeding = [
+        tuple(
+            place for place, model in enumerate(bundle.card.model) if category in model.categories
+        )
+        for category in bundle.card.categories
+    ]
+    return tuple(dict.fromkeys(feeding))
 
 
 def carried_columns(sources: Sequence[Source]) -> tuple[Column, ...]:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Self, cast
 from uuid import uuid4
 
@@ -24,7 +25,9 @@ from moderate.errors import ModerateError
 from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
 from moderate.policy.batch import UndecidedRow
+from moderate.policy.reasons import read_places
 from moderate.policy.rows import decide_rows, failed_row
+from moderate.run.highest import NOT_SCORED, ScoredImage, highest
 from moderate.run.inputs import (
     UNREAD_CLAIM,
     Block,
@@ -318,23 +321,26 @@ class LocalEngine(Engine):
     def _finish(
         self, batch: Batch[Item], pending: Pending | None
     ) -> list[tuple[int, list[_Result]]]:
-        scored = iter(pending.scored() if pending else ())
+        scored = pending.scored() if pending else []
         self._resources.pool.release(batch)
+        decoded = sum(isinstance(entry.outcome, ImageFacts) for entry in batch.entries)
+        # The first parts of all images come first, then the further ones: see `Batch.pixels`.
+        first, further = iter(scored[:decoded]), iter(scored[decoded:])
         results: list[tuple[int, list[_Result]]] = []
         for entry in batch.entries:
             # Drawn before anything can go wrong, so that the next image gets its own scores.
-            decoded = isinstance(entry.outcome, ImageFacts)
-            scores, labels = next(scored) if decoded else (UNSCORED, ())
-            results.append(
-                (entry.place, [self._contained(entry.item, entry.outcome, scores, labels)])
-            )
+            of_image = NOT_SCORED
+            if isinstance(entry.outcome, ImageFacts):
+                parts = [next(first), *islice(further, len(entry.more))]
+                of_image = highest(parts, entry.parts, self._job.labels)
+            results.append((entry.place, [self._contained(entry.item, entry.outcome, of_image)]))
         return self._committed(results)
 
     def _passed(self, passed: Passed[Item]) -> list[_Result]:
         """The results of an input that needed no decoding."""
         self._resources.pool.release(passed)
         items = passed.item.items if isinstance(passed.item, Block) else [passed.item]
-        return [self._contained(item, None, UNSCORED) for item in items]
+        return [self._contained(item, None, NOT_SCORED) for item in items]
 
     def _committed(
         self, results: list[tuple[int, list[_Result]]]
@@ -348,12 +354,11 @@ class LocalEngine(Engine):
         self,
         item: Item,
         outcome: ImageFacts | Undecoded | None,
-        scores: Scores | ImageError,
-        labels: tuple[float, ...] = (),
+        scored: ScoredImage,
     ) -> _Result:
         """The result of one input. What goes wrong with it becomes its error."""
         try:
-            return self._result(item, outcome, scores, labels)
+            return self._result(item, outcome, scored)
         except ModerateError:
             raise
         except Exception as error:
@@ -369,8 +374,7 @@ class LocalEngine(Engine):
         self,
         item: Item,
         outcome: ImageFacts | Undecoded | None,
-        scores: Scores | ImageError,
-        labels: tuple[float, ...],
+        scored: ScoredImage,
     ) -> _Result:
         if isinstance(item, Known):
             return self._known(item)
@@ -386,7 +390,7 @@ class LocalEngine(Engine):
         if isinstance(outcome, Undecoded):
             return self._new(item, outcome.facts, ImageError(outcome.code, outcome.message))
         assert outcome is not None
-        return self._new(item, outcome, scores, labels=labels)
+        return self._new(item, outcome, scored.outcome, labels=scored.labels, places=scored.places)
 
     def _failed_row(self, ref: ImageRef, error: ImageError) -> Row:
         return failed_row(self._job.judge.policy, ref, error, self._run_id)
@@ -403,10 +407,12 @@ class LocalEngine(Engine):
         result: Scores | ImageError,
         claim: str = "",
         labels: tuple[float, ...] = (),
+        places: str = "",
     ) -> UndecidedRow:
         """The row of an image whose outcome is new, and is kept for later runs."""
         own = replace(item.facts, warnings=())
-        outcome = Outcome(_merge(own, decoded), result, claim, labels, int(time.time()))
+        now = int(time.time())
+        outcome = Outcome(_merge(own, decoded), result, claim, labels, now, places)
         if item.sha256:
             if self._contents:
                 self._contents.settle(item.sha256, outcome)
@@ -485,7 +491,17 @@ class LocalEngine(Engine):
         scored_at = None if error or outcome.scored_at is None else _moment(outcome.scored_at)
         if origin is Origin.REUSED and self._is_of_this_job(outcome):
             origin = Origin.NEW if duplicate_of is None else Origin.DUPLICATE
-        return UndecidedRow(ref, facts, scores, error, labels, duplicate_of, origin, scored_at)
+        return UndecidedRow(
+            ref,
+            facts,
+            scores,
+            error,
+            labels,
+            duplicate_of,
+            origin,
+            scored_at,
+            read_places(outcome.places),
+        )
 
     def _is_of_this_job(self, outcome: Outcome) -> bool:
         """Whether the outcome is of a run that broke off, and that this one finishes.
@@ -527,5 +543,8 @@ def _merge(known: ImageFacts, decoded: ImageFacts) -> ImageFacts:
         width=decoded.width,
         height=decoded.height,
         frames=decoded.frames,
+        frames_scored=decoded.frames_scored,
+        unseen=decoded.unseen,
+        embedded=decoded.embedded,
         warnings=(*known.warnings, *decoded.warnings),
     )

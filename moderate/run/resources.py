@@ -44,6 +44,7 @@ class Resources:
             _decoding_limits(job),
             job.workers,
             job.options.batch_size,
+            options=job.decode_options,
             niceness=NICENESS,
             require_sandbox=job.options.require_sandbox,
             at_once=at_once,

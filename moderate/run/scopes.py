@@ -21,7 +21,11 @@ def scopes(job: Job, placement: Placement) -> Scopes:
     decoding libraries and their limits. Versions of torch and its like are not among them: they
     move scores by less than the tolerance of every other comparison.
     """
-    pixels = {"pixels": PIXELS_VERSION, "specs": [asdict(spec) for spec in job.specs]}
+    pixels = {
+        "pixels": PIXELS_VERSION,
+        "specs": [asdict(spec) for spec in job.specs],
+        **asdict(job.decode_options),
+    }
     scores = {
         **pixels,
         "weights": job.bundle.sha256,

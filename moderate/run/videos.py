@@ -18,7 +18,7 @@ from moderate.decode.video import (
 from moderate.fetch.local import FetchError, OpenFile, open_regular, os_error
 from moderate.policy.batch import Judged, UndecidedRow
 from moderate.policy.judge import Judge
-from moderate.policy.reasons import at_time, label_term
+from moderate.policy.reasons import at_place, label_term
 from moderate.policy.rows import decided_row, judge_rows
 from moderate.types import (
     CATEGORIES,
@@ -189,13 +189,12 @@ class VideoRows:
 class Video:
     """A video whose frames are decided.
 
-    row has the maximum of each category and label, or an error where no frame was scored. times
-    says at which time each maximum was, by the term that reasons have for it.
+    row has the maximum of each category and label, and at which time it was, or an error where no
+    frame was scored.
     """
 
     row: UndecidedRow
     frames: list[Row]
-    times: dict[str, str]
 
     @classmethod
     def of(cls, end: VideoEnd, frames: list[Row]) -> Video:
@@ -203,7 +202,7 @@ class Video:
         good = [row for row in frames if row.error is None]
         if not good:
             error = end.error or _none_scored(frames)
-            return cls(UndecidedRow(end.ref, end.facts, UNSCORED, error), frames, {})
+            return cls(UndecidedRow(end.ref, end.facts, UNSCORED, error), frames)
         facts = end.facts
         if len(good) < len(frames) and Warn.VIDEO_INCOMPLETE not in facts.warnings:
             facts = replace(facts, warnings=(*facts.warnings, Warn.VIDEO_INCOMPLETE))
@@ -224,9 +223,9 @@ class Video:
                 labels=labels,
                 origin=_origin(good),
                 scored_at=max((row.scored_at for row in good if row.scored_at), default=None),
+                places=times,
             ),
             frames,
-            times,
         )
 
     def decided(self, judged: Judged, run_id: str = "") -> Row:
@@ -240,7 +239,7 @@ class Video:
         if row.error is not None or judged.listed:
             return row
         decision = row.decision
-        reasons = [_placed(reason, self.times) for reason in row.reasons]
+        reasons = list(row.reasons)
         worst = max((frame.decision for frame in self.frames), key=lambda one: one.severity)
         if worst.severity > decision.severity:
             decision, reasons = worst, []
@@ -269,7 +268,7 @@ def _highest(scored: Iterable[tuple[float | None, Row]]) -> tuple[float, str] | 
 def _of_frames(decision: Decision, frames: list[Row]) -> list[str]:
     """Reasons of frames' own that the maxima do not show: errors and warnings."""
     own = [
-        at_time(reason, _time_of(row))
+        at_place(reason, _time_of(row))
         for row in frames
         if row.decision is decision
         for reason in row.reasons
@@ -277,12 +276,6 @@ def _of_frames(decision: Decision, frames: list[Row]) -> list[str]:
     ]
     more = len(own) - _REASONS_KEPT
     return own[:_REASONS_KEPT] + ([f"the same of {more} more frames"] if more > 0 else [])
-
-
-def _placed(reason: str, times: dict[str, str]) -> str:
-    # Names of labels may hold blanks: the longest that fits is meant.
-    terms = [term for term in times if reason.startswith(f"{term} ")]
-    return at_time(reason, times[max(terms, key=len)]) if terms else reason
 
 
 def _none_scored(frames: list[Row]) -> ImageError:

@@ -26,15 +26,13 @@ from moderate.types import (
 # Headers and decoders may claim any number: 64 bits for each, as in the results. The layout is part
 # of the checksum, so that a version of this program with another layout treats the record as
 # unknown, and scores the image again.
-_LAYOUT = b"4"
-# checksum, scores (NaN: none), bytes, width, height, frames, time of scoring, number of labels
-_OUTCOME = struct.Struct("<I5f5qI")
-# Of versions that did not store the time, whose records are still read.
-_OLD_LAYOUT, _OLD_WITH_LABELS = b"2", b"3"
-_OLD_OUTCOME = struct.Struct("<I5f4q")
-_COUNT = struct.Struct("<I")
+_LAYOUT = b"5"
+# checksum, scores (NaN: none), bytes, width, height, frames, frames scored, time of scoring, unseen
+# share (NaN: none), number of labels
+_OUTCOME = struct.Struct("<I5f6qfI")
 _STAT = struct.Struct("<Iqqq")  # checksum, size, mtime, ctime
 _INT64 = range(-(1 << 63), 1 << 63)
+_JOINT = "; "
 _SEPARATOR = "\x1f"  # in no code, format or suffix; the message comes last and may hold anything
 _WARNINGS = {warning.value: warning for warning in Warn}
 
@@ -56,8 +54,9 @@ class Outcome:
 
     facts.warnings are those of decoding alone. claim is the format that the file's name claimed,
     where the error depends on it, else empty. labels are the scores of the labels that the run
-    keeps, in its order; none of an error. scored_at is when the scores were computed, or failed to
-    be, in whole seconds since 1970; None where an older version stored the outcome.
+    keeps, in its order; none of an error. places are those of `Row.places`. scored_at is when the
+    scores were computed, or failed to be, in whole seconds since 1970; None where that is not
+    known.
     """
 
     facts: ImageFacts
@@ -65,13 +64,19 @@ class Outcome:
     claim: str = ""
     labels: tuple[float, ...] = ()
     scored_at: int | None = None
+    places: str = ""
 
 
 def pack_outcome(sha256: bytes, scope: bytes, outcome: Outcome) -> bytes:
     """The bytes of an outcome of this content (32 bytes) under this scope."""
     facts, result = outcome.facts, outcome.result
     scores = UNSCORED if isinstance(result, ImageError) else result
-    text = [facts.format or "", ",".join(warning.value for warning in facts.warnings)]
+    text = [
+        facts.format or "",
+        ",".join(warning.value for warning in facts.warnings),
+        _JOINT.join(facts.embedded),
+        outcome.places,
+    ]
     if isinstance(result, ImageError):
         text += [outcome.claim, result.code.value, result.message]
     packed = _OUTCOME.pack(
@@ -81,7 +86,9 @@ def pack_outcome(sha256: bytes, scope: bytes, outcome: Outcome) -> bytes:
         _number(facts.width),
         _number(facts.height),
         _number(facts.frames),
+        _number(facts.frames_scored),
         _number(outcome.scored_at),
+        math.nan if facts.unseen is None else facts.unseen,
         len(outcome.labels),
     )
     labels = struct.pack(f"<{len(outcome.labels)}f", *outcome.labels)
@@ -95,56 +102,62 @@ def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | No
     None where the checksum is wrong, and for what this version does not know: another layout, an
     error code or a warning of a newer version.
     """
-    if not isinstance(payload, bytes) or len(payload) < _OLD_OUTCOME.size:
+    if not isinstance(payload, bytes) or len(payload) < _OUTCOME.size:
         return None
-    checksum, key = int.from_bytes(payload[:4], "little"), sha256 + scope
-    if len(payload) >= _OUTCOME.size and checksum == crc32(payload[4:], crc32(_LAYOUT + key)):
-        numbers, start = _OUTCOME.unpack_from(payload), _OUTCOME.size
-    elif checksum == crc32(payload[4:], crc32(_OLD_LAYOUT + key)):
-        numbers, start = (*_OLD_OUTCOME.unpack_from(payload), -1, 0), _OLD_OUTCOME.size
-    elif checksum == crc32(payload[4:], crc32(_OLD_WITH_LABELS + key)):
-        start = _OLD_OUTCOME.size + _COUNT.size
-        count = _COUNT.unpack_from(payload, _OLD_OUTCOME.size)
-        numbers = (*_OLD_OUTCOME.unpack_from(payload), -1, *count)
-    else:
+    checksum = int.from_bytes(payload[:4], "little")
+    if checksum != crc32(payload[4:], crc32(_LAYOUT + sha256 + scope)):
         return None
-    _, a, b, c, d, e, size, width, height, frames, scored_at, label_count = numbers
-    labels = struct.unpack_from(f"<{label_count}f", payload, start)
-    text = _unpack_text(payload[start + 4 * label_count :])
+    _, a, b, c, d, e, *numbers, unseen, label_count = _OUTCOME.unpack_from(payload)
+    size, width, height, frames, frames_scored, scored_at = (
+        None if number < 0 else number for number in numbers
+    )
+    labels = struct.unpack_from(f"<{label_count}f", payload, _OUTCOME.size)
+    text = _unpack_text(payload[_OUTCOME.size + 4 * label_count :])
     if text is None:
         return None
-    kind, warnings, error = text
+    kind, warnings, embedded, places, error = text
     facts = ImageFacts(
-        None if width < 0 else width,
-        None if height < 0 else height,
+        width,
+        height,
         kind,
-        None if frames < 0 else frames,
-        None if size < 0 else size,
+        frames,
+        size,
         sha256.hex(),
         warnings,
+        frames_scored,
+        None if unseen != unseen else unseen,
+        embedded,
     )
-    when = None if scored_at < 0 else scored_at
     if error:
         claim, code, message = error
-        return Outcome(facts, ImageError(code, message), claim, (), when)
+        return Outcome(facts, ImageError(code, message), claim, (), scored_at)
     scores: dict[Category, float | None] = dict(zip(CATEGORIES, (a, b, c, d, e), strict=True))
     if math.isnan(a + b + c + d + e):
         scores = {name: None if score != score else score for name, score in scores.items()}
-    return Outcome(facts, scores, "", labels, when)
+    return Outcome(facts, scores, "", labels, scored_at, places)
 
 
 @lru_cache(maxsize=64)  # most texts are the same
 def _unpack_text(
     data: bytes,
-) -> tuple[str | None, tuple[Warn, ...], tuple[str, ErrorCode, str] | None] | None:
-    """Format, warnings, and of an error the claim, code and message; None for unknown words."""
+) -> (
+    tuple[str | None, tuple[Warn, ...], tuple[str, ...], str, tuple[str, ErrorCode, str] | None]
+    | None
+):
+    """Format, warnings, what is embedded, places, and of an error the claim, code and message.
+
+    None for unknown words.
+    """
     try:
-        kind, warnings, *error = data.decode("utf-8", "surrogatepass").split(_SEPARATOR, 4)
+        kind, warnings, embedded, places, *error = data.decode("utf-8", "surrogatepass").split(
+            _SEPARATOR, 6
+        )
         named = tuple(_WARNINGS[name] for name in warnings.split(",")) if warnings else ()
+        parts = tuple(embedded.split(_JOINT)) if embedded else ()
         if not error:
-            return kind or None, named, None
+            return kind or None, named, parts, places, None
         claim, code, message = error
-        return kind or None, named, (claim, ErrorCode(code), message)
+        return kind or None, named, parts, places, (claim, ErrorCode(code), message)
     except (ValueError, KeyError):
         return None
 
