@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from moderate.decode import pixels
@@ -208,7 +209,7 @@ def _decode_opened(
         image_warnings.append(Warn.ALPHA_AMBIGUOUS)
     if looks.unseen >= PARTLY_SEEN_FROM:
         image_warnings.append(Warn.PARTLY_SEEN)
-    unseen = round(looks.unseen, 4)
+    unseen = float(np.float32(round(looks.unseen, 4)))  # as the state and results keep it
     facts = replace(facts, unseen=unseen, warnings=tuple(image_warnings))
     return Decoded(looks.pixels[0], facts, tuple(looks.parts), tuple(looks.pixels[1:]))
 

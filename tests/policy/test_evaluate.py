@@ -36,6 +36,7 @@ PATHS = (
 TENANTS = (None, "shop", "forum", "forum; x")
 LABELS = ("safety/NSFL", "safety/NSFW", "lite/assault rifle")
 DIGESTS = (None, "ab" * 32, "cd" * 32, "ef" * 32)
+UNSEEN = (None, 0.0, 0.1, 0.2499, 0.25, float(np.float32(0.3)), 1.0)
 
 
 def around(limit: float) -> list[float]:
@@ -78,6 +79,7 @@ def policies(draw: st.DrawFn, *, context: bool = False) -> Policy:
         "on_error": draw(not_approve),
         "on_unscored": draw(st.sampled_from(["ignore", "review"])),
         "on_warning": draw(on_warning),
+        "partly_seen_from": draw(limits),
         "categories": {category: draw(thresholds()) for category in CATEGORIES},
         "rating": levels,
         "bands": {
@@ -123,6 +125,7 @@ class Drawn(NamedTuple):
     labels: dict[str, float | None]
     warnings: tuple[Warn, ...]
     error: ImageError | None
+    unseen: float | None
 
 
 def rows_of(
@@ -140,6 +143,7 @@ def rows_of(
             labels={} if errors[n] else dict(zip(LABELS, row[len(CATEGORIES) :], strict=False)),
             warnings=warnings[n],
             error=ImageError(code, "") if (code := errors[n]) else None,
+            unseen=UNSEEN[n % len(UNSEEN)],
         )
         for n, row in enumerate(cells)
     ]
@@ -149,6 +153,7 @@ def batch_of(rows: list[Drawn]) -> Batch:
     scores = [[row.scores[category] for row in rows] for category in CATEGORIES]
     return Batch(
         scores=np.array(scores, np.float32),
+        unseen=np.array([row.unseen for row in rows], np.float32),
         warnings=encoded(row.warnings or None for row in rows),
         errors=encoded(row.error and row.error.code.value for row in rows),
         paths=lambda: [row.path for row in rows],
@@ -168,7 +173,7 @@ def check(loaded: LoadedPolicy, rows: list[Drawn]) -> None:
     undecided = [
         UndecidedRow(
             ImageRef(row.path, carried=(row.tenant,)),
-            ImageFacts(sha256=row.sha256, warnings=row.warnings),
+            ImageFacts(sha256=row.sha256, warnings=row.warnings, unseen=row.unseen),
             row.scores,
             row.error,
             row.labels,
@@ -180,7 +185,7 @@ def check(loaded: LoadedPolicy, rows: list[Drawn]) -> None:
         carried = {"tenant": row.tenant}
         decision, reasons = oracle.judge(
             loaded, TODAY, row.path, carried, row.sha256,
-            row.scores, row.warnings, row.error, row.labels,
+            row.scores, row.warnings, row.error, row.labels, row.unseen,
         )  # fmt: skip
         policy, _ = oracle.policy_for(loaded.policy, row.path, carried)
         views, bands = oracle.views(policy, row.scores), oracle.asked(policy, row.scores)
@@ -266,7 +271,10 @@ def test_a_row_with_many_reasons_has_all_of_them_in_order() -> None:
         for number in range(50)
     ]  # fmt: skip
     for row, made in zip(rows, decide_rows(judge, rows), strict=True):
-        expected = oracle.decide(judge.policy, row.scores, row.facts.warnings, None, row.labels)
+        facts = row.facts
+        expected = oracle.decide(
+            judge.policy, row.scores, facts.warnings, None, row.labels, facts.unseen
+        )
         assert (made.decision, made.reasons) == expected
         assert len(made.reasons) == 46
 

@@ -19,7 +19,7 @@ from moderate.policy.batch import Subject, UndecidedRow
 from moderate.policy.judge import Judge
 from moderate.policy.load import PRESETS, LoadedPolicy, load_policy, parse_policy, resolve
 from moderate.policy.model import MOST_LISTED, Policy
-from moderate.policy.reasons import at_time
+from moderate.policy.reasons import at_place
 from moderate.policy.rows import decide_rows
 from moderate.types import (
     CATEGORIES,
@@ -272,8 +272,8 @@ def test_without_overrides_and_lists_it_is_decide(name: str) -> None:
 
 
 def test_a_time_goes_before_the_override() -> None:
-    assert at_time("nudity 0.9 >= block 0.6", "00:01") == "nudity 0.9 >= block 0.6 at 00:01"
-    assert at_time("warning x (override a (b))", "00:01") == "warning x at 00:01 (override a (b))"
+    assert at_place("nudity 0.9 >= block 0.6", "00:01") == "nudity 0.9 >= block 0.6 at 00:01"
+    assert at_place("warning x (override a (b))", "00:01") == "warning x at 00:01 (override a (b))"
 
 
 # Files that a policy names -----------------------------------------------------------------------

@@ -103,6 +103,9 @@ def rows(draw: st.DrawFn) -> Row:
         draw(COUNTS),
         draw(st.none() | st.just("ab" * 32)),
         warnings,
+        draw(COUNTS),
+        draw(st.none() | FLOAT32),
+        tuple(draw(st.lists(TEXT, max_size=2))),
     )
     error = draw(st.none() | st.builds(ImageError, st.sampled_from(ErrorCode), TEXT))
     some = dict.fromkeys(CATEGORIES, st.none() | FLOAT32)
@@ -127,6 +130,8 @@ def rows(draw: st.DrawFn) -> Row:
         origin=draw(st.sampled_from(Origin)),
         run_id=draw(st.just("") | st.just("5e" * 16)),
         scored_at=draw(st.none() | st.datetimes(timezones=st.just(datetime.UTC))),
+        places=draw(st.dictionaries(TEXT, TEXT, max_size=2)),
+        segments=draw(st.none() | TEXT),
     )
 
 
@@ -150,6 +155,11 @@ def plain_record(row: Row) -> dict[str, Any]:
         "height": row.facts.height,
         "format": row.facts.format,
         "frames": row.facts.frames,
+        "frames_scored": row.facts.frames_scored,
+        "highest_at": "; ".join(f"{term} at {at}" for term, at in row.places.items()) or None,
+        "unseen": row.facts.unseen,
+        "embedded": "; ".join(row.facts.embedded) or None,
+        "segments": row.segments,
         "bytes": row.facts.bytes,
         "sha256": row.facts.sha256,
         "duplicate_of": None if first is None else first.decode("utf-8", "backslashreplace"),

@@ -66,7 +66,18 @@ def row(
     exact = None if score is None else float(np.float32(score))
     return Row(
         ref=ImageRef(path, carried=carried),
-        facts=ImageFacts(30, 20, "png", 1, 2**40, sha256, (Warn.SMALL_IMAGE, Warn.ANIMATED)),
+        facts=ImageFacts(
+            30,
+            20,
+            "png",
+            1,
+            2**40,
+            sha256,
+            (Warn.SMALL_IMAGE, Warn.ANIMATED),
+            1,
+            0.2344,
+            ("zip of 9 bytes", "html of 2 bytes"),
+        ),
         scores={**dict.fromkeys(CATEGORIES, exact), CATEGORIES[3]: None},
         decision=Decision.REVIEW if exact is None else Decision.APPROVE,
         reasons=("nudity 0.10 < review 0.30", "b"),
@@ -74,6 +85,7 @@ def row(
         duplicate_of=duplicate_of,
         run_id="r",
         scored_at=SCORED,
+        places={"nudity": "frame 7, 0.4 s", "label a/b at c": "frame 1, 0.0 s"},
     )
 
 
@@ -114,6 +126,12 @@ def expected(each: Row) -> dict[str, Any]:
         **{name: getattr(views, name) for name in ("label", "nsfw_score", "safe_score")},
         **{name: getattr(views, name) for name in ("confidence", "risk", "is_nsfw", "rating")},
         **{name: getattr(facts, name) for name in ("width", "height", "format", "frames")},
+        "frames_scored": facts.frames_scored,
+        "highest_at": "; ".join(f"{term} at {place}" for term, place in each.places.items())
+        or None,
+        "unseen": None if facts.unseen is None else float(np.float32(facts.unseen)),
+        "embedded": "; ".join(facts.embedded) or None,
+        "segments": each.segments,
         "bytes": facts.bytes,
         "sha256": facts.sha256,
         "duplicate_of": each.duplicate_of

@@ -35,6 +35,7 @@ def decide(
     warnings: Sequence[Warn],
     error: ImageError | None,
     labels: Labels | None = None,
+    unseen: float | None = None,
 ) -> Outcome:
     """The decision on one image, and its reasons."""
     if error is not None:
@@ -56,8 +57,13 @@ def decide(
             why = f"{name} {_compared(score, limit)} >= {band} {_limit(limit)}"
             reasons[Decision(band)].append(why)
     for warning in warnings:
+        share = ""
+        if warning is Warn.PARTLY_SEEN and unseen is not None:
+            if not reaches(unseen, policy.partly_seen_from):
+                continue
+            share = f" {unseen:.0%}"
         if wanted := policy.on_warning.get(warning):
-            reasons[wanted].append(f"warning {warning}: on_warning {wanted}")
+            reasons[wanted].append(f"warning {warning}{share}: on_warning {wanted}")
     for decision in (Decision.BLOCK, Decision.REVIEW):
         if reasons[decision]:
             return decision, tuple(reasons[decision])
@@ -107,6 +113,7 @@ def judge(
     warnings: Sequence[Warn],
     error: ImageError | None,
     labels: Labels,
+    unseen: float | None = None,
 ) -> Outcome:
     """The decision on one image, with overrides and lists."""
     policy, ending = policy_for(loaded.policy, path, columns)
@@ -119,7 +126,7 @@ def judge(
     if entry and today < entry.expires and scored:
         reason = entry.reason.replace("; ", ", ")
         return Decision.APPROVE, (f"cleared until {entry.expires}: {reason}",)
-    decision, reasons = decide(policy, scores, warnings, error, labels)
+    decision, reasons = decide(policy, scores, warnings, error, labels, unseen)
     return decision, tuple(reason + ending for reason in reasons)
 
 
