@@ -44,8 +44,10 @@ HOSTILE = """
         return next(found for found in gc.get_objects() if isinstance(found, socket.socket))
 
     def answer(token):
-        facts = {"width": 9, "height": 9, "frames": 1, "warnings": []}
-        channel().send(json.dumps({"token": token, "facts": facts, "error": None}).encode())
+        facts = {"width": 9, "height": 9, "frames": 1, "warnings": [], "frames_scored": None,
+                 "unseen": 0.0, "embedded": []}
+        message = {"token": token, "facts": facts, "error": None, "parts": [[0, None, None]]}
+        channel().send(json.dumps(message).encode())
 
     def paint():
         for memory in everywhere():
@@ -57,8 +59,8 @@ HOSTILE = """
     def black(outcome):
         return image.Decoded(tuple(0 * array for array in outcome.pixels), outcome.facts)
 
-    def decode(data, specs, limits):
-        outcome = honest(data, specs, limits)
+    def decode(data, specs, limits, options):
+        outcome = honest(data, specs, limits, options)
         if b"ATTACK" in data:
             seen.append(data)
             ATTACK(data)
@@ -170,11 +172,11 @@ def test_a_decoder_finds_nothing_of_the_image_before_in_its_input(
     spy = textwrap.dedent(HOSTILE) + textwrap.dedent("""
         def ATTACK(data): pass
         def LATER(outcome): pass
-        def decode(data, specs, limits):
+        def decode(data, specs, limits, options):
             inputs = [m for m in everywhere() if b"ATTACK" in m[len(data):]]
             if inputs:
                 os._exit(3)
-            return honest(data, specs, limits)
+            return honest(data, specs, limits, options)
         image.decode = decode
     """)
     (tmp_path / "sitecustomize.py").write_text(spy)
@@ -188,11 +190,11 @@ def test_a_process_decodes_a_limited_number_of_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = textwrap.dedent(HOSTILE) + textwrap.dedent("""
-        def decode(data, specs, limits):
+        def decode(data, specs, limits, options):
             seen.append(data)
             if len(seen) > 5:
                 os._exit(3)
-            return honest(data, specs, limits)
+            return honest(data, specs, limits, options)
         image.decode = decode
     """)
     (tmp_path / "sitecustomize.py").write_text(count)
