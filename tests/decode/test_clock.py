@@ -47,8 +47,9 @@ def run_out(clock: DecodingClock, patience: float) -> float:
 def test_a_process_that_works_has_its_cpu_time() -> None:
     with process(SPIN) as pid:
         before = cpu_time(pid)
-        run_out(DecodingClock(pid, 0.5), 60)
-        assert cpu_time(pid) - before >= 0.5
+        took = run_out(DecodingClock(pid, 0.5), 60)
+        # On a machine that is busy enough, the wall clock behind it comes first.
+        assert cpu_time(pid) - before >= 0.5 or took >= WALL_FACTOR * 0.5
 
 
 def test_one_that_waits_for_a_processor_is_not_at_fault() -> None:

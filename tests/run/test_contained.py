@@ -96,7 +96,7 @@ STAGES: dict[str, tuple[object, str, Callable[[bytes], Callable[..., bool]]]] = 
     "handing it to a decoder": (Decoder, "give", lambda data: lambda self, bytes_: bytes_ == data),
     "taking its pixels": (
         Batch, "write",
-        lambda data: lambda self, index, pixels: (
+        lambda data: lambda self, index, parts, pixels: (
             self.entries[index].item.ref.name == VICTIM.encode()
         ),
     ),
