@@ -20,10 +20,11 @@ from moderate.arrow import python_values
 from moderate.classify.coverage import Coverage
 from moderate.config import ConfigRecord
 from moderate.errors import PolicyError
+from moderate.places import read_places
 from moderate.policy.batch import UNKNOWN_ERROR, Batch, Codes, Decided, Encoded
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy, load_policy
-from moderate.policy.reasons import placed, read_places
+from moderate.policy.reasons import placed
 from moderate.policy.rows import judge_rows
 from moderate.policy.thresholds import BANDS, DECISIONS, Severities, band_counts
 from moderate.results.interface import CsvForm

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from moderate.places import AT
 from moderate.types import Decision, Places
 
 BLOCK_LIST = "block list: "
@@ -13,9 +14,6 @@ CLEARED = "cleared until "
 
 NEAR = 0.01
 """Closer to a limit than this, two digits of a score may not be enough."""
-
-AT = " at "
-"""What stands between the term of a reason, or the reason, and the place that it is about."""
 
 _OVERRIDE = " (override "
 
@@ -64,12 +62,6 @@ def _placed(reason: str, places: Places) -> str:
     # Names of labels may hold blanks: the longest that fits is meant.
     terms = [term for term in places if reason.startswith(f"{term} ")]
     return at_place(reason, places[max(terms, key=len)]) if terms else reason
-
-
-def read_places(text: str | None) -> dict[str, str]:
-    """The places that the column `highest_at` of results has."""
-    parts = (part.rpartition(AT) for part in (text or "").split("; "))
-    return {term: place for term, at, place in parts if at}
 
 
 def as_part(text: str) -> str:

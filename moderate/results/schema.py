@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from moderate.policy.reasons import AT
+from moderate.places import places_text
 from moderate.text import path_text
 from moderate.types import CATEGORIES, LABEL_PREFIX, Row, Status
 
@@ -118,7 +118,7 @@ def values(row: Row, labels: Sequence[str] = ()) -> list[Cell]:
         facts.format,
         facts.frames,
         facts.frames_scored,
-        "; ".join(f"{term}{AT}{place}" for term, place in row.places.items()) or None,
+        places_text(row.places),
         facts.unseen,
         "; ".join(facts.embedded) or None,
         row.segments,

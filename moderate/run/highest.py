@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from moderate.decode.parts import Part
-from moderate.policy.reasons import AT, as_part, label_term
+from moderate.places import places_text
+from moderate.policy.reasons import as_part, label_term
 from moderate.types import CATEGORIES, UNSCORED, Category, ImageError, Scores
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ def highest(
             where = f"{part.place}: " if part.place else ""
             return ScoredImage(ImageError(error.code, where + error.message))
         known.append(each.outcome)
-    places: list[str] = []
+    places: dict[str, str] = {}
 
     def best(term: str, values: Sequence[float]) -> float:
         at = max(range(len(values)), key=values.__getitem__)
         if place := parts[at].place:
-            places.append(f"{as_part(term)}{AT}{place}")
+            places[as_part(term)] = place
         return values[at]
 
     scores: dict[Category, float | None] = dict(UNSCORED)
@@ -63,4 +64,4 @@ def highest(
             label_names, zip(*(s.labels for s in scored), strict=True), strict=False
         )
     )
-    return ScoredImage(scores, labels, "; ".join(places))
+    return ScoredImage(scores, labels, places_text(places) or "")

@@ -24,8 +24,8 @@ from moderate.decode.resize import Pixels
 from moderate.errors import ModerateError
 from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
+from moderate.places import read_places
 from moderate.policy.batch import UndecidedRow
-from moderate.policy.reasons import read_places
 from moderate.policy.rows import decide_rows, failed_row
 from moderate.run.highest import NOT_SCORED, ScoredImage, highest
 from moderate.run.inputs import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from moderate.classify.classifier import Scored
 from moderate.decode.parts import Part
-from moderate.policy.reasons import placed, read_places
+from moderate.places import read_places
+from moderate.policy.reasons import placed
 from moderate.run.highest import ScoredImage, highest
 from moderate.types import UNSCORED, Category, ErrorCode, ImageError
 
