@@ -11,7 +11,8 @@ VIDEO_OPTION = "--video-every SECONDS"
 HEAD_BYTES = 1024
 """How many bytes from the start `sniff` needs: a long comment may come before an SVG's element."""
 
-SUPPORTED = frozenset({"jpeg", "png", "webp", "gif", "bmp", "heif"})
+SUPPORTED = frozenset({"jpeg", "png", "webp", "gif", "bmp", "heif", "avif"})
+"""The formats that are always read."""
 
 VIDEO_FORMATS = {
     **{"mp4": "mp4", "m4v": "mp4", "mov": "quicktime", "quicktime": "quicktime"},
@@ -79,12 +80,13 @@ _SUFFIX_FORMATS: dict[str, str] = {
     "gif": "gif",
     **dict.fromkeys(("bmp", "dib"), "bmp"),
     **dict.fromkeys(("heic", "heif", "hif", "heics", "heifs"), "heif"),
+    **dict.fromkeys(("avif", "avifs"), "avif"),
 }
 
 # Suffixes of images and videos that are not supported.
 _OTHER_SUFFIXES = frozenset(
     (  # noqa: SIM905 - a list of 90 quoted words is no easier to read
-        "avif avifs tif tiff svg svgz pdf psd psb eps ps ai ico cur icns jxl jp2 j2k jpf jpx "
+        "tif tiff svg svgz pdf psd psb eps ps ai ico cur icns jxl jp2 j2k jpf jpx "
         "jpm jpc jxr hdp wdp qoi dds blp iff ilbm lbm djvu djv xcf hdr exr fits fit mng jng bpg "
         "flif dpx cin sgi rgb rgba bw ras sun xpm xbm ftex ftc ftu vtf wmf emf tga icb vda vst "
         "pcx dcx ppm pgm pbm pnm pam pfm msp im fli flc gbr wal pxr pcd cr2 cr3 nef arw dng orf "
