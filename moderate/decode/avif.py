@@ -34,11 +34,15 @@ _SAMPLE_ENTRY_BYTES = 78  # of a VisualSampleEntry before its boxes
 _UNKNOWN_KIND = b"skip"
 
 
+LARGEST_AREA, LARGEST_SIDE = 1 << 28, 1 << 15
+"""Pixels; the limits of libavif, which Pillow does not let anybody lift."""
+
+
 def read_avif(data: bytes) -> Container:
     """Check that all data of the primary image, and of all frames of a sequence, is in the file.
 
-    Container.size is the largest size that is coded anywhere in the primary image or the first
-    frame: it may be larger than the image is said to be. crop is the visible part, where there is
+    Container.size is the largest that the header or the data of the primary image or of the first
+    frame states: the data may be of a larger image than the header says. crop is the visible part, where there is
     less. unreached says that the file also has a sequence or a still image that the decoder leaves
     out. EXIF is hidden from the decoder: in AVIF viewers ignore its orientation, and a broken block
     would cost the image. Raises DecodeError: `truncated`, or `corrupt_image`.
@@ -69,7 +73,9 @@ def _read(data: bytes) -> Container:
             sizes += _coded_sizes(coded) if kind == b"av01" else []
         if items.primary is not None:
             stills.append(items.first_byte() or 0)
-            crop = _crop(data, items)
+            extents = _property(data, items, b"ispe", 3)
+            sizes += [(extents[1], extents[2])] if extents else []
+            crop = _crop(extents[1:], _property(data, items, b"clap", 8))
     pictures = [track for track in tracks if not track.auxiliary]
     first_bytes = {*stills, *(track.first_byte for track in pictures)}
     frames = max((track.samples for track in pictures), default=1)
@@ -93,27 +99,27 @@ def _without_exif(data: bytes, kinds: list[int]) -> bytes:
     return bytes(changed)
 
 
-def _crop(data: bytes, items: Items) -> tuple[int, int] | None:
+def _property(data: bytes, items: Items, kind: bytes, count: int) -> list[int]:
+    """The first numbers, of 32 bits, of a property of the primary item; empty where it has none."""
+    found = items.with_property(lambda entry: entry.kind == kind)
+    box = found.get(-1 if items.primary is None else items.primary)
+    if box is None:
+        return []
+    fields = Fields(data, box)
+    return [fields.number(4) for _ in range(count)]
+
+
+def _crop(sides: list[int], aperture: list[int]) -> tuple[int, int] | None:
     """The visible width and height by a clean aperture, None for all.
 
     Chromium shows everything where the aperture makes no sense, or does not begin in the image's
     upper left corner: a crop there may be meant to hide something.
     """
-    primary = -1 if items.primary is None else items.primary
-    aperture = items.with_property(lambda entry: entry.kind == b"clap").get(primary)
-    extents = items.with_property(lambda entry: entry.kind == b"ispe").get(primary)
-    if aperture is None or extents is None:
-        return None
-    fields = Fields(data, aperture)
-    numbers = [fields.number(4) for _ in range(8)]
-    fields = Fields(data, extents)
-    fields.number(4)
-    sides = (fields.number(4), fields.number(4))
-    if not all(numbers[1::2]):
+    if not sides or not aperture or not all(aperture[1::2]):
         return None
     ratios = [
         Fraction(number - (number >> 31 << 32), denominator)
-        for number, denominator in zip(numbers[::2], numbers[1::2], strict=True)
+        for number, denominator in zip(aperture[::2], aperture[1::2], strict=True)
     ]
     visible, offsets = ratios[:2], ratios[2:]
     for side, length, offset in zip(sides, visible, offsets, strict=True):

@@ -388,7 +388,9 @@ class Items:
         properties = descend(self._data, [box], b"ipco")[:1]
         boxes = {
             index: entry
-            for index, entry in enumerate(children(self._data, properties[0]) if properties else (), 1)
+            for index, entry in enumerate(
+                children(self._data, properties[0]) if properties else (), 1
+            )
             if wanted(entry)
         }
         for entry in descend(self._data, [box], b"ipma"):

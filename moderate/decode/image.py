@@ -9,11 +9,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from moderate.decode import pixels
 from moderate.decode.animation import other_frames
-from moderate.decode.avif import read_avif
+from moderate.decode.avif import LARGEST_AREA, LARGEST_SIDE, read_avif
 from moderate.decode.containers import (
     MAX_FRAMES_COUNTED,
     Container,
@@ -26,9 +26,11 @@ from moderate.decode.containers import (
     read_webp,
 )
 from moderate.decode.heif import read_heif
+from moderate.decode.ico import IconFile, read_ico
 from moderate.decode.parts import DEFAULT_OPTIONS, MOST_PARTS, WHOLE, DecodeOptions, Looked, Part
 from moderate.decode.resize import Pixels, PixelSpec, draft_size
-from moderate.decode.sniff import sniff
+from moderate.decode.sniff import SUPPORTED, sniff
+from moderate.decode.tiff import read_tiff, unsupported
 from moderate.decode.views import look
 from moderate.text import one_line
 from moderate.types import PARTLY_SEEN_FROM, ErrorCode, ImageFacts, Limits, Warn
@@ -48,6 +50,8 @@ _READERS: dict[str, Callable[[bytes], Container]] = {
     "bmp": read_bmp,
     "heif": read_heif,
     "avif": read_avif,
+    "tiff": read_tiff,
+    "ico": read_ico,
 }
 
 
@@ -102,13 +106,13 @@ def decode(
     limits: Limits,
     options: DecodeOptions = DEFAULT_OPTIONS,
 ) -> Decoded | Undecoded:
-    """Decode one image of a supported format: upright, on white, at the size of each spec.
+    """Decode one image of a format that the options accept: upright, on white, at the size of each spec.
 
     `data` is the whole file. Never raises, whatever the bytes are.
     """
     kind = sniff(data) or ""
     facts = ImageFacts(format=kind or None)
-    if kind not in _READERS:
+    if kind not in SUPPORTED and kind not in options.formats:
         return Undecoded(ErrorCode.NOT_AN_IMAGE, "not one of the supported formats", facts)
     try:
         container = _READERS[kind](data)
@@ -137,14 +141,22 @@ def out_of_memory(limits: Limits, facts: ImageFacts) -> Undecoded:
 
 def _open(kind: str, container: Container) -> Image.Image:
     file = io.BytesIO(container.data)
-    # Image.open would hide the errors of libavif and libheif.
+    # Image.open would hide the errors of libavif, libheif and libtiff.
     if kind == "avif":
         from PIL import AvifImagePlugin
 
         if not AvifImagePlugin.SUPPORTED:
             message = "this Pillow was built without AVIF; install the one of pip"
             raise DecodeError(ErrorCode.UNSUPPORTED_FORMAT, message)
+        width, height = container.size or (0, 0)
+        if width * height > LARGEST_AREA or max(width, height) > LARGEST_SIDE:
+            message = f"{width} x {height} is over a limit of libavif that no option lifts"
+            raise DecodeError(ErrorCode.TOO_MANY_PIXELS, message)
         return AvifImagePlugin.AvifImageFile(file)
+    if kind == "tiff":
+        return TiffImagePlugin.TiffImageFile(file)
+    if kind == "ico":
+        return IconFile(file)
     if kind != "heif":
         return Image.open(file, formats=[_pillow_format(kind, container.data)])
     import pillow_heif
@@ -325,6 +337,9 @@ def _undecoded(error: Exception, facts: ImageFacts, limits: Limits) -> Undecoded
     message = one_line(f"{type(error).__name__}: {error}", 160)
     if _LIBRARY_LIMIT in str(error).lower():
         return _over_library_limit(str(error), facts)
+    if facts.format == "tiff" and "unknown" in message:  # pixel mode, or data organization
+        refused = unsupported(message)
+        return Undecoded(refused.code, refused.message, facts)
     if "Unsupported BMP" in message:
         return Undecoded(ErrorCode.UNSUPPORTED_FORMAT, f"a rare kind of BMP ({message})", facts)
     text = str(error).lower()

@@ -18,6 +18,7 @@ from moderate.classify.bundle import Bundle, load_bundle
 from moderate.classify.coverage import Coverage
 from moderate.decode.limits import MOST_IMAGES_PER_DECODER
 from moderate.decode.sandbox import MIN_MEMORY_BYTES
+from moderate.decode.formats import check_formats
 from moderate.decode.sniff import HEAD_BYTES, sniff
 from moderate.decode.video import LEAST_EVERY, require_pyav
 from moderate.errors import (
@@ -107,6 +108,7 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
             raise UsageError(f"--video-every: use {LEAST_EVERY:g} seconds or more")
         require_pyav()
     _check_numbers(options)
+    options = replace(options, formats=check_formats(options.formats))
     check_targets(options.out)
     check_reports("--summary", options.summary)
     make_guard(options.http.allow_private, options.http.allowed_hosts)
