@@ -42,10 +42,10 @@ def read_avif(data: bytes) -> Container:
     """Check that all data of the primary image, and of all frames of a sequence, is in the file.
 
     Container.size is the largest that the header or the data of the primary image or of the first
-    frame states: the data may be of a larger image than the header says. crop is the visible part, where there is
-    less. unreached says that the file also has a sequence or a still image that the decoder leaves
-    out. EXIF is hidden from the decoder: in AVIF viewers ignore its orientation, and a broken block
-    would cost the image. Raises DecodeError: `truncated`, or `corrupt_image`.
+    frame states: the data may be of a larger image than the header says. crop is the visible part,
+    where there is less. unreached says that the file also has a sequence or a still image that the
+    decoder leaves out. EXIF is hidden from the decoder: viewers ignore its orientation in AVIF, and
+    a broken block would cost the image. Raises DecodeError: `truncated`, or `corrupt_image`.
     """
     with errors_of("AVIF"):
         return _read(data)

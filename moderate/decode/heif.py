@@ -1,8 +1,9 @@
 """Checks that all data of a HEIC image is in the file, without decoding a pixel.
 
-AVIF has the same container; see `moderate.decode.avif`. libheif leaves tiles of a grid unpainted that it cannot decode, and reports success, so that it
-accepts a file that was cut to a twentieth. Sources: ISO/IEC 14496-12 for boxes, `iloc` and `iref`;
-ISO/IEC 23008-12 for derived and auxiliary images; ITU-T H.265, 7.3.1 for NAL units.
+AVIF has the same container; see `moderate.decode.avif`. libheif leaves tiles of a grid unpainted
+that it cannot decode, and reports success, so that it accepts a file that was cut to a twentieth.
+Sources: ISO/IEC 14496-12 for boxes, `iloc` and `iref`; ISO/IEC 23008-12 for derived and auxiliary
+images; ITU-T H.265, 7.3.1 for NAL units.
 """
 
 from __future__ import annotations

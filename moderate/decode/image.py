@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError
 
 from moderate.decode import pixels
 from moderate.decode.animation import other_frames
@@ -88,7 +88,7 @@ def prepare() -> None:
     )
     Image.MAX_IMAGE_PIXELS = None  # the limit of the job applies, before a pixel is allocated
     # The decoders fill the cores already.
-    importlib.import_module("PIL.AvifImagePlugin").DEFAULT_MAX_THREADS = 1
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     # The first five register themselves. Pillow must not look for more, some of which start
     # programs. The others are imported by these and EXIF on first use, which would be too late:
     # nothing can be opened in the sandbox.
@@ -106,7 +106,7 @@ def decode(
     limits: Limits,
     options: DecodeOptions = DEFAULT_OPTIONS,
 ) -> Decoded | Undecoded:
-    """Decode one image of a format that the options accept: upright, on white, at the size of each spec.
+    """Decode one image of an accepted format: upright, on white, at the size of each spec.
 
     `data` is the whole file. Never raises, whatever the bytes are.
     """
@@ -143,8 +143,6 @@ def _open(kind: str, container: Container) -> Image.Image:
     file = io.BytesIO(container.data)
     # Image.open would hide the errors of libavif, libheif and libtiff.
     if kind == "avif":
-        from PIL import AvifImagePlugin
-
         if not AvifImagePlugin.SUPPORTED:
             message = "this Pillow was built without AVIF; install the one of pip"
             raise DecodeError(ErrorCode.UNSUPPORTED_FORMAT, message)

@@ -174,8 +174,8 @@ def refusal(
     """Why a file is not a supported image: (`unsupported_format` or `not_an_image`, message).
 
     kind is what `sniff` says of `head`, formats are read beside those that always are. None where
-    the file is of one of them. Some old formats (TGA, PCX) have no magic number. For those the name is believed, unless the bytes
-    are plainly something else.
+    the file is of one of them. Some old formats (TGA, PCX) have no magic number. For those the name
+    is believed, unless the bytes are plainly something else.
     """
     if kind in SUPPORTED or kind in formats:
         return None
