@@ -24,6 +24,13 @@ _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_LENGTHS, _PLANAR = 273, 277, 2
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_LENGTHS, _SAMPLE_FORMAT = 322, 323, 324, 325, 339
 _POINTERS = frozenset({0x8769, 0x8825, 0xA005})  # to EXIF, GPS and interoperability directories
 
+# Bytes of one value of each type. A type that is not known here is not read by anybody.
+_TYPE_BYTES = {
+    **dict.fromkeys((1, 2, 6, 7), 1),
+    **dict.fromkeys((3, 8), 2),
+    **dict.fromkeys((4, 9, 11, 13), 4),
+    **dict.fromkeys((5, 10, 12, 16, 17, 18), 8),
+}
 _NUMBER_BYTES = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}  # of the types of unsigned whole numbers
 
 # Old JPEG (6) is left out because its decoder was a hole for decades, LZMA, Zstandard, WebP and
@@ -130,8 +137,10 @@ class _Reader:
             )
             self._pointers += [at] if tag in _POINTERS else []
             start = at + 4 + room
-            if _NUMBER_BYTES.get(kind, 0) * count > room:
+            if (length := _TYPE_BYTES.get(kind, 0) * count) > room:
                 start = self._number(start, room)
+                if start + length > len(self._data):
+                    raise _cut_off(f"the values of tag {tag} are missing")
             tags[tag] = _Values(kind, count, start)
         return tags
 

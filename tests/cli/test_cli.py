@@ -622,7 +622,7 @@ def test_formats_are_read_where_they_are_asked_for(
     assert plain["a.avif"]["format"] == "avif"
     for name, kind in (("a.tiff", "tiff"), ("b.tif", "tiff"), ("a.ico", "ico")):
         assert plain[name]["error_code"] == "unsupported_format"
-        assert f"--formats +{kind}" in plain[name]["error"]
+        assert f"--formats +{kind}" in plain[name]["error_message"]
     asked = rows("--formats", "+tiff")
     assert asked["a.ico"]["error_code"] == "unsupported_format"
     for name in ("a.tiff", "b.tif", "named.png"):

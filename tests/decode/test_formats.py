@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from moderate.decode.formats import check_formats, parse_formats
 from moderate.decode.ico import IconFile
@@ -182,12 +183,12 @@ def test_every_page_counts_for_the_limit_of_pixels() -> None:
 
 
 def test_a_broken_exif_directory_never_costs_the_image() -> None:
-    exif = Image.Exif()
-    exif.get_ifd(0x8769)[0x9286] = b"a comment"
-    data = bytearray(encode(IMAGE, "TIFF", exif=exif))
-    at = data.index(struct.pack("<H", 0x8769)) + 8
-    for pointer in (0xFFFFFFFF, len(data) - 1, 0):
-        struct.pack_into("<I", data, at, pointer)
+    tags = ImageFileDirectory_v2()
+    tags[65000], tags.tagtype[65000] = 1, 4
+    data = bytearray(encode(IMAGE, "TIFF", tiffinfo=tags))
+    at = data.index(struct.pack("<HHII", 65000, 4, 1, 1))
+    for pointer in (0xFFFFFFFF, len(data) - 1, 8):
+        struct.pack_into("<HHII", data, at, 0x8769, 4, 1, pointer)
         assert_shows(bytes(data), IMAGE)
 
 
