@@ -111,7 +111,8 @@ def test_text_that_looks_like_a_header_is_text(head: bytes) -> None:
 def test_claims() -> None:
     assert claimed_format(b"A.JPG") == "jpeg"
     assert claimed_format(b"a.heic") == "heif"
-    assert claimed_format(b"a.tif") == "tif"
+    assert claimed_format(b"a.tif") == "tiff"
+    assert claimed_format(b"a.psd") == "psd"
     assert claimed_format(b"a.css") is None
     assert claimed_format(b"jpg") is None
     assert claimed_format(b".jpg") is None
