@@ -35,6 +35,7 @@ SUFFIXES = {
     "GIF": ".gif",
     "BMP": ".bmp",
     "HEIC": ".heic",
+    "AVIF": ".avif",
 }
 """Formats that `encode_image` writes -> file suffix."""
 
@@ -305,7 +306,7 @@ def encode_image(image: Image.Image, kind: str, quality: int = 90, orientation: 
     if kind not in SUFFIXES:
         raise ValueError(f"unknown format {kind!r}; known: {', '.join(SUFFIXES)}")
     options: dict[str, Any] = {}
-    if kind in ("JPEG", "WEBP"):
+    if kind in ("JPEG", "WEBP", "AVIF"):
         options["quality"] = quality
     if orientation != 1:
         if orientation not in _STORED or kind not in ("JPEG", "PNG", "WEBP"):

@@ -129,7 +129,7 @@ _ERROR_MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.EMPTY_FILE: "the file has no bytes",
     ErrorCode.FILE_TOO_LARGE: "more bytes than --max-file-size (videos: --max-video-size)",
     ErrorCode.NOT_AN_IMAGE: "the bytes are no image (HTML, text, an archive, ...)",
-    ErrorCode.UNSUPPORTED_FORMAT: "an image or video of a format outside the six supported ones",
+    ErrorCode.UNSUPPORTED_FORMAT: "a format that is not read, or only where --formats names it",
     ErrorCode.TOO_MANY_PIXELS: "more pixels than --max-megapixels",
     ErrorCode.TOO_MANY_SCANS: "a JPEG of over 1,000 passes, made to cost time",
     ErrorCode.TRUNCATED: "the file ends before the picture does",

@@ -279,6 +279,14 @@ def scan(
             help="Decode large JPEGs in full: slower, harder to deceive.",
         ),
     ] = False,
+    formats: Annotated[
+        list[str] | None,
+        option(
+            panels.INPUTS,
+            metavar="+NAME,...",
+            help="Formats to read beside those that always are: +tiff, +ico.",
+        ),
+    ] = None,
     url_timeout: Annotated[
         float,
         option(
@@ -428,6 +436,7 @@ def scan(
     or in a configuration file; the command line wins over both.
     """
     from moderate.classify.allocator import tune_allocator
+    from moderate.decode.formats import parse_formats
     from moderate.decode.video import VideoOptions
     from moderate.report.progress import progress_on
     from moderate.report.summary import as_text
@@ -495,6 +504,7 @@ def scan(
             compile=compile,
             require_sandbox=require_sandbox,
             exact_decode=exact_decode,
+            formats=parse_formats(formats or ()),
             batch_size=batch_size,
             workers=parse_workers(workers),
             images_per_decoder=images_per_decoder,

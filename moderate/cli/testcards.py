@@ -20,7 +20,9 @@ def testcards(
     image_format: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", metavar="NAME", help="png, jpeg, webp, gif, bmp or heic; repeat for a mix."
+            "--format",
+            metavar="NAME",
+            help="png, jpeg, webp, gif, bmp, heic or avif; repeat for a mix.",
         ),
     ] = None,
     force: Force = False,

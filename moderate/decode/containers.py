@@ -39,7 +39,9 @@ class Container:
 
     frames is the number of frames up to MAX_FRAMES_COUNTED. size is (width, height) in pixels where
     it has to be known before the decoder runs, else None. least_bytes is the smallest size of a
-    file that has all rows, where the decoder would not notice that some are missing.
+    file that has all rows, where the decoder would not notice that some are missing. crop is the
+    (width, height) from the upper left corner that viewers show, None for all. unreached says that
+    the file holds images which the decoder does not give.
     """
 
     data: bytes
@@ -50,6 +52,8 @@ class Container:
     interlaced: bool = False
     inflated_bytes: int = 0
     least_bytes: int = 0
+    crop: tuple[int, int] | None = None
+    unreached: bool = False
 
 
 def _corrupt(message: str) -> DecodeError:

@@ -1,14 +1,16 @@
 """Checks that all data of a HEIC image is in the file, without decoding a pixel.
 
-libheif leaves tiles of a grid unpainted that it cannot decode, and reports success, so that it
-accepts a file that was cut to a twentieth. Sources: ISO/IEC 14496-12 for boxes, `iloc` and `iref`;
-ISO/IEC 23008-12 for derived and auxiliary images; ITU-T H.265, 7.3.1 for NAL units.
+AVIF has the same container; see `moderate.decode.avif`. libheif leaves tiles of a grid unpainted
+that it cannot decode, and reports success, so that it accepts a file that was cut to a twentieth.
+Sources: ISO/IEC 14496-12 for boxes, `iloc` and `iref`; ISO/IEC 23008-12 for derived and auxiliary
+images; ITU-T H.265, 7.3.1 for NAL units.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from moderate.decode.containers import MAX_FRAMES_COUNTED, Container, DecodeError
@@ -22,18 +24,19 @@ _MAX_NAL_UNITS = 100_000
 # A box of these kinds that reaches beyond the end of the file was cut. Others may not be boxes at
 # all, because some programs append data of their own to a file.
 _TOP_LEVEL = frozenset({b"ftyp", b"meta", b"mdat", b"moov", b"moof", b"free", b"skip", b"uuid"})
-_SEQUENCE_BRANDS = frozenset({b"msf1", b"hevc", b"hevx", b"hevm", b"hevs"})
+_SEQUENCE_BRANDS = frozenset({b"msf1", b"hevc", b"hevx", b"hevm", b"hevs", b"avis"})
 _ALPHA = (
     b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\x00",
     b"urn:mpeg:hevc:2015:auxid:1\x00",
     b"urn:mpeg:avc:2015:auxid:1\x00",
 )
 _DERIVED = frozenset({b"grid", b"iovl", b"iden"})
+_CODED = frozenset({b"hvc1", b"av01"})
 _FIRST_NON_PICTURE_NAL_UNIT = 32  # nal_unit_type; the types below are slices of an image
 
 
 @dataclass(frozen=True, slots=True)
-class _Box:
+class Box:
     """Where a box's content begins and where it ends, in bytes from the start of the file."""
 
     kind: bytes
@@ -41,33 +44,33 @@ class _Box:
     end: int
 
 
-class _Fields:
+class Fields:
     """Reads the big-endian numbers of a box, one after the other."""
 
-    def __init__(self, data: bytes, box: _Box) -> None:
+    def __init__(self, data: bytes, box: Box) -> None:
         self._data, self._position, self._end = data, box.start, box.end
 
     def number(self, size: int) -> int:
         """An unsigned number of `size` bytes. Raises DecodeError beyond the end of the box."""
         position, self._position = self._position, self._position + size
         if self._position > self._end:
-            raise _corrupt("a list in the HEIC's header ends early")
+            raise corrupt("a list in the header ends early")
         return int.from_bytes(self._data[position : self._position], "big")
 
     def count(self, size: int, limit: int = _MAX_ENTRIES) -> int:
         """The number of entries that follow. Raises DecodeError where no real file has so many."""
         count = self.number(size)
         if count > limit:
-            raise _corrupt(f"the HEIC's header lists over {limit} things")
+            raise corrupt(f"the header lists over {limit} things")
         return count
 
     def has_more(self) -> bool:
         """Whether not everything was read yet."""
         return self._position < self._end
 
-    def rest(self) -> _Box:
+    def rest(self) -> Box:
         """The part that was not read yet, as a box."""
-        return _Box(b"", self._position, self._end)
+        return Box(b"", self._position, self._end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,26 +89,42 @@ def read_heif(data: bytes) -> Container:
     may be broken, because they change no pixel. Raises DecodeError: `truncated` for a file that was
     cut, `corrupt_image` for parts that libheif would leave out. libheif judges files without items.
     """
-    metas: list[_Box] = []
+    metas: list[Box] = []
     frames = 1
-    for box in _top_level_boxes(data):
-        if box.kind == b"meta":
-            metas.append(_Box(box.kind, box.start + 4, box.end))
-        elif box.kind == b"moov" and _is_sequence(data):
-            frames = max(frames, _count_samples(data, box))
-    for meta in metas:  # versions of libheif differ in whether they read the first or the last
-        _Items(data, meta).check()
+    with errors_of("HEIC"):
+        for box in top_level_boxes(data):
+            if box.kind == b"meta":
+                metas.append(Box(box.kind, box.start + 4, box.end))
+            elif box.kind == b"moov" and _is_sequence(data):
+                frames = max(frames, _count_samples(data, box))
+        for meta in metas:  # versions of libheif differ in whether they read the first or the last
+            Items(data, meta).check()
     return Container(data=data, frames=frames)
 
 
-def _corrupt(message: str) -> DecodeError:
+@contextmanager
+def errors_of(name: str) -> Iterator[None]:
+    """Put a format's name before the message of a DecodeError."""
+    try:
+        yield
+    except DecodeError as error:
+        raise DecodeError(error.code, f"{name}: {error.message}") from None
+
+
+def corrupt(message: str) -> DecodeError:
+    """An error of a file that makes no sense."""
     return DecodeError(ErrorCode.CORRUPT_IMAGE, message)
+
+
+def cut_off(where: str) -> DecodeError:
+    """An error of a file that ends too early."""
+    return DecodeError(ErrorCode.TRUNCATED, f"the file ends early: {where}")
 
 
 # Boxes --------------------------------------------------------------------------------------------
 
 
-def _box_at(data: bytes, position: int, end: int) -> _Box | None:
+def _box_at(data: bytes, position: int, end: int) -> Box | None:
     """The box at `position`, which may claim to end after `end`; None where there is none."""
     size = int.from_bytes(data[position : position + 4], "big")
     kind, start = data[position + 4 : position + 8], position + 8
@@ -114,10 +133,10 @@ def _box_at(data: bytes, position: int, end: int) -> _Box | None:
         start += 8
     elif size == 0:
         size = end - position
-    return _Box(kind, start, position + size) if start <= position + size else None
+    return Box(kind, start, position + size) if start <= position + size else None
 
 
-def _top_level_boxes(data: bytes) -> Iterator[_Box]:
+def top_level_boxes(data: bytes) -> Iterator[Box]:
     """The boxes that a file begins with. Raises DecodeError for a box that was cut."""
     position, count = 0, 0
     while position + 8 <= len(data):
@@ -127,29 +146,28 @@ def _top_level_boxes(data: bytes) -> Iterator[_Box]:
         if box.end > len(data):
             if box.kind in _TOP_LEVEL:
                 name = box.kind.decode()
-                raise DecodeError(
-                    ErrorCode.TRUNCATED, f"the file ends early: in the {name} box of the HEIC"
-                )
+                raise cut_off(f"in the {name} box")
             return
         yield box
         position, count = box.end, count + 1
         if count > _MAX_ENTRIES:
-            raise _corrupt(f"the HEIC has over {_MAX_ENTRIES} boxes")
+            raise corrupt(f"there are over {_MAX_ENTRIES} boxes")
 
 
-def _children(data: bytes, parent: _Box) -> Iterator[_Box]:
+def children(data: bytes, parent: Box) -> Iterator[Box]:
     """The boxes in a box. One that claims to end after it ends with it, as in libheif."""
     position, count = parent.start, 0
     while position + 8 <= parent.end:
         box = _box_at(data, position, parent.end)
         if box is None or count == _MAX_ENTRIES:
-            raise _corrupt("the boxes of the HEIC make no sense")
+            raise corrupt("the boxes make no sense")
         yield replace(box, end=min(box.end, parent.end))
         position, count = box.end, count + 1
 
 
-def _descend(data: bytes, parents: list[_Box], kind: bytes) -> list[_Box]:
-    return [box for parent in parents for box in _children(data, parent) if box.kind == kind]
+def descend(data: bytes, parents: list[Box], kind: bytes) -> list[Box]:
+    """All boxes of a kind that lie right in one of the parents."""
+    return [box for parent in parents for box in children(data, parent) if box.kind == kind]
 
 
 def _is_sequence(data: bytes) -> bool:
@@ -157,14 +175,14 @@ def _is_sequence(data: bytes) -> bool:
     return any(brands[at : at + 4] in _SEQUENCE_BRANDS for at in range(0, len(brands), 4))
 
 
-def _count_samples(data: bytes, moov: _Box) -> int:
+def _count_samples(data: bytes, moov: Box) -> int:
     """The largest number of frames in a track. They are not decoded, but viewers show them."""
     tables = [moov]
     for kind in (b"trak", b"mdia", b"minf", b"stbl", b"stsz"):
-        tables = _descend(data, tables, kind)
+        tables = descend(data, tables, kind)
     counts = []
     for table in tables:
-        fields = _Fields(data, table)
+        fields = Fields(data, table)
         fields.number(8)  # version and flags, size of all samples
         counts.append(min(fields.number(4), MAX_FRAMES_COUNTED))
     return max(counts, default=1)
@@ -173,39 +191,50 @@ def _count_samples(data: bytes, moov: _Box) -> int:
 # Items --------------------------------------------------------------------------------------------
 
 
-class _Items:
+class Items:
     """The items that the primary image is made of, by a `meta` box."""
 
-    def __init__(self, data: bytes, meta: _Box) -> None:
+    def __init__(self, data: bytes, meta: Box) -> None:
         self._data = data
         self._nal_units_left = _MAX_NAL_UNITS
         # Of extents. Items may share them, so that a small file could ask for endless copies.
         self._bytes_left = 4 * len(data)
-        boxes: dict[bytes, _Box] = {}
-        for box in _children(data, meta):
+        boxes: dict[bytes, Box] = {}
+        for box in children(data, meta):
             boxes.setdefault(box.kind, box)
         self._idat = boxes.get(b"idat")
-        self._primary = self._read_primary(boxes.get(b"pitm"))
+        self._properties = boxes.get(b"iprp")
+        self.primary = self._read_primary(boxes.get(b"pitm"))
+        self.exif_kinds: list[int] = []
+        """Where in the file the four letters `Exif` say what an item is."""
         self._kinds = self._read_kinds(boxes.get(b"iinf"))
         self._locations = self._read_locations(boxes.get(b"iloc"))
         self._sources, alpha = self._read_references(boxes.get(b"iref"))
         self._alpha: dict[int, list[int]] = defaultdict(list)
-        alpha_items = self._read_alpha_items(boxes.get(b"iprp")) if alpha else frozenset()
+        alpha_items = self.with_property(self._is_alpha) if alpha else {}
         for item, masters in alpha.items():
             for master in masters if item in alpha_items else ():
                 self._alpha[master].append(item)
 
     def check(self) -> None:
         """Raises DecodeError where data of the primary image is missing."""
-        if self._primary is None:
+        for _ in self.checked():
+            pass
+
+    def checked(self) -> Iterator[tuple[bytes, bytes]]:
+        """The type and the data of each item that the primary image is made of.
+
+        The data is empty but for coded images. Raises DecodeError where some is missing.
+        """
+        if self.primary is None:
             return
         seen: set[int] = set()
-        waiting = [self._primary]
+        waiting = [self.primary]
         while waiting:
             item = waiting.pop()
             if item not in seen:
                 seen.add(item)
-                self._check_data(item)
+                yield self._kinds.get(item, b""), self._check_data(item)
                 waiting += self._alpha.get(item, ())
                 waiting += self._sources.get(item, ())
                 self._check_codings(item)
@@ -214,82 +243,90 @@ class _Items:
         """Refuse grids of tiles of several codecs: libheif may leave out those of one of them."""
         kinds = {self._kinds.get(source, b"") for source in self._sources.get(item, ())} - _DERIVED
         if self._kinds.get(item) == b"grid" and len(kinds) > 1:
-            raise _corrupt("the tiles of the HEIC are not all coded alike")
+            raise corrupt("the tiles are not all coded alike")
 
-    def _check_data(self, item: int) -> None:
+    def first_byte(self) -> int | None:
+        """Where in the file the data of the primary item begins; None where it is not there."""
+        location = self._locations.get(-1 if self.primary is None else self.primary)
+        return location.extents[0][0] if location and location.extents else None
+
+    def _check_data(self, item: int) -> bytes:
         kind = self._kinds.get(item, b"")
         location = self._locations.get(item, _Location(0, ()))
         if kind == b"iden":  # shows another item as it is
-            return
+            return b""
         if location.method > 1:
-            raise _corrupt("a part of the HEIC is stored in a way that libheif does not read")
+            raise corrupt("a part is stored in a way that is not read")
         if not any(length for _, length in location.extents):
-            raise _corrupt("a part of the HEIC has no data")
+            raise corrupt("a part has no data")
         start, end = 0, len(self._data)
         if location.method == 1:
             if self._idat is None:
-                raise _corrupt("a part of the HEIC has no data")
+                raise corrupt("a part has no data")
             start, end = self._idat.start, self._idat.end
         for offset, length in location.extents:
             if start + offset + length > end:
-                raise DecodeError(
-                    ErrorCode.TRUNCATED,
-                    "the file ends early: a part of the HEIC's image is missing",
-                )
-        if kind == b"hvc1":
-            self._check_nal_units(location, start)
-
-    def _check_nal_units(self, location: _Location, start: int) -> None:
-        """Refuse a tile of zeros, as an incomplete download leaves it, or of other data."""
+                raise cut_off("a part of the image is missing")
+        if kind not in _CODED:
+            return b""
         self._bytes_left -= sum(length for _, length in location.extents)
         if self._bytes_left < 0:
-            raise _corrupt("parts of the HEIC share too much of its data")
+            raise corrupt("parts of the image share too much data")
         parts = [self._data[start + at : start + at + size] for at, size in location.extents]
         coded = b"".join(parts)
+        if kind == b"hvc1":
+            self._check_nal_units(coded)
+        return coded
+
+    def _check_nal_units(self, coded: bytes) -> None:
+        """Refuse a tile of zeros, as an incomplete download leaves it, or of other data."""
         position, has_picture = 0, False
         while position < len(coded):
             after = position + 4 + int.from_bytes(coded[position : position + 4], "big")
             self._nal_units_left -= 1
             if after > len(coded) or self._nal_units_left < 0:
-                raise _corrupt("a part of the HEIC is not HEVC data")
+                raise corrupt("a part is not HEVC data")
             if after > position + 4:
                 has_picture |= coded[position + 4] >> 1 < _FIRST_NON_PICTURE_NAL_UNIT
             position = after
         if not has_picture:
-            raise _corrupt("a part of the HEIC holds no picture")
+            raise corrupt("a part holds no picture")
 
-    def _read_primary(self, box: _Box | None) -> int | None:
+    def _read_primary(self, box: Box | None) -> int | None:
         if box is None:
             return None
-        fields = _Fields(self._data, box)
+        fields = Fields(self._data, box)
         version = fields.number(1)
         fields.number(3)
         return fields.number(4 if version else 2)
 
-    def _read_kinds(self, box: _Box | None) -> dict[int, bytes]:
+    def _read_kinds(self, box: Box | None) -> dict[int, bytes]:
         """The four-letter type of each item."""
         kinds: dict[int, bytes] = {}
         if box is None:
             return kinds
-        fields = _Fields(self._data, box)
+        fields = Fields(self._data, box)
         version = fields.number(1)
         fields.number(3)
         fields.number(4 if version else 2)  # the count of the boxes, which need not be true
-        for entry in _descend(self._data, [fields.rest()], b"infe"):
-            fields = _Fields(self._data, entry)
+        for entry in descend(self._data, [fields.rest()], b"infe"):
+            fields = Fields(self._data, entry)
             version = fields.number(1)
             fields.number(3)
             item = fields.number(4 if version > 2 else 2)
             fields.number(2)
             if version >= 2:
-                kinds.setdefault(item, fields.number(4).to_bytes(4, "big"))
+                at = fields.rest().start
+                kind = fields.number(4).to_bytes(4, "big")
+                kinds.setdefault(item, kind)
+                self.exif_kinds += [at] if kind == b"Exif" else []
         return kinds
 
-    def _read_locations(self, box: _Box | None) -> dict[int, _Location]:
+    def _read_locations(self, box: Box | None) -> dict[int, _Location]:
         locations: dict[int, _Location] = {}
         if box is None:
             return locations
-        fields = _Fields(self._data, box)
+        fields = Fields(self._data, box)
         version = fields.number(1)
         fields.number(3)
         sizes = fields.number(2)
@@ -298,7 +335,7 @@ class _Items:
         )
         index_size = index_size if version else 0
         if version > 2 or not {offset_size, length_size, base_size, index_size} <= {0, 4, 8}:
-            raise _corrupt("the HEIC says where its data is in an unknown way")
+            raise corrupt("it says where its data is in an unknown way")
         total = 0
         for _ in range(fields.count(2 if version < 2 else 4)):
             item = fields.number(2 if version < 2 else 4)
@@ -310,7 +347,7 @@ class _Items:
                 count = min(count, 1)  # they take no bytes, so that any number could be claimed
             total += count
             if total > _MAX_EXTENTS:
-                raise _corrupt(f"the HEIC's data is in over {_MAX_EXTENTS} pieces")
+                raise corrupt(f"the data is in over {_MAX_EXTENTS} pieces")
             extents = []
             for _ in range(count):
                 fields.number(index_size)
@@ -320,42 +357,45 @@ class _Items:
         return locations
 
     def _read_references(
-        self, box: _Box | None
+        self, box: Box | None
     ) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
         """What each item is derived from (`dimg`), and what each auxiliary item belongs to."""
         sources: dict[int, list[int]] = {}
         auxiliary: dict[int, list[int]] = {}
         if box is None:
             return sources, auxiliary
-        fields = _Fields(self._data, box)
+        fields = Fields(self._data, box)
         id_size = 4 if fields.number(1) else 2
         fields.number(3)
-        for entry in _children(self._data, fields.rest()):
+        for entry in children(self._data, fields.rest()):
             references = {b"dimg": sources, b"auxl": auxiliary}.get(entry.kind)
             if references is not None:
-                fields = _Fields(self._data, entry)
+                fields = Fields(self._data, entry)
                 item = fields.number(id_size)
                 count = fields.count(2, limit=0xFFFF)
                 references.setdefault(item, [fields.number(id_size) for _ in range(count)])
         return sources, auxiliary
 
-    def _read_alpha_items(self, box: _Box | None) -> frozenset[int]:
-        """The items with a property that makes them alpha planes."""
-        alpha: set[int] = set()
+    def _is_alpha(self, entry: Box) -> bool:
+        """Whether a property makes an item an alpha plane."""
+        return entry.kind == b"auxC" and self._data.startswith(_ALPHA, entry.start + 4)
+
+    def with_property(self, wanted: Callable[[Box], bool]) -> dict[int, Box]:
+        """The items that have a wanted property, with the first such property."""
+        box = self._properties
+        found: dict[int, Box] = {}
         if box is None:
-            return frozenset()
-        properties = _descend(self._data, [box], b"ipco")[:1]
-        indices = (
-            {
-                index
-                for index, entry in enumerate(_children(self._data, properties[0]), 1)
-                if entry.kind == b"auxC" and self._data.startswith(_ALPHA, entry.start + 4)
-            }
-            if properties
-            else set()
-        )
-        for entry in _descend(self._data, [box], b"ipma"):
-            fields = _Fields(self._data, entry)
+            return found
+        properties = descend(self._data, [box], b"ipco")[:1]
+        boxes = {
+            index: entry
+            for index, entry in enumerate(
+                children(self._data, properties[0]) if properties else (), 1
+            )
+            if wanted(entry)
+        }
+        for entry in descend(self._data, [box], b"ipma"):
+            fields = Fields(self._data, entry)
             version, flags = fields.number(1), fields.number(3)
             index_size = 2 if flags & 1 else 1
             essential = 1 << (8 * index_size - 1)
@@ -364,6 +404,7 @@ class _Items:
                     break
                 item = fields.number(4 if version else 2)
                 for _ in range(fields.number(1)):
-                    if fields.number(index_size) & ~essential in indices:
-                        alpha.add(item)
-        return frozenset(alpha)
+                    index = fields.number(index_size) & ~essential
+                    if index in boxes:
+                        found.setdefault(item, boxes[index])
+        return found

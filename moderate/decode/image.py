@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError
 
 from moderate.decode import pixels
 from moderate.decode.animation import other_frames
+from moderate.decode.avif import LARGEST_AREA, LARGEST_SIDE, read_avif
 from moderate.decode.containers import (
     MAX_FRAMES_COUNTED,
     Container,
@@ -26,9 +27,11 @@ from moderate.decode.containers import (
     read_webp,
 )
 from moderate.decode.heif import read_heif
+from moderate.decode.ico import IconFile, read_ico
 from moderate.decode.parts import DEFAULT_OPTIONS, MOST_PARTS, WHOLE, DecodeOptions, Looked, Part
 from moderate.decode.resize import Pixels, PixelSpec, draft_size
-from moderate.decode.sniff import sniff
+from moderate.decode.sniff import SUPPORTED, sniff
+from moderate.decode.tiff import read_tiff, unsupported
 from moderate.decode.views import look
 from moderate.text import one_line
 from moderate.types import PARTLY_SEEN_FROM, ErrorCode, ImageFacts, Limits, Warn
@@ -47,6 +50,9 @@ _READERS: dict[str, Callable[[bytes], Container]] = {
     "gif": read_gif,
     "bmp": read_bmp,
     "heif": read_heif,
+    "avif": read_avif,
+    "tiff": read_tiff,
+    "ico": read_ico,
 }
 
 
@@ -82,6 +88,8 @@ def prepare() -> None:
         thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
     )
     Image.MAX_IMAGE_PIXELS = None  # the limit of the job applies, before a pixel is allocated
+    # The decoders fill the cores already.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     # The first five register themselves. Pillow must not look for more, some of which start
     # programs. The others are imported by these and EXIF on first use, which would be too late:
     # nothing can be opened in the sandbox.
@@ -99,13 +107,13 @@ def decode(
     limits: Limits,
     options: DecodeOptions = DEFAULT_OPTIONS,
 ) -> Decoded | Undecoded:
-    """Decode one image of a supported format: upright, on white, at the size of each spec.
+    """Decode one image of an accepted format: upright, on white, at the size of each spec.
 
     `data` is the whole file. Never raises, whatever the bytes are.
     """
     kind = sniff(data) or ""
     facts = ImageFacts(format=kind or None)
-    if kind not in _READERS:
+    if kind not in SUPPORTED and kind not in options.formats:
         return Undecoded(ErrorCode.NOT_AN_IMAGE, "not one of the supported formats", facts)
     try:
         container = _READERS[kind](data)
@@ -134,11 +142,24 @@ def out_of_memory(limits: Limits, facts: ImageFacts) -> Undecoded:
 
 def _open(kind: str, container: Container) -> Image.Image:
     file = io.BytesIO(container.data)
+    # Image.open would hide the errors of libavif, libheif and libtiff.
+    if kind == "avif":
+        if not AvifImagePlugin.SUPPORTED:
+            message = "this Pillow was built without AVIF; install the one of pip"
+            raise DecodeError(ErrorCode.UNSUPPORTED_FORMAT, message)
+        width, height = container.size or (0, 0)
+        if width * height > LARGEST_AREA or max(width, height) > LARGEST_SIDE:
+            message = f"{width} x {height} is over a limit of libavif that no option lifts"
+            raise DecodeError(ErrorCode.TOO_MANY_PIXELS, message)
+        return AvifImagePlugin.AvifImageFile(file)
+    if kind == "tiff":
+        return TiffImagePlugin.TiffImageFile(file)
+    if kind == "ico":
+        return IconFile(file)
     if kind != "heif":
         return Image.open(file, formats=[_pillow_format(kind, container.data)])
     import pillow_heif
 
-    # Image.open would hide the error of libheif.
     opener: Callable[[io.BytesIO], Image.Image] = pillow_heif.HeifImageFile
     image = opener(file)
     if not image.info.get("primary"):  # pillow-heif leaves out an image that libheif cannot open
@@ -159,14 +180,18 @@ def _decode_opened(
     size = image.size
     image_warnings: list[Warn] = []
     turn, metadata_readable = 1, True
-    if facts.format in {"jpeg", "png", "webp"}:  # libheif has turned a HEIC already
+    if facts.format in {"jpeg", "png", "webp", "avif"}:  # libheif has turned a HEIC already
         turn, metadata_readable = pixels.orientation(image)
     if facts.format == "jpeg" and (small := draft_size(_as_stored(specs, turn), size)):
         image.draft(image.mode, small)
-    if facts.format == "heif":
+    if facts.format in {"heif", "avif"}:
         frames = max(container.frames, getattr(image, "n_frames", 1))
         facts = replace(facts, frames=min(frames, MAX_FRAMES_COUNTED))
+    if facts.format == "avif":
+        _check_memory(size, channels=len(image.mode))
     image.load()
+    if container.crop and container.crop != size:
+        image, size = image.crop((0, 0, *container.crop)), container.crop
     if (
         facts.format == "png"
         and (container.interlaced or _may_be_unfinished(image))
@@ -203,7 +228,7 @@ def _decode_opened(
             looks.add(frame.image, frame.index, frame.milliseconds)
             ambiguous |= frame.alpha_ambiguous
         facts = replace(facts, frames_scored=looks.frames)
-        if others.left_out or looks.full:
+        if others.left_out or looks.full or container.unreached:
             image_warnings.append(Warn.PARTLY_SCORED)
     if ambiguous:
         image_warnings.append(Warn.ALPHA_AMBIGUOUS)
@@ -297,7 +322,12 @@ _LIBRARY_LIMIT_OF_PIXELS = ("maximum image size", "image of size")
 
 # In messages of libheif: there is no memory left. Of Pillow: that, or another failure of a library.
 _NO_MEMORY = ("memory allocation error", "out of memory")
-_PERHAPS_NO_MEMORY = ("could not create decoder", "failed to read next frame", "broken data stream")
+_PERHAPS_NO_MEMORY = (
+    "could not create decoder",
+    "failed to read next frame",
+    "broken data stream",
+    "planes failed",  # libavif: "Decoding of color planes failed"
+)
 
 
 def _undecoded(error: Exception, facts: ImageFacts, limits: Limits) -> Undecoded:
@@ -306,6 +336,9 @@ def _undecoded(error: Exception, facts: ImageFacts, limits: Limits) -> Undecoded
     message = one_line(f"{type(error).__name__}: {error}", 160)
     if _LIBRARY_LIMIT in str(error).lower():
         return _over_library_limit(str(error), facts)
+    if facts.format == "tiff" and "unknown" in message:  # pixel mode, or data organization
+        refused = unsupported(message)
+        return Undecoded(refused.code, refused.message, facts)
     if "Unsupported BMP" in message:
         return Undecoded(ErrorCode.UNSUPPORTED_FORMAT, f"a rare kind of BMP ({message})", facts)
     text = str(error).lower()
@@ -324,6 +357,15 @@ def _over_library_limit(message: str, facts: ImageFacts) -> Undecoded:
     code = ErrorCode.TOO_MANY_PIXELS if too_large else ErrorCode.CORRUPT_IMAGE
     reason = one_line(message[message.lower().index(_LIBRARY_LIMIT) :], 160)
     return Undecoded(code, f"over a limit of libheif that no option lifts ({reason})", facts)
+
+
+def _check_memory(size: tuple[int, int], channels: int) -> None:
+    """Raise MemoryError where there is no room for what Pillow and libavif keep at a time.
+
+    That is the planes, of 1.5 bytes per pixel at least, and the pixels twice. Pillow's own code
+    does not survive that its memory ends between the two.
+    """
+    bytearray(size[0] * size[1] * (3 + 4 * channels) // 2)
 
 
 def _memory_is_short(facts: ImageFacts) -> bool:

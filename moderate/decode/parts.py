@@ -31,7 +31,8 @@ class DecodeOptions:
     frames is how many frames of an animation: the first, a choice of MOST_FRAMES_AUTO, all (up to
     MOST_FRAMES), or a choice of so many. views is how much of each frame: `1` is what the models
     are made to see; `3` adds the whole picture and its two ends, `tiles` a grid; `auto` adds what a
-    picture of this shape needs. formats are accepted beside those that always are. seen_by has, for
+    picture of this shape needs. formats are accepted beside those that always are:
+    names of `moderate.decode.sniff.OPTIONAL`. seen_by has, for
     each category that is scored, the places in the specs of the models that feed it; empty where
     each spec is to see the whole picture by itself.
     """

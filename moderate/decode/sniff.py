@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 
 VIDEO_OPTION = "--video-every SECONDS"
 """The option by which frames of videos are scored; see `moderate.decode.video`."""
@@ -11,7 +12,11 @@ VIDEO_OPTION = "--video-every SECONDS"
 HEAD_BYTES = 1024
 """How many bytes from the start `sniff` needs: a long comment may come before an SVG's element."""
 
-SUPPORTED = frozenset({"jpeg", "png", "webp", "gif", "bmp", "heif"})
+SUPPORTED = frozenset({"jpeg", "png", "webp", "gif", "bmp", "heif", "avif"})
+"""The formats that are always read."""
+
+OPTIONAL = frozenset({"tiff", "ico"})
+"""Formats that are read where the user asks for them; see `moderate.decode.formats`."""
 
 VIDEO_FORMATS = {
     **{"mp4": "mp4", "m4v": "mp4", "mov": "quicktime", "quicktime": "quicktime"},
@@ -79,12 +84,15 @@ _SUFFIX_FORMATS: dict[str, str] = {
     "gif": "gif",
     **dict.fromkeys(("bmp", "dib"), "bmp"),
     **dict.fromkeys(("heic", "heif", "hif", "heics", "heifs"), "heif"),
+    **dict.fromkeys(("avif", "avifs"), "avif"),
+    **dict.fromkeys(("tif", "tiff"), "tiff"),
+    "ico": "ico",
 }
 
 # Suffixes of images and videos that are not supported.
 _OTHER_SUFFIXES = frozenset(
     (  # noqa: SIM905 - a list of 90 quoted words is no easier to read
-        "avif avifs tif tiff svg svgz pdf psd psb eps ps ai ico cur icns jxl jp2 j2k jpf jpx "
+        "svg svgz pdf psd psb eps ps ai cur icns jxl jp2 j2k jpf jpx "
         "jpm jpc jxr hdp wdp qoi dds blp iff ilbm lbm djvu djv xcf hdr exr fits fit mng jng bpg "
         "flif dpx cin sgi rgb rgba bw ras sun xpm xbm ftex ftc ftu vtf wmf emf tga icb vda vst "
         "pcx dcx ppm pgm pbm pnm pam pfm msp im fli flc gbr wal pxr pcd cr2 cr3 nef arw dng orf "
@@ -149,7 +157,7 @@ def sniff(head: bytes) -> str | None:
 def claimed_format(name: bytes) -> str | None:
     """The format that a name's suffix stands for; None where it is not an image or video format.
 
-    A format that is not supported is named by the suffix itself.
+    A format that is never read is named by the suffix itself.
     """
     stem, _, suffix = name.rpartition(b".")
     claimed = _CLAIMS.get(suffix.lower())
@@ -160,19 +168,24 @@ def claimed_format(name: bytes) -> str | None:
     return claimed
 
 
-def refusal(kind: str | None, head: bytes, name: bytes) -> tuple[str, str] | None:
+def refusal(
+    kind: str | None, head: bytes, name: bytes, formats: Collection[str] = ()
+) -> tuple[str, str] | None:
     """Why a file is not a supported image: (`unsupported_format` or `not_an_image`, message).
 
-    kind is what `sniff` says of `head`. None where that is one of the six supported formats. Some
-    old formats (TGA, PCX) have no magic number. For those the name is believed, unless the bytes
-    are plainly something else.
+    kind is what `sniff` says of `head`, formats are read beside those that always are. None where
+    the file is of one of them. Some old formats (TGA, PCX) have no magic number. For those the name
+    is believed, unless the bytes are plainly something else.
     """
-    if kind in SUPPORTED:
+    if kind in SUPPORTED or kind in formats:
         return None
+    if kind in OPTIONAL:
+        message = f"{kind} is not among the formats; add it with --formats +{kind}"
+        return "unsupported_format", message
     if kind:
         return "unsupported_format", _unsupported(kind)
     claimed = claimed_format(name)
-    claims_other = claimed is not None and claimed not in SUPPORTED
+    claims_other = claimed is not None and claimed not in SUPPORTED and claimed not in formats
     other = _other_content(head)
     # XBM and similar formats are text, SVGZ is gzip data: with such a name, these may be an image.
     if other and not (claims_other and other in {"text", "XML", "gzip data"}):

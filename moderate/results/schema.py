@@ -60,7 +60,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("rating", "string", "level of the policy's rating scale"),
     Column("width", "int64", "pixels, of the upright picture"),
     Column("height", "int64", "pixels, of the upright picture"),
-    Column("format", "string", "what the bytes are: jpeg, png, webp, gif, bmp, heif, ..."),
+    Column("format", "string", "what the bytes are: jpeg, png, webp, gif, bmp, heif, avif, ..."),
     Column("frames", "int64", "number of frames; counting stops at 1000"),
     Column("frames_scored", "int64", "how many of them were scored; the scores are the highest"),
     Column("highest_at", "string", "which frame or part each score is of, joined with '; '"),

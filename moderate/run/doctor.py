@@ -97,7 +97,8 @@ def _codecs() -> Iterator[Finding]:
     import pillow_heif
     from PIL import features
 
-    for name, codec in (("JPEG", "jpg"), ("PNG", "zlib"), ("WebP", "webp")):
+    codecs = (("JPEG", "jpg"), ("PNG", "zlib"), ("WebP", "webp"), ("AVIF", "avif"))
+    for name, codec in (*codecs, ("TIFF", "libtiff")):
         present = features.check(codec)
         detail = features.version(codec) or ""
         yield Finding(name, f"{codec} {detail}" if present else "missing", problem=not present)

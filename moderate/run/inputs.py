@@ -320,7 +320,7 @@ class Reader:
         if not self._may_use(outcome, ref):
             return None
         facts = outcome.facts
-        if warnings := _named(ref, facts):
+        if warnings := _named(ref, facts, self._job.options.formats):
             facts = _facts(warnings, facts)
         used = (local.path, known.sha256) if known.stale else None
         return Known(ref, facts, outcome, known.sha256, used=used)
@@ -475,9 +475,9 @@ class Reader:
         facts = ImageFacts(format=kind, bytes=len(data), sha256=digest.hexdigest())
         if isinstance(ref.location, Inline) and ref.location.from_pixels:
             facts = ImageFacts()
-        facts = replace(facts, warnings=_named(ref, facts))
+        facts = replace(facts, warnings=_named(ref, facts, self._job.options.formats))
         item = Fetched(ref, facts)
-        if refused := refusal(kind, head, ref.name):
+        if refused := refusal(kind, head, ref.name, self._job.options.formats):
             code, message = refused
             if self._sampler:
                 message = not_local(kind, head, ref.name) or message
@@ -545,9 +545,9 @@ def name_claim(ref: ImageRef) -> str:
     return claimed_format(ref.name) or "-"
 
 
-def _named(ref: ImageRef, facts: ImageFacts) -> tuple[Warn, ...]:
+def _named(ref: ImageRef, facts: ImageFacts, formats: Sequence[str]) -> tuple[Warn, ...]:
     """The input's warnings, with that of a name that does not fit the file's format."""
-    if facts.format in SUPPORTED:
+    if facts.format in SUPPORTED or facts.format in formats:
         claimed = claimed_format(ref.name)
         if claimed and claimed != facts.format:
             return (*ref.warnings, Warn.EXTENSION_MISMATCH)

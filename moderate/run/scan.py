@@ -16,6 +16,7 @@ from uuid import uuid4
 from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import Bundle, load_bundle
 from moderate.classify.coverage import Coverage
+from moderate.decode.formats import check_formats
 from moderate.decode.limits import MOST_IMAGES_PER_DECODER
 from moderate.decode.sandbox import MIN_MEMORY_BYTES
 from moderate.decode.sniff import HEAD_BYTES, sniff
@@ -107,6 +108,7 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
             raise UsageError(f"--video-every: use {LEAST_EVERY:g} seconds or more")
         require_pyav()
     _check_numbers(options)
+    check_formats(options.formats)
     check_targets(options.out)
     check_reports("--summary", options.summary)
     make_guard(options.http.allow_private, options.http.allowed_hosts)
@@ -119,7 +121,11 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
     bundle = load_bundle(options.weights)
     judge = Judge.of(policy, columns=[column.name for column in carried_columns(sources)])
     scored, written = _labels(bundle, judge, keep=options.keep_labels)
-    options = replace(options, http=replace(options.http, max_bytes=options.limits.max_file_bytes))
+    options = replace(
+        options,
+        formats=check_formats(options.formats),
+        http=replace(options.http, max_bytes=options.limits.max_file_bytes),
+    )
     job = Job(
         options=options,
         sources=sources,

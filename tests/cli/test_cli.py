@@ -597,3 +597,38 @@ def test_a_signal_that_an_import_turned_into_an_error_is_still_a_signal(
     monkeypatch.setattr("moderate.run.resources.Resources.load", failing)
     assert scan(images, "--weights", bundle) == 143
     assert "stopped by SIGTERM" in capsys.readouterr().err
+
+
+def test_formats_are_read_where_they_are_asked_for(
+    tmp_path: Path, bundle: Path, capsys: Captured
+) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for kind in ("TIFF", "ICO", "AVIF"):
+        (folder / f"a.{kind.lower()}").write_bytes(encode(scene((64, 64)), kind))
+    (folder / "named.png").write_bytes(encode(scene((64, 64)), "TIFF"))
+    with zipfile.ZipFile(folder / "more.zip", "w") as archive:
+        archive.write(folder / "a.tiff", "b.tif")
+    out = tmp_path / "rows.csv"
+
+    def rows(*options: str) -> dict[str, dict[str, str]]:
+        inputs = (folder, folder / "more.zip")
+        assert scan(*inputs, "--weights", bundle, "--out", out, "--no-state", *options) == 0
+        lines = csv.DictReader(io.StringIO(out.read_text()))
+        return {os.path.basename(row["path"]): row for row in lines}
+
+    plain = rows()
+    assert plain["a.avif"]["status"] == "ok"
+    assert plain["a.avif"]["format"] == "avif"
+    for name, kind in (("a.tiff", "tiff"), ("b.tif", "tiff"), ("a.ico", "ico")):
+        assert plain[name]["error_code"] == "unsupported_format"
+        assert f"--formats +{kind}" in plain[name]["error_message"]
+    asked = rows("--formats", "+tiff")
+    assert asked["a.ico"]["error_code"] == "unsupported_format"
+    for name in ("a.tiff", "b.tif", "named.png"):
+        assert asked[name]["status"] == "ok"
+    assert asked["named.png"]["warnings"] != asked["a.tiff"]["warnings"]
+    capsys.readouterr()
+    assert scan(folder, "--weights", bundle, "--formats", "+psd") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "+ico, +tiff" in line

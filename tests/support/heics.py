@@ -81,6 +81,7 @@ class Heic:
             )
             for kind, source, targets in self.references
         )
+        in_idat = b"".join(item.data for item in self.items if item.in_idat)
         return box(b"ftyp", self.brand + bytes(4) + self.brand + b"mif1heic") + full_box(
             b"meta",
             0,
@@ -94,7 +95,7 @@ class Heic:
                 + full_box(b"ipma", 0, struct.pack(">I", len(self.items)) + associations),
             )
             + self._iloc(places)
-            + box(b"idat", b"".join(item.data for item in self.items if item.in_idat)),
+            + (box(b"idat", in_idat) if in_idat else b""),
         )
 
     def _iloc(self, places: dict[int, int]) -> bytes:

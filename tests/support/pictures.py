@@ -13,8 +13,16 @@ from PIL import Image
 
 pillow_heif.register_heif_opener()
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "HEIF")
-SUFFIX = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "HEIF": "heic"}
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "HEIF", "AVIF")
+SUFFIX = {
+    "JPEG": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "HEIF": "heic",
+    "AVIF": "avif",
+}
 LOSSLESS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "PNG": {},
@@ -22,6 +30,7 @@ LOSSLESS: dict[str, dict[str, Any]] = {
     "GIF": {},
     "BMP": {},
     "HEIF": {"quality": 95},
+    "AVIF": {"quality": 95, "subsampling": "4:4:4", "speed": 8},
 }
 
 
