@@ -393,6 +393,18 @@ def upright(frame: VideoFrame, reformatter: VideoReformatter) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def _image(frame: VideoFrame, reformatter: VideoReformatter) -> Image.Image:
+    """`upright`. Raises Unreadable for pixels of a kind that FFmpeg cannot convert."""
+    import av
+
+    try:
+        return upright(frame, reformatter)
+    except (OSError, av.error.FFmpegError, ValueError) as error:
+        _raise_memory(error)
+        reason = f"a frame cannot be shown: {_reason(error)}"
+        raise Unreadable("corrupt_image", reason) from None
+
+
 class _Sink:
     """Shared memory as a file to write to. The sandbox does not allow an mmap's own flush."""
 
@@ -441,7 +453,7 @@ def serve(channel: socket.socket, file_fd: int, still_fd: int) -> None:
                 send(channel, {"end": end})
                 return
             seconds = float(shown[0])
-            image = upright(shown[1], reformatter)
+            image = _image(shown[1], reformatter)
             del shown
             # PyAV's frames and their side data refer to each other: only this frees them.
             gc.collect()
