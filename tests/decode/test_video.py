@@ -466,9 +466,9 @@ def test_a_second_moving_stream_is_told(tmp_path: Path) -> None:
         for stream in streams:
             stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for stream, first in zip(streams, (0, 10), strict=True):
-            for number, image in enumerate(steps(20, first)):
+            for place, image in enumerate(steps(20, first)):
                 frame = av.VideoFrame.from_image(image)
-                frame.pts, frame.time_base = number, Fraction(1, 10)
+                frame.pts, frame.time_base = place, Fraction(1, 10)
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
     found, error = until_error(file, 1)
