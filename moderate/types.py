@@ -154,6 +154,7 @@ class Warn(StrEnum):
     BAD_METADATA = "bad_metadata"
     SYMLINK_OUTSIDE = "symlink_outside"
     VIDEO_INCOMPLETE = "video_incomplete"
+    VIDEO_STOPPED = "video_stopped"
     PARTLY_SCORED = "partly_scored"
     PARTLY_SEEN = "partly_seen"
     EMBEDDED_CONTENT = "embedded_content"
@@ -175,7 +176,9 @@ _WARN_MEANINGS: dict[Warn, str] = {
     Warn.BAD_METADATA: "EXIF could not be read, so the orientation is unknown",
     Warn.SYMLINK_OUTSIDE: "reached through a link that leads out of the input folder",
     Warn.VIDEO_INCOMPLETE: "some of the video was not scored: it is damaged, breaks off, "
-    "or has more frames than are taken",
+    "has more frames than are taken, or further moving pictures",
+    Warn.VIDEO_STOPPED: "the rest of the video was not scored: a frame was as severe as "
+    "--video-stop-on",
     Warn.PARTLY_SCORED: "frames or pictures that differ from those that were scored were left out",
     Warn.PARTLY_SEEN: "10 % of the picture or more is outside what the model sees; "
     "the column unseen has the share",
@@ -317,7 +320,8 @@ class ImageFacts:
     width and height are in pixels, of the upright image; frames counts up to 1,000, and
     frames_scored says how many of them were scored. unseen is the share of the picture, 0.0 to 1.0,
     outside what the model sees; where several models feed a category, a place is seen if one of
-    them sees it. embedded says what else the file holds that was not scored. A number that no
+    them sees it. embedded says what else the file holds that was not scored. duration is how many
+    seconds of a video its frames stand for, from its start. A number that no
     column can hold (negative, or of more than 63 bits) is None: headers, servers and decoders may
     claim anything.
     """
@@ -332,6 +336,7 @@ class ImageFacts:
     frames_scored: int | None = None
     unseen: float | None = None
     embedded: tuple[str, ...] = ()
+    duration: float | None = None
 
     def __post_init__(self) -> None:
         """Replace numbers that no column can hold by None, once for all stages."""

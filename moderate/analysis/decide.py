@@ -222,10 +222,17 @@ class Redecider:
             )
         self._video: bytes | None = None
         self._frames: list[Row] = []
+        self.segments: dict[int, str | None] = {}
+        """The column `segments` of the videos among the rows that were decided last."""
 
     def decide(self, piece: Piece) -> Decided:
         """What becomes of the rows."""
+        self.segments = {}
         return self._with_videos(piece, _with_places(piece, self.judge.decide(piece.batch)))
+
+    def segments_column(self, count: int) -> Any:
+        """The column `segments` of the `count` rows that were decided last, as an Arrow array."""
+        return pa.array([self.segments.get(index) for index in range(count)], pa.string())
 
     def _with_videos(self, piece: Piece, decided: Decided) -> Decided:
         """Decide on the rows of videos by those of their frames, too."""
@@ -252,7 +259,8 @@ class Redecider:
         severity, codes = decided.severity.copy(), decided.reasons.codes.copy()
         reasons = list(decided.reasons.values)
         for index, each in zip(videos, judged, strict=True):
-            row = videos[index].decided(each)
+            row = videos[index].decided(each, self.judge)
+            self.segments[index] = row.segments
             severity[index], codes[index] = row.decision.severity, len(reasons)
             reasons.append(row.reasons)
         return replace(decided, severity=severity, reasons=Encoded(reasons, codes))
@@ -265,10 +273,14 @@ class Redecider:
         carried = [batch.carried(n) if n in needed else nothing for n in self.judge.columns]
         labels = [batch.labels(name).tolist() for name in self.labels] if batch.labels else []
         scores = batch.scores.T.tolist()
+        duration_column = piece.own.get("duration")  # only `segments` depends on it
+        durations = nothing
+        if duration_column is not None:
+            durations = duration_column.take(pa.array(indices)).to_pylist()
         return [
             Row(
                 ref=ImageRef(path, carried=tuple(values[place] for values in carried)),
-                facts=ImageFacts(sha256=sha256, warnings=warnings or ()),
+                facts=ImageFacts(sha256=sha256, warnings=warnings or (), duration=duration),
                 scores=dict(zip(CATEGORIES, map(_score, scores[place]), strict=True)),
                 decision=DECISIONS[decided.severity[index]],
                 reasons=decided.reasons.values[decided.reasons.codes[index]],
@@ -279,13 +291,14 @@ class Redecider:
                     for name, values in zip(self.labels, labels, strict=True)
                 },
             )
-            for place, (index, path, sha256, warnings, code) in enumerate(
+            for place, (index, path, sha256, warnings, code, duration) in enumerate(
                 zip(
                     indices.tolist(),
                     batch.paths(),
                     batch.sha256(),
                     batch.warnings.to_list(),
                     batch.errors.to_list(),
+                    durations,
                     strict=True,
                 )
             )
@@ -385,6 +398,7 @@ def redecide(
             _count(summary, piece, decided)
             np.add.at(changes, (piece.severity, decided.severity), 1)
             own = {**piece.own, **policy_columns(decided)}
+            own["segments"] = redecider.segments_column(len(piece))
             for writer in writers:
                 writer.write_columns(
                     [own[name] for name in results.own], list(piece.carried.values())

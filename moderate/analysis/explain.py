@@ -52,7 +52,7 @@ _QUERY = re.compile(r"[?#]")
 _SIGNING = re.compile(r"x-(amz|goog|oss|cos)-|(expires|s[et]|sk[et])=|[^=]*=\*\*\*", re.IGNORECASE)
 _FACTS = (
     *("format", "width", "height", "frames", "frames_scored", "highest_at", "unseen", "embedded"),
-    *("segments", "bytes", "sha256", "duplicate_of"),
+    *("segments", "duration", "bytes", "sha256", "duplicate_of"),
 )
 _OWN_FACTS = (
     *("version", "torch", "timm", "device", "precision", "backend", "jpeg_decode"),

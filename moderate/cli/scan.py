@@ -333,6 +333,23 @@ def scan(
             help="Score frames of local videos this far apart; needs 'moderate[video]'.",
         ),
     ] = None,
+    min_frames: Annotated[
+        int | None,
+        option(
+            panels.INPUTS,
+            min=1,
+            max=1000,
+            metavar="N",
+            help="Score at least so many frames of each video, closer together in short ones.",
+        ),
+    ] = None,
+    video_stop_on: Annotated[
+        Literal["never", "review", "block"],
+        option(
+            panels.INPUTS,
+            help="Leave the rest of a video once the decision on a frame is at or above this.",
+        ),
+    ] = "never",
     max_video_size: Annotated[
         str, option(panels.LIMITS, metavar="SIZE", help="Largest video to read.")
     ] = "2GB",
@@ -459,6 +476,10 @@ def scan(
         no_state = no_state and weaker != "no_state"
     if state is not None and no_state:
         raise UsageError("--state and --no-state contradict each other; give one of them")
+    if video_every is None and min_frames is not None:
+        raise UsageError("--min-frames goes with --video-every SECONDS")
+    if video_every is None and video_stop_on != "never":
+        raise UsageError("--video-stop-on goes with --video-every SECONDS")
     if lock_wait is not None and lock is None:
         raise UsageError("--lock-wait goes with --lock FILE")
     job = plan(
@@ -511,7 +532,10 @@ def scan(
             limit=limit,
             hourly_cost=hourly_cost,
             video=VideoOptions(
-                every=video_every, max_bytes=_bytes("--max-video-size", max_video_size)
+                every=video_every,
+                max_bytes=_bytes("--max-video-size", max_video_size),
+                min_frames=min_frames or 1,
+                stop_on=video_stop_on,
             )
             if video_every is not None
             else None,

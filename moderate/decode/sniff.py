@@ -21,6 +21,10 @@ OPTIONAL = frozenset({"tiff", "ico"})
 VIDEO_FORMATS = {
     **{"mp4": "mp4", "m4v": "mp4", "mov": "quicktime", "quicktime": "quicktime"},
     **dict.fromkeys(("webm", "mkv", "matroska"), "matroska"),
+    **dict.fromkeys(("3gp", "3g2"), "3gp"),
+    "avi": "avi",
+    **dict.fromkeys(("mpg", "mpeg", "mpe", "vob"), "mpeg"),
+    "mpeg-video": "mpeg-video",
 }
 """The kind of video that each kind or suffix stands for, of videos whose frames can be scored."""
 
@@ -73,7 +77,7 @@ _OTHER_MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"OggS", "ogg"),
     (b"FLV\x01", "flv"),
     (b"\x00\x00\x01\xba", "mpeg"),
-    (b"\x00\x00\x01\xb3", "mpeg"),
+    (b"\x00\x00\x01\xb3", "mpeg-video"),  # a stream of pictures without a container
     (b"0&\xb2u\x8ef\xcf\x11", "asf"),
 )
 
@@ -216,7 +220,8 @@ def _sniff_ftyp(head: bytes) -> str:
         return "quicktime"
     if major in {b"crx ", b"jpm ", b"jp2 "}:
         return "raw-or-jpeg-2000"
-    return "mp4"
+    # 3GPP TS 26.244, 3GPP2 C.S0050: 3gp4, 3gp6, 3gr6, 3ge6, ... and 3g2a, ...
+    return "3gp" if major[:2] == b"3g" else "mp4"
 
 
 def _is_bmp(head: bytes) -> bool:

@@ -11,9 +11,9 @@ import selectors
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from moderate.decode.clock import WALL_FACTOR, DecodingClock, cpu_time
 from moderate.decode.process import (
@@ -29,15 +29,20 @@ from moderate.decode.process import (
 from moderate.decode.ring import allocate
 from moderate.decode.sniff import VIDEO_FORMATS
 from moderate.decode.video_worker import DEMUXERS, still_bytes
+from moderate.decode.video_worker import LEAST_EVERY as _LEAST_EVERY
 from moderate.errors import RunError, UsageError
 from moderate.text import one_line
 from moderate.types import ErrorCode, Limits
 
-LEAST_EVERY = 0.1
+LEAST_EVERY = float(_LEAST_EVERY)
 """Seconds; the smallest distance between two stills."""
+
+StopLevel = Literal["never", "review", "block"]
+"""The decision on a frame from which on the rest of its video is not scored."""
 
 _START_TIMEOUT = 60.0  # seconds that a process may take to import its codecs on a busy machine
 _NAME = "video process"  # in messages
+_MOST_SECONDS = 1e9  # of a video
 
 NEEDS_PYAV = "--video-every needs PyAV; install it with: pip install 'moderate[video]'"
 
@@ -46,20 +51,39 @@ NEEDS_PYAV = "--video-every needs PyAV; install it with: pip install 'moderate[v
 class VideoOptions:
     """How videos are sampled: every so many seconds, and what one video may cost.
 
-    timeout is the CPU seconds for decoding a whole video; a frame has Limits.decode_timeout.
+    timeout is the CPU seconds for decoding a whole video; a frame has Limits.decode_timeout. Frames
+    of a video that would give fewer than min_frames are closer together, LEAST_EVERY at the least.
+    stop_on ends a video with the first frame whose decision is as severe.
     """
 
     every: float
     max_bytes: int = 2 * 1024**3
     max_frames: int = 1000
     timeout: float = 3600.0
+    min_frames: int = 1
+    stop_on: StopLevel = "never"
+
+    def check(self) -> None:
+        """Raise UsageError for values that make no sense."""
+        if not LEAST_EVERY <= self.every < float("inf"):
+            raise UsageError(f"--video-every: use {LEAST_EVERY:g} seconds or more")
+        is_number = isinstance(self.min_frames, int)
+        if not (is_number and 1 <= self.min_frames <= self.max_frames):
+            raise UsageError(f"--min-frames {self.min_frames}: use 1 to {self.max_frames:,}")
+        if self.stop_on not in get_args(StopLevel):
+            levels = ", ".join(get_args(StopLevel))
+            raise UsageError(f"--video-stop-on {self.stop_on!r}: use one of {levels}")
 
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """A frame as a file of its own (BMP), upright. seconds is the time at which it is shown."""
+    """A frame as a file of its own (BMP), upright.
+
+    seconds is the time at which it is shown, every how far apart the stills of this video are.
+    """
 
     seconds: float
+    every: float
     data: bytes
     width: int
     height: int
@@ -74,7 +98,10 @@ class VideoError(Exception):
 
 
 class PassedOverError(VideoError):
-    """The video was read, but not all of it: parts are damaged, or it has too many frames."""
+    """The video was read, but not all of it.
+
+    Parts are damaged, it has too many frames, or more moving pictures than one.
+    """
 
 
 def require_pyav() -> None:
@@ -118,11 +145,14 @@ class VideoSampler:
         self._settings = {
             "limits": asdict(limits),
             "every": str(options.every),
+            "min_frames": options.min_frames,
             "skip": not exact,
             "niceness": niceness,
             "require_sandbox": require_sandbox,
         }
         self.closed = False
+        self.seconds: float | None = None
+        """How long the last video is that was sampled to its end; None where the end is unknown."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -138,13 +168,14 @@ class VideoSampler:
         if process := self._process:
             process.kill()
 
-    def sample(self, fd: int, kind: str) -> Iterator[Still]:
+    def sample(self, fd: int, kind: str) -> Generator[Still, None, None]:
         """Stills of the video that is open for reading as `fd`, which stays open.
 
         At most options.max_frames. kind is as `video_kind` gives it. Raises VideoError after the
         last still that there is, and RunError where the process cannot be started.
         """
         memory_bytes = self.still_bytes
+        self.seconds = None
         os.lseek(fd, 0, os.SEEK_SET)  # the position is shared with the process
         with contextlib.ExitStack() as stack:
             channel, process_end = packet_channel()
@@ -172,17 +203,32 @@ class VideoSampler:
         for _ in range(self.options.max_frames):
             answer = conversation.ask()
             if "end" in answer:
-                if answer["end"]:
-                    reason = "parts of the video are damaged and were passed over"
-                    raise PassedOverError(ErrorCode.CORRUPT_IMAGE, reason)
+                self._finish(answer["end"], last)
                 return
             still = _checked_still(answer, memory)
             if still is None or still.seconds <= last:
                 raise VideoError(ErrorCode.DECODER_CRASHED, conversation.end_reason())
             last = still.seconds
             yield still
-        if conversation.ask().get("end") != 0:
+        answer = conversation.ask()
+        if "end" not in answer:
             reason = f"the frames after the first {self.options.max_frames} were passed over"
+            raise PassedOverError(ErrorCode.CORRUPT_IMAGE, reason)
+        self._finish(answer["end"], last)
+
+    def _finish(self, end: Any, last: float) -> None:
+        """Note how long the video is. Raises PassedOverError where it was not seen as a whole."""
+        damaged = others = True
+        if isinstance(end, dict):
+            damaged, others = bool(end.get("broken")), bool(end.get("others"))
+            seconds = end.get("seconds")
+            if isinstance(seconds, float) and last <= seconds < _MOST_SECONDS:
+                self.seconds = seconds
+        if damaged:
+            reason = "parts of the video are damaged and were passed over"
+            raise PassedOverError(ErrorCode.CORRUPT_IMAGE, reason)
+        if others:
+            reason = "the video has further moving pictures, which were passed over"
             raise PassedOverError(ErrorCode.CORRUPT_IMAGE, reason)
 
 
@@ -276,16 +322,18 @@ class _Conversation:
 def _checked_still(answer: dict[str, Any], memory: mmap.mmap) -> Still | None:
     """None for an answer that no honest process gives."""
     try:
-        seconds = float(answer["seconds"])
+        seconds, every = float(answer["seconds"]), float(answer["every"])
         numbers = (answer["bytes"], answer["width"], answer["height"])
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     if not math.isfinite(seconds) or not all(type(n) is int and n > 0 for n in numbers):
         return None
     size, width, height = numbers
-    if size > len(memory) or max(width, height) >= 1 << 31 or not 0 <= seconds < 1e9:
+    if size > len(memory) or max(width, height) >= 1 << 31 or not 0 <= seconds < _MOST_SECONDS:
         return None
-    return Still(seconds, memory[:size], width, height)
+    if not LEAST_EVERY <= every < _MOST_SECONDS:
+        return None
+    return Still(seconds, every, memory[:size], width, height)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

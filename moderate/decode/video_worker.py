@@ -16,12 +16,13 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from moderate.decode.process import MAX_PACKET, enter_sandbox, send, send_failure
+from moderate.decode.video_ends import breaks_off, lacks_rows
 
 if TYPE_CHECKING:
     import av
@@ -31,12 +32,22 @@ if TYPE_CHECKING:
 
     from moderate.types import Limits
 
-DEMUXERS = {"mp4": "mov", "quicktime": "mov", "matroska": "matroska"}
+DEMUXERS = {
+    **dict.fromkeys(("mp4", "quicktime", "3gp"), "mov"),
+    "matroska": "matroska",
+    "avi": "avi",
+    "mpeg": "mpeg",
+    "mpeg-video": "mpegvideo",
+}
 """FFmpeg's reader for each kind of file that `sniff` names, so that it cannot guess another."""
+
+LEAST_EVERY = Fraction(1, 10)
+"""Seconds; the smallest distance between two stills."""
 
 STILL_HEADER_BYTES = 54  # of a BMP file
 _ALIVE_EVERY = 0.2  # seconds between signs of life
 _MAX_HELD_BYTES = 64 << 20  # of packets kept back until it is known whether they are needed
+_DECLARING = frozenset({"mov", "matroska"})  # FFmpeg only estimates the duration of the others
 
 
 class Unreadable(Exception):  # noqa: N818 - a result, like Undecoded
@@ -65,26 +76,40 @@ class Video:
     def __init__(
         self, file: Any, demuxer: str, limits: Limits, alive: Callable[[], None], *, skip: bool
     ) -> None:
-        import av
-
+        self._file = file
+        self._demuxer = demuxer
         self._limits = limits
         self._alive = alive
         self._skip = skip
         self._due = Fraction(0)
+        self._last_packet: av.Packet | None = None
+        self._resumed_at: int | None = None  # the time of a packet that decoding goes on with
         self.broken = 0
         """Packets and frames that the decoder found damaged."""
+        self.end = Fraction(0)
+        """When the last frame so far ends, in seconds."""
+        self._open()
+
+    def _open(self) -> None:
+        import av
+
+        limits = self._limits
         try:
             self._container = av.open(
-                file, format=demuxer, options={"max_pixels": str(limits.max_pixels)}
+                self._file, format=self._demuxer, options={"max_pixels": str(limits.max_pixels)}
             )
-            streams = [s for s in self._container.streams.video if not _is_cover(s)]
+            streams = [s for s in self._container.streams.video if not _is_hidden(s)]
         except (OSError, av.error.FFmpegError, UnicodeDecodeError) as error:
             _raise_memory(error)
-            code = "truncated" if isinstance(error, av.error.EOFError) else "corrupt_image"
+            # The reader of MPEG goes on to the end of whatever holds no packet.
+            is_cut = isinstance(error, av.error.EOFError) and self._demuxer != "mpeg"
+            code = "truncated" if is_cut else "corrupt_image"
             raise Unreadable(code, f"cannot be opened as a video: {_reason(error)}") from None
         if not streams:
             raise Unreadable("not_an_image", "the file has no moving pictures, sound at most")
         self._stream = streams[0]
+        self.others = len(streams) - 1
+        """Further moving streams, of which a player may show another than the first."""
         context = self._stream.codec_context
         if context is None:
             raise Unreadable("unsupported_format", "the video's codec is not known")
@@ -93,8 +118,25 @@ class Video:
         # With several threads, the result would not be the same on every machine.
         context.thread_type, context.thread_count = "NONE", 1
         context.options = {"max_pixels": str(limits.max_pixels)}
-        start = self._stream.start_time
+        # AVI numbers frames as they are decoded: with B-frames, the first is not shown at 0.
+        start = None if self._demuxer == "avi" else self._stream.start_time
         self._start = None if start is None else start * Fraction(self._stream.time_base or 1)
+
+    def distance(self, every: Fraction, least_stills: int) -> Fraction:
+        """How far apart stills have to be, in seconds, so that there are so many of them.
+
+        `every` where that gives as many. Where the file does not declare how long it is, its
+        packets are read once to find out, without decoding them. Call it before `stills`.
+        """
+        if least_stills <= 1:
+            return every
+        seconds = self._declared_seconds()
+        if seconds is None:
+            seconds = self._measured_seconds()
+            self._container.close()
+            self._file.seek(0)
+            self._open()
+        return min(every, max(LEAST_EVERY, seconds / least_stills))
 
     def stills(self, every: Fraction) -> Iterator[tuple[Fraction, VideoFrame]]:
         """The frame that is shown at 0, every, 2 every, ... seconds, with that time.
@@ -110,8 +152,13 @@ class Video:
                 continue
             self._check_size(frame.width, frame.height)
             self.broken += frame.is_corrupt
-            now = max(now, self._time(frame, end))
-            end = now + self._duration(frame)
+            time = self._time(frame, end)
+            if time < now and end:
+                # Players go on when a time lies before the one before it, as in MPEG streams that
+                # were joined. Times of packets do not say any more which frames are due.
+                self._skip, time = False, end
+            now = max(now, time)
+            self.end = end = now + self._duration(frame)
             if shown is None:
                 self._due = max(self._due, now)
             elif self._due < now:
@@ -130,26 +177,21 @@ class Video:
         Packets from one key frame to the next are kept back until it is known whether a frame
         among them is due. None is where the next key frame is not later than the time that is due.
         """
-        import av
-
         held: list[av.Packet] = []
         held_bytes = 0
         holding = False
-        packets = self._container.demux(self._stream)
-        while True:
-            self._alive()
-            try:
-                packet = next(packets, None)
-            except (OSError, av.error.FFmpegError) as error:
-                _raise_memory(error)
-                reason = f"cannot be read any further: {_reason(error)}"
-                raise Unreadable("truncated", reason) from None
-            if packet is None or packet.size == 0:
-                break
+        for packet in self._packets():
             self.broken += packet.is_corrupt
+            self._last_packet = packet
+            if held and not (self._skip and self._in_order(held, packet)):
+                self._skip = holding = False
+                for held_packet in held:
+                    yield from self._decode(held_packet)
+                held = []
             if packet.is_keyframe and self._skip:
                 if held and self._is_early(packet):
                     self._context.flush_buffers()
+                    self._resumed_at = packet.pts
                     yield None
                 else:
                     for held_packet in held:
@@ -167,6 +209,49 @@ class Video:
         for held_packet in held:
             yield from self._decode(held_packet)
         yield from self._decode(None)
+
+    def _packets(self) -> Iterator[av.Packet]:
+        """The stream's packets. Raises Unreadable where the file cannot be read on."""
+        import av
+
+        packets = self._container.demux(self._stream)
+        while True:
+            self._alive()
+            try:
+                packet = next(packets, None)
+            except (OSError, av.error.FFmpegError) as error:
+                _raise_memory(error)
+                reason = f"cannot be read any further: {_reason(error)}"
+                raise Unreadable("truncated", reason) from None
+            if packet is None:
+                return
+            # Without bytes: a frame that AVI repeats, or the sign of the end.
+            if packet.size:
+                yield packet
+
+    def _measured_seconds(self) -> Fraction:
+        """How long the stream is by the times of its packets, as far as they can be read."""
+        first: Fraction | None = None
+        last = Fraction(0)
+        with suppress(Unreadable):
+            for packet in self._packets():
+                if packet.pts is None or packet.time_base is None:
+                    continue
+                time = packet.pts * Fraction(packet.time_base)
+                first = time if first is None else min(first, time)
+                last = max(last, time + (packet.duration or 0) * Fraction(packet.time_base))
+        return Fraction(0) if first is None else last - first
+
+    def _in_order(self, held: Sequence[av.Packet], packet: av.Packet) -> bool:
+        """Whether what is held is shown before the next key frame, as far as the last of it says.
+
+        Frames may come a little before the one that they need, but not after a later key frame.
+        """
+        if not packet.is_keyframe:
+            return packet.pts is not None
+        times = [each.pts for each in held if each.pts is not None]
+        is_known = packet.pts is not None and len(times) == len(held)
+        return is_known and max(times) < packet.pts
 
     def _is_early(self, packet: av.Packet) -> bool:
         if packet.pts is None or packet.time_base is None:
@@ -190,7 +275,22 @@ class Video:
             return
         for frame in frames:
             self._alive()
+            if self._resumed_at is not None:
+                self.broken += not self._resumes(frame, self._resumed_at)
+                self._resumed_at = None
             yield frame
+
+    def _resumes(self, frame: VideoFrame, key_time: int) -> bool:
+        """Whether the first frame after some were left out is the key frame that it should be.
+
+        Which packets are key frames is what the file claims. Where that is wrong, the decoder gives
+        a picture that no player shows, or none for a while.
+        """
+        from av.video.frame import PictureType
+
+        whole = (PictureType.NONE, PictureType.I, PictureType.SI, PictureType.BI)
+        is_whole = frame.key_frame or PictureType(frame.pict_type) in whole
+        return is_whole and frame.pts is not None and frame.pts <= key_time
 
     def _time(self, frame: VideoFrame, otherwise: Fraction) -> Fraction:
         base = self._base(frame)
@@ -224,16 +324,26 @@ class Video:
 
     def _check_end(self, end: Fraction) -> None:
         """Raise Unreadable for a file that was cut off, which FFmpeg does not report."""
-        declared = self._declared_seconds()
+        declared = self._declared_seconds() if self._demuxer in _DECLARING else None
         if declared is not None and declared - end > 1:
             raise Unreadable(
                 "truncated",
                 f"the pictures end at {float(end):.1f} s of {float(declared):.1f} s",
             )
+        is_cut = breaks_off(self._file, self._demuxer)
+        last = self._last_packet
+        if not is_cut and last is not None and self._context.name == "mpeg2video":
+            is_cut = lacks_rows(bytes(last), self._context.height)
+        if is_cut:
+            raise Unreadable("truncated", f"the file was cut off at {float(end):.1f} s")
 
     def _declared_seconds(self) -> Fraction | None:
         """The duration that the stream declares, in seconds."""
         stream = self._stream
+        if self._demuxer not in _DECLARING:
+            # Of these, only AVI declares anything, and that is a number of frames.
+            rate = stream.average_rate if self._demuxer == "avi" else None
+            return Fraction(stream.frames) / Fraction(rate) if rate and stream.frames else None
         if stream.duration is not None and stream.time_base is not None:
             return Fraction(stream.duration * stream.time_base)
         with suppress(ValueError, ZeroDivisionError):  # Matroska: HH:MM:SS.nnnnnnnnn
@@ -283,6 +393,18 @@ def upright(frame: VideoFrame, reformatter: VideoReformatter) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def _image(frame: VideoFrame, reformatter: VideoReformatter) -> Image.Image:
+    """`upright`. Raises Unreadable for pixels of a kind that FFmpeg cannot convert."""
+    import av
+
+    try:
+        return upright(frame, reformatter)
+    except (OSError, av.error.FFmpegError, ValueError) as error:
+        _raise_memory(error)
+        reason = f"a frame cannot be shown: {_reason(error)}"
+        raise Unreadable("corrupt_image", reason) from None
+
+
 class _Sink:
     """Shared memory as a file to write to. The sandbox does not allow an mmap's own flush."""
 
@@ -317,17 +439,21 @@ def serve(channel: socket.socket, file_fd: int, still_fd: int) -> None:
 
     video: Video | None = None
     frames: Iterator[tuple[Fraction, VideoFrame]] | None = None
+    every = Fraction(0)
     while channel.recv(MAX_PACKET):
         try:
             if frames is None:
                 video = Video(file, settings["demuxer"], limits, alive, skip=settings["skip"])
-                frames = video.stills(Fraction(settings["every"]))
+                every = video.distance(Fraction(settings["every"]), settings["min_frames"])
+                frames = video.stills(every)
             shown = next(frames, None)
             if shown is None:
-                send(channel, {"end": video.broken if video else 0})
+                assert video is not None
+                end = {"broken": video.broken, "others": video.others, "seconds": float(video.end)}
+                send(channel, {"end": end})
                 return
             seconds = float(shown[0])
-            image = upright(shown[1], reformatter)
+            image = _image(shown[1], reformatter)
             del shown
             # PyAV's frames and their side data refer to each other: only this frees them.
             gc.collect()
@@ -335,7 +461,7 @@ def serve(channel: socket.socket, file_fd: int, still_fd: int) -> None:
             image.save(cast("IO[bytes]", _Sink(stills)), "BMP")
             size = {"bytes": stills.tell(), "width": image.width, "height": image.height}
             del image
-            send(channel, {"seconds": seconds, **size})
+            send(channel, {"seconds": seconds, "every": float(every), **size})
         except Unreadable as error:
             send(channel, {"error": [error.code, str(error)]})
             return
@@ -370,10 +496,12 @@ def _prepare() -> VideoReformatter:
     return reformatter
 
 
-def _is_cover(stream: Any) -> bool:
+def _is_hidden(stream: Any) -> bool:
+    """Whether no player shows the stream: it is a cover, or the thumbnails of chapters."""
     import av
 
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+    kinds = av.stream.Disposition
+    return bool(stream.disposition & (kinds.attached_pic | kinds.timed_thumbnails))
 
 
 def _raise_memory(error: BaseException) -> None:

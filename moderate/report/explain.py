@@ -7,8 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from moderate.report.model import Fact, Facts, Paragraph, Part, Report, Table, Tone
+from moderate.run.segments import read_segments
+from moderate.text import timestamp
 from moderate.types import Warn
 
+_SEGMENTS_SHOWN = 20
 _NOT_RECORDED = "not recorded"
 _DECISIONS: dict[str, Tone] = {"approve": "good", "review": "warning", "block": "bad"}
 _SOURCES = {
@@ -102,6 +105,8 @@ def _image_facts(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         scored = image["frames_scored"]
         some = "" if scored is None else f" ({scored} scored)"
         size.append(f"{image['frames']} frames{some}")
+    if image["duration"] is not None:
+        size.append(f"{image['duration']:g} s")
     if image["bytes"] is not None:
         size.append(f"{image['bytes']:,} bytes")
     yield "file", ", ".join(size)
@@ -111,8 +116,7 @@ def _image_facts(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "not seen", f"{image['unseen']:.0%} of the picture"
     if image["embedded"]:
         yield "embedded", image["embedded"]
-    if image["segments"]:
-        yield "segments", image["segments"]
+    yield from _continued("segments", _segment_lines(image["segments"]))
     if image["sha256"]:
         yield "sha256", image["sha256"]
     if image["duplicate_of"]:
@@ -164,6 +168,23 @@ def _by_ledger(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     who = f"{record['user']}@" if record["user"] else ""
     yield "by", f"{who}{record['host']}, process {record['pid']}"
     yield "command", shlex.join(record["command"])
+
+
+def _segment_lines(text: str | None) -> list[str]:
+    """Segments of a video in words; as they are where they are not as this program writes them."""
+    lines = []
+    for segment in read_segments(text):
+        try:
+            name = segment.get("category") or f"label {segment['label']}"
+            start, end = timestamp(segment["start"]), timestamp(segment["end"])
+            score = f"{segment['maximum']} ({segment['decision']})"
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return [text or ""]
+        lines.append(f"{start} to {end}: {name}, at most {score}")
+    more = len(lines) - _SEGMENTS_SHOWN
+    if more > 0:
+        lines[_SEGMENTS_SHOWN:] = [f"and {more} more"]
+    return lines or ([text] if text else [])
 
 
 def _continued(label: str, values: list[str]) -> Iterator[tuple[str, str]]:

@@ -86,7 +86,8 @@ class Unread:
 class Fetched:
     """An image on its way: what is known before decoding, and the error if it ends there.
 
-    sha256 is that of its bytes, None where there are none. file is where they were read, None where
+    sha256 is that of its bytes, None where there are none; claimed is what stands for them among
+    the contents of the run. file is where they were read, None where
     that is not to be remembered. unread is there where the error lasts although nothing was read.
     """
 
@@ -98,11 +99,15 @@ class Fetched:
     origin: Origin = Origin.NEW
     duplicate_of: bytes | None = None
     unread: Unread | None = None
+    claimed: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """An image with the same bytes as another one of this run, whose outcome it waits for."""
+    """An image with the same bytes as another one of this run, whose outcome it waits for.
+
+    sha256 is what stands for them among the contents of the run.
+    """
 
     ref: ImageRef
     facts: ImageFacts
@@ -202,6 +207,7 @@ class Reader:
         self._contents = contents
         self._on_limit = on_limit
         self._begun = threading.Event()
+        self._begun_at = 0  # seconds since 1970
         self._stopped = False  # set by the caller's thread
         self._scores: RunScores | None = None
         self._position = 0
@@ -215,6 +221,7 @@ class Reader:
     def begin(self, scores: RunScores | None) -> None:
         """Let `images` read. scores is what earlier runs know; None where that is not used."""
         self._scores = scores
+        self._begun_at = int(time.time())
         self._begun.set()
 
     def stop(self) -> None:
@@ -407,7 +414,8 @@ class Reader:
             return part, None
         if part.data is None:
             return Fetched(part.ref, part.facts, part.error), None
-        return self._deduplicated(Fetched(part.ref, part.facts), part.data, self._position, None)
+        item = Fetched(part.ref, part.facts)
+        return self._deduplicated(item, part.data, self._position, None, scope=part.scope)
 
     def _fetch(
         self, ref: ImageRef, local: _Local | None
@@ -491,15 +499,22 @@ class Reader:
         position: int,
         local: _Local | None,
         digest: bytes | None = None,
+        *,
+        scope: bytes = b"",
     ) -> tuple[Item, bytes | None]:
-        """What becomes of a content: a known outcome, a copy of another image, or work."""
+        """What becomes of a content: a known outcome, a copy of another image, or work.
+
+        scope is that of `VideoFrame`: only images of the same scope count as copies.
+        """
         if self._contents is None:
             return item, None if item.error else data
         digest = digest or sha256(data).digest()
         outcome = self._scores.by_content(digest) if self._scores else None
         if outcome and not self._may_use(outcome, item.ref):
             outcome = None
-        claim = self._contents.claim(digest, position, item.ref.display, reused=outcome is not None)
+        claimed = sha256(scope + digest).digest() if scope else digest
+        reused = outcome is not None
+        claim = self._contents.claim(claimed, position, item.ref.display, reused=reused)
         changed = local is not None and local.has_other_content(digest)
         if changed and local and local.known and local.known.stat == local.stat:
             self._warn_of_unnoticed_change(item.ref)
@@ -508,8 +523,8 @@ class Reader:
             origin = Origin.CHANGED
         elif not claim.owner and not claim.reused:
             origin = Origin.DUPLICATE
-        elif outcome:
-            origin = Origin.REUSED
+        elif outcome and not (scope and (outcome.scored_at or 0) >= self._begun_at):
+            origin = Origin.REUSED  # and not of another scope of this run
         file = local.record(item.ref, digest) if local else None
         # A refusal is not reused: its reason may depend on where the file came from.
         if outcome and not item.error:
@@ -520,10 +535,9 @@ class Reader:
         # A copy must not wait for an outcome that was reused: if the state fails, nothing in this
         # run settles it any more.
         if claim.owner or claim.reused or item.error:
-            return replace(
-                item, sha256=digest, file=file, origin=origin, duplicate_of=claim.first
-            ), None if item.error else data
-        return Copy(item.ref, item.facts, digest, file, origin, claim.first), None
+            item = replace(item, sha256=digest, file=file, origin=origin, duplicate_of=claim.first)
+            return replace(item, claimed=claimed), None if item.error else data
+        return Copy(item.ref, item.facts, claimed, file, origin, claim.first), None
 
     def _warn_of_unnoticed_change(self, ref: ImageRef) -> None:
         """Name only the first such file, because all files may be of this sort."""

@@ -251,7 +251,8 @@ class LocalEngine(Engine):
         """See `Engine`."""
         early: dict[int, list[_Result]] = {}  # by place, until all before them are there
         turn = position = 0
-        videos = VideoRows(self._job.judge, self._run_id) if self._job.options.video else None
+        video = self._job.options.video
+        videos = VideoRows(self._job.judge, self._run_id, video.stop_on) if video else None
         for scored in self._scored():
             early.update(scored)
             settled: list[_Settled] = []
@@ -365,9 +366,9 @@ class LocalEngine(Engine):
             if not isinstance(item, (Known, Copy, Fetched)):
                 raise
             failed = internal_error(item.ref, "recording", error)
-            if isinstance(item, Fetched) and item.sha256 and self._contents:
+            if isinstance(item, Fetched) and item.claimed and self._contents:
                 # Its copies wait for it.
-                self._contents.settle(item.sha256, Outcome(ImageFacts(), failed))
+                self._contents.settle(item.claimed, Outcome(ImageFacts(), failed))
             return self._failed_row(item.ref, failed)
 
     def _result(
@@ -414,8 +415,8 @@ class LocalEngine(Engine):
         now = int(time.time())
         outcome = Outcome(_merge(own, decoded), result, claim, labels, now, places)
         if item.sha256:
-            if self._contents:
-                self._contents.settle(item.sha256, outcome)
+            if self._contents and item.claimed:
+                self._contents.settle(item.claimed, outcome)
             if self._scores:
                 lasting = not isinstance(result, ImageError) or result.code in _LASTING
                 self._scores.add(item.file, (item.sha256, outcome) if lasting else None)

@@ -20,7 +20,7 @@ from moderate.decode.formats import check_formats
 from moderate.decode.limits import MOST_IMAGES_PER_DECODER
 from moderate.decode.sandbox import MIN_MEMORY_BYTES
 from moderate.decode.sniff import HEAD_BYTES, sniff
-from moderate.decode.video import LEAST_EVERY, require_pyav
+from moderate.decode.video import require_pyav
 from moderate.errors import (
     InputError,
     ModerateError,
@@ -104,8 +104,7 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
     if not options.weights:
         raise WeightsError(NO_WEIGHTS)
     if options.video:
-        if not LEAST_EVERY <= options.video.every < float("inf"):
-            raise UsageError(f"--video-every: use {LEAST_EVERY:g} seconds or more")
+        options.video.check()
         require_pyav()
     _check_numbers(options)
     check_formats(options.formats)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, refusal, sniff
 from moderate.decode.video import (
     PassedOverError,
     Still,
+    StopLevel,
     VideoError,
     VideoSampler,
     video_kind,
@@ -20,6 +23,8 @@ from moderate.policy.batch import Judged, UndecidedRow
 from moderate.policy.judge import Judge
 from moderate.policy.reasons import at_place, label_term
 from moderate.policy.rows import decided_row, judge_rows
+from moderate.run.segments import frame_seconds, segments
+from moderate.text import timestamp
 from moderate.types import (
     CATEGORIES,
     UNSCORED,
@@ -42,26 +47,40 @@ _HASHED_AT_ONCE = 1 << 20  # bytes
 
 @dataclass(frozen=True, slots=True)
 class VideoBegin:
-    """The rows from here to the next VideoEnd are those of frames of one video."""
+    """The rows from here to the next VideoEnd are those of frames of one video.
+
+    Whoever has set `stopped` wants no further frame; those on their way still come.
+    """
+
+    stopped: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:
-    """A frame to decode like any image, or why there is none at its time."""
+    """A frame to decode like any image, or why there is none at its time.
+
+    scope is empty, or tells the videos of a run apart: then frames of other videos do not count as
+    copies of this one.
+    """
 
     ref: ImageRef
     facts: ImageFacts
     data: bytes | None
     error: ImageError | None = None
+    scope: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoEnd:
-    """What is known of the video itself. error is for a video without any frame."""
+    """What is known of the video itself. error is for a video without any frame.
+
+    every is how far apart its frames are, in seconds; 0 where it has none.
+    """
 
     ref: ImageRef
     facts: ImageFacts
     error: ImageError | None = None
+    every: float = 0.0
 
 
 VideoPart = VideoBegin | VideoFrame | VideoEnd
@@ -115,7 +134,6 @@ def video_parts(
             yield VideoBegin()
             yield VideoEnd(ref, facts, os_error(failed))
             return
-        yield VideoBegin()
         yield from _sampled(ref, facts, sampler, file.fd, kind)
     finally:
         os.close(file.fd)
@@ -124,26 +142,41 @@ def video_parts(
 def _sampled(
     ref: ImageRef, facts: ImageFacts, sampler: VideoSampler, fd: int, kind: str
 ) -> Iterator[VideoPart]:
+    begin = VideoBegin()
+    yield begin
     count = 0
     still: Still | None = None
     frame_facts = ImageFacts(warnings=ref.warnings, format=facts.format)
     error: ImageError | None = None
+    # Of a video that ends early, some frames are read that get no row, more or fewer of them as
+    # chance has it: the row of no other video may name one as that which it is a copy of.
+    may_stop = sampler.options.stop_on != "never"
+    scope = hashlib.sha256(ref.path).digest() + os.urandom(16) if may_stop else b""
     try:
-        for still in sampler.sample(fd, kind):
-            if count == 0:
-                facts = replace(facts, width=still.width, height=still.height)
-            count += 1
-            yield VideoFrame(_frame_ref(ref, still.seconds), frame_facts, still.data)
+        with contextlib.closing(sampler.sample(fd, kind)) as stills:
+            for still in stills:
+                if count == 0:
+                    facts = replace(facts, width=still.width, height=still.height)
+                count += 1
+                frame_ref = _frame_ref(ref, still.seconds)
+                yield VideoFrame(frame_ref, frame_facts, still.data, scope=scope)
+                # Set by the thread that decides on rows; this thread goes on reading meanwhile.
+                if begin.stopped.is_set():
+                    break
     except VideoError as broke:
         error = ImageError(broke.code, str(broke))
         if count:
             facts = replace(facts, warnings=(*facts.warnings, Warn.VIDEO_INCOMPLETE))
         if count and still and not isinstance(broke, PassedOverError):
-            broken_at = _frame_ref(ref, still.seconds + sampler.options.every)
+            broken_at = _frame_ref(ref, still.seconds + still.every)
             yield VideoFrame(broken_at, frame_facts, None, error)
-    if count == 0 and error is None:
-        error = ImageError(ErrorCode.CORRUPT_IMAGE, "there is no frame in it")
-    yield VideoEnd(ref, replace(facts, frames=count or None), None if count else error)
+    if still is None:
+        no_frame = ImageError(ErrorCode.CORRUPT_IMAGE, "there is no frame in it")
+        yield VideoEnd(ref, facts, error or no_frame)
+        return
+    seconds = sampler.seconds
+    duration = still.seconds + still.every if seconds is None else seconds
+    yield VideoEnd(ref, replace(facts, frames=count, duration=duration), every=still.every)
 
 
 def not_local(kind: str | None, head: bytes, name: bytes) -> str | None:
@@ -155,11 +188,19 @@ def not_local(kind: str | None, head: bytes, name: bytes) -> str | None:
 
 @dataclass(slots=True)
 class VideoRows:
-    """Follows the rows of a run in their order, and gives each video its own."""
+    """Follows the rows of a run in their order, and gives each video its own.
+
+    Belongs to the thread that decides on rows. A video that is to end with the first frame whose
+    decision is as severe as stop_on is told so here. Which frames after that one are on their way
+    by then is chance, so none of them gets a row: the rows are the same in every run.
+    """
 
     judge: Judge
     run_id: str = ""
+    stop_on: StopLevel = "never"
     _frames: list[Row] | None = None
+    _begin: VideoBegin | None = None
+    _has_stopped: bool = False
 
     def take_all(
         self, items: Iterable[Row | Skipped | VideoBegin | VideoEnd]
@@ -173,16 +214,39 @@ class VideoRows:
     def take(self, item: Row | VideoBegin | VideoEnd) -> Row | None:
         """The row to put out for an item: itself, none, or that of the video that ends."""
         if isinstance(item, VideoBegin):
-            self._frames = []
+            self._begin, self._frames, self._has_stopped = item, [], False
             return None
         if isinstance(item, VideoEnd):
             frames, self._frames = self._frames or [], None
-            video = Video.of(item, frames)
+            video = Video.of(_as_stopped(item, frames) if self._has_stopped else item, frames)
+            self._begin, self._has_stopped = None, False
             (judged,) = judge_rows(self.judge, [video.row])
-            return video.decided(judged, self.run_id)
+            return video.decided(judged, self.judge, self.run_id)
         if self._frames is not None:
+            if self._has_stopped:
+                return None
             self._frames.append(item)
+            if self._begin and self._ends_video(item):
+                self._begin.stopped.set()
+                self._has_stopped = True
         return item
+
+    def _ends_video(self, row: Row) -> bool:
+        """Whether the rest of the video is not to be scored. An error ends none by itself."""
+        if self.stop_on == "never" or row.error is not None:
+            return False
+        return row.decision.severity >= Decision(self.stop_on).severity
+
+
+def _as_stopped(end: VideoEnd, frames: list[Row]) -> VideoEnd:
+    """The end of a video after these frames, without what was found out in the frames after."""
+    facts = replace(
+        end.facts,
+        frames=len(frames),
+        warnings=(*end.ref.warnings, Warn.VIDEO_STOPPED),
+        duration=round(frame_seconds(frames[-1]) + end.every, 3),
+    )
+    return VideoEnd(end.ref, facts, every=end.every)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +270,7 @@ class Video:
         facts = end.facts
         if len(good) < len(frames) and Warn.VIDEO_INCOMPLETE not in facts.warnings:
             facts = replace(facts, warnings=(*facts.warnings, Warn.VIDEO_INCOMPLETE))
+        facts = replace(facts, frames_scored=len(good))
         scores: dict[Category, float | None] = dict(UNSCORED)
         times: dict[str, str] = {}
         for category in CATEGORIES:
@@ -228,15 +293,18 @@ class Video:
             frames,
         )
 
-    def decided(self, judged: Judged, run_id: str = "") -> Row:
+    def decided(self, judged: Judged, judge: Judge, run_id: str = "") -> Row:
         """The video's row: the worst decision, and when.
 
-        judged is what the policy makes of `row`. The decision is the worst of that and of the
-        frames' own, among which those that failed have on_error; or that of the list which the file
-        is on.
+        judged is what the policy of `judge` makes of `row`. The decision is the worst of that and
+        of the frames' own, among which those that failed have on_error; or that of the list which
+        the file is on.
         """
         row = decided_row(self.row, judged, run_id)
-        if row.error is not None or judged.listed:
+        if row.error is not None:
+            return row
+        row = replace(row, segments=segments(judge, row, self.frames))
+        if judged.listed:
             return row
         decision = row.decision
         reasons = list(row.reasons)
@@ -245,6 +313,8 @@ class Video:
             decision, reasons = worst, []
         if decision is not Decision.APPROVE:
             reasons += _of_frames(decision, self.frames)
+        if Warn.VIDEO_STOPPED in row.facts.warnings:
+            reasons.append(at_place("stopped by --video-stop-on", _time_of(self.frames[-1])))
         return replace(row, decision=decision, reasons=tuple(reasons))
 
 
@@ -287,13 +357,6 @@ def _frame_ref(ref: ImageRef, seconds: float) -> ImageRef:
     """Without the bytes: rows wait in batches, and so many images are too much to hold."""
     path = ref.path + b"!/" + timestamp(seconds).encode()
     return ImageRef(path, ref.warnings, location=Inline(b""), carried=ref.carried)
-
-
-def timestamp(seconds: float) -> str:
-    """HH:MM:SS.mmm"""
-    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}.{milliseconds % 1000:03}"
 
 
 def _time_of(row: Row) -> str:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moderate.errors import PolicyError
+from moderate.policy.judge import Judge
 from moderate.policy.load import PRESETS, load_policy, parse_policy
 from moderate.policy.model import Bands, Level, Policy, Thresholds
 from moderate.policy.thresholds import reaches as product_reaches
@@ -25,7 +26,7 @@ from moderate.types import (
     Views,
     Warn,
 )
-from tests.support.deciding import asked, decide, views
+from tests.support.deciding import SUBJECT, asked, decide, views
 from tests.support.oracle import reaches
 
 BALANCED = load_policy("balanced").policy
@@ -53,6 +54,36 @@ def test_the_presets_are_what_the_contract_says() -> None:
         policy = load_policy(name).policy
         assert policy.on_warning[Warn.ALPHA_AMBIGUOUS] is Decision.REVIEW
         assert 2 <= len(policy.rating) <= 7
+
+
+UNSEEN = (
+    *(Warn.PARTLY_SCORED, Warn.PARTLY_SEEN, Warn.EMBEDDED_CONTENT),
+    *(Warn.VIDEO_INCOMPLETE, Warn.VIDEO_STOPPED),
+)
+"""What says that something on display was not scored."""
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("warning", Warn)
+def test_what_each_preset_does_on_a_warning(preset: str, warning: Warn) -> None:
+    reviewed = {Warn.ALPHA_AMBIGUOUS, *UNSEEN}
+    if preset == "permissive":
+        reviewed.remove(Warn.EMBEDDED_CONTENT)
+    if preset in ("strict", "children"):
+        reviewed.add(Warn.ANIMATED)
+    expected = Decision.REVIEW if warning in reviewed else Decision.APPROVE
+    assert decision(load_policy(preset).policy, scores(), warning) is expected
+
+
+@pytest.mark.parametrize(
+    ("preset", "share"),
+    [("balanced", 0.25), ("strict", 0.25), ("children", 0.25), ("permissive", 0.5)],
+)
+def test_how_much_of_a_picture_each_preset_has_to_see(preset: str, share: float) -> None:
+    judge = Judge(load_policy(preset).policy)
+    for unseen, expected in ((share - 0.01, Decision.APPROVE), (share, Decision.REVIEW)):
+        found = judge.judge(SUBJECT, scores(), [Warn.PARTLY_SEEN], None, unseen=unseen)
+        assert found.decision is expected
 
 
 @pytest.mark.parametrize("category", CATEGORIES)

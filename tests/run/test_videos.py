@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -160,6 +162,8 @@ def test_images_and_videos_keep_the_order_whatever_the_batches(
         (os.urandom(9000), "clip.mp4", ErrorCode.CORRUPT_IMAGE),
         (b"<html>gone</html>", "clip.mp4", ErrorCode.NOT_AN_IMAGE),
         (b"\x1aE\xdf\xa3" + bytes(3000), "clip.jpg", ErrorCode.CORRUPT_IMAGE),
+        (b"RIFF\xff\xff\xff\xffAVI LIST" + bytes(3000), "clip.avi", ErrorCode.CORRUPT_IMAGE),
+        (b"\x00\x00\x01\xba" + bytes(3000), "clip.mpg", ErrorCode.CORRUPT_IMAGE),
         (b"FLV\x01" + bytes(3000), "clip.flv", ErrorCode.UNSUPPORTED_FORMAT),
     ],
 )
@@ -358,6 +362,179 @@ def test_the_plain_scan_of_python_refuses_videos(tmp_path: Path, bundle: Path) -
     (row,) = moderate.scan(clip(tmp_path, frames=2), weights=str(bundle), device="cpu")
     assert row.error is not None
     assert "--video-every" in row.error.message
+
+
+# Segments and the early end ---------------------------------------------------------------------
+
+
+def violence(rows: list[Row]) -> list[float]:
+    return [row.scores[Category.VIOLENCE] or 0.0 for row in rows]
+
+
+def by_violence(folder: Path, review: float, block: float, label: str = "") -> str:
+    """A policy that only violence, and a label, have thresholds in that can be reached."""
+    file = Path(policy(folder, limits="{ review = 1.0, block = 1.0 }"))
+    limits = f"{{ review = {review!r}, block = {block!r} }}"
+    text = file.read_text().replace(
+        "violence = { review = 1.0, block = 1.0 }", f"violence = {limits}"
+    )
+    file.write_text(text + (f'[labels."{label}"]\nreview = 0.0\nblock = 1.0\n' if label else ""))
+    return str(file)
+
+
+def test_segments_and_the_same_by_decide(tmp_path: Path, bundle: Path) -> None:
+    file = clip(tmp_path, "mpg", frames=38)
+    *frames, whole = scan(file, bundle=bundle)
+    scores = violence(frames)
+    assert whole.segments is None or json.loads(whole.segments)
+    assert (whole.facts.duration, whole.facts.frames_scored) == (pytest.approx(3.8), 4)
+    limit = sorted(scores)[-2]  # two of the four frames are over it
+    rules = by_violence(tmp_path, limit, max(scores))
+    *frames, whole = scan(file, bundle=bundle, policy=rules)
+    over = [score >= limit for score in scores]
+    expected = []
+    for number, is_over in enumerate(over):
+        end = min(number + 1.0, 3.8)
+        if is_over and number and over[number - 1]:
+            expected[-1]["end"], expected[-1]["maximum"] = end, max(scores)
+        elif is_over:
+            expected.append(
+                {"category": "violence", "start": float(number), "end": end}
+                | {"maximum": scores[number]}
+            )
+    for each in expected:
+        each["decision"] = "block" if each["maximum"] == max(scores) else "review"
+        each["maximum"] = pytest.approx(each["maximum"], abs=1e-6)
+    assert whole.segments is not None
+    assert json.loads(whole.segments) == expected
+    assert [row.segments for row in frames] == [None] * 4
+
+    base = ["scan", str(file), "--weights", str(bundle), "--device=cpu", "--video-every=1"]
+    scanned, decided = tmp_path / "a.parquet", tmp_path / "b.csv"
+    assert run([*base, "-o", str(scanned), "-q"]) == 0
+    assert run(["decide", str(scanned), "--policy", rules, "-o", str(decided)]) == 0
+    with decided.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["segments"] for row in rows] == ["", "", "", "", whole.segments]
+    assert rows[-1]["duration"] == "3.8"
+
+
+def test_segments_of_labels_and_in_words(tmp_path: Path, bundle: Path, capsys: Captured) -> None:
+    file, out = clip(tmp_path, frames=20), tmp_path / "o.jsonl"
+    base = ["scan", str(file), "--weights", str(bundle), "--device=cpu", "--video-every=1", "-q"]
+    assert run([*base, "--keep-labels", "-o", str(out)]) == 0
+    row = json.loads(out.read_text().splitlines()[-1])
+    label = next(key for key in row if key.startswith("label:"))
+    name = label[len("label:") :]
+    rules = by_violence(tmp_path, 1.0, 1.0, name)
+    assert run([*base, "--policy", rules, "-o", str(out), "--force"]) == 0
+    row = json.loads(out.read_text().splitlines()[-1])
+    (segment,) = json.loads(row["segments"])
+    assert (segment["label"], segment["start"], segment["end"]) == (name, 0.0, 2.0)
+    capsys.readouterr()
+    assert run(["explain", str(out), "clip.mp4"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "00:00:00.000 to 00:00:02.000: label" in said
+
+
+def test_a_video_ends_with_the_frame_that_decides(tmp_path: Path, bundle: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("clip1.mp4", "clip3.mp4"):
+        clip(folder).rename(folder / name)
+    (folder / "clip2.png").write_bytes(encode(scene((64, 48), seed=9), "PNG"))
+    *frames, _ = scan(folder / "clip1.mp4", bundle=bundle)
+    scores = violence(frames)
+    best = scores.index(max(scores[:3]))
+    rules = by_violence(tmp_path, max(scores[:3]), max(scores[:3]))
+    first = next(n for n, score in enumerate(scores) if score >= max(scores[:3]))
+    assert first == best < 3
+    base: list[tuple[object, ...]] = []
+    for batch, workers in ((1, 1), (32, 2), (2, 1)):
+        video = VideoOptions(1, stop_on="block")
+        rows = scan(
+            folder, bundle=bundle, policy=rules, video=video, batch_size=batch, workers=workers
+        )
+        found = [
+            (
+                *(row.ref.path, row.facts, row.decision, row.reasons),
+                *(row.origin, row.duplicate_of, row.segments),
+            )
+            for row in rows
+        ]
+        base = base or found
+        assert found == base
+    at = f"00:00:0{best}.000"
+    for video_name in ("clip1.mp4", "clip3.mp4"):
+        of_video = [row for row in rows if f"/{video_name}" in os.fsdecode(row.ref.path)]
+        assert len(of_video) == best + 2
+        whole = of_video[-1]
+        assert whole.decision is Decision.BLOCK
+        assert whole.reasons[-1] == f"stopped by --video-stop-on at {at}"
+        assert whole.facts.warnings == (Warn.VIDEO_STOPPED,)
+        assert (whole.facts.frames, whole.facts.duration) == (best + 1, best + 1.0)
+
+
+def test_a_video_that_ended_early_is_not_approved_later(tmp_path: Path, bundle: Path) -> None:
+    file, out, again = clip(tmp_path), tmp_path / "a.csv", tmp_path / "b.csv"
+    strict = by_violence(tmp_path, 0.0, 0.0)
+    base = ["scan", str(file), "--weights", str(bundle), "--device=cpu", "--video-every=1", "-q"]
+    assert run([*base, "--policy", strict, "--video-stop-on=review", "-o", str(out)]) == 0
+    lenient = tmp_path / "lenient.toml"
+    presets = Path(moderate.__file__).parent / "policy/presets/permissive.toml"
+    text = re.sub(
+        r"review = 0\.\d+, block = [01]\.\d+", "review = 1.0, block = 1.0", presets.read_text()
+    )
+    lenient.write_text(text)
+    assert run(["decide", str(out), "--policy", str(lenient), "-o", str(again)]) == 0
+    with again.open(newline="") as lines:
+        *frames, whole = csv.DictReader(lines)
+    assert [frame["decision"] for frame in frames] == ["approve"]
+    assert whole["decision"] == "review"
+    assert "warning video_stopped: on_warning review" in whole["reasons"]
+
+
+def test_what_an_early_end_remembers_serves_the_next_run(tmp_path: Path, bundle: Path) -> None:
+    file, rules = clip(tmp_path), by_violence(tmp_path, 0.0, 0.0)
+    base = ["scan", str(file), "--weights", str(bundle), "--device=cpu", "--video-every=1", "-q"]
+    base += ["--policy", rules, "--video-stop-on=block", "--state", str(tmp_path / "state")]
+    rows = []
+    for name in ("a.jsonl", "b.jsonl"):
+        assert run([*base, "-o", str(tmp_path / name)]) == 0
+        lines = (tmp_path / name).read_text().splitlines()
+        rows.append([json.loads(line) for line in lines])
+    assert [len(each) for each in rows] == [2, 2]
+    for key in ("path", "decision", "reasons", "violence", "frames", "segments", "duration"):
+        assert [row[key] for row in rows[0]] == [row[key] for row in rows[1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--video-stop-on", "block"], "--video-stop-on goes with --video-every SECONDS"),
+        (["--min-frames", "3"], "--min-frames goes with --video-every SECONDS"),
+        (["--video-every", "1", "--min-frames", "0"], "--min-frames"),
+        (["--video-every", "1", "--video-stop-on", "never mind"], "--video-stop-on"),
+    ],
+)
+def test_options_that_make_no_sense(
+    tmp_path: Path, bundle: Path, options: list[str], said: str, capsys: Captured
+) -> None:
+    file = tmp_path / "clip.mp4"
+    file.write_bytes(b"")
+    assert run(["scan", str(file), "--weights", str(bundle), *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "video",
+    [VideoOptions(1, min_frames=0), VideoOptions(1, stop_on="maybe")],  # type: ignore[arg-type]
+)
+def test_options_of_python_that_make_no_sense(
+    tmp_path: Path, bundle: Path, video: VideoOptions
+) -> None:
+    with pytest.raises(UsageError, match=r"--min-frames 0|--video-stop-on 'maybe'"):
+        scan(tmp_path, bundle=bundle, video=video)
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,14 @@ CONTAINERS = {
     "mov": ("mov", "mpeg4", "quicktime"),
     "webm": ("webm", "libvpx", "matroska"),
     "mkv": ("matroska", "libx264", "matroska"),
+    "avi": ("avi", "mpeg4", "avi"),
+    "mpg": ("mpeg", "mpeg2video", "mpeg"),
+    "3gp": ("3gp", "libx264", "3gp"),
 }
 """Suffix: FFmpeg's name of the container, an encoder, and what `sniff` says of the file."""
+
+_OPTIONS = {"mpg": {"packetsize": "64"}}
+"""Frames here are so small that many of them would share the one time stamp of a packet."""
 
 GREYS = 24
 """Of frame i: 10 * (i % GREYS), as RGB; ten apart, which every encoder here keeps."""
@@ -46,16 +52,20 @@ def make_video(
     key_every: int = 12,
     codec: str | None = None,
     sound: float = 0.0,
+    b_frames: int | None = None,
 ) -> Path:
     """One frame for each picture, at times in units of 1 / rate second (0, 1, 2, ...)."""
     container, encoder, _ = CONTAINERS[path.suffix[1:]]
-    with av.open(str(path), "w", format=container, options=options or {}) as file:
+    options = _OPTIONS.get(path.suffix[1:], {}) if options is None else options
+    with av.open(str(path), "w", format=container, options=options) as file:
         pictures = list(pictures)
         first = pictures[0]
         video = file.add_stream(codec or encoder, rate=rate)
         video.width, video.height, video.pix_fmt = first.width, first.height, _pixels(codec)
         video.codec_context.gop_size = key_every
         video.codec_context.time_base = Fraction(1, rate)
+        if b_frames is not None:
+            video.codec_context.max_b_frames = b_frames
         if rotation is not None or hflip:
             video.set_display_rotation(rotation or 0, hflip=hflip)
         audio = file.add_stream("libopus", rate=48_000) if sound else None
