@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from PIL import Image, UnidentifiedImageError
 
 from moderate.decode import pixels
-from moderate.decode.animation import other_frames
+from moderate.decode.animation import as_first_shown, other_frames
 from moderate.decode.containers import (
     MAX_FRAMES_COUNTED,
     Container,
@@ -168,10 +168,11 @@ def _decode_opened(
     image.load()
     if (
         facts.format == "png"
-        and (container.interlaced or _may_be_unfinished(image))
+        and (container.interlaced or pixels.last_row_is_zero(image))
         and not png_is_complete(container)
     ):
         raise DecodeError(ErrorCode.TRUNCATED, "the PNG holds fewer rows than it promises")
+    image = as_first_shown(facts.format or "", data, container, image)
     rgb, ambiguous = pixels.to_rgb(image, container.bit_depth)
     if rgb is not image:
         image.close()  # its memory may be needed to turn the other image
@@ -183,7 +184,7 @@ def _decode_opened(
         rgb = pixels.upright(rgb, turn)
     if max(size) < SMALL_SIDE:
         image_warnings.append(Warn.SMALL_IMAGE)
-    if facts.frames and facts.frames > 1:
+    if facts.frames and facts.frames > 1 and not container.multi_picture:
         image_warnings.append(Warn.ANIMATED)
     if container.multi_picture:
         image_warnings.append(Warn.MULTI_PICTURE)
@@ -196,7 +197,18 @@ def _decode_opened(
     else:
         looks.add(rgb)
     if facts.frames and facts.frames > 1:
-        others = other_frames(facts.format or "", data, container, rgb, options, limits)
+        others = other_frames(
+            facts.format or "",
+            data,
+            container,
+            pixels.upright(rgb, turn) if turn_last else rgb,
+            turn,
+            facts.frames,
+            lambda: _open(facts.format or "", container),
+            options,
+            limits,
+        )
+        del rgb, image  # their memory may be needed for the other frames
         looks.first_milliseconds = others.first_milliseconds
         for frame in others.frames():
             looks.add(frame.image, frame.index, frame.milliseconds)
@@ -279,12 +291,6 @@ def _as_stored(specs: tuple[PixelSpec, ...], turn: int) -> tuple[PixelSpec, ...]
     if turn < 5:
         return specs
     return tuple(replace(spec, height=spec.width, width=spec.height) for spec in specs)
-
-
-def _may_be_unfinished(image: Image.Image) -> bool:
-    """Whether the last row is all zeros, as Pillow leaves rows without data."""
-    last_row = image.crop((0, image.height - 1, image.width, image.height))
-    return last_row.getbbox(alpha_only=False) is None
 
 
 # In messages of Pillow and libheif: the file ends too early.
