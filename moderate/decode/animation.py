@@ -10,20 +10,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
-from moderate.decode import frame_choice, pixels
+from moderate.decode import pixels
 from moderate.decode.canvas import Budget, Shown, Source
-from moderate.decode.containers import MAX_FRAMES_COUNTED, Container
-from moderate.decode.frame_choice import COVERED, SAME, nearest, small_copy
+from moderate.decode.containers import Container
+from moderate.decode.frame_choice import COVERED, SAME, choose, distance, small_copy
 from moderate.decode.gif_frames import GifFrames, with_surroundings
 from moderate.decode.parts import DecodeOptions
 from moderate.decode.png_frames import PngFrames, first_of_animation
 from moderate.decode.seek_frames import ListedPictures, SeekFrames
 from moderate.types import Limits
 
-MOST_WALKED = MAX_FRAMES_COUNTED
+MOST_WALKED = 500
 """The most frames of an animation that are compared."""
 
 PIXELS_PER_SECOND = 6_400_000
@@ -100,15 +99,15 @@ class OtherFrames:
         scored = [self._first]
         for shown in self._walk():
             small = small_copy(shown.image, shown.turn)
-            distance = nearest(small, scored)
-            if len(scored) < most and distance > self._same:
+            nearest = min(distance(small, other) for other in scored)
+            if len(scored) < most and nearest > self._same:
                 scored.append(small)
                 yield _frame(shown)
-            elif distance > COVERED:
+            elif nearest > COVERED:
                 self.left_out = True
 
     def _chosen(self, most: int) -> Iterator[Frame]:
-        """The choice of `frame_choice.choose`, in two walks."""
+        """The choice of `choose`, in two walks."""
         small, indices, times, apart = [self._first], [0], [0], []
         for shown in self._walk():
             if shown.milliseconds is None:
@@ -117,9 +116,7 @@ class OtherFrames:
             small.append(small_copy(shown.image, shown.turn))
             indices.append(shown.index)
             times.append(shown.milliseconds)
-        places, farthest = frame_choice.choose(
-            np.stack(small), np.array(times), max(1, most - len(apart)), self._same
-        )
+        places, farthest = choose(small, times, max(1, most - len(apart)), self._same)
         self.left_out |= farthest > COVERED
         wanted = {indices[place] for place in places[1:]} | set(apart[: most - 1])
         if not wanted:

@@ -11,6 +11,8 @@ from moderate.decode import pixels
 from moderate.decode.canvas import Budget, Shown, shown_for
 from moderate.decode.containers import Container, read_jpeg
 
+_START_OF_IMAGE = b"\xff\xd8"
+
 
 class SeekFrames:
     """The frames after the first that a Pillow image can seek.
@@ -71,6 +73,9 @@ class ListedPictures:
     def walk(self, budget: Budget) -> Iterator[Shown | None]:
         """See `Source`."""
         for index, (start, end) in enumerate(self._spans, 1):
+            if self._data[start : start + 2] != _START_OF_IMAGE:
+                yield None
+                continue
             try:
                 picture = read_jpeg(self._data[start:end])
                 with JpegImagePlugin.JpegImageFile(io.BytesIO(picture.data)) as image:
