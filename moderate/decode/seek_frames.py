@@ -21,16 +21,24 @@ class SeekFrames:
     """
 
     def __init__(
-        self, reopen: Callable[[], Image.Image], counted: int, turn: int, *, timed: bool
+        self,
+        reopen: Callable[[], Image.Image],
+        counted: int,
+        turn: int,
+        *,
+        timed: bool,
+        crop: tuple[int, int] | None = None,
     ) -> None:
         """reopen opens the file anew. counted is the number of frames by the container.
 
         With timed=False the first frame is the one that an opened file is at, such as the primary
-        image of a HEIC; it is not loaded again.
+        image of a HEIC; it is not loaded again. crop is the (width, height) that viewers show of
+        each frame, from the upper left corner on.
         """
         self._reopen = reopen
         self._counted = counted
         self._turn = turn
+        self._crop = crop
         self.timed = timed
 
     def walk(self, budget: Budget) -> Iterator[Shown | None]:
@@ -54,7 +62,8 @@ class SeekFrames:
                         return
                     continue
                 if index:
-                    yield Shown(index, time if self.timed else None, image, self._turn)
+                    shown = image.crop((0, 0, *self._crop)) if self._crop else image
+                    yield Shown(index, time if self.timed else None, shown, self._turn)
                 time += shown_for(image.info.get("duration") or 0)
         if count < self._counted:  # a sequence that the plugin does not decode
             yield None

@@ -139,6 +139,17 @@ def test_an_avif_sequence_is_walked_through() -> None:
     assert not others.left_out
 
 
+def test_frames_are_cropped_as_the_first_is() -> None:
+    wide = [Image.new("RGB", (64, 48), "red"), Image.new("RGB", (64, 48), "blue")]
+    wide[1].paste((0, 255, 0), (48, 0, 64, 48))
+    data = saved("WEBP", wide, lossless=True)
+    source = SeekFrames(lambda: Image.open(io.BytesIO(data)), 2, 1, timed=True, crop=(48, 48))
+    first = Image.new("RGB", (48, 48), "red")
+    (frame,) = OtherFrames(source, first, 2, DEFAULT_OPTIONS, Limits()).frames()
+    assert frame.image.size == (48, 48)
+    assert frame.image.getcolors() == [(48 * 48, (0, 0, 255))]
+
+
 def test_the_sandboxed_decoder_scores_animations_of_every_kind() -> None:
     files = [saved(kind, [CLEAN, CARD]) for kind in (*KINDS, "MPO", "HEIF")]
     files.append(saved("PNG", [CARD, CLEAN], default_image=True))
