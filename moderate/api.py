@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from moderate.classify.backends import ir_cache
+from moderate.decode.parts import frame_choice
 from moderate.decode.video import VideoOptions
 from moderate.errors import UsageError
 from moderate.fetch.options import HttpOptions
@@ -316,6 +317,10 @@ def _options(base: ScanOptions, **changes: Any) -> ScanOptions:
         value = getattr(options, name)
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise UsageError(f"{name}: pass {expected}, not {type(value).__name__}")
+    try:
+        frame_choice(options.frames)
+    except ValueError as error:
+        raise UsageError(f"frames: {error}, not {options.frames!r}") from None
     _check_plain("", options)
     _check_plain("reading.walk.", options.reading.walk)
     reading = replace(

@@ -17,6 +17,7 @@ from moderate.cli.messages import say, speak_json, speaks_json
 from moderate.cli.output import CSV_BOM_HELP, CSV_RAW_HELP, FORCE_HELP
 from moderate.cli.panels import option
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
+from moderate.decode.parts import MOST_FRAMES, MOST_FRAMES_AUTO, FrameChoice, frame_choice
 from moderate.errors import OutputError, ReaderGoneError, UsageError
 from moderate.fetch.options import HttpOptions
 from moderate.types import MOST_LISTED, ErrorCode, Limits, Origin
@@ -57,6 +58,14 @@ def parse_workers(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_WORKERS):
         raise UsageError(f"--workers {text!r}: use auto or 1 to {_MOST_WORKERS}")
     return int(text)
+
+
+def parse_frames(text: str) -> FrameChoice | int:
+    """Which frames of an animation are asked for. Raises UsageError."""
+    try:
+        return frame_choice(int(text) if text.isascii() and text.isdigit() else text)
+    except ValueError as error:
+        raise UsageError(f"--frames {text!r}: {error}") from None
 
 
 def parse_only(texts: Sequence[str]) -> tuple[Origin, ...]:
@@ -323,6 +332,15 @@ def scan(
             help="The same for one host or network. May be repeated.",
         ),
     ] = None,
+    frames: Annotated[
+        str,
+        option(
+            panels.INPUTS,
+            metavar="first|auto|all|N",
+            help="Frames to score of an animation, and pictures of a file that holds several; "
+            f"auto: up to {MOST_FRAMES_AUTO} that differ, all: up to {MOST_FRAMES}.",
+        ),
+    ] = "auto",
     video_every: Annotated[
         float | None,
         option(
@@ -526,6 +544,7 @@ def scan(
             require_sandbox=require_sandbox,
             exact_decode=exact_decode,
             formats=parse_formats(formats or ()),
+            frames=parse_frames(frames),
             batch_size=batch_size,
             workers=parse_workers(workers),
             images_per_decoder=images_per_decoder,

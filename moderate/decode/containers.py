@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moderate.decode.multi_picture import Span, listed_pictures
 from moderate.types import ErrorCode
 
 MAX_FRAMES_COUNTED = 1000
@@ -41,7 +42,9 @@ class Container:
     it has to be known before the decoder runs, else None. least_bytes is the smallest size of a
     file that has all rows, where the decoder would not notice that some are missing. crop is the
     (width, height) from the upper left corner that viewers show, None for all. unreached says that
-    the file holds images which the decoder does not give.
+    the file holds images which the decoder does not give. default_apart says that the image of an
+    animated PNG is not part of its animation. pictures are those after the first that a JPEG's
+    index lists (see `listed_pictures`); they count as frames.
     """
 
     data: bytes
@@ -54,6 +57,8 @@ class Container:
     least_bytes: int = 0
     crop: tuple[int, int] | None = None
     unreached: bool = False
+    default_apart: bool = False
+    pictures: tuple[Span, ...] = ()
 
 
 def _corrupt(message: str) -> DecodeError:
@@ -91,7 +96,7 @@ def read_png(data: bytes) -> Container:
     before: list[memoryview] = []  # PLTE, tRNS
     image: list[memoryview] = []
     orientation: list[memoryview] = []
-    frames, animated, in_animation, position, last = 1, False, False, 8, b""
+    frames, controls, animated, in_animation, position, last = 1, 0, False, False, 8, b""
     while last != b"IEND":
         if position + 12 > len(data):
             raise _truncated("the last chunk of the PNG is missing")
@@ -122,6 +127,7 @@ def read_png(data: bytes) -> Container:
             animated = True
         elif kind == b"fcTL":
             in_animation = in_animation or not image
+            controls += 1
         elif kind[0] & 0x20 == 0 and kind not in _PNG_CRITICAL:
             raise _corrupt(f"the PNG needs an unknown chunk, at byte {position}")
         position, last = after, kind
@@ -130,7 +136,8 @@ def read_png(data: bytes) -> Container:
     if colour == 3 and not any(bytes(chunk[4:8]) == b"PLTE" for chunk in before):
         raise _corrupt("the PNG has no palette")
     # An image before the animation, which is shown where animations are not, is one more frame.
-    frames += animated and not in_animation
+    default_apart = animated and not in_animation
+    frames = (max(frames, controls) if animated else 1) + default_apart
     # eXIf may come after the image data, but Pillow looks for it before.
     kept = [view[:33], *orientation, *before, *image, view[position - 12 : position]]
     return Container(
@@ -142,6 +149,7 @@ def read_png(data: bytes) -> Container:
         inflated_bytes=_inflated_bytes(
             width, height, bit_depth * _PNG_CHANNELS.get(colour, 0), interlace
         ),
+        default_apart=default_apart,
     )
 
 
@@ -193,6 +201,7 @@ def read_jpeg(data: bytes) -> Container:
     tables: list[memoryview] = []
     wanted: dict[int, memoryview] = {}  # by marker: JFIF, EXIF, Adobe
     frame = b""
+    pictures: tuple[Span, ...] = ()
     multi_picture = False
     position = 2
     while True:
@@ -213,6 +222,7 @@ def read_jpeg(data: bytes) -> Container:
             raise _truncated("the JPEG header is cut off")
         if marker == _MPF and data.startswith(b"MPF\x00", position + 4):
             multi_picture = True
+            pictures = pictures or listed_pictures(data, position + 8, after)
         after = max(after, position + 2)
         if _affects_display(data[position + 4 : after], marker) and (
             # libjpeg obeys the last Adobe segment, viewers the first EXIF segment.
@@ -226,7 +236,12 @@ def read_jpeg(data: bytes) -> Container:
     picture = _scan_data(data, position, frame)
     shown = [wanted[marker] for marker in sorted(wanted)]
     rebuilt = b"".join([b"\xff\xd8", *shown, *tables, *picture])
-    return Container(data=rebuilt, multi_picture=multi_picture)
+    return Container(
+        data=rebuilt,
+        frames=1 + len(pictures),
+        multi_picture=multi_picture,
+        pictures=pictures,
+    )
 
 
 def _affects_display(payload: bytes, marker: int) -> bool:
@@ -350,7 +365,7 @@ def _count_webp_frames(data: bytes, end: int) -> int:
 # GIF ---------------------------------------------------------------------------------------------
 
 
-_GIF_BLOCKS_WALKED = 100_000
+GIF_BLOCKS_WALKED = 100_000
 """Counting frames stops after so many blocks: 25 MB, or tens of thousands of tiny frames."""
 
 
@@ -367,14 +382,14 @@ def read_gif(data: bytes) -> Container:
 def _count_gif_frames(data: bytes) -> int:
     if len(data) < 13:
         raise _truncated("the GIF has no picture data")
-    position = 13 + _colour_table_bytes(data[10])
-    frames, left = 0, _GIF_BLOCKS_WALKED
+    position = 13 + colour_table_bytes(data[10])
+    frames, left = 0, GIF_BLOCKS_WALKED
     try:
         while left > 0:
             block = data[position]
             if block == 0x2C:
                 frames += 1
-                position += 11 + _colour_table_bytes(data[position + 9])
+                position += 11 + colour_table_bytes(data[position + 9])
             elif block == 0x21:
                 position += 2
             else:  # the trailer, or invalid data
@@ -389,7 +404,8 @@ def _count_gif_frames(data: bytes) -> int:
     return min(max(frames, 1), MAX_FRAMES_COUNTED)
 
 
-def _colour_table_bytes(flags: int) -> int:
+def colour_table_bytes(flags: int) -> int:
+    """The size of the palette that follows, by the flags of a screen or an image."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError
 
 from moderate.decode import pixels
-from moderate.decode.animation import other_frames
+from moderate.decode.animation import as_first_shown, other_frames
 from moderate.decode.avif import LARGEST_AREA, LARGEST_SIDE, read_avif
 from moderate.decode.containers import (
     MAX_FRAMES_COUNTED,
@@ -194,10 +194,11 @@ def _decode_opened(
         image, size = image.crop((0, 0, *container.crop)), container.crop
     if (
         facts.format == "png"
-        and (container.interlaced or _may_be_unfinished(image))
+        and (container.interlaced or pixels.last_row_is_zero(image))
         and not png_is_complete(container)
     ):
         raise DecodeError(ErrorCode.TRUNCATED, "the PNG holds fewer rows than it promises")
+    image = as_first_shown(facts.format or "", data, container, image)
     rgb, ambiguous = pixels.to_rgb(image, container.bit_depth)
     if rgb is not image:
         image.close()  # its memory may be needed to turn the other image
@@ -209,7 +210,7 @@ def _decode_opened(
         rgb = pixels.upright(rgb, turn)
     if max(size) < SMALL_SIDE:
         image_warnings.append(Warn.SMALL_IMAGE)
-    if facts.frames and facts.frames > 1:
+    if facts.frames and facts.frames > 1 and not container.multi_picture:
         image_warnings.append(Warn.ANIMATED)
     if container.multi_picture:
         image_warnings.append(Warn.MULTI_PICTURE)
@@ -217,19 +218,32 @@ def _decode_opened(
         image_warnings.append(Warn.BAD_METADATA)
     facts = replace(facts, width=width, height=height)
     looks = _Looks(specs, options)
+    left_out = container.unreached
     if turn_last:
         looks.add_stored(rgb, size, turn)
     else:
         looks.add(rgb)
     if facts.frames and facts.frames > 1:
-        others = other_frames(facts.format or "", data, container, rgb, options, limits)
+        others = other_frames(
+            facts.format or "",
+            data,
+            container,
+            pixels.upright(rgb, turn) if turn_last else rgb,
+            turn,
+            facts.frames,
+            lambda: _open(facts.format or "", container),
+            options,
+            limits,
+        )
+        del rgb, image  # their memory may be needed for the other frames
         looks.first_milliseconds = others.first_milliseconds
         for frame in others.frames():
             looks.add(frame.image, frame.index, frame.milliseconds)
             ambiguous |= frame.alpha_ambiguous
         facts = replace(facts, frames_scored=looks.frames)
-        if others.left_out or looks.full or container.unreached:
-            image_warnings.append(Warn.PARTLY_SCORED)
+        left_out |= others.left_out
+    if left_out or looks.full:
+        image_warnings.append(Warn.PARTLY_SCORED)
     if ambiguous:
         image_warnings.append(Warn.ALPHA_AMBIGUOUS)
     if looks.unseen >= PARTLY_SEEN_FROM:
@@ -305,12 +319,6 @@ def _as_stored(specs: tuple[PixelSpec, ...], turn: int) -> tuple[PixelSpec, ...]
     if turn < 5:
         return specs
     return tuple(replace(spec, height=spec.width, width=spec.height) for spec in specs)
-
-
-def _may_be_unfinished(image: Image.Image) -> bool:
-    """Whether the last row is all zeros, as Pillow leaves rows without data."""
-    last_row = image.crop((0, image.height - 1, image.width, image.height))
-    return last_row.getbbox(alpha_only=False) is None
 
 
 # In messages of Pillow and libheif: the file ends too early.

@@ -61,6 +61,15 @@ class DecodeOptions:
 DEFAULT_OPTIONS = DecodeOptions()
 
 
+def frame_choice(value: object) -> FrameChoice | int:
+    """A choice of frames, checked. Raises ValueError, which says what can be chosen."""
+    if value == "first" or value == "auto" or value == "all":
+        return value
+    if type(value) is int and 1 <= value <= MOST_FRAMES:
+        return value
+    raise ValueError(f"use first, auto, all or 1 to {MOST_FRAMES}")
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """What one input of the models shows.

@@ -104,6 +104,26 @@ def to_rgb(image: Image.Image, bit_depth: int = 8) -> tuple[Image.Image, bool]:
     return rgb, max(black_differs, ignored_differs) > _ALPHA_MATERIAL
 
 
+def to_rgba(image: Image.Image, bit_depth: int = 8) -> Image.Image:
+    """An image of any mode as RGBA, to be drawn on a canvas. bit_depth is as for `to_rgb`."""
+    key = image.info.get("transparency")
+    if image.mode in _GREY_16_MODES:
+        values = np.asarray(image).astype(np.int64)
+        rgba = _grey_16_to_rgb(image, None)[0].convert("RGBA")
+        if isinstance(key, int):
+            rgba.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+        return rgba
+    if key is not None and image.mode in {"1", "L", "RGB"}:
+        return _apply_colour_key(image, key, bit_depth)
+    return image.convert("RGBA")
+
+
+def last_row_is_zero(image: Image.Image) -> bool:
+    """Whether the last row is all zeros, as Pillow leaves rows without data."""
+    last_row = image.crop((0, image.height - 1, image.width, image.height))
+    return last_row.getbbox(alpha_only=False) is None
+
+
 def _to_rgb(image: Image.Image, key: Any, bit_depth: int) -> tuple[Image.Image, float, float]:
     """RGB on white, and how far a black background, and ignoring transparency, would be from it."""
     if image.mode in _GREY_16_MODES:
