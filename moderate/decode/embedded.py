@@ -31,7 +31,8 @@ Cameras and phones write trailers of their own: makers' notes, camera modes, edi
 viewer shows them, and those that are no picture, video, archive or text with markup are smaller.
 """
 
-_MOST_STEPS = 200_000  # segments, chunks, blocks and boxes walked in one file
+# Segments, chunks, blocks and boxes walked in one file. A GIF has a block for every 256 bytes.
+_LEAST_STEPS, _BYTES_PER_STEP = 100_000, 128
 _MOST_CANDIDATES = 2_000  # places in one stretch that look like the start of something
 _MOST_BOXES_AT_ONCE = 1_000
 _PADDING = b"\x00\xff \r\n"
@@ -74,7 +75,7 @@ def find_embedded(data: bytes, kind: str) -> Contents:
     walk = _WALKS.get(kind)
     if walk is None:
         return Contents()
-    search = _Search(data)
+    search = _Search(data, steps=_LEAST_STEPS + len(data) // _BYTES_PER_STEP)
     try:
         walk(search)
     except _OutOfStepsError:
@@ -101,7 +102,7 @@ class _Search:
 
     data: bytes
     found: list[Embedded] = field(default_factory=list)
-    steps: int = _MOST_STEPS
+    steps: int = 0
     reached: int = 0
     """All before it was looked at."""
 
@@ -134,36 +135,26 @@ class _Search:
         end = len(self.data)
         self.reached = start
         position = start
-        known = False
         for kind, begin, after in self._things(start, end):
-            # What stands before the first thing, and between two.
-            if not known:
-                self._unknown(position, begin, report=data)
-            own = kind == "jpeg" and begin in named
-            if not own:
+            self._unknown(position, begin, report=data)
+            if not (kind == "jpeg" and begin in named):
                 self.note(kind, begin, after)
-            known = False
-            position = self.reached = after
+            position = after
         self._unknown(position, end, report=data)
         self.reached = end
 
     def _unknown(self, start: int, end: int, *, report: bool) -> None:
-        """Report a stretch in which no signature is, if it is large or a file of a known kind."""
+        """Report a stretch without signatures if it begins as another kind of file, or is large."""
         stretch = self.data[start:end]
-        kind = sniff(stretch[:HEAD_BYTES])
-        if kind is None:
-            begin = end - len(stretch.lstrip(_PADDING))
+        for begin in (start, end - len(stretch.lstrip(_PADDING))):
             kind = sniff(self.data[begin : min(begin + HEAD_BYTES, end)])
-            start = begin if kind else start
-        if kind in _WEAKLY_KNOWN:
-            kind = None
-        if kind is not None and kind not in _SIGNED and end - start >= _LEAST_PICTURE_BYTES:
-            self.note(kind, start, end)
-            return
-        if not report or len(stretch) < LEAST_UNKNOWN_BYTES or _is_trailer(stretch):
-            return
-        if len(stretch.translate(None, _PADDING)) >= LEAST_UNKNOWN_BYTES:
-            self.note("data", start, end)
+            if kind in _UNSIGNED and end - begin >= _LEAST_PICTURE_BYTES:
+                self.note(kind, begin, end)
+                return
+        if report and not _is_trailer(stretch):
+            content = stretch.translate(None, _PADDING)
+            if len(content) >= LEAST_UNKNOWN_BYTES:
+                self.note("data", start, end)
 
     def _things(
         self, start: int, end: int, *, pictures_only: bool = False
@@ -173,30 +164,19 @@ class _Search:
         Nothing within another is given.
         """
         signatures = [each for each in _SIGNATURES if each.is_picture or not pictures_only]
-        upcoming = [self._next(each, start, start, end) for each in signatures]
+        upcoming = [each.next(self.data, start, end) for each in signatures]
         position, left = start, _MOST_CANDIDATES
-        while any(upcoming):
-            index = min(
-                (i for i, each in enumerate(upcoming) if each), key=lambda i: upcoming[i] or 0
-            )
-            begin = (upcoming[index] or 1) - 1
+        while (begin := min(upcoming)) < end:
+            index = upcoming.index(begin)
             if begin >= position:
                 left -= 1
                 if left < 0:
                     raise _OutOfStepsError
                 self.step()
                 if thing := signatures[index].check(self, begin, end):
-                    kind, after = thing
-                    yield kind, begin, min(max(after, begin + 1), end)
-                    position = self.reached = min(max(after, begin + 1), end)
-            upcoming[index] = self._next(signatures[index], max(position, begin + 1), start, end)
-
-    def _next(self, signature: _Signature, at: int, start: int, end: int) -> int:
-        """Where the signature is next, from `at` on, plus one; zero where it is not."""
-        match = signature.pattern.search(self.data, min(at + signature.offset, end), end)
-        while match and match.start() - signature.offset < max(at, start):
-            match = signature.pattern.search(self.data, match.start() + 1, end)
-        return match.start() - signature.offset + 1 if match else 0
+                    position = self.reached = min(max(thing[1], begin + 1), end)
+                    yield thing[0], begin, position
+            upcoming[index] = signatures[index].next(self.data, max(position, begin + 1), end)
 
 
 # Trailers of cameras and editors -----------------------------------------------------------------
@@ -231,15 +211,18 @@ class _Signature:
     offset: int = 0
     is_picture: bool = True
 
+    def next(self, data: bytes, start: int, end: int) -> int:
+        """The first place from start on where something may begin so; `end` where there is none."""
+        match = self.pattern.search(data, min(start + self.offset, end), end)
+        return match.start() - self.offset if match else end
+
 
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 
 
-def _jpeg_segments(
-    search: _Search, start: int, end: int
-) -> Iterator[tuple[int, int, int]]:
+def _jpeg_segments(search: _Search, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Marker, start and end of the content of each segment of a JPEG, up to its end marker.
 
     The last one is the end marker, or stands for it where the picture ends without: at another
@@ -266,11 +249,12 @@ def _jpeg_segments(
 def _check_jpeg(search: _Search, start: int, end: int) -> tuple[str, int] | None:
     has_frame = has_scan = False
     after = end
-    for marker, begin, after in _jpeg_segments(search, start, end):
+    for marker, begin, stop in _jpeg_segments(search, start, end):
         if marker in _FRAME_MARKERS:
             sides = search.data[begin + 1 : begin + 5]
             has_frame = len(sides) == 4 and sides[:2] != b"\0\0" != sides[2:]
         has_scan |= marker == _SOS
+        after = stop
     return ("jpeg", after) if has_frame and has_scan else None
 
 
@@ -374,9 +358,10 @@ def _boxes(search: _Search, start: int, end: int) -> Iterator[tuple[bytes, int, 
     data, position = search.data, start
     for _ in range(_MOST_BOXES_AT_ONCE):
         search.step()
-        size, kind = int.from_bytes(data[position : position + 4], "big"), data[
-            position + 4 : position + 8
-        ]
+        size, kind = (
+            int.from_bytes(data[position : position + 4], "big"),
+            data[position + 4 : position + 8],
+        )
         begin = position + 8
         if size == 1:
             size, begin = int.from_bytes(data[begin : begin + 8], "big"), begin + 8
@@ -434,9 +419,12 @@ _SIGNATURES = (
         re.compile(rb"<(?:script[\s>]|\?php)", re.IGNORECASE), _rest("script"), is_picture=False
     ),
 )
-_SIGNED = PICTURES | VIDEOS | {"avi", "svg", "pdf", "raw-or-jpeg-2000"}
-# Kinds that `sniff` tells by so few bytes that a trailer may begin with them by chance.
-_WEAKLY_KNOWN = frozenset({"sgi", "icns", "jpeg-xl", "netpbm", "ico", "cur", "dpx", "jpeg-xr"})
+# Kinds without a signature above that `sniff` tells by four bytes or more, and that are told where
+# they come first.
+_UNSIGNED = frozenset(
+    {"tiff", "psd", "postscript", "jpeg-xl", "jpeg-2000", "qoi", "dds", "djvu", "xcf", "openexr"}
+    | {"fits", "mng", "jng", "bpg", "flif", "ico", "emf", "svg", "quicktime", "mpeg", "asf", "ogg"}
+)
 
 
 # The containers ----------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from moderate.decode.heif import read_heif
 from moderate.decode.parts import DEFAULT_OPTIONS, MOST_PARTS, WHOLE, DecodeOptions, Looked, Part
 from moderate.decode.resize import Pixels, PixelSpec, draft_size
 from moderate.decode.sniff import sniff
+from moderate.decode.unscored import unscored_content
 from moderate.decode.views import look
 from moderate.text import one_line
 from moderate.types import PARTLY_SEEN_FROM, ErrorCode, ImageFacts, Limits, Warn
@@ -165,6 +166,7 @@ def _decode_opened(
     if facts.format == "heif":
         frames = max(container.frames, getattr(image, "n_frames", 1))
         facts = replace(facts, frames=min(frames, MAX_FRAMES_COUNTED))
+    exif = image.info.get("exif")
     image.load()
     if (
         facts.format == "png"
@@ -206,6 +208,17 @@ def _decode_opened(
             image_warnings.append(Warn.PARTLY_SCORED)
     if ambiguous:
         image_warnings.append(Warn.ALPHA_AMBIGUOUS)
+    embedded = unscored_content(
+        data,
+        facts.format or "",
+        rgb,
+        turn=1 if turn_last else turn,
+        exif=exif if isinstance(exif, bytes) else None,
+        scored_kinds=options.embedded_scored,
+    )
+    if embedded:
+        image_warnings.append(Warn.EMBEDDED_CONTENT)
+        facts = replace(facts, embedded=embedded)
     if looks.unseen >= PARTLY_SEEN_FROM:
         image_warnings.append(Warn.PARTLY_SEEN)
     unseen = round(looks.unseen, 4)

@@ -33,13 +33,15 @@ class DecodeOptions:
     are made to see; `3` adds the whole picture and its two ends, `tiles` a grid; `auto` adds what a
     picture of this shape needs. formats are accepted beside those that always are. seen_by has, for
     each category that is scored, the places in the specs of the models that feed it; empty where
-    each spec is to see the whole picture by itself.
+    each spec is to see the whole picture by itself. embedded_scored are the kinds of embedded
+    content that get rows of their own, so that the file's row does not warn of them.
     """
 
     frames: FrameChoice | int = "auto"
     views: ViewChoice = "auto"
     formats: tuple[str, ...] = ()
     seen_by: tuple[tuple[int, ...], ...] = ()
+    embedded_scored: tuple[str, ...] = ()
 
     @property
     def most_frames(self) -> int:
@@ -54,7 +56,13 @@ class DecodeOptions:
     def from_json(cls, values: dict[str, Any]) -> DecodeOptions:
         """The inverse of `dataclasses.asdict`, after a way through JSON."""
         seen_by = tuple(map(tuple, values["seen_by"]))
-        return cls(values["frames"], values["views"], tuple(values["formats"]), seen_by)
+        return cls(
+            values["frames"],
+            values["views"],
+            tuple(values["formats"]),
+            seen_by,
+            tuple(values["embedded_scored"]),
+        )
 
 
 DEFAULT_OPTIONS = DecodeOptions()

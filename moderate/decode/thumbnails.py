@@ -17,7 +17,9 @@ Measured on 125 photographs with thumbnails made in five ways and edited in ten:
 show the same are above, 99.9 % of pairs of different photographs below. See docs.
 """
 
-_LEAST_DIFFERENCE = 8.0  # grey levels that a thumbnail must show beside the picture to differ
+_SAME_PART_FROM = 0.6  # the same where one is a part of the other: there are many ways to lay it
+
+_LEAST_DIFFERENCE = 6.0  # grey levels that a thumbnail must show beside the picture to differ
 _SIDE = 40  # pixels; the longer side of the copy when they are compared
 _DETAIL = 9  # pixels; what is broader than that is light and shade, which many pictures share
 _BAR = 24  # grey level up to which a whole row is a black bar
@@ -46,11 +48,7 @@ def shows_the_same(picture: Image.Image, copy: Image.Image) -> bool:
         # The whole of the one against the whole of the other: by far the most are alike then.
         if any(_alike(_fitted(turned, each), each) for each in copies):
             return True
-    for turns in (0, 1, 3, 2):
-        turned = small.rotate(90 * turns, expand=True) if turns else small
-        if any(_overlap_alike(turned, each) for each in copies):
-            return True
-    return False
+    return any(_overlap_alike(small, each) for each in copies)
 
 
 def _shrunk(picture: Image.Image) -> Image.Image:
@@ -71,9 +69,7 @@ def _fitted(image: Image.Image, copy: Grey) -> Grey:
     return np.asarray(image.convert("L").resize(size, Image.Resampling.BOX), dtype=np.float32)
 
 
-def _without_bars(
-    size: tuple[int, int], copy: Image.Image
-) -> Iterator[tuple[int, int, int, int]]:
+def _without_bars(size: tuple[int, int], copy: Image.Image) -> Iterator[tuple[int, int, int, int]]:
     """Boxes of the copy: the rows and columns that are not black, and the shape of the picture."""
     width, height = copy.size
     grey = np.asarray(copy.convert("L"))
@@ -99,8 +95,9 @@ def _alike(first: Grey, second: Grey) -> bool:
     if _correlation(_details(first), _details(second)) >= SAME_FROM:
         return True
     # Pictures of light and shade alone have no details that could be compared.
-    alike = max(0.0, _correlation(first, second))
-    return float(second.std()) * (1 - alike**2) ** 0.5 <= _LEAST_DIFFERENCE
+    alike = min(max(0.0, _correlation(first, second)), 1.0)
+    left_over = float(second.std()) * float(np.sqrt(1 - alike**2))
+    return left_over <= _LEAST_DIFFERENCE
 
 
 def _correlation(first: Grey, second: Grey) -> float:
@@ -126,7 +123,7 @@ def _overlap_alike(picture: Image.Image, copy: Grey) -> bool:
     # The scale at which both have the same width, or the same height.
     bases = {copy.shape[1] / picture.width, copy.shape[0] / picture.height}
     return any(
-        _best_overlap(_details(_grey(picture, base * scale)), details) >= SAME_FROM
+        _best_overlap(_details(_grey(picture, base * scale)), details) >= _SAME_PART_FROM
         for base in bases
         for scale in _SCALES
     )
