@@ -325,6 +325,14 @@ def scan(
             help="Score frames of local videos this far apart; needs 'moderate[video]'.",
         ),
     ] = None,
+    embedded: Annotated[
+        Literal["warn", "score"],
+        option(
+            panels.INPUTS,
+            help="What else an image's file holds (a picture behind it, a motion photo): warn of "
+            "it, or score pictures, and with --video-every videos, in rows of their own.",
+        ),
+    ] = "warn",
     max_video_size: Annotated[
         str, option(panels.LIMITS, metavar="SIZE", help="Largest video to read.")
     ] = "2GB",
@@ -495,6 +503,7 @@ def scan(
             compile=compile,
             require_sandbox=require_sandbox,
             exact_decode=exact_decode,
+            embedded=embedded,
             batch_size=batch_size,
             workers=parse_workers(workers),
             images_per_decoder=images_per_decoder,

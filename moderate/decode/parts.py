@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 FrameChoice = Literal["first", "auto", "all"]
 ViewChoice = Literal["auto", "1", "3", "tiles"]
+EmbeddedChoice = Literal["warn", "score"]
 
 MOST_PARTS = 48
 """Parts of one file at the most: what a decoder's output memory has room for."""

@@ -13,7 +13,6 @@ from moderate.decode import pixels
 from moderate.decode.containers import read_jpeg
 from moderate.decode.embedded import (
     MOST_EMBEDDED,
-    PICTURES,
     exif_thumbnail,
     find_embedded,
     scored_by_itself,
@@ -72,11 +71,6 @@ def unscored_content(
         if not is_preview:
             texts.append(each.description)
     return tuple(dict.fromkeys(texts))[:MOST_EMBEDDED]
-
-
-def scored_kinds(*, pictures: bool, videos: frozenset[str]) -> tuple[str, ...]:
-    """The kinds of embedded content that get rows of their own."""
-    return tuple(sorted((PICTURES if pictures else frozenset()) | videos))
 
 
 def _judged(picture: Image.Image, turn: int, read: Callable[[], Image.Image | None]) -> str | None:
