@@ -604,7 +604,10 @@ def _walk_bmp(search: _Search) -> None:
 def _walk_boxes(search: _Search) -> None:
     """HEIC and AVIF: what is in boxes that hold no part of the picture, and behind the last."""
     after = 0
-    for kind, begin, after in _boxes(search, 0, len(search.data)):
+    for kind, begin, stop in _boxes(search, 0, len(search.data)):
+        if kind == b"ftyp" and after:  # another file begins
+            break
+        after = stop
         if kind not in _BOXES_OF_THE_PICTURE:
             search.beside(begin, after)
         search.reached = after
