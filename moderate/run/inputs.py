@@ -24,7 +24,7 @@ from moderate.errors import ModerateError
 from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
 from moderate.fetch.local import FetchError
-from moderate.run.embedded import embedded_files, embedded_video
+from moderate.run.embedded import EmbeddedFiles, embedded_video
 from moderate.run.interface import Job
 from moderate.run.videos import (
     VideoBegin,
@@ -363,16 +363,19 @@ class Reader:
             content, self._content = self._content, None
             yield self._counted(item), data
             if content is not None:
-                yield from self._embedded(ref, content)
+                yield from self._embedded(EmbeddedFiles(ref, content, self._embedded_kinds))
         else:
             for part in parts:
                 item, data = self._part(part)
                 yield self._counted(item), data
 
-    def _embedded(self, ref: ImageRef, content: bytes) -> Images:
+    def _embedded(self, files: EmbeddedFiles) -> Images:
         """The items of what is embedded in the file of an image, whose own item comes before."""
-        for file in embedded_files(ref, content, self._embedded_kinds):
-            if file.is_video and self._sampler:
+        for file in files:
+            if file.error:
+                failed = Fetched(file.ref, ImageFacts(warnings=file.ref.warnings), file.error)
+                yield self._counted(failed), None
+            elif file.is_video and self._sampler:
                 for part in embedded_video(file, self._sampler):
                     item, data = self._part(part)
                     yield self._counted(item), data
