@@ -19,7 +19,7 @@ PICTURES = frozenset({"jpeg", "png", "gif", "webp", "bmp", "heif", "avif"})
 VIDEOS = frozenset({"mp4", "quicktime", "matroska"})
 
 MOST_EMBEDDED = 20
-"""Things of one file that are told apart. The last one is all that is left."""
+"""Things of one file that are told apart; further ones are not named."""
 
 MOST_SCORED = 16
 """Things of one file that `--embedded score` scores."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -15,12 +16,14 @@ from PIL import Image
 from moderate import Decision, ErrorCode, Origin, Row, Warn
 from moderate.cli.main import run
 from moderate.decode.video import VideoOptions
+from moderate.fetch.options import HttpOptions
 from moderate.run.embedded import MOST_DEPTH, MOST_ROWS, EmbeddedFiles
 from moderate.run.options import ScanOptions, StateOptions
 from moderate.run.pipeline import LocalEngine
 from moderate.run.scan import iterate, plan
 from moderate.testcards import draw_card
 from moderate.types import ImageRef
+from tests.support.http_servers import Farm, Server, answer, plain
 from tests.support.pictures import FORMATS, SUFFIX, encode, jpeg_with_segment, png_chunk
 from tests.support.videos import make_video
 
@@ -214,3 +217,18 @@ def test_the_option_on_the_command_line(folder: Path, tmp_path: Path) -> None:
         assert run([*asked, "--embedded", choice, "-o", str(out)]) == 0
         assert len(out.read_text().splitlines()) == count
     assert run([*asked, "--embedded", "other"]) == 2
+
+
+def test_what_is_fetched_has_rows_of_what_is_embedded_in_it(folder: Path) -> None:
+    pair = answer(encode(photo(), "JPEG") + encode(CARD, "JPEG"))
+    behaviours = {"/a.jpg": plain(pair), "/b.jpg": plain(answer(status="404 No"))}
+    with contextlib.closing(Farm()) as farm:
+        server = farm.start(Server({**behaviours, "/c.jpg": plain(pair)}))
+        urls = [server.url(f"/{name}.jpg") for name in "abc"]
+        rows = scan(*urls, embedded="score", http=HttpOptions(allow_private=True))
+    names = [os.fsdecode(row.ref.path).rpartition("/a.jpg")[2] for row in rows[:2]]
+    assert names == ["", "!/embedded-1.jpg"]
+    assert [row.error.code if row.error else None for row in rows] == [
+        *(None, None, ErrorCode.HTTP_ERROR, None, None)
+    ]
+    assert rows[1].decision is rows[4].decision is Decision.BLOCK
