@@ -13,9 +13,9 @@ Grey = NDArray[np.float32]
 SAME_FROM = 0.5
 """The correlation of details from which two pictures show the same.
 
-Measured on 125 photographs with thumbnails made in four ways while the picture was edited in ten: all
-that show the same are above, 99 % of those of another picture that shows anything are below. See
-docs/embedded-content.md.
+Measured on 125 photographs with thumbnails made in four ways while the picture was edited in ten:
+all that show the same are above, 99 % of those of another picture that shows anything are below.
+See docs/embedded-content.md.
 """
 
 _SAME_PART_FROM = 0.6  # the same where one is a part of the other: there are many ways to lay it
