@@ -368,6 +368,14 @@ def scan(
             help="Leave the rest of a video once the decision on a frame is at or above this.",
         ),
     ] = "never",
+    embedded: Annotated[
+        Literal["warn", "score"],
+        option(
+            panels.INPUTS,
+            help="What else an image's file holds (a picture behind it, a motion photo): warn of "
+            "it, or score pictures, and with --video-every videos, in rows of their own.",
+        ),
+    ] = "warn",
     max_video_size: Annotated[
         str, option(panels.LIMITS, metavar="SIZE", help="Largest video to read.")
     ] = "2GB",
@@ -545,6 +553,7 @@ def scan(
             exact_decode=exact_decode,
             formats=parse_formats(formats or ()),
             frames=parse_frames(frames),
+            embedded=embedded,
             batch_size=batch_size,
             workers=parse_workers(workers),
             images_per_decoder=images_per_decoder,

@@ -185,6 +185,7 @@ def png_is_complete(container: Container) -> bool:
 
 # JPEG --------------------------------------------------------------------------------------------
 
+_SOI = 0xD8
 _SOS, _EOI, _EXIF, _MPF, _ADOBE, _JFIF, _COMMENT = 0xDA, 0xD9, 0xE1, 0xE2, 0xEE, 0xE0, 0xFE
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
@@ -269,6 +270,8 @@ def _scan_data(data: bytes, start: int, frame: bytes) -> list[bytes | memoryview
     markers = _markers_in_scans(data, start)
     position = start
     while data[position + 1] != _EOI:
+        if data[position + 1] == _SOI:  # viewers show what there is of the first picture
+            raise _truncated("another picture begins before the JPEG's end marker")
         after = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
         if data[position + 1] == _SOS:
             scans += 1

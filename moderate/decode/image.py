@@ -32,6 +32,7 @@ from moderate.decode.parts import DEFAULT_OPTIONS, MOST_PARTS, WHOLE, DecodeOpti
 from moderate.decode.resize import Pixels, PixelSpec, draft_size
 from moderate.decode.sniff import SUPPORTED, sniff
 from moderate.decode.tiff import read_tiff, unsupported
+from moderate.decode.unscored import unscored_content
 from moderate.decode.views import look
 from moderate.text import one_line
 from moderate.types import PARTLY_SEEN_FROM, ErrorCode, ImageFacts, Limits, Warn
@@ -189,6 +190,7 @@ def _decode_opened(
         facts = replace(facts, frames=min(frames, MAX_FRAMES_COUNTED))
     if facts.format == "avif":
         _check_memory(size, channels=len(image.mode))
+    exif = image.info.get("exif")
     image.load()
     if container.crop and container.crop != size:
         image, size = image.crop((0, 0, *container.crop)), container.crop
@@ -223,6 +225,17 @@ def _decode_opened(
         looks.add_stored(rgb, size, turn)
     else:
         looks.add(rgb)
+    embedded = unscored_content(
+        data,
+        facts.format or "",
+        rgb,
+        turn=1 if turn_last else turn,
+        exif=exif if isinstance(exif, bytes) else None,
+        scored_kinds=options.embedded_scored,
+    )
+    if embedded:
+        image_warnings.append(Warn.EMBEDDED_CONTENT)
+        facts = replace(facts, embedded=embedded)
     if facts.frames and facts.frames > 1:
         others = other_frames(
             facts.format or "",

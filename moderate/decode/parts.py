@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 FrameChoice = Literal["first", "auto", "all"]
 ViewChoice = Literal["auto", "1", "3", "tiles"]
+EmbeddedChoice = Literal["warn", "score"]
 
 MOST_PARTS = 48
 """Parts of one file at the most: what a decoder's output memory has room for."""
@@ -34,13 +35,15 @@ class DecodeOptions:
     picture of this shape needs. formats are accepted beside those that always are:
     names of `moderate.decode.sniff.OPTIONAL`. seen_by has, for
     each category that is scored, the places in the specs of the models that feed it; empty where
-    each spec is to see the whole picture by itself.
+    each spec is to see the whole picture by itself. embedded_scored are the kinds of embedded
+    content that get rows of their own, so that the file's row does not warn of them.
     """
 
     frames: FrameChoice | int = "auto"
     views: ViewChoice = "auto"
     formats: tuple[str, ...] = ()
     seen_by: tuple[tuple[int, ...], ...] = ()
+    embedded_scored: tuple[str, ...] = ()
 
     @property
     def most_frames(self) -> int:
@@ -55,7 +58,13 @@ class DecodeOptions:
     def from_json(cls, values: dict[str, Any]) -> DecodeOptions:
         """The inverse of `dataclasses.asdict`, after a way through JSON."""
         seen_by = tuple(map(tuple, values["seen_by"]))
-        return cls(values["frames"], values["views"], tuple(values["formats"]), seen_by)
+        return cls(
+            values["frames"],
+            values["views"],
+            tuple(values["formats"]),
+            seen_by,
+            tuple(values["embedded_scored"]),
+        )
 
 
 DEFAULT_OPTIONS = DecodeOptions()

@@ -6,6 +6,7 @@ the thread that they come in on.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -23,6 +24,7 @@ from moderate.errors import ModerateError
 from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
 from moderate.fetch.local import FetchError
+from moderate.run.embedded import EmbeddedFiles, embedded_video
 from moderate.run.interface import Job
 from moderate.run.videos import (
     VideoBegin,
@@ -53,6 +55,7 @@ from moderate.types import (
 
 log = logging.getLogger(__name__)
 
+_LOOK_EVERY = 0.5  # seconds; whether the run is over, while bytes are waited for
 _BLOCK_ROWS = 512  # of inputs that need no decoding and travel together
 # A file that is written again in the same tick of its clock looks unchanged, so a file that was
 # changed so recently is not remembered. ext4 and xfs tick every few milliseconds, FAT every two
@@ -206,6 +209,8 @@ class Reader:
         self._sampler = sampler
         self._contents = contents
         self._on_limit = on_limit
+        self._embedded_kinds = job.decode_options.embedded_scored
+        self._content: bytes | None = None  # of the file read last, where its kinds are scored
         self._begun = threading.Event()
         self._begun_at = 0  # seconds since 1970
         self._stopped = False  # set by the caller's thread
@@ -310,7 +315,12 @@ class Reader:
         return looked_up
 
     def _known(self, ref: ImageRef, local: _Local | None) -> Known | None:
-        """The outcome of a file that is unchanged since; None where there is none to reuse."""
+        """The outcome of a file that is unchanged since; None where there is none to reuse.
+
+        Nor where what is embedded in files has rows: for them, each file has to be read.
+        """
+        if self._embedded_kinds:
+            return None
         try:
             return self._unchanged(ref, local)
         except Exception as error:  # noqa: BLE001 - it is read like any other file then
@@ -357,10 +367,27 @@ class Reader:
         parts = self._video(ref)
         if parts is None:
             item, data = self._fetch(ref, local)
+            content, self._content = self._content, None
             yield self._counted(item), data
+            if content is not None:
+                yield from self._embedded(EmbeddedFiles(ref, content, self._embedded_kinds))
         else:
             for part in parts:
                 item, data = self._part(part)
+                yield self._counted(item), data
+
+    def _embedded(self, files: EmbeddedFiles) -> Images:
+        """The items of what is embedded in the file of an image, whose own item comes before."""
+        for file in files:
+            if file.error:
+                failed = Fetched(file.ref, ImageFacts(warnings=file.ref.warnings), file.error)
+                yield self._counted(failed), None
+            elif file.is_video and self._sampler:
+                for part in embedded_video(file, self._sampler):
+                    item, data = self._part(part)
+                    yield self._counted(item), data
+            else:
+                item, data = self._examine(file.ref, file.data, self._position, None)
                 yield self._counted(item), data
 
     def _flush(self) -> Images:
@@ -425,6 +452,9 @@ class Reader:
             return Fetched(ref, facts, ref.error), None
         try:
             data = self._fetcher.fetch(ref)
+            if self._embedded_kinds:
+                # The rows of what is embedded come next, so that later images have to wait.
+                data = self._content = self._awaited(data)
         except FetchError as error:
             return self._failed(ref, error, local), None
         if isinstance(ref.location, Inline):
@@ -436,6 +466,15 @@ class Reader:
         coming: Coming[Item] = Future()
         data.add_done_callback(partial(self._arrive, ref, coming, self._position))
         return Fetched(ref, facts), coming
+
+    def _awaited(self, data: bytes | Future[bytes]) -> bytes:
+        """The bytes, once they have come in. Raises FetchError."""
+        while isinstance(data, Future) and not self._stopped:
+            with contextlib.suppress(TimeoutError):
+                data = data.result(timeout=_LOOK_EVERY)
+        if isinstance(data, Future):
+            raise FetchError(ImageError(ErrorCode.FETCH_FAILED, "the run is over"))
+        return data
 
     def _arrive(
         self, ref: ImageRef, coming: Coming[Item], position: int, fetched: Future[bytes]

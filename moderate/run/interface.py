@@ -11,6 +11,7 @@ from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import Bundle
 from moderate.classify.device import Placement
 from moderate.cores import available_cores
+from moderate.decode.embedded import PICTURES, VIDEOS
 from moderate.decode.parts import DecodeOptions
 from moderate.decode.resize import PixelSpec
 from moderate.policy.judge import Judge
@@ -61,7 +62,20 @@ class Job:
     def decode_options(self) -> DecodeOptions:
         """What of each file this job scores."""
         options = self.options
-        return DecodeOptions(options.frames, options.views, options.formats, _seen_by(self.bundle))
+        return DecodeOptions(
+            options.frames,
+            options.views,
+            options.formats,
+            _seen_by(self.bundle),
+            _embedded_scored(options),
+        )
+
+
+def _embedded_scored(options: ScanOptions) -> tuple[str, ...]:
+    """The kinds of embedded content that get rows of their own."""
+    if options.embedded != "score":
+        return ()
+    return tuple(sorted(PICTURES | VIDEOS if options.video else PICTURES))
 
 
 def _seen_by(bundle: Bundle) -> tuple[tuple[int, ...], ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moderate.config import ConfigRecord
 from moderate.decode.limits import IMAGES_PER_DECODER
-from moderate.decode.parts import FrameChoice, ViewChoice
+from moderate.decode.parts import EmbeddedChoice, FrameChoice, ViewChoice
 from moderate.decode.video import VideoOptions
 from moderate.fetch.options import HttpOptions
 from moderate.results.interface import CsvForm
@@ -37,8 +37,9 @@ class ScanOptions:
     inputs are names, as on the command line, and images in memory (see `moderate.scan`).
     batch_size, workers (None for one per core) and images_per_decoder change speed alone. rescore
     has everything scored anew, retry_errors what was an error; verify has every file read, and
-    scored where its content is new. frames, views and formats are those of `DecodeOptions`. video
-    is None where videos are refused. limit counts a video once, with all its rows.
+    scored where its content is new. frames, views and formats are those of `DecodeOptions`.
+    embedded says whether what else is in an image's file is warned of or gets rows of its own.
+    video is None where videos are refused. limit counts a file once, with all its rows.
 
     state is None for a run that remembers nothing and leaves nothing behind. lock is a file that
     one run at a time holds; lock_wait says for how many seconds to wait for it, None not at all.
@@ -66,6 +67,7 @@ class ScanOptions:
     frames: FrameChoice | int = "auto"
     views: ViewChoice = "auto"
     formats: tuple[str, ...] = ()
+    embedded: EmbeddedChoice = "warn"
     batch_size: int = 32
     workers: int | None = None
     images_per_decoder: int = IMAGES_PER_DECODER
