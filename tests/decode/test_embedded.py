@@ -88,7 +88,7 @@ def photo_with_thumbnail(
 def test_a_picture_behind_a_picture_is_named_with_its_kind_and_size(kind: str, card: str) -> None:
     behind = encode(CARD, card)
     data = encode(PHOTO, kind) + behind
-    if kind == card == "HEIF":  # it is not clear which of the two a program shows
+    if kind == "HEIF" and card in {"HEIF", "AVIF"}:  # libheif refuses a second file of its kind
         assert isinstance(decode(data, SPECS, Limits()), Undecoded)
         return
     named = embedded(data)
