@@ -38,8 +38,7 @@ class Container:
     """The bytes for the decoder, and what the container says of them.
 
     frames is the number of frames up to MAX_FRAMES_COUNTED. size is (width, height) in pixels where
-    it has to be known before the decoder runs, else None. least_bytes is the smallest size of a
-    file that has all rows, where the decoder would not notice that some are missing.
+    it has to be known before the decoder runs, else None.
     """
 
     data: bytes
@@ -49,7 +48,6 @@ class Container:
     bit_depth: int = 8
     interlaced: bool = False
     inflated_bytes: int = 0
-    least_bytes: int = 0
 
 
 def _corrupt(message: str) -> DecodeError:
@@ -387,38 +385,3 @@ def _count_gif_frames(data: bytes) -> int:
 
 def _colour_table_bytes(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-# BMP ---------------------------------------------------------------------------------------------
-
-_BMP_UNCOMPRESSED, _BMP_RLE = frozenset({0, 3, 6}), frozenset({1, 2})  # biCompression
-
-
-def read_bmp(data: bytes) -> Container:
-    """Compute how long the file must be. Pillow does not notice a missing padding of the last row.
-
-    Sources: BITMAPFILEHEADER, BITMAPCOREHEADER and BITMAPINFOHEADER in Microsoft's Windows GDI
-    documentation. Pillow judges whether the header makes sense.
-    """
-    has_file_header = data.startswith(b"BM")
-    start = 14 if has_file_header else 0
-    info = data[start : start + 64].ljust(64, b"\x00")
-    (header_bytes,) = struct.unpack_from("<I", info)
-    compression = image_bytes = colours = 0
-    if header_bytes == 12:
-        width, height, _, bits = struct.unpack_from("<4H", info, 4)
-    else:
-        width, height, _, bits = struct.unpack_from("<iiHH", info, 4)
-        if header_bytes >= 40:
-            compression, image_bytes, _, _, colours = struct.unpack_from("<IIiiI", info, 16)
-    if has_file_header:
-        (offset,) = struct.unpack_from("<I", data.ljust(14, b"\x00"), 10)
-    else:
-        masks = {3: 12, 6: 16}.get(compression, 0) if header_bytes == 40 else 0
-        palette = (colours or 1 << bits) if bits <= 8 else 0
-        offset = header_bytes + masks + palette * (3 if header_bytes == 12 else 4)
-    if compression in _BMP_UNCOMPRESSED and header_bytes != 64:  # OS/2 numbers them otherwise
-        offset += (max(width, 0) * bits + 31) // 32 * 4 * abs(height)
-    elif compression in _BMP_RLE:
-        offset += image_bytes
-    return Container(data=data, least_bytes=offset)

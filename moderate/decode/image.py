@@ -13,12 +13,12 @@ from PIL import Image, UnidentifiedImageError
 
 from moderate.decode import pixels
 from moderate.decode.animation import other_frames
+from moderate.decode.bmp import open_bmp, read_bmp
 from moderate.decode.containers import (
     MAX_FRAMES_COUNTED,
     Container,
     DecodeError,
     png_is_complete,
-    read_bmp,
     read_gif,
     read_jpeg,
     read_png,
@@ -113,8 +113,6 @@ def decode(
         with _open(kind, container) as image:
             facts = _with_size(facts, image.size)
             _check_pixels(facts, limits)
-            if len(data) < container.least_bytes:
-                raise DecodeError(ErrorCode.TRUNCATED, "the file ends early: rows are missing")
             return _decode_opened(image, data, container, facts, specs, limits, options)
     except DecodeError as error:
         return Undecoded(error.code, error.message, facts)
@@ -132,9 +130,11 @@ def out_of_memory(limits: Limits, facts: ImageFacts) -> Undecoded:
 
 
 def _open(kind: str, container: Container) -> Image.Image:
+    if kind == "bmp":
+        return open_bmp(container.data)
     file = io.BytesIO(container.data)
     if kind != "heif":
-        return Image.open(file, formats=[_pillow_format(kind, container.data)])
+        return Image.open(file, formats=[kind.upper()])
     import pillow_heif
 
     # Image.open would hide the error of libheif.
@@ -256,10 +256,6 @@ class _Looks:
         self.unseen = max(self.unseen, looked.unseen)
 
 
-def _pillow_format(kind: str, data: bytes) -> str:
-    return "DIB" if kind == "bmp" and not data.startswith(b"BM") else kind.upper()
-
-
 def _with_size(facts: ImageFacts, size: tuple[int, int] | None) -> ImageFacts:
     return replace(facts, width=size[0], height=size[1]) if size else facts
 
@@ -305,8 +301,6 @@ def _undecoded(error: Exception, facts: ImageFacts, limits: Limits) -> Undecoded
     message = one_line(f"{type(error).__name__}: {error}", 160)
     if _LIBRARY_LIMIT in str(error).lower():
         return _over_library_limit(str(error), facts)
-    if "Unsupported BMP" in message:
-        return Undecoded(ErrorCode.UNSUPPORTED_FORMAT, f"a rare kind of BMP ({message})", facts)
     text = str(error).lower()
     if any(words in text for words in _NO_MEMORY) or (
         any(words in text for words in _PERHAPS_NO_MEMORY) and _memory_is_short(facts)

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+BACKGROUND = "moderate_background"
+"""The key in an image's `info` of the colour that is shown behind it, where it is not white."""
+
 _ALPHA_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 _GREY_16_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 _LARGE_IMAGE = 16_000_000  # pixels, above which memory matters more than a few calls
@@ -80,9 +83,11 @@ def upright_array(array: NDArray[Any], exif_orientation: int) -> NDArray[Any]:
 def to_rgb(image: Image.Image, bit_depth: int = 8) -> tuple[Image.Image, bool]:
     """A loaded image of any mode as RGB on white, and whether its transparency is ambiguous.
 
+    An image whose `info` names a BACKGROUND comes on that.
     bit_depth is that of a PNG's samples, in which its transparent grey or colour is given.
-    Ambiguous means that a black background, or ignoring transparency, would show an image whose
-    mean absolute difference from the scored one is over 5 % of full scale.
+    Ambiguous means that a black background (a white one, for an image on black), or ignoring
+    transparency, would show an image whose mean absolute difference from the scored one is over
+    5 % of full scale.
     """
     key = image.info.get("transparency")
     pixel_count = image.width * image.height
@@ -116,7 +121,7 @@ def _to_rgb(image: Image.Image, key: Any, bit_depth: int) -> tuple[Image.Image, 
         rgba = _apply_colour_key(image, key, bit_depth)
     else:
         return _plain_rgb(image), 0.0, 0.0
-    return _on_white(rgba)
+    return _on_background(rgba, image.info.get(BACKGROUND, "white"))
 
 
 def _plain_rgb(image: Image.Image) -> Image.Image:
@@ -135,7 +140,7 @@ def _grey_16_to_rgb(image: Image.Image, key: Any) -> tuple[Image.Image, float, f
         return Image.fromarray(grey).convert("RGB"), 0.0, 0.0
     alpha = np.where(values == key, 0, 255).astype(np.uint8)
     layers = [Image.fromarray(layer) for layer in (grey, grey, grey, alpha)]
-    return _on_white(Image.merge("RGBA", layers))
+    return _on_background(Image.merge("RGBA", layers))
 
 
 def _apply_colour_key(image: Image.Image, key: Any, bit_depth: int) -> Image.Image:
@@ -154,18 +159,20 @@ def _apply_colour_key(image: Image.Image, key: Any, bit_depth: int) -> Image.Ima
     return rgba
 
 
-def _on_white(rgba: Image.Image) -> tuple[Image.Image, float, float]:
+def _on_background(
+    rgba: Image.Image, background: str = "white"
+) -> tuple[Image.Image, float, float]:
     alpha = rgba.getchannel("A")
     colours = rgba.convert("RGB")
     if alpha.getextrema() == (255, 255):
         return colours, 0.0, 0.0
-    white = Image.new("RGB", rgba.size, "white")
-    white.paste(colours, mask=alpha)
-    return white, *_differences(white, colours, alpha)
+    shown = Image.new("RGB", rgba.size, background)
+    shown.paste(colours, mask=alpha)
+    return shown, *_differences(shown, colours, alpha)
 
 
 def _differences(
-    white: Image.Image, colours: Image.Image, alpha: Image.Image
+    shown: Image.Image, colours: Image.Image, alpha: Image.Image
 ) -> tuple[float, float]:
     def thumbnail(image: Image.Image) -> NDArray[np.int16]:
         size = (min(image.width, _ALPHA_PROBE), min(image.height, _ALPHA_PROBE))
@@ -173,5 +180,5 @@ def _differences(
 
     # White and black backgrounds differ by exactly 255 - alpha in every channel.
     black_differs = float((255 - thumbnail(alpha)).mean())
-    ignored_differs = float(np.abs(thumbnail(white) - thumbnail(colours)).mean())
+    ignored_differs = float(np.abs(thumbnail(shown) - thumbnail(colours)).mean())
     return black_differs, ignored_differs

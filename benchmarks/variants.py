@@ -1,0 +1,257 @@
+"""Draws odd variants of image files: what formats allow and few programs write."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SIZE = WIDTH, HEIGHT = 93, 70
+
+
+def scene(seed: int = 0) -> Image.Image:
+    """A smooth drawing without symmetry."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+    return small.resize(SIZE, Image.Resampling.BICUBIC)
+
+
+PICTURE = scene()
+RGB = np.asarray(PICTURE).astype(np.uint32)
+ALPHA = np.asarray(Image.linear_gradient("L").resize(SIZE)).astype(np.uint32)
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """The image in a format that Pillow writes."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+# BMP ----------------------------------------------------------------------------------------------
+
+
+def bmp(
+    rows: bytes,
+    bits: int,
+    *,
+    header: int = 40,
+    compression: int = 0,
+    palette: bytes = b"",
+    masks: tuple[int, ...] = (),
+    colours: int = 0,
+    top_down: bool = False,
+    size: tuple[int, int] = SIZE,
+) -> bytes:
+    """A BMP with a header of any length. Masks are in the header, or behind one that is short."""
+    width, height = size
+    if header == 12:
+        info = struct.pack("<IHHHH", 12, width, height, 1, bits)
+    else:
+        height = -height if top_down else height
+        info = struct.pack(
+            *("<IiiHHIIiiII", header, width, height, 1, bits),
+            *(compression, len(rows), 2835, 2835, colours, 0),
+        )
+        stated = struct.pack(f"<{len(masks)}I", *masks)
+        if header >= 108:
+            info += stated.ljust(16, b"\x00") + b"BGRs"  # LCS_sRGB
+        elif header >= 52:
+            info += stated
+        info = info.ljust(header, b"\x00")[:header]
+        info += stated if header < 52 else b""
+    offset = 14 + len(info) + len(palette)
+    return struct.pack("<2sIHHI", b"BM", offset + len(rows), 0, 0, offset) + info + palette + rows
+
+
+def packed(masks: tuple[int, ...], bits: int, alpha: np.ndarray[Any, Any] = ALPHA) -> bytes:
+    """The picture's rows, from the bottom up, with its channels where the masks say."""
+    channels = [RGB[..., 0], RGB[..., 1], RGB[..., 2], alpha]
+    values = np.zeros((HEIGHT, WIDTH), np.uint32)
+    for channel, mask in zip(channels, masks, strict=False):
+        count, shift = mask.bit_count(), (mask & -mask).bit_length() - 1
+        if mask:
+            sample = np.round(channel * ((1 << count) - 1) / 255.0).astype(np.uint64)
+            values |= (sample << np.uint64(shift)).astype(np.uint32)
+    rows = values.astype(f"<u{bits // 8}")[::-1]
+    return b"".join(row.tobytes() + b"\x00" * (-len(row.tobytes()) % 4) for row in rows)
+
+
+def paletted(bits: int) -> tuple[bytes, bytes]:
+    """The picture's rows in a palette of 2^bits colours, and the palette with four bytes each."""
+    image = PICTURE.quantize(1 << bits, dither=Image.Dither.NONE)
+    stored = bytearray()
+    for row in np.asarray(image)[::-1]:
+        flags = np.unpackbits(row[:, None], axis=1)[:, 8 - bits :].ravel()
+        line = np.packbits(flags).tobytes()
+        stored += line + b"\x00" * (-len(line) % 4)
+    colours = np.frombuffer(bytes(image.getpalette() or ()), np.uint8).reshape(-1, 3)
+    table = np.zeros((1 << bits, 4), np.uint8)
+    table[: len(colours), :3] = colours[: 1 << bits, ::-1]
+    return bytes(stored), table.tobytes()
+
+
+def run_lengths(bits: int, *, skip: bool = False, end: bool = True) -> tuple[bytes, bytes]:
+    """The picture in runs of each of the kinds that there are, and the palette."""
+    image = PICTURE.quantize(min(1 << bits, 256), dither=Image.Dither.NONE)
+    indices = np.asarray(image)[::-1]
+    _, palette = paletted(bits)
+    coded = bytearray()
+    for number, row in enumerate(indices):
+        values = row.tolist()
+        at = 0
+        while at < WIDTH:
+            if skip and 20 <= number < 50 and 30 <= at < 60:
+                coded += bytes((0, 2, 10, 0))
+                at += 10
+            elif number % 2 and WIDTH - at >= 3:
+                some = values[at : at + 10]
+                if bits == 8:
+                    literal = bytes(some)
+                else:
+                    even = [*some, 0][: len(some) + len(some) % 2]
+                    literal = bytes(a << 4 | b for a, b in zip(even[::2], even[1::2], strict=True))
+                coded += bytes((0, len(some))) if len(some) >= 3 else b""
+                coded += literal + b"\x00" * (len(literal) % 2)
+                at += len(some)
+            else:
+                count = 1
+                while at + count < WIDTH and count < 200 and values[at + count] == values[at]:
+                    count += 1
+                coded += bytes((count, values[at] * (17 if bits == 4 else 1)))
+                at += count
+        coded += b"\x00\x00"
+    return bytes(coded) + (b"\x00\x01" if end else b""), palette
+
+
+def bmps() -> Iterator[tuple[str, bytes]]:
+    """BMPs of all kinds."""
+    full = (0xFF0000, 0xFF00, 0xFF)
+    with_alpha = (*full, 0xFF000000)
+    opaque = np.full_like(ALPHA, 255)
+    holes = np.where(ALPHA > 128, 255, 0).astype(np.uint32)
+    for header in (40, 52, 56, 108, 124):
+        for compression in (0, 3, 6):
+            for name, alpha in (("gradient", ALPHA), ("zero", 0 * ALPHA), ("full", opaque)):
+                masks = with_alpha if header >= 56 or compression == 6 else full
+                if header < 52 and compression == 0:
+                    masks = ()
+                rows = packed(with_alpha, 32, alpha)
+                yield (
+                    f"32 bits, header {header}, compression {compression}, alpha {name}",
+                    bmp(rows, 32, header=header, compression=compression, masks=masks),
+                )
+    black = packed((0, 0, 0, 0xFF000000), 32, holes)
+    for header in (108, 124):
+        for compression in (0, 3):
+            name = f"32 bits, header {header}, compression {compression}, black in the shape"
+            masks = with_alpha
+            yield name, bmp(black, 32, header=header, compression=compression, masks=masks)
+            name = f"32 bits, header {header}, compression {compression}, no mask of alpha"
+            yield name, bmp(black, 32, header=header, compression=compression, masks=full)
+    odd = {
+        "32 bits, RGBA": (0xFF, 0xFF00, 0xFF0000, 0xFF000000),
+        "32 bits, ABGR": (0xFF000000, 0xFF0000, 0xFF00, 0xFF),
+        "32 bits, XBGR": (0xFF000000, 0xFF0000, 0xFF00),
+        "32 bits, 10 each": (0x3FF00000, 0xFFC00, 0x3FF),
+        "32 bits, 10 each and 2": (0x3FF00000, 0xFFC00, 0x3FF, 0xC0000000),
+        "32 bits, 11 11 10": (0xFFE00000, 0x1FFC00, 0x3FF),
+        "32 bits, 7 18 7": (0xFE000000, 0x1FFFF80, 0x7F),
+        "32 bits, 8 1 2 8": (0xFF000000, 0x10000, 0x300, 0xFF),
+        "32 bits, no blue": (0xFF0000, 0xFF00, 0),
+        "32 bits, no colour, alpha": (0, 0, 0, 0xFF),
+        "32 bits, masks overlap": (0xFFFF00, 0xFF00, 0xFF),
+        "32 bits, mask with a gap": (0xF0F0000, 0xFF00, 0xFF),
+    }
+    for name, masks in odd.items():
+        header = 124 if len(masks) == 4 else 40
+        rows = packed(masks, 32)
+        yield name, bmp(rows, 32, header=header, compression=3, masks=masks)
+    odd_16 = {
+        "16 bits, 5 each": (0x7C00, 0x3E0, 0x1F),
+        "16 bits, 5 6 5": (0xF800, 0x7E0, 0x1F),
+        "16 bits, 4 each": (0xF00, 0xF0, 0xF, 0xF000),
+        "16 bits, 5 5 5 1": (0x7C00, 0x3E0, 0x1F, 0x8000),
+        "16 bits, 1 9 2 4": (0x8000, 0x7FC0, 0x30, 0xF),
+        "16 bits, 2 3 1": (0x30, 0xE, 0x1),
+        "16 bits, 3 10 3": (0xE000, 0x1FF8, 0x7),
+    }
+    for name, masks in odd_16.items():
+        header = 124 if len(masks) == 4 else 40
+        rows = packed(masks, 16)
+        yield name, bmp(rows, 16, header=header, compression=3, masks=masks)
+    five = (0x7C00, 0x3E0, 0x1F)
+    for header in (40, 108, 124):
+        masks = (0, 0, 0, 0x8000) if header > 40 else ()
+        rows = packed((*five, 0x8000), 16)
+        yield f"16 bits, header {header}, plain", bmp(rows, 16, header=header, masks=masks)
+    for bits in (1, 2, 4, 8):
+        rows, palette = paletted(bits)
+        three = b"".join(palette[at : at + 3] for at in range(0, len(palette), 4))
+        yield f"{bits} bits", bmp(rows, bits, palette=palette)
+        yield f"{bits} bits, OS/2", bmp(rows, bits, header=12, palette=three)
+        yield f"{bits} bits, OS/2 2, 64 bytes", bmp(rows, bits, header=64, palette=palette)
+        yield f"{bits} bits, OS/2 2, 16 bytes", bmp(rows, bits, header=16, palette=palette)
+        yield (
+            f"{bits} bits, short palette",
+            bmp(rows, bits, palette=palette[: 2 << bits], colours=1 << bits - 1),
+        )
+        yield (
+            f"{bits} bits, 300 colours",
+            bmp(rows, bits, palette=palette.ljust(1200, b"\x55"), colours=300),
+        )
+        yield f"{bits} bits, palette overlaps", bmp(rows, bits, palette=palette[: 2 << bits])
+        # The place of the pixels is left at zero.
+        plain = bmp(rows, bits, palette=palette)
+        yield f"{bits} bits, no offset", plain[:10] + bytes(4) + plain[14:]
+        yield f"{bits} bits, early offset", plain[:10] + struct.pack("<I", 54) + plain[14:]
+    for bits, coding in ((8, 1), (4, 2)):
+        rows, palette = run_lengths(bits)
+        yield f"run lengths, {bits} bits", bmp(rows, bits, compression=coding, palette=palette)
+        yield (
+            f"run lengths, {bits} bits, OS/2",
+            bmp(rows, bits, header=64, compression=coding, palette=palette),
+        )
+        yield (
+            f"run lengths, {bits} bits, top down",
+            bmp(rows, bits, compression=coding, palette=palette, top_down=True),
+        )
+        rows, palette = run_lengths(bits, end=False)
+        yield (
+            f"run lengths, {bits} bits, no end",
+            bmp(rows, bits, compression=coding, palette=palette),
+        )
+        rows, palette = run_lengths(bits, skip=True)
+        yield (
+            f"run lengths, {bits} bits, skipped",
+            bmp(rows, bits, compression=coding, palette=palette),
+        )
+        yield (
+            f"run lengths, {bits} bits, cut short",
+            bmp(
+                rows[: len(rows) // 4 * 2] + b"\x00\x01", bits, compression=coding, palette=palette
+            ),
+        )
+    runs = b"".join(
+        b"".join(b"\x01" + bytes(pixel[::-1].astype(np.uint8)) for pixel in row) + b"\x00\x00"
+        for row in RGB[::-1]
+    )
+    yield "run lengths, 24 bits", bmp(runs + b"\x00\x01", 24, header=64, compression=4)
+    yield "run lengths, 24 bits, 40 bytes", bmp(runs + b"\x00\x01", 24, compression=4)
+    plain = bmp(packed(full, 32), 32)
+    yield "32 bits, bytes behind", plain + b"more"
+    yield "JPEG in a BMP", bmp(encoded(PICTURE, "JPEG"), 0, compression=4)
+    yield "PNG in a BMP", bmp(encoded(PICTURE, "PNG"), 0, compression=5)
+    yield (
+        "24 bits, masks",
+        bmp(encoded(PICTURE, "BMP")[54:], 24, compression=3, masks=(0xFF, 0xFF00, 0xFF0000)),
+    )
+
+
+def odd_variants() -> dict[str, bytes]:
+    """All variants by name."""
+    return {f"BMP, {name}": data for name, data in bmps()}
