@@ -90,13 +90,8 @@ def open_bmp(data: bytes) -> Image.Image:
     if header.bits == 24:
         return _from_raw(data, header, "RGB", "BGR")
     if header.bits == 32 and header.masks in _RAW_MODES:
-        image = _from_raw(data, header, *_RAW_MODES[header.masks])
-    else:
-        image = _from_masks(data, header)
-    # Some programs leave the alpha of all pixels at zero and mean an opaque image.
-    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-        return image.convert("RGB")
-    return image
+        return _from_raw(data, header, *_RAW_MODES[header.masks])
+    return _from_masks(data, header)
 
 
 def _corrupt(message: str) -> DecodeError:
@@ -140,31 +135,29 @@ def _read_header(data: bytes) -> _Header:
             after += 4 * count
         masks[:count] = struct.unpack_from(f"<{count}I", info, 40)
         compression = _PLAIN
-    elif bits in (16, 32):
-        channel = 5 if bits == 16 else 8
-        full = (1 << channel) - 1
-        # Headers from version 4 on state a mask of alpha whatever the compression.
-        alpha = struct.unpack_from("<I", info, 52)[0] if size >= 108 else 0
-        masks = [full << 2 * channel, full << channel, full, alpha]
-    most_bits = (1 << bits) - 1
-    red, green, blue, alpha = (mask & most_bits for mask in masks)
+    elif bits == 16:
+        masks = [0x7C00, 0x03E0, 0x001F, 0]
+    elif bits == 32:
+        masks = [0xFF0000, 0xFF00, 0xFF, 0]
+        if size >= 108:  # headers from version 4 on state where alpha is, whatever the compression
+            masks[3] = struct.unpack_from("<I", info, 52)[0]
+    red, green, blue, alpha = (_checked(mask & ((1 << bits) - 1)) for mask in masks)
     colour_bytes = 3 if size == _CORE_HEADER else 4
-    # A palette of pixels that are colours themselves is only a hint to displays of few colours.
     most = 1 << bits if bits <= 8 else 0
-    pixels = int.from_bytes(data[10:14], "little") if start else 0
-    stated = min(colours, most) or most
-    if pixels <= after:
-        skipped = colours if bits > 8 or 0 < colours <= most else most
-        pixels = after + skipped * colour_bytes
+    if start:
+        pixels = int.from_bytes(data[10:14], "little")
+    else:
+        # A palette of pixels that are colours themselves is a hint to displays of few colours.
+        pixels = after + (colours or most) * colour_bytes
     return _Header(
         width=width,
         height=abs(height),
         top_down=height < 0,
         bits=bits,
         compression=compression,
-        masks=_checked((red, green, blue, alpha)),
+        masks=(red, green, blue, alpha),
         palette=after,
-        colours=min(stated, max(pixels - after, 0) // colour_bytes),
+        colours=min(colours, most) or most,
         colour_bytes=colour_bytes,
         pixels=pixels,
         image_bytes=image_bytes,
@@ -187,15 +180,11 @@ def _coding(compression: int, bits: int, size: int) -> int:
     return compression
 
 
-def _checked(masks: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """The masks, of which each must be one run of bits that no other has."""
-    taken = 0
-    for mask in masks:
-        lowest = mask & -mask
-        if mask & taken or (mask + lowest) & mask:
-            raise _corrupt("the colour masks of the BMP make no sense")
-        taken |= mask
-    return masks
+def _checked(mask: int) -> int:
+    """The mask, which must be one run of bits. Several masks may share bits."""
+    if (mask + (mask & -mask)) & mask:
+        raise _corrupt("the colour masks of the BMP make no sense")
+    return mask
 
 
 def _palette(data: bytes, header: _Header) -> bytes:
