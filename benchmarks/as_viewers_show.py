@@ -301,6 +301,7 @@ def main() -> None:
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH")
     parser.add_argument("--browser", help="Chromium's command or path")
     parser.add_argument("--frames", type=int, default=1, help="frames of animations to compare")
+    parser.add_argument("--only", default="", help="compare files with this in their name")
     parser.add_argument("--all", action="store_true", help="print files that are the same too")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
@@ -309,6 +310,7 @@ def main() -> None:
     if browser is None:
         raise SystemExit(f"no browser is found: install {wanted[0]}, or name it with --browser")
     files = read_files(options.paths) if options.paths else odd_variants()
+    files = {name: data for name, data in files.items() if options.only in name}
     if not files:
         raise SystemExit("there is no file to compare")
     prepare()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -252,6 +253,112 @@ def bmps() -> Iterator[tuple[str, bytes]]:
     )
 
 
+# EXIF ---------------------------------------------------------------------------------------------
+
+
+def exif(
+    *entries: tuple[int, int, int, int], order: str = "<", start: int = 8, count: int | None = None
+) -> bytes:
+    """A TIFF block of entries (tag, type, count, value); SHORT values stand in the first bytes."""
+    mark = b"II*\x00" if order == "<" else b"MM\x00*"
+    body = b""
+    for tag, kind, number, value in entries:
+        if kind == 3 and number == 1:
+            body += struct.pack(f"{order}HHIHH", tag, kind, number, value, 0)
+        else:
+            body += struct.pack(f"{order}HHII", tag, kind, number, value)
+    block = mark + struct.pack(f"{order}I", start) + b"\x00" * (start - 8)
+    return block + struct.pack(f"{order}H", len(entries) if count is None else count) + body
+
+
+def exif_blocks() -> Iterator[tuple[str, bytes]]:
+    """EXIF blocks with an orientation, well-formed and broken."""
+    turned = (0x0112, 3, 1, 6)
+    for order in "<>":
+        yield f"plain {order}", exif(turned, order=order) + bytes(4)
+        yield f"no end {order}", exif(turned, order=order)
+    yield "behind a gap", exif(turned, start=30) + bytes(4)
+    yield "dangling pointer before", exif((0x8769, 4, 1, 1 << 30), turned) + bytes(4)
+    yield "dangling pointer behind", exif(turned, (0x8769, 4, 1, 1 << 30)) + bytes(4)
+    yield "pointer to itself", exif(turned, (0x8769, 4, 1, 8)) + bytes(4)
+    yield "value outside before", exif((0x010F, 2, 99, 1 << 30), turned) + bytes(4)
+    yield "unknown type before", exif((0x010F, 99, 1, 0), turned) + bytes(4)
+    yield "dangling next", exif(turned) + b"\xff\xff\xff\x7f"
+    yield "count too high", exif(turned, count=2) + bytes(4)
+    yield "count far too high", exif(turned, count=65535)
+    yield "twice, 6 first", exif(turned, (0x0112, 3, 1, 3)) + bytes(4)
+    yield "twice, 3 first", exif((0x0112, 3, 1, 3), turned) + bytes(4)
+    yield "as LONG", exif((0x0112, 4, 1, 6)) + bytes(4)
+    yield "as BYTE", exif((0x0112, 1, 1, 6)) + bytes(4)
+    yield "as LONG, high order", exif((0x0112, 4, 1, 6), order=">") + bytes(4)
+    yield "two values", exif((0x0112, 3, 2, 6)) + bytes(4)
+    yield "no value", exif((0x0112, 3, 0, 6)) + bytes(4)
+    yield "value 9", exif((0x0112, 3, 1, 9)) + bytes(4)
+    yield "value 0", exif((0x0112, 3, 1, 0)) + bytes(4)
+    yield "twice, 9 last", exif(turned, (0x0112, 3, 1, 9)) + bytes(4)
+    yield "twice, 9 first", exif((0x0112, 3, 1, 9), turned) + bytes(4)
+    yield "twice, LONG first", exif((0x0112, 4, 1, 3), turned) + bytes(4)
+    yield "BigTIFF", b"II+\x00" + exif(turned)[4:] + bytes(4)
+    yield "wrong magic", b"II\x00\x00" + exif(turned)[4:] + bytes(4)
+    yield "cut in the entry", exif(turned)[:-3]
+    yield "cut behind the value", exif(turned)[:-2]
+    yield "prefix twice", b"Exif\x00\x00" + exif(turned)
+
+
+def several_exif_blocks() -> Iterator[tuple[str, tuple[bytes, ...]]]:
+    """EXIF blocks of one JPEG, in their order."""
+    turned = exif((0x0112, 3, 1, 6)) + bytes(4)
+    other = exif((0x0112, 3, 1, 3)) + bytes(4)
+    silent = exif((0x010F, 2, 4, 0)) + bytes(4)
+    yield "two", (turned, other)
+    yield "broken, then good", (b"XX*\x00" + bytes(20), turned)
+    yield "outside, then good", (exif(start=8)[:4] + b"\xff\xff\xff\x7f" + bytes(20), turned)
+    yield "silent, then good", (silent, turned)
+    yield "good, then broken", (turned, b"XX*\x00" + bytes(20))
+    yield "empty, then good", (b"", turned)
+    yield "short, then good", (b"II*\x00\x08\x00\x00\x00", turned)
+    for length in (1, 4, 7):
+        yield f"{length} bytes, then good", (b"II*\x00\x08\x00\x00"[:length], turned)
+    yield "good, then silent", (turned, silent)
+
+
+def with_exif(kind: str, block: bytes) -> bytes:
+    """The picture as JPEG, PNG or WebP with this EXIF block, raw."""
+    if kind == "JPEG":
+        data = encoded(PICTURE, kind, quality=95)
+        payload = b"Exif\x00\x00" + block
+        return data[:2] + b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload + data[2:]
+    if kind == "PNG":
+        data = encoded(PICTURE, kind)
+        return data[:33] + png_chunk(b"eXIf", block) + data[33:]
+    data = encoded(PICTURE, "WEBP", lossless=True)
+    head = b"VP8X" + struct.pack("<II", 10, 8)
+    head += (WIDTH - 1).to_bytes(3, "little") + (HEIGHT - 1).to_bytes(3, "little")
+    tail = b"EXIF" + struct.pack("<I", len(block)) + block + b"\x00" * (len(block) % 2)
+    body = b"WEBP" + head + data[12:] + tail
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """One PNG chunk."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def odd_variants() -> dict[str, bytes]:
     """All variants by name."""
-    return {f"BMP, {name}": data for name, data in bmps()}
+    variants = {f"BMP, {name}": data for name, data in bmps()}
+    for kind in ("JPEG", "PNG", "WebP"):
+        for name, block in exif_blocks():
+            variants[f"{kind}, EXIF, {name}"] = with_exif(kind, block)
+        if kind == "JPEG":
+            for name, blocks in several_exif_blocks():
+                data = encoded(PICTURE, kind, quality=95)
+                for block in reversed(blocks):
+                    payload = b"Exif\x00\x00" + block
+                    length = struct.pack(">H", len(payload) + 2)
+                    data = data[:2] + b"\xff\xe1" + length + payload + data[2:]
+                variants[f"{kind}, several EXIF, {name}"] = data
+        else:
+            prefixed = b"Exif\x00\x00" + exif((0x0112, 3, 1, 6))
+            variants[f"{kind}, EXIF, with a prefix"] = with_exif(kind, prefixed)
+    return variants

@@ -228,7 +228,7 @@ def _affects_display(payload: bytes, marker: int) -> bool:
     if marker == _JFIF:
         return payload.startswith(b"JFIF\x00") and len(payload) >= 14
     if marker == _EXIF:
-        return payload.startswith(b"Exif\x00\x00") and len(payload) > 14
+        return payload.startswith(b"Exif\x00\x00") and len(payload) > 6
     return marker == _ADOBE and payload.startswith(b"Adobe") and len(payload) >= 12
 
 
@@ -309,9 +309,10 @@ def read_webp(data: bytes) -> Container:
     riff_end = 8 + int.from_bytes(data[4:8], "little")
     if riff_end > len(data):
         raise _truncated(f"the WebP promises {riff_end} bytes and has {len(data)}")
-    if len(data) < 30:
-        raise _truncated("the WebP has no picture data")
     kind, payload = data[12:16], data[20:30]
+    # The size of a lossless image takes 5 bytes, of others 10.
+    if len(payload) < (5 if kind == b"VP8L" else 10):
+        raise _truncated("the WebP has no picture data")
     frames = 1
     size: tuple[int, int] | None = None
     if kind == b"VP8X":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -287,8 +288,15 @@ def _may_be_unfinished(image: Image.Image) -> bool:
 _CUT_SHORT = ("truncated", "unexpected end of file", "outside of file bounds")
 
 # In messages of libheif: the file is over one of its own limits. It calls that a memory error too.
-_LIBRARY_LIMIT = "security limit exceeded"
-_LIBRARY_LIMIT_OF_PIXELS = ("maximum image size", "image of size")
+_LIBRARY_LIMIT = re.compile(
+    r"security limit exceeded|exceed\w* (the |a )?(security limit|maximum)|maximum number of"
+    r"|allocation size overflow|image size too large",
+    re.IGNORECASE,
+)
+_LIBRARY_LIMIT_OF_PIXELS = (
+    *("maximum image size", "image of size", "allocating", "memory usage"),
+    *("allocation size overflow", "image size too large"),
+)
 
 # In messages of libheif: there is no memory left. Of Pillow: that, or another failure of a library.
 _NO_MEMORY = ("memory allocation error", "out of memory")
@@ -299,7 +307,7 @@ def _undecoded(error: Exception, facts: ImageFacts, limits: Limits) -> Undecoded
     if isinstance(error, UnidentifiedImageError):  # its message holds a memory address
         return Undecoded(ErrorCode.CORRUPT_IMAGE, "the header makes no sense", facts)
     message = one_line(f"{type(error).__name__}: {error}", 160)
-    if _LIBRARY_LIMIT in str(error).lower():
+    if facts.format == "heif" and _LIBRARY_LIMIT.search(str(error)):
         return _over_library_limit(str(error), facts)
     text = str(error).lower()
     if any(words in text for words in _NO_MEMORY) or (
@@ -315,7 +323,7 @@ def _over_library_limit(message: str, facts: ImageFacts) -> Undecoded:
     """The outcome of an image that libheif refuses to decode, whatever the job's limits."""
     too_large = any(words in message.lower() for words in _LIBRARY_LIMIT_OF_PIXELS)
     code = ErrorCode.TOO_MANY_PIXELS if too_large else ErrorCode.CORRUPT_IMAGE
-    reason = one_line(message[message.lower().index(_LIBRARY_LIMIT) :], 160)
+    reason = one_line(message.removeprefix("Memory allocation error: "), 160)
     return Undecoded(code, f"over a limit of libheif that no option lifts ({reason})", facts)
 
 

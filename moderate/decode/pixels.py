@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from moderate.decode.exif import exif_orientation
+
 BACKGROUND = "moderate_background"
 """The key in an image's `info` of the colour that is shown behind it, where it is not white."""
 
@@ -39,13 +41,7 @@ def orientation(image: Image.Image) -> tuple[int, bool]:
     block = image.info.get("exif")
     if not block:
         return 1, True
-    exif = Image.Exif()
-    try:
-        exif.load(block)
-        value = exif.get(0x0112, 1)
-    except Exception:  # noqa: BLE001 - Pillow raises SyntaxError, struct.error and more here
-        return 1, False
-    return (value, True) if isinstance(value, int) and value in range(1, 9) else (1, True)
+    return exif_orientation(block)
 
 
 def upright(image: Image.Image, exif_orientation: int) -> Image.Image:
