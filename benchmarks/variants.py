@@ -332,16 +332,219 @@ def with_exif(kind: str, block: bytes) -> bytes:
         data = encoded(PICTURE, kind)
         return data[:33] + png_chunk(b"eXIf", block) + data[33:]
     data = encoded(PICTURE, "WEBP", lossless=True)
-    head = b"VP8X" + struct.pack("<II", 10, 8)
-    head += (WIDTH - 1).to_bytes(3, "little") + (HEIGHT - 1).to_bytes(3, "little")
     tail = b"EXIF" + struct.pack("<I", len(block)) + block + b"\x00" * (len(block) % 2)
-    body = b"WEBP" + head + data[12:] + tail
-    return b"RIFF" + struct.pack("<I", len(body)) + body
+    return extended(data[12:] + tail, 8)
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
     """One PNG chunk."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+# PNG ----------------------------------------------------------------------------------------------
+
+
+def png(depth: int, colour: int, samples: np.ndarray[Any, Any], *chunks: bytes) -> bytes:
+    """A PNG of H x W x channels samples of any depth, with chunks before the picture data."""
+    rows = b""
+    for row in samples.reshape(HEIGHT, -1):
+        if depth == 16:
+            line = row.astype(">u2").tobytes()
+        elif depth == 8:
+            line = row.astype(np.uint8).tobytes()
+        else:
+            bits = np.unpackbits(row.astype(np.uint8)[:, None], axis=1)[:, 8 - depth :]
+            line = np.packbits(bits.ravel()).tobytes()
+        rows += b"\x00" + line
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, depth, colour, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + b"".join(chunks)
+        + png_chunk(b"IDAT", zlib.compress(rows))
+        + png_chunk(b"IEND", b"")
+    )
+
+
+def pngs() -> Iterator[tuple[str, bytes]]:
+    """PNGs of all colour types and depths, with transparency and colour spaces."""
+    grey = np.asarray(PICTURE.convert("L")).astype(np.uint32)
+    for depth in (1, 2, 4, 8, 16):
+        most = (1 << depth) - 1
+        levels = np.round(grey * most / 255.0).astype(np.uint32)
+        yield f"grey {depth}", png(depth, 0, levels)
+        key = int(np.bincount(levels.ravel()).argmax())
+        chunk = png_chunk(b"tRNS", struct.pack(">H", key))
+        yield f"grey {depth}, one level transparent", png(depth, 0, levels, chunk)
+        if depth <= 8:
+            image = PICTURE.quantize(1 << depth, dither=Image.Dither.NONE)
+            palette = bytes(image.getpalette() or ())[: 3 << depth]
+            stored, plte = np.asarray(image), png_chunk(b"PLTE", palette)
+            yield f"palette {depth}", png(depth, 3, stored, plte)
+            alphas = bytes((index * 97 + 40) % 256 for index in range((1 << depth) // 2))
+            yield (
+                f"palette {depth}, half with alpha",
+                png(depth, 3, stored, plte, png_chunk(b"tRNS", alphas)),
+            )
+    wide = RGB * 257
+    both = np.dstack([wide, ALPHA * 257])
+    yield "RGB 16", png(16, 2, wide)
+    key = png_chunk(b"tRNS", struct.pack(">3H", *wide[5, 5]))
+    yield "RGB 16, one colour transparent", png(16, 2, wide, key)
+    yield "RGBA 16", png(16, 6, both)
+    yield "RGBA 8", png(8, 6, both // 257)
+    key = png_chunk(b"tRNS", struct.pack(">3H", *RGB[5, 5]))
+    yield "RGB 8, one colour transparent", png(8, 2, RGB, key)
+    for depth, factor in ((8, 1), (16, 257)):
+        yield f"grey and alpha {depth}", png(depth, 4, np.dstack([grey, ALPHA]) * factor)
+    background = png_chunk(b"bKGD", struct.pack(">3H", 0, 0, 255))
+    yield "RGBA 8, background", png(8, 6, both // 257, background)
+    for gamma in (10_000, 45_455, 100_000, 250_000):
+        chunk = png_chunk(b"gAMA", struct.pack(">I", gamma))
+        yield f"gamma {gamma}", png(8, 2, RGB, chunk)
+        yield f"gamma {gamma} and sRGB", png(8, 2, RGB, chunk, png_chunk(b"sRGB", b"\x00"))
+    corners = (31270, 32900, 15000, 6000, 30000, 60000, 64000, 33000)  # red and blue exchanged
+    chunk = png_chunk(b"cHRM", struct.pack(">8I", *corners))
+    yield "corners", png(8, 2, RGB, chunk)
+    yield (
+        "corners and gamma",
+        png(8, 2, RGB, png_chunk(b"gAMA", struct.pack(">I", 45_455)), chunk),
+    )
+    for name, code in (("P3", (12, 13, 0, 1)), ("BT.2020, PQ", (9, 16, 0, 1))):
+        yield f"cICP {name}", png(8, 2, RGB, png_chunk(b"cICP", bytes(code)))
+
+
+# Colour profiles ----------------------------------------------------------------------------------
+
+# XYZ of red, green and blue, adapted to D50, as their profiles have them.
+SRGB = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7139))
+P3 = ((0.5151, 0.2412, -0.0011), (0.2919, 0.6922, 0.0419), (0.1572, 0.0666, 0.7841))
+ADOBE = ((0.6097, 0.3111, 0.0195), (0.2053, 0.6257, 0.0609), (0.1492, 0.0632, 0.7446))
+
+
+def profile(corners: tuple[tuple[float, ...], ...], curve: bytes) -> bytes:
+    """An ICC profile of three corners and one curve."""
+
+    def xyz(values: tuple[float, ...]) -> bytes:
+        return b"XYZ \x00\x00\x00\x00" + struct.pack(">3i", *(round(v * 65536) for v in values))
+
+    white = (0.9642, 1.0, 0.8249)
+    text = b"desc\x00\x00\x00\x00\x00\x00\x00\x05test\x00".ljust(100, b"\x00")
+    copyright_ = b"text\x00\x00\x00\x00none\x00"
+    tags = {
+        b"desc": text,
+        b"cprt": copyright_,
+        b"wtpt": xyz(white),
+        **{
+            name: xyz(corner)
+            for name, corner in zip((b"rXYZ", b"gXYZ", b"bXYZ"), corners, strict=True)
+        },
+        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve),
+    }
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        table += name + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(data))
+        body += data + b"\x00" * (-len(data) % 4)
+    size = 132 + 12 * len(tags) + len(body)
+    header = struct.pack(">I4xI", size, 0x02400000) + b"mntrRGB XYZ " + bytes(12) + b"acsp"
+    header = header.ljust(68, b"\x00") + struct.pack(">3i", *(round(v * 65536) for v in white))
+    return header.ljust(128, b"\x00") + table + body
+
+
+def gamma_curve(value: float) -> bytes:
+    """A curve of one exponent."""
+    return b"curv\x00\x00\x00\x00" + struct.pack(">IH", 1, round(value * 256))
+
+
+def table_curve(*values: int) -> bytes:
+    """A curve of equidistant points, 0 to 65535."""
+    return b"curv\x00\x00\x00\x00" + struct.pack(f">I{len(values)}H", len(values), *values)
+
+
+def profiles() -> Iterator[tuple[str, bytes]]:
+    """Profiles of other colour spaces, and of none that anybody has."""
+    yield "sRGB", profile(SRGB, gamma_curve(2.2))
+    yield "Display P3", profile(P3, gamma_curve(2.2))
+    yield "Adobe RGB", profile(ADOBE, gamma_curve(2.2))
+    yield "gamma 1", profile(SRGB, gamma_curve(1))
+    yield "gamma 8", profile(SRGB, gamma_curve(8))
+    yield "red and blue exchanged", profile((SRGB[2], SRGB[1], SRGB[0]), gamma_curve(2.2))
+    yield "colours turned", profile((SRGB[1], SRGB[2], SRGB[0]), gamma_curve(2.2))
+    yield "inverted", profile(SRGB, table_curve(65535, 0))
+    yield "all black", profile(SRGB, table_curve(0, 0))
+    yield "all white", profile(SRGB, table_curve(65535, 65535))
+    yield "steps", profile(SRGB, table_curve(*([0] * 8 + [65535] * 8)))
+
+
+def with_profile(kind: str, icc: bytes) -> bytes:
+    """The picture in a format with a colour profile."""
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
+    if kind == "JPEG":
+        options = {"quality": 95}
+    return encoded(PICTURE, kind, icc_profile=icc, **options)
+
+
+# JPEG and others ----------------------------------------------------------------------------------
+
+
+def jpegs() -> Iterator[tuple[str, bytes]]:
+    """JPEGs of other colours than YCbCr."""
+    cmyk = PICTURE.convert("CMYK")
+    adobe = encoded(cmyk, "JPEG", quality=95)
+    yield "CMYK, Adobe", adobe
+    at = adobe.index(b"\xff\xee")
+    length = int.from_bytes(adobe[at + 2 : at + 4], "big") + 2
+    yield "CMYK, no Adobe", adobe[:at] + adobe[at + length :]
+    yield "YCCK", adobe[: at + length - 1] + b"\x02" + adobe[at + length :]
+    yield "RGB", encoded(PICTURE, "JPEG", quality=95, keep_rgb=True)
+    plain = encoded(PICTURE, "JPEG", quality=95)
+    app = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+    yield "YCbCr, JFIF and Adobe RGB", plain[:20] + app + b"\x00" + plain[20:]
+    yield "YCbCr, Adobe RGB", plain[:2] + app + b"\x00" + plain[20:]
+    yield "YCbCr, Adobe YCbCr", plain[:2] + app + b"\x01" + plain[20:]
+    yield "YCbCr, no marker", plain[:2] + plain[20:]
+    frame = plain.index(b"\xff\xc0")
+    ids = bytearray(plain[:2] + plain[20:])
+    frame -= 18
+    ids[frame + 10], ids[frame + 13], ids[frame + 16] = b"RGB"
+    scan = ids.index(b"\xff\xda")
+    ids[scan + 5], ids[scan + 7], ids[scan + 9] = b"RGB"
+    yield "YCbCr, components called RGB", bytes(ids)
+    yield "grey", encoded(PICTURE.convert("L"), "JPEG", quality=95)
+    yield "progressive", encoded(PICTURE, "JPEG", quality=95, progressive=True)
+
+
+def extended(chunks: bytes, flags: int) -> bytes:
+    """A WebP of chunks behind a VP8X chunk with these flags."""
+    sides = (WIDTH - 1).to_bytes(3, "little") + (HEIGHT - 1).to_bytes(3, "little")
+    body = b"WEBPVP8X" + struct.pack("<II", 10, flags) + sides + chunks
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def others() -> Iterator[tuple[str, bytes]]:
+    """WebP with alpha, and the smallest."""
+    clear = PICTURE.copy()
+    clear.putalpha(Image.fromarray(ALPHA.astype(np.uint8)))
+    yield "WebP, lossless, alpha", encoded(clear, "WEBP", lossless=True, exact=True)
+    yield "WebP, lossy, alpha", encoded(clear, "WEBP", quality=95)
+    yield "WebP, lossy", encoded(PICTURE, "WEBP", quality=95)
+    small = "524946461400000057454250565038" + "4c080000002f0000000088880c"
+    yield "WebP, 28 bytes", bytes.fromhex(small)
+    black = Image.new("RGBA", SIZE)
+    black.putalpha(clear.getchannel("A").point(lambda value: 255 * (value > 128)))
+    for name, image in (("alpha", clear), ("black in the shape", black)):
+        lossless = encoded(image, "WEBP", lossless=True, exact=True)
+        lossy = encoded(image, "WEBP", quality=95, exact=True)
+        chunk = lossless[12:]
+        hidden = chunk[:12] + bytes((chunk[12] & 0xEF,)) + chunk[13:]
+        yield f"WebP, lossless, {name}, not flagged", lossless[:12] + hidden
+        for flags in (0, 0x10):
+            yield f"WebP, lossless, {name}, flags {flags}", extended(chunk, flags)
+            yield f"WebP, lossless, {name}, not flagged, flags {flags}", extended(hidden, flags)
+            yield f"WebP, lossy, {name}, flags {flags}", extended(lossy[30:], flags)
+    holes = PICTURE.quantize(64, dither=Image.Dither.NONE)
+    yield "GIF, transparent", encoded(holes, "GIF", transparency=9)
+    yield "GIF", encoded(holes, "GIF")
 
 
 def odd_variants() -> dict[str, bytes]:
@@ -361,4 +564,10 @@ def odd_variants() -> dict[str, bytes]:
         else:
             prefixed = b"Exif\x00\x00" + exif((0x0112, 3, 1, 6))
             variants[f"{kind}, EXIF, with a prefix"] = with_exif(kind, prefixed)
+    variants |= {f"PNG, {name}": data for name, data in pngs()}
+    variants |= {f"JPEG, {name}": data for name, data in jpegs()}
+    variants |= dict(others())
+    for kind in ("JPEG", "PNG", "WEBP"):
+        for name, icc in profiles():
+            variants[f"{kind}, profile {name}"] = with_profile(kind, icc)
     return variants

@@ -38,7 +38,8 @@ class Container:
     """The bytes for the decoder, and what the container says of them.
 
     frames is the number of frames up to MAX_FRAMES_COUNTED. size is (width, height) in pixels where
-    it has to be known before the decoder runs, else None.
+    it has to be known before the decoder runs, else None. adds_alpha is whether what is not covered
+    is added to the colours as they are.
     """
 
     data: bytes
@@ -48,6 +49,7 @@ class Container:
     bit_depth: int = 8
     interlaced: bool = False
     inflated_bytes: int = 0
+    adds_alpha: bool = False
 
 
 def _corrupt(message: str) -> DecodeError:
@@ -330,7 +332,36 @@ def read_webp(data: bytes) -> Container:
             int.from_bytes(payload[6:8], "little") & 0x3FFF,
             int.from_bytes(payload[8:10], "little") & 0x3FFF,
         )
-    return Container(data=data, frames=frames, size=size)
+    data, adds_alpha = _with_lossless_alpha(data, riff_end)
+    return Container(data=data, frames=frames, size=size, adds_alpha=adds_alpha)
+
+
+_WEBP_CHUNKS_WALKED = 1000  # before the picture; real files have two
+
+
+def _with_lossless_alpha(data: bytes, end: int) -> tuple[bytes, bool]:
+    """A still lossless WebP with its alpha stated, and whether it was not.
+
+    A lossless image may have alpha and state that it has none. libwebp then leaves it out, but
+    Chromium shows it, by adding what is not covered to the colours as they are.
+    """
+    canvas = 20 if data[12:16] == b"VP8X" else None
+    position = 12
+    for _ in range(_WEBP_CHUNKS_WALKED):
+        if data[position : position + 4] in (b"", b"VP8 ", b"ANMF", b"VP8L"):
+            break
+        length = int.from_bytes(data[position + 4 : position + 8], "little")
+        position += 8 + length + (length & 1)
+    alpha = position + 12  # the byte with the flag in bit 4
+    if data[position : position + 4] != b"VP8L" or alpha >= end:
+        return data, False
+    flags = [at for at in (canvas, alpha) if at is not None]
+    if all(data[at] & 0x10 for at in flags):
+        return data, False
+    stated = bytearray(data)
+    for at in flags:
+        stated[at] |= 0x10
+    return bytes(stated), not data[flags[0]] & 0x10
 
 
 def _count_webp_frames(data: bytes, end: int) -> int:

@@ -173,6 +173,8 @@ def _decode_opened(
         and not png_is_complete(container)
     ):
         raise DecodeError(ErrorCode.TRUNCATED, "the PNG holds fewer rows than it promises")
+    if container.adds_alpha:
+        image.info[pixels.ADDS_ALPHA] = True
     rgb, ambiguous = pixels.to_rgb(image, container.bit_depth)
     if rgb is not image:
         image.close()  # its memory may be needed to turn the other image

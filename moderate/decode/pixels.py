@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from moderate.decode.exif import exif_orientation
 
 BACKGROUND = "moderate_background"
 """The key in an image's `info` of the colour that is shown behind it, where it is not white."""
+
+ADDS_ALPHA = "moderate_adds_alpha"
+"""The key in an image's `info` that says that what is not covered is added to its colours."""
 
 _ALPHA_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 _GREY_16_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
@@ -117,7 +120,8 @@ def _to_rgb(image: Image.Image, key: Any, bit_depth: int) -> tuple[Image.Image, 
         rgba = _apply_colour_key(image, key, bit_depth)
     else:
         return _plain_rgb(image), 0.0, 0.0
-    return _on_background(rgba, image.info.get(BACKGROUND, "white"))
+    background = image.info.get(BACKGROUND, "white")
+    return _on_background(rgba, background, adds=ADDS_ALPHA in image.info)
 
 
 def _plain_rgb(image: Image.Image) -> Image.Image:
@@ -156,14 +160,18 @@ def _apply_colour_key(image: Image.Image, key: Any, bit_depth: int) -> Image.Ima
 
 
 def _on_background(
-    rgba: Image.Image, background: str = "white"
+    rgba: Image.Image, background: str = "white", *, adds: bool = False
 ) -> tuple[Image.Image, float, float]:
     alpha = rgba.getchannel("A")
     colours = rgba.convert("RGB")
     if alpha.getextrema() == (255, 255):
         return colours, 0.0, 0.0
-    shown = Image.new("RGB", rgba.size, background)
-    shown.paste(colours, mask=alpha)
+    if adds:
+        uncovered = ImageChops.invert(alpha)
+        shown = ImageChops.add(colours, Image.merge("RGB", [uncovered] * 3))
+    else:
+        shown = Image.new("RGB", rgba.size, background)
+        shown.paste(colours, mask=alpha)
     return shown, *_differences(shown, colours, alpha)
 
 
