@@ -33,7 +33,7 @@ from moderate.decode.views import look
 from moderate.text import one_line
 from moderate.types import PARTLY_SEEN_FROM, ErrorCode, ImageFacts, Limits, Warn
 
-PIXELS_VERSION = 3
+PIXELS_VERSION = 4
 """Changes with the pixels or facts that a file gives, so that earlier scores are not reused."""
 
 
