@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moderate.decode.colour import MOST_PROFILE_BYTES, png_profile
 from moderate.types import ErrorCode
 
 MAX_FRAMES_COUNTED = 1000
@@ -39,7 +40,7 @@ class Container:
 
     frames is the number of frames up to MAX_FRAMES_COUNTED. size is (width, height) in pixels where
     it has to be known before the decoder runs, else None. adds_alpha is whether what is not covered
-    is added to the colours as they are.
+    is added to the colours as they are. profile is the ICC profile, which may be broken.
     """
 
     data: bytes
@@ -50,6 +51,7 @@ class Container:
     interlaced: bool = False
     inflated_bytes: int = 0
     adds_alpha: bool = False
+    profile: bytes | None = None
 
 
 def _corrupt(message: str) -> DecodeError:
@@ -63,6 +65,7 @@ def _truncated(what: str) -> DecodeError:
 # PNG ---------------------------------------------------------------------------------------------
 
 _PNG_CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_PNG_COLOURS = frozenset({b"iCCP", b"sRGB", b"gAMA", b"cHRM"})
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type; PNG specification, table 11.1
 # Adam7: first column and row, and the steps between columns and rows, of each pass.
 _ADAM7 = (
@@ -87,6 +90,7 @@ def read_png(data: bytes) -> Container:
     before: list[memoryview] = []  # PLTE, tRNS
     image: list[memoryview] = []
     orientation: list[memoryview] = []
+    colours: dict[bytes, bytes] = {}  # by chunk: how the colours are meant
     frames, animated, in_animation, position, last = 1, False, False, 8, b""
     while last != b"IEND":
         if position + 12 > len(data):
@@ -111,6 +115,9 @@ def read_png(data: bytes) -> Container:
             image.append(chunk)
         elif kind in (b"PLTE", b"tRNS"):
             before += [] if image else [chunk]
+        elif kind in _PNG_COLOURS:
+            if not image:
+                colours.setdefault(kind, bytes(chunk[8:-4]))
         elif kind == b"eXIf":
             orientation = orientation or [chunk]
         elif kind == b"acTL" and length >= 4:
@@ -135,10 +142,27 @@ def read_png(data: bytes) -> Container:
         size=(width, height),
         bit_depth=bit_depth,
         interlaced=bool(interlace),
+        profile=_png_profile(colours),
         inflated_bytes=_inflated_bytes(
             width, height, bit_depth * _PNG_CHANNELS.get(colour, 0), interlace
         ),
     )
+
+
+def _png_profile(colours: dict[bytes, bytes]) -> bytes | None:
+    """The profile of a PNG: one that it holds, or what its gamma and corners amount to."""
+    if b"iCCP" in colours:
+        _, _, stored = colours[b"iCCP"][:80].partition(b"\x00")
+        stored = colours[b"iCCP"][len(colours[b"iCCP"][:80]) - len(stored) + 1 :]
+        try:
+            return zlib.decompressobj().decompress(stored, MOST_PROFILE_BYTES)
+        except zlib.error:
+            return None
+    gamma, corners = colours.get(b"gAMA", b""), colours.get(b"cHRM", b"")
+    if b"sRGB" in colours or len(gamma) != 4:
+        return None
+    points = struct.unpack(">8I", corners) if len(corners) == 32 else None
+    return png_profile(int.from_bytes(gamma, "big"), points)
 
 
 def _inflated_bytes(width: int, height: int, bits: int, interlace: int) -> int:
@@ -173,6 +197,7 @@ def png_is_complete(container: Container) -> bool:
 
 # JPEG --------------------------------------------------------------------------------------------
 
+_ICC = 0xE2
 _SOS, _EOI, _EXIF, _MPF, _ADOBE, _JFIF, _COMMENT = 0xDA, 0xD9, 0xE1, 0xE2, 0xEE, 0xE0, 0xFE
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
@@ -189,6 +214,7 @@ def read_jpeg(data: bytes) -> Container:
     tables: list[memoryview] = []
     wanted: dict[int, memoryview] = {}  # by marker: JFIF, EXIF, Adobe
     frame = b""
+    profile: dict[int, bytes] = {}
     multi_picture = False
     position = 2
     while True:
@@ -210,6 +236,8 @@ def read_jpeg(data: bytes) -> Container:
         if marker == _MPF and data.startswith(b"MPF\x00", position + 4):
             multi_picture = True
         after = max(after, position + 2)
+        if marker == _ICC and data.startswith(b"ICC_PROFILE\x00", position + 4):
+            profile.setdefault(data[position + 16], data[position + 18 : after])
         if _affects_display(data[position + 4 : after], marker) and (
             # libjpeg obeys the last Adobe segment, viewers the first EXIF segment.
             marker == _ADOBE or marker not in wanted
@@ -222,7 +250,11 @@ def read_jpeg(data: bytes) -> Container:
     picture = _scan_data(data, position, frame)
     shown = [wanted[marker] for marker in sorted(wanted)]
     rebuilt = b"".join([b"\xff\xd8", *shown, *tables, *picture])
-    return Container(data=rebuilt, multi_picture=multi_picture)
+    return Container(
+        data=rebuilt,
+        multi_picture=multi_picture,
+        profile=b"".join(profile[number] for number in sorted(profile)),
+    )
 
 
 def _affects_display(payload: bytes, marker: int) -> bool:

@@ -86,7 +86,14 @@ def prepare() -> None:
     # programs. The others are imported by these and EXIF on first use, which would be too late:
     # nothing can be opened in the sandbox.
     plugins = [f"{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "WebP")]
-    for module in (*plugins, "ImageOps", "MpoImagePlugin", "PpmImagePlugin", "TiffImagePlugin"):
+    for module in (
+        *plugins,
+        "ImageCms",
+        "ImageOps",
+        "MpoImagePlugin",
+        "PpmImagePlugin",
+        "TiffImagePlugin",
+    ):
         importlib.import_module(f"PIL.{module}")
     Image.preinit()
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -173,6 +180,9 @@ def _decode_opened(
         and not png_is_complete(container)
     ):
         raise DecodeError(ErrorCode.TRUNCATED, "the PNG holds fewer rows than it promises")
+    # A profile in a WebP or HEIC is read by Pillow.
+    if profile := container.profile or image.info.get("icc_profile"):
+        image.info[pixels.PROFILE] = profile
     if container.adds_alpha:
         image.info[pixels.ADDS_ALPHA] = True
     rgb, ambiguous = pixels.to_rgb(image, container.bit_depth)

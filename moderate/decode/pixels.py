@@ -8,16 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
+from moderate.decode.colour import Correction, correction
 from moderate.decode.exif import exif_orientation
 
 BACKGROUND = "moderate_background"
 """The key in an image's `info` of the colour that is shown behind it, where it is not white."""
+
+PROFILE = "moderate_profile"
+"""The key in an image's `info` of its ICC profile."""
 
 ADDS_ALPHA = "moderate_adds_alpha"
 """The key in an image's `info` that says that what is not covered is added to its colours."""
 
 _ALPHA_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 _GREY_16_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+_GREY_MODES = _GREY_16_MODES | {"1", "L", "LA", "La"}
 _LARGE_IMAGE = 16_000_000  # pixels, above which memory matters more than a few calls
 _BAND_PIXELS = 1_000_000
 _ALPHA_PROBE = 128  # px; the ambiguity of transparency is judged on a thumbnail
@@ -110,8 +115,10 @@ def to_rgb(image: Image.Image, bit_depth: int = 8) -> tuple[Image.Image, bool]:
 
 def _to_rgb(image: Image.Image, key: Any, bit_depth: int) -> tuple[Image.Image, float, float]:
     """RGB on white, and how far a black background, and ignoring transparency, would be from it."""
+    grey = image.mode in _GREY_MODES
+    correct = correction(image.info.get(PROFILE), grey=grey) if image.mode != "CMYK" else None
     if image.mode in _GREY_16_MODES:
-        return _grey_16_to_rgb(image, key)
+        return _grey_16_to_rgb(image, key, correct)
     if image.mode in _ALPHA_MODES or (
         image.mode == "P" and (key is not None or _palette_has_alpha(image))
     ):
@@ -119,9 +126,10 @@ def _to_rgb(image: Image.Image, key: Any, bit_depth: int) -> tuple[Image.Image, 
     elif key is not None and image.mode in {"1", "L", "RGB"}:
         rgba = _apply_colour_key(image, key, bit_depth)
     else:
-        return _plain_rgb(image), 0.0, 0.0
+        rgb = _plain_rgb(image)
+        return (correct(rgb) if correct else rgb), 0.0, 0.0
     background = image.info.get(BACKGROUND, "white")
-    return _on_background(rgba, background, adds=ADDS_ALPHA in image.info)
+    return _on_background(rgba, correct, background, adds=ADDS_ALPHA in image.info)
 
 
 def _plain_rgb(image: Image.Image) -> Image.Image:
@@ -132,15 +140,18 @@ def _palette_has_alpha(image: Image.Image) -> bool:
     return image.palette is not None and image.palette.mode in {"RGBA", "LA"}
 
 
-def _grey_16_to_rgb(image: Image.Image, key: Any) -> tuple[Image.Image, float, float]:
+def _grey_16_to_rgb(
+    image: Image.Image, key: Any, correct: Correction | None
+) -> tuple[Image.Image, float, float]:
     """Scale 16-bit grey to 8 bits; Pillow's own conversion clips it to white."""
     values = np.asarray(image).astype(np.int64).clip(0, 65535)
     grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
     if not isinstance(key, int):
-        return Image.fromarray(grey).convert("RGB"), 0.0, 0.0
+        rgb = Image.fromarray(grey).convert("RGB")
+        return (correct(rgb) if correct else rgb), 0.0, 0.0
     alpha = np.where(values == key, 0, 255).astype(np.uint8)
     layers = [Image.fromarray(layer) for layer in (grey, grey, grey, alpha)]
-    return _on_background(Image.merge("RGBA", layers))
+    return _on_background(Image.merge("RGBA", layers), correct)
 
 
 def _apply_colour_key(image: Image.Image, key: Any, bit_depth: int) -> Image.Image:
@@ -160,10 +171,16 @@ def _apply_colour_key(image: Image.Image, key: Any, bit_depth: int) -> Image.Ima
 
 
 def _on_background(
-    rgba: Image.Image, background: str = "white", *, adds: bool = False
+    rgba: Image.Image,
+    correct: Correction | None = None,
+    background: str = "white",
+    *,
+    adds: bool = False,
 ) -> tuple[Image.Image, float, float]:
     alpha = rgba.getchannel("A")
     colours = rgba.convert("RGB")
+    if correct:
+        colours = correct(colours)
     if alpha.getextrema() == (255, 255):
         return colours, 0.0, 0.0
     if adds:
