@@ -476,6 +476,56 @@ def profiles() -> Iterator[tuple[str, bytes]]:
     yield "steps", profile(SRGB, table_curve(*([0] * 8 + [65535] * 8)))
 
 
+def odd_profiles() -> Iterator[tuple[str, bytes]]:
+    """Files whose profile is stored oddly, or is of another kind than the image."""
+    inverted = profile(SRGB, table_curve(65535, 0))
+    grey = PICTURE.convert("L")
+    grey_profile = bytearray(profile(SRGB, table_curve(65535, 0)).replace(b"rTRC", b"kTRC"))
+    grey_profile[16:20] = b"GRAY"
+    for name, icc in (("RGB", inverted), ("grey", bytes(grey_profile))):
+        for kind in ("JPEG", "PNG"):
+            yield f"{kind}, grey, {name} profile", encoded(grey, kind, icc_profile=icc)
+            yield f"{kind}, RGB, {name} profile", encoded(PICTURE, kind, icc_profile=icc)
+        yield (
+            f"JPEG, CMYK, {name} profile",
+            encoded(PICTURE.convert("CMYK"), "JPEG", icc_profile=icc),
+        )
+        palette = PICTURE.quantize(64, dither=Image.Dither.NONE)
+        yield f"PNG, palette, {name} profile", encoded(palette, "PNG", icc_profile=icc)
+    clear = PICTURE.copy()
+    clear.putalpha(Image.fromarray(ALPHA.astype(np.uint8)))
+    yield "PNG, RGBA, RGB profile", encoded(clear, "PNG", icc_profile=inverted)
+    yield "WebP, RGBA, RGB profile", encoded(clear, "WEBP", icc_profile=inverted, lossless=True)
+    wide = png(16, 2, RGB * 257)
+    chunk = png_chunk(b"iCCP", b"x\x00\x00" + zlib.compress(inverted))
+    yield "PNG, RGB 16, RGB profile", wide[:33] + chunk + wide[33:]
+    yield "PNG, profile and sRGB", wide[:33] + png_chunk(b"sRGB", b"\x00") + chunk + wide[33:]
+    both = chunk + png_chunk(b"gAMA", struct.pack(">I", 10_000))
+    yield "PNG, profile and gamma", wide[:33] + both + wide[33:]
+    yield "PNG, profile behind the palette", wide[:-12] + chunk + wide[-12:]
+    for size, name in ((len(inverted) // 2, "whole"),):
+        halves = inverted[:size], inverted[size:]
+        for case, order in {
+            name: ((1, 2, 0), (2, 2, 1)),
+            "in reverse": ((2, 2, 1), (1, 2, 0)),
+            "one missing": ((1, 2, 0),),
+            "one twice": ((1, 2, 0), (2, 2, 1), (2, 2, 1)),
+            "wrong count": ((1, 3, 0), (2, 3, 1)),
+        }.items():
+            segments = b""
+            for number, count, half in order:
+                payload = b"ICC_PROFILE\x00" + bytes((number, count)) + halves[half]
+                segments += b"\xff\xe2" + struct.pack(">H", len(payload) + 2) + payload
+            plain = encoded(PICTURE, "JPEG", quality=95)
+            yield f"JPEG, profile in two, {case}", plain[:2] + segments + plain[2:]
+    rows = packed((0xFF0000, 0xFF00, 0xFF), 32)
+    head = bmp(rows, 32, header=124, masks=(0xFF0000, 0xFF00, 0xFF))
+    stated = bytearray(head + inverted)
+    stated[14 + 56 : 14 + 60] = b"DEBM"
+    stated[14 + 112 : 14 + 120] = struct.pack("<II", len(head) - 14, len(inverted))
+    yield "BMP, RGB, RGB profile", bytes(stated)
+
+
 def with_profile(kind: str, icc: bytes) -> bytes:
     """The picture in a format with a colour profile."""
     options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
@@ -570,4 +620,5 @@ def odd_variants() -> dict[str, bytes]:
     for kind in ("JPEG", "PNG", "WEBP"):
         for name, icc in profiles():
             variants[f"{kind}, profile {name}"] = with_profile(kind, icc)
+    variants |= {f"{name}, odd": data for name, data in odd_profiles()}
     return variants

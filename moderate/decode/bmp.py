@@ -24,6 +24,8 @@ _MICROSOFT_HEADERS = frozenset({40, 52, 56, 108, 124})
 _OS2_HEADERS = frozenset({*range(16, 65, 4), 42, 46}) - _MICROSOFT_HEADERS
 _LONGEST_HEADER = 124
 
+_EMBEDDED_PROFILE = b"DEBM"  # bV5CSType
+
 # biCompression. OS/2 uses 3 and 4 for other things: see _Header.
 _PLAIN, _RLE8, _RLE4, _BIT_FIELDS, _JPEG, _PNG, _ALPHA_BIT_FIELDS = range(7)
 _RLE24 = -1
@@ -69,7 +71,7 @@ class _Header:
 def read_bmp(data: bytes) -> Container:
     """Read the size from the header. Raises DecodeError where the header makes no sense."""
     header = _read_header(data)
-    return Container(data=data, size=(header.width, header.height))
+    return Container(data=data, size=(header.width, header.height), profile=_profile(data))
 
 
 def open_bmp(data: bytes) -> Image.Image:
@@ -178,6 +180,18 @@ def _coding(compression: int, bits: int, size: int) -> int:
     if bits not in allowed.get(compression, ()):
         raise _unsupported(f"{bits} bits per pixel, compression {compression}")
     return compression
+
+
+def _profile(data: bytes) -> bytes | None:
+    """The ICC profile that a header of version 5 may point to."""
+    start = _FILE_HEADER if data.startswith(b"BM") else 0
+    info = data[start : start + _LONGEST_HEADER]
+    if len(info) < _LONGEST_HEADER or info[56:60] != _EMBEDDED_PROFILE:
+        return None
+    if int.from_bytes(info[:4], "little") != _LONGEST_HEADER:
+        return None
+    offset, size = struct.unpack_from("<II", info, 112)
+    return data[start + offset : start + offset + size]
 
 
 def _checked(mask: int) -> int:

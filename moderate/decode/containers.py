@@ -152,9 +152,9 @@ def read_png(data: bytes) -> Container:
 def _png_profile(colours: dict[bytes, bytes]) -> bytes | None:
     """The profile of a PNG: one that it holds, or what its gamma and corners amount to."""
     if b"iCCP" in colours:
-        _, _, stored = colours[b"iCCP"][:80].partition(b"\x00")
-        stored = colours[b"iCCP"][len(colours[b"iCCP"][:80]) - len(stored) + 1 :]
-        try:
+        name_bytes = colours[b"iCCP"].find(b"\x00", 0, 80)
+        try:  # behind the name and the number of the method
+            stored = colours[b"iCCP"][name_bytes + 2 :]
             return zlib.decompressobj().decompress(stored, MOST_PROFILE_BYTES)
         except zlib.error:
             return None
@@ -214,7 +214,7 @@ def read_jpeg(data: bytes) -> Container:
     tables: list[memoryview] = []
     wanted: dict[int, memoryview] = {}  # by marker: JFIF, EXIF, Adobe
     frame = b""
-    profile: dict[int, bytes] = {}
+    profile: list[bytes] = []
     multi_picture = False
     position = 2
     while True:
@@ -237,7 +237,7 @@ def read_jpeg(data: bytes) -> Container:
             multi_picture = True
         after = max(after, position + 2)
         if marker == _ICC and data.startswith(b"ICC_PROFILE\x00", position + 4):
-            profile.setdefault(data[position + 16], data[position + 18 : after])
+            profile.append(data[position + 16 : after])
         if _affects_display(data[position + 4 : after], marker) and (
             # libjpeg obeys the last Adobe segment, viewers the first EXIF segment.
             marker == _ADOBE or marker not in wanted
@@ -253,8 +253,19 @@ def read_jpeg(data: bytes) -> Container:
     return Container(
         data=rebuilt,
         multi_picture=multi_picture,
-        profile=b"".join(profile[number] for number in sorted(profile)),
+        profile=_jpeg_profile(profile),
     )
+
+
+def _jpeg_profile(pieces: list[bytes]) -> bytes | None:
+    """The ICC profile in a JPEG's segments, which begin with their number and their count."""
+    by_number: dict[int, bytes] = {}
+    for piece in pieces:
+        by_number.setdefault(piece[0] if piece else 0, piece)
+    count = pieces[0][1] if pieces and len(pieces[0]) > 1 else 0
+    if sorted(by_number) != list(range(1, count + 1)):
+        return None
+    return b"".join(by_number[number][2:] for number in range(1, count + 1))
 
 
 def _affects_display(payload: bytes, marker: int) -> bool:
