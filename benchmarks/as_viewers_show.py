@@ -127,27 +127,31 @@ def verdict(
     return ("same" if mean <= SAME else "differs"), mean, worst, ""
 
 
-def pixels_of(data: bytes) -> NDArray[np.uint8] | str:
-    """The upright pixels of the first frame at natural size, or why there are none."""
-    return upright_pixels(data, FIRST_FRAME)[0]
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """What the decoder makes of a file: its first frame, or why there is none; frames by number."""
+
+    first: NDArray[np.uint8] | str
+    frames: dict[int, NDArray[np.uint8]]
+    animated: bool = False
 
 
-def upright_pixels(
-    data: bytes, options: DecodeOptions
-) -> tuple[NDArray[np.uint8] | str, dict[int, NDArray[np.uint8]]]:
-    """The first frame at natural size, or why there is none, and all frames by their number."""
+def pixels_of(data: bytes, options: DecodeOptions = FIRST_FRAME) -> Ours:
+    """The upright pixels of a file's frames at natural size."""
     limits = Limits()
     small = decode(data, (PixelSpec(8, 8, "squash"),), limits, FIRST_FRAME)
     if isinstance(small, Undecoded):
-        return f"{small.code}: {small.message}", {}
+        return Ours(f"{small.code}: {small.message}", {})
     width, height = small.facts.width or 0, small.facts.height or 0
     full = decode(data, (PixelSpec(height, width, "squash", exact=True),), limits, options)
     if not isinstance(full, Decoded):
-        return f"{full.code}: {full.message}", {}
+        return Ours(f"{full.code}: {full.message}", {})
     every = (full.pixels, *full.more)
-    frames = {part.frame: each[0] for part, each in zip(full.parts, every, strict=True)}
-    first = np.asarray(full.pixels[0], np.uint8)
-    return first, {number: np.asarray(each, np.uint8) for number, each in frames.items()}
+    frames = {
+        part.frame: np.asarray(each[0], np.uint8)
+        for part, each in zip(full.parts, every, strict=True)
+    }
+    return Ours(np.asarray(full.pixels[0], np.uint8), frames, (full.facts.frames or 1) > 1)
 
 
 class Judge:
@@ -260,28 +264,30 @@ def compare(browser: str, files: dict[str, bytes], frames: int) -> Iterator[Comp
     with tempfile.TemporaryDirectory() as folder:
         judge = Judge(browser, contents, Path(folder))
         natural = judge.sizes()
-        ours = [upright_pixels(data, options) for data in contents]
+        ours = [pixels_of(data, options) for data in contents]
         wanted: list[tuple[int, int, int | None, int]] = []
         for number, size in enumerate(natural):
-            first, every = ours[number]
+            mine = ours[number]
             if size is None:
-                yield Compared(names[number], kinds[number], *verdict(first, None))
+                yield Compared(names[number], kinds[number], *verdict(mine.first, None))
             elif size[0] > PAGE_WIDTH or size[1] > PAGE_HEIGHT:
                 yield Compared(names[number], kinds[number], "too large for a page")
             else:
-                # Where several frames are compared, the browser is asked for each by its number.
-                several = len(every) > 1 and kinds[number] in TYPES
-                asked = [*every] if several else [None]
-                wanted += [(*size, frame, number) for frame in asked]
+                # An animation would be at any of its frames by the time of the screenshot, so that
+                # the browser is asked for each by its number.
+                by_number = mine.animated and kinds[number] in TYPES
+                wanted += [
+                    (*size, frame, number) for frame in (mine.frames if by_number else [None])
+                ]
         for page in pages(sorted(wanted, key=lambda one: (one[1], one[3]))):
             shot = judge.shows(page, kinds)
             for one in page:
                 left, top, width, height = one.box
                 theirs = np.asarray(shot.crop((left, top, left + width, top + height)))
-                first, every = ours[one.number]
-                mine = first if one.frame is None else every[one.frame]
+                mine = ours[one.number]
+                pixels = mine.first if one.frame is None else mine.frames[one.frame]
                 name = names[one.number] + ("" if one.frame is None else f" frame {one.frame}")
-                yield Compared(name, kinds[one.number], *verdict(mine, theirs))
+                yield Compared(name, kinds[one.number], *verdict(pixels, theirs))
 
 
 def read_files(paths: Sequence[Path]) -> dict[str, bytes]:

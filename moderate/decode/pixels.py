@@ -122,7 +122,7 @@ def _to_rgb(image: Image.Image, key: Any, bit_depth: int) -> tuple[Image.Image, 
     if image.mode in _ALPHA_MODES or (
         image.mode == "P" and (key is not None or _palette_has_alpha(image))
     ):
-        rgba = image.convert("RGBA")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     elif key is not None and image.mode in {"1", "L", "RGB"}:
         rgba = _apply_colour_key(image, key, bit_depth)
     else:
