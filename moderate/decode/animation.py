@@ -64,9 +64,14 @@ class OtherFrames:
         counted: int,
         options: DecodeOptions,
         limits: Limits,
+        profile: bytes | None = None,
     ) -> None:
-        """first is the first frame, upright RGB; counted the number of frames up to a bound."""
+        """first is the first frame, upright RGB; counted the number of frames up to a bound.
+
+        profile is the ICC profile of frames that have none of their own.
+        """
         self._source = source
+        self._profile = profile
         self._first = small_copy(first)
         self._counted = counted
         self._options = options
@@ -140,6 +145,9 @@ class OtherFrames:
             if shown is None:
                 self.left_out = True
             else:
+                info = shown.image.info
+                if profile := info.get("icc_profile") or self._profile:
+                    info.setdefault(pixels.PROFILE, profile)
                 yield shown
             if time.process_time() > self._cpu_end:
                 self.left_out = True
@@ -156,11 +164,12 @@ def other_frames(
     reopen: Callable[[], Image.Image],
     options: DecodeOptions,
     limits: Limits,
+    profile: bytes | None = None,
 ) -> OtherFrames:
     """The frames to score beside the first one, which was decoded from the same file.
 
     first is upright; turn is the EXIF orientation of the file, counted its number of frames. reopen
-    opens the file anew with Pillow.
+    opens the file anew with Pillow. profile is the ICC profile of the file.
     """
     source: Source
     if kind == "gif":
@@ -169,10 +178,10 @@ def other_frames(
     elif kind == "png":
         source = PngFrames(data, container, turn)
     elif kind == "jpeg":
-        source = ListedPictures(data, container)
+        source, profile = ListedPictures(data, container), None  # each has its own
     else:
         source = SeekFrames(reopen, counted, turn, timed=kind not in _UNTIMED, crop=container.crop)
-    return OtherFrames(source, first, counted, options, limits)
+    return OtherFrames(source, first, counted, options, limits, profile)
 
 
 def as_first_shown(kind: str, data: bytes, container: Container, image: Image.Image) -> Image.Image:

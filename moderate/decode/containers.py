@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moderate.decode.colour import MOST_PROFILE_BYTES, png_profile
 from moderate.decode.multi_picture import Span, listed_pictures
 from moderate.types import ErrorCode
 
@@ -39,12 +40,12 @@ class Container:
     """The bytes for the decoder, and what the container says of them.
 
     frames is the number of frames up to MAX_FRAMES_COUNTED. size is (width, height) in pixels where
-    it has to be known before the decoder runs, else None. least_bytes is the smallest size of a
-    file that has all rows, where the decoder would not notice that some are missing. crop is the
-    (width, height) from the upper left corner that viewers show, None for all. unreached says that
-    the file holds images which the decoder does not give. default_apart says that the image of an
-    animated PNG is not part of its animation. pictures are those after the first that a JPEG's
-    index lists (see `listed_pictures`); they count as frames.
+    it has to be known before the decoder runs, else None. crop is the (width, height) from the
+    upper left corner that viewers show, None for all. unreached says that the file holds images
+    which the decoder does not give. default_apart says that the image of an animated PNG is not
+    part of its animation. pictures are those after the first that a JPEG's index lists (see
+    `listed_pictures`); they count as frames. adds_alpha is whether what is not covered is added to
+    the colours as they are. profile is the ICC profile, which may be broken.
     """
 
     data: bytes
@@ -54,11 +55,12 @@ class Container:
     bit_depth: int = 8
     interlaced: bool = False
     inflated_bytes: int = 0
-    least_bytes: int = 0
     crop: tuple[int, int] | None = None
     unreached: bool = False
     default_apart: bool = False
     pictures: tuple[Span, ...] = ()
+    adds_alpha: bool = False
+    profile: bytes | None = None
 
 
 def _corrupt(message: str) -> DecodeError:
@@ -72,6 +74,7 @@ def _truncated(what: str) -> DecodeError:
 # PNG ---------------------------------------------------------------------------------------------
 
 _PNG_CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_PNG_COLOURS = frozenset({b"iCCP", b"sRGB", b"gAMA", b"cHRM"})
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type; PNG specification, table 11.1
 # Adam7: first column and row, and the steps between columns and rows, of each pass.
 _ADAM7 = (
@@ -96,6 +99,7 @@ def read_png(data: bytes) -> Container:
     before: list[memoryview] = []  # PLTE, tRNS
     image: list[memoryview] = []
     orientation: list[memoryview] = []
+    colours: dict[bytes, bytes] = {}  # by chunk: how the colours are meant
     frames, controls, animated, in_animation, position, last = 1, 0, False, False, 8, b""
     while last != b"IEND":
         if position + 12 > len(data):
@@ -120,6 +124,9 @@ def read_png(data: bytes) -> Container:
             image.append(chunk)
         elif kind in (b"PLTE", b"tRNS"):
             before += [] if image else [chunk]
+        elif kind in _PNG_COLOURS:
+            if not image:
+                colours.setdefault(kind, bytes(chunk[8:-4]))
         elif kind == b"eXIf":
             orientation = orientation or [chunk]
         elif kind == b"acTL" and length >= 4:
@@ -146,11 +153,28 @@ def read_png(data: bytes) -> Container:
         size=(width, height),
         bit_depth=bit_depth,
         interlaced=bool(interlace),
+        profile=_png_profile(colours),
         inflated_bytes=_inflated_bytes(
             width, height, bit_depth * _PNG_CHANNELS.get(colour, 0), interlace
         ),
         default_apart=default_apart,
     )
+
+
+def _png_profile(colours: dict[bytes, bytes]) -> bytes | None:
+    """The profile of a PNG: one that it holds, or what its gamma and corners amount to."""
+    if b"iCCP" in colours:
+        name_bytes = colours[b"iCCP"].find(b"\x00", 0, 80)
+        try:  # behind the name and the number of the method
+            stored = colours[b"iCCP"][name_bytes + 2 :]
+            return zlib.decompressobj().decompress(stored, MOST_PROFILE_BYTES)
+        except zlib.error:
+            return None
+    gamma, corners = colours.get(b"gAMA", b""), colours.get(b"cHRM", b"")
+    if b"sRGB" in colours or len(gamma) != 4:
+        return None
+    points = struct.unpack(">8I", corners) if len(corners) == 32 else None
+    return png_profile(int.from_bytes(gamma, "big"), points)
 
 
 def _inflated_bytes(width: int, height: int, bits: int, interlace: int) -> int:
@@ -186,6 +210,7 @@ def png_is_complete(container: Container) -> bool:
 # JPEG --------------------------------------------------------------------------------------------
 
 _SOI = 0xD8
+_ICC = 0xE2
 _SOS, _EOI, _EXIF, _MPF, _ADOBE, _JFIF, _COMMENT = 0xDA, 0xD9, 0xE1, 0xE2, 0xEE, 0xE0, 0xFE
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
@@ -203,6 +228,7 @@ def read_jpeg(data: bytes) -> Container:
     wanted: dict[int, memoryview] = {}  # by marker: JFIF, EXIF, Adobe
     frame = b""
     pictures: tuple[Span, ...] = ()
+    profile: list[bytes] = []
     multi_picture = False
     position = 2
     while True:
@@ -225,6 +251,8 @@ def read_jpeg(data: bytes) -> Container:
             multi_picture = True
             pictures = pictures or listed_pictures(data, position + 8, after)
         after = max(after, position + 2)
+        if marker == _ICC and data.startswith(b"ICC_PROFILE\x00", position + 4):
+            profile.append(data[position + 16 : after])
         if _affects_display(data[position + 4 : after], marker) and (
             # libjpeg obeys the last Adobe segment, viewers the first EXIF segment.
             marker == _ADOBE or marker not in wanted
@@ -242,7 +270,19 @@ def read_jpeg(data: bytes) -> Container:
         frames=1 + len(pictures),
         multi_picture=multi_picture,
         pictures=pictures,
+        profile=_jpeg_profile(profile),
     )
+
+
+def _jpeg_profile(pieces: list[bytes]) -> bytes | None:
+    """The ICC profile in a JPEG's segments, which begin with their number and their count."""
+    by_number: dict[int, bytes] = {}
+    for piece in pieces:
+        by_number.setdefault(piece[0] if piece else 0, piece)
+    count = pieces[0][1] if pieces and len(pieces[0]) > 1 else 0
+    if sorted(by_number) != list(range(1, count + 1)):
+        return None
+    return b"".join(by_number[number][2:] for number in range(1, count + 1))
 
 
 def _affects_display(payload: bytes, marker: int) -> bool:
@@ -250,7 +290,7 @@ def _affects_display(payload: bytes, marker: int) -> bool:
     if marker == _JFIF:
         return payload.startswith(b"JFIF\x00") and len(payload) >= 14
     if marker == _EXIF:
-        return payload.startswith(b"Exif\x00\x00") and len(payload) > 14
+        return payload.startswith(b"Exif\x00\x00") and len(payload) > 6
     return marker == _ADOBE and payload.startswith(b"Adobe") and len(payload) >= 12
 
 
@@ -333,9 +373,10 @@ def read_webp(data: bytes) -> Container:
     riff_end = 8 + int.from_bytes(data[4:8], "little")
     if riff_end > len(data):
         raise _truncated(f"the WebP promises {riff_end} bytes and has {len(data)}")
-    if len(data) < 30:
-        raise _truncated("the WebP has no picture data")
     kind, payload = data[12:16], data[20:30]
+    # The size of a lossless image takes 5 bytes, of others 10.
+    if len(payload) < (5 if kind == b"VP8L" else 10):
+        raise _truncated("the WebP has no picture data")
     frames = 1
     size: tuple[int, int] | None = None
     if kind == b"VP8X":
@@ -353,7 +394,36 @@ def read_webp(data: bytes) -> Container:
             int.from_bytes(payload[6:8], "little") & 0x3FFF,
             int.from_bytes(payload[8:10], "little") & 0x3FFF,
         )
-    return Container(data=data, frames=frames, size=size)
+    data, adds_alpha = _with_lossless_alpha(data, riff_end)
+    return Container(data=data, frames=frames, size=size, adds_alpha=adds_alpha)
+
+
+_WEBP_CHUNKS_WALKED = 1000  # before the picture; real files have two
+
+
+def _with_lossless_alpha(data: bytes, end: int) -> tuple[bytes, bool]:
+    """A still lossless WebP with its alpha stated, and whether it was not.
+
+    A lossless image may have alpha and state that it has none. libwebp then leaves it out, but
+    Chromium shows it, by adding what is not covered to the colours as they are.
+    """
+    canvas = 20 if data[12:16] == b"VP8X" else None
+    position = 12
+    for _ in range(_WEBP_CHUNKS_WALKED):
+        if data[position : position + 4] in (b"", b"VP8 ", b"ANMF", b"VP8L"):
+            break
+        length = int.from_bytes(data[position + 4 : position + 8], "little")
+        position += 8 + length + (length & 1)
+    alpha = position + 12  # the byte with the flag in bit 4
+    if data[position : position + 4] != b"VP8L" or alpha >= end:
+        return data, False
+    flags = [at for at in (canvas, alpha) if at is not None]
+    if all(data[at] & 0x10 for at in flags):
+        return data, False
+    stated = bytearray(data)
+    for at in flags:
+        stated[at] |= 0x10
+    return bytes(stated), not data[flags[0]] & 0x10
 
 
 def _count_webp_frames(data: bytes, end: int) -> int:
@@ -410,38 +480,3 @@ def _count_gif_frames(data: bytes) -> int:
 def colour_table_bytes(flags: int) -> int:
     """The size of the palette that follows, by the flags of a screen or an image."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-# BMP ---------------------------------------------------------------------------------------------
-
-_BMP_UNCOMPRESSED, _BMP_RLE = frozenset({0, 3, 6}), frozenset({1, 2})  # biCompression
-
-
-def read_bmp(data: bytes) -> Container:
-    """Compute how long the file must be. Pillow does not notice a missing padding of the last row.
-
-    Sources: BITMAPFILEHEADER, BITMAPCOREHEADER and BITMAPINFOHEADER in Microsoft's Windows GDI
-    documentation. Pillow judges whether the header makes sense.
-    """
-    has_file_header = data.startswith(b"BM")
-    start = 14 if has_file_header else 0
-    info = data[start : start + 64].ljust(64, b"\x00")
-    (header_bytes,) = struct.unpack_from("<I", info)
-    compression = image_bytes = colours = 0
-    if header_bytes == 12:
-        width, height, _, bits = struct.unpack_from("<4H", info, 4)
-    else:
-        width, height, _, bits = struct.unpack_from("<iiHH", info, 4)
-        if header_bytes >= 40:
-            compression, image_bytes, _, _, colours = struct.unpack_from("<IIiiI", info, 16)
-    if has_file_header:
-        (offset,) = struct.unpack_from("<I", data.ljust(14, b"\x00"), 10)
-    else:
-        masks = {3: 12, 6: 16}.get(compression, 0) if header_bytes == 40 else 0
-        palette = (colours or 1 << bits) if bits <= 8 else 0
-        offset = header_bytes + masks + palette * (3 if header_bytes == 12 else 4)
-    if compression in _BMP_UNCOMPRESSED and header_bytes != 64:  # OS/2 numbers them otherwise
-        offset += (max(width, 0) * bits + 31) // 32 * 4 * abs(height)
-    elif compression in _BMP_RLE:
-        offset += image_bytes
-    return Container(data=data, least_bytes=offset)

@@ -12,11 +12,11 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from moderate.decode.containers import read_bmp
-from moderate.decode.sniff import HEAD_BYTES, sniff
+from moderate.decode.bmp import end_of_bmp
+from moderate.decode.sniff import HEAD_BYTES, VIDEO_FORMATS, sniff
 
 PICTURES = frozenset({"jpeg", "png", "gif", "webp", "bmp", "heif", "avif"})
-VIDEOS = frozenset({"mp4", "quicktime", "matroska"})
+VIDEOS = frozenset(VIDEO_FORMATS.values())
 
 MOST_EMBEDDED = 20
 """Things of one file that are told apart; further ones are not named."""
@@ -588,7 +588,7 @@ _WEBP_PIXELS = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"})
 
 def _walk_bmp(search: _Search) -> None:
     data = search.data
-    end = min(read_bmp(data).least_bytes, len(data))
+    end = min(end_of_bmp(data), len(data))
     if data.startswith(b"BM"):
         (size, _, offset, header_bytes) = struct.unpack_from("<4I", data, 2)
         search.beside(min(14 + header_bytes, end), min(offset, end))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,12 +16,12 @@ from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError
 from moderate.decode import pixels
 from moderate.decode.animation import as_first_shown, other_frames
 from moderate.decode.avif import LARGEST_AREA, LARGEST_SIDE, read_avif
+from moderate.decode.bmp import open_bmp, read_bmp
 from moderate.decode.containers import (
     MAX_FRAMES_COUNTED,
     Container,
     DecodeError,
     png_is_complete,
-    read_bmp,
     read_gif,
     read_jpeg,
     read_png,
@@ -95,7 +96,14 @@ def prepare() -> None:
     # programs. The others are imported by these and EXIF on first use, which would be too late:
     # nothing can be opened in the sandbox.
     plugins = [f"{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "WebP")]
-    for module in (*plugins, "ImageOps", "MpoImagePlugin", "PpmImagePlugin", "TiffImagePlugin"):
+    for module in (
+        *plugins,
+        "ImageCms",
+        "ImageOps",
+        "MpoImagePlugin",
+        "PpmImagePlugin",
+        "TiffImagePlugin",
+    ):
         importlib.import_module(f"PIL.{module}")
     Image.preinit()
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -123,8 +131,6 @@ def decode(
         with _open(kind, container) as image:
             facts = _with_size(facts, image.size)
             _check_pixels(facts, limits)
-            if len(data) < container.least_bytes:
-                raise DecodeError(ErrorCode.TRUNCATED, "the file ends early: rows are missing")
             return _decode_opened(image, data, container, facts, specs, limits, options)
     except DecodeError as error:
         return Undecoded(error.code, error.message, facts)
@@ -142,6 +148,8 @@ def out_of_memory(limits: Limits, facts: ImageFacts) -> Undecoded:
 
 
 def _open(kind: str, container: Container) -> Image.Image:
+    if kind == "bmp":
+        return open_bmp(container.data)
     file = io.BytesIO(container.data)
     # Image.open would hide the errors of libavif, libheif and libtiff.
     if kind == "avif":
@@ -158,7 +166,7 @@ def _open(kind: str, container: Container) -> Image.Image:
     if kind == "ico":
         return IconFile(file)
     if kind != "heif":
-        return Image.open(file, formats=[_pillow_format(kind, container.data)])
+        return Image.open(file, formats=[kind.upper()])
     import pillow_heif
 
     opener: Callable[[io.BytesIO], Image.Image] = pillow_heif.HeifImageFile
@@ -200,7 +208,13 @@ def _decode_opened(
         and not png_is_complete(container)
     ):
         raise DecodeError(ErrorCode.TRUNCATED, "the PNG holds fewer rows than it promises")
+    # A profile in a WebP or HEIC is read by Pillow.
+    profile = container.profile or image.info.get("icc_profile")
     image = as_first_shown(facts.format or "", data, container, image)
+    if profile:
+        image.info[pixels.PROFILE] = profile
+    if container.adds_alpha:
+        image.info[pixels.ADDS_ALPHA] = True
     rgb, ambiguous = pixels.to_rgb(image, container.bit_depth)
     if rgb is not image:
         image.close()  # its memory may be needed to turn the other image
@@ -247,6 +261,7 @@ def _decode_opened(
             lambda: _open(facts.format or "", container),
             options,
             limits,
+            profile,
         )
         del rgb, image  # their memory may be needed for the other frames
         looks.first_milliseconds = others.first_milliseconds
@@ -309,10 +324,6 @@ class _Looks:
         self.unseen = max(self.unseen, looked.unseen)
 
 
-def _pillow_format(kind: str, data: bytes) -> str:
-    return "DIB" if kind == "bmp" and not data.startswith(b"BM") else kind.upper()
-
-
 def _with_size(facts: ImageFacts, size: tuple[int, int] | None) -> ImageFacts:
     return replace(facts, width=size[0], height=size[1]) if size else facts
 
@@ -338,8 +349,15 @@ def _as_stored(specs: tuple[PixelSpec, ...], turn: int) -> tuple[PixelSpec, ...]
 _CUT_SHORT = ("truncated", "unexpected end of file", "outside of file bounds")
 
 # In messages of libheif: the file is over one of its own limits. It calls that a memory error too.
-_LIBRARY_LIMIT = "security limit exceeded"
-_LIBRARY_LIMIT_OF_PIXELS = ("maximum image size", "image of size")
+_LIBRARY_LIMIT = re.compile(
+    r"security limit exceeded|exceed\w* (the |a )?(security limit|maximum)|maximum number of"
+    r"|allocation size overflow|image size too large",
+    re.IGNORECASE,
+)
+_LIBRARY_LIMIT_OF_PIXELS = (
+    *("maximum image size", "image of size", "allocating", "memory usage"),
+    *("allocation size overflow", "image size too large"),
+)
 
 # In messages of libheif: there is no memory left. Of Pillow: that, or another failure of a library.
 _NO_MEMORY = ("memory allocation error", "out of memory")
@@ -355,13 +373,11 @@ def _undecoded(error: Exception, facts: ImageFacts, limits: Limits) -> Undecoded
     if isinstance(error, UnidentifiedImageError):  # its message holds a memory address
         return Undecoded(ErrorCode.CORRUPT_IMAGE, "the header makes no sense", facts)
     message = one_line(f"{type(error).__name__}: {error}", 160)
-    if _LIBRARY_LIMIT in str(error).lower():
+    if facts.format == "heif" and _LIBRARY_LIMIT.search(str(error)):
         return _over_library_limit(str(error), facts)
     if facts.format == "tiff" and "unknown" in message:  # pixel mode, or data organization
         refused = unsupported(message)
         return Undecoded(refused.code, refused.message, facts)
-    if "Unsupported BMP" in message:
-        return Undecoded(ErrorCode.UNSUPPORTED_FORMAT, f"a rare kind of BMP ({message})", facts)
     text = str(error).lower()
     if any(words in text for words in _NO_MEMORY) or (
         any(words in text for words in _PERHAPS_NO_MEMORY) and _memory_is_short(facts)
@@ -376,7 +392,7 @@ def _over_library_limit(message: str, facts: ImageFacts) -> Undecoded:
     """The outcome of an image that libheif refuses to decode, whatever the job's limits."""
     too_large = any(words in message.lower() for words in _LIBRARY_LIMIT_OF_PIXELS)
     code = ErrorCode.TOO_MANY_PIXELS if too_large else ErrorCode.CORRUPT_IMAGE
-    reason = one_line(message[message.lower().index(_LIBRARY_LIMIT) :], 160)
+    reason = one_line(message.removeprefix("Memory allocation error: "), 160)
     return Undecoded(code, f"over a limit of libheif that no option lifts ({reason})", facts)
 
 

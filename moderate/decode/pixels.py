@@ -6,10 +6,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
+
+from moderate.decode.colour import Correction, correction
+from moderate.decode.exif import exif_orientation
+
+BACKGROUND = "moderate_background"
+"""The key in an image's `info` of the colour that is shown behind it, where it is not white."""
+
+PROFILE = "moderate_profile"
+"""The key in an image's `info` of its ICC profile."""
+
+ADDS_ALPHA = "moderate_adds_alpha"
+"""The key in an image's `info` that says that what is not covered is added to its colours."""
 
 _ALPHA_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 _GREY_16_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+_GREY_MODES = _GREY_16_MODES | {"1", "L", "LA", "La"}
 _LARGE_IMAGE = 16_000_000  # pixels, above which memory matters more than a few calls
 _BAND_PIXELS = 1_000_000
 _ALPHA_PROBE = 128  # px; the ambiguity of transparency is judged on a thumbnail
@@ -36,13 +49,7 @@ def orientation(image: Image.Image) -> tuple[int, bool]:
     block = image.info.get("exif")
     if not block:
         return 1, True
-    exif = Image.Exif()
-    try:
-        exif.load(block)
-        value = exif.get(0x0112, 1)
-    except Exception:  # noqa: BLE001 - Pillow raises SyntaxError, struct.error and more here
-        return 1, False
-    return (value, True) if isinstance(value, int) and value in range(1, 9) else (1, True)
+    return exif_orientation(block)
 
 
 def upright(image: Image.Image, exif_orientation: int) -> Image.Image:
@@ -80,9 +87,11 @@ def upright_array(array: NDArray[Any], exif_orientation: int) -> NDArray[Any]:
 def to_rgb(image: Image.Image, bit_depth: int = 8) -> tuple[Image.Image, bool]:
     """A loaded image of any mode as RGB on white, and whether its transparency is ambiguous.
 
+    An image whose `info` names a BACKGROUND comes on that.
     bit_depth is that of a PNG's samples, in which its transparent grey or colour is given.
-    Ambiguous means that a black background, or ignoring transparency, would show an image whose
-    mean absolute difference from the scored one is over 5 % of full scale.
+    Ambiguous means that a black background (a white one, for an image on black), or ignoring
+    transparency, would show an image whose mean absolute difference from the scored one is over
+    5 % of full scale.
     """
     key = image.info.get("transparency")
     pixel_count = image.width * image.height
@@ -101,6 +110,7 @@ def to_rgb(image: Image.Image, bit_depth: int = 8) -> tuple[Image.Image, bool]:
             share = (bottom - top) / image.height
             black_differs += black * share
             ignored_differs += ignored * share
+    rgb.info.pop(PROFILE, None)  # it is applied
     return rgb, max(black_differs, ignored_differs) > _ALPHA_MATERIAL
 
 
@@ -109,7 +119,7 @@ def to_rgba(image: Image.Image, bit_depth: int = 8) -> Image.Image:
     key = image.info.get("transparency")
     if image.mode in _GREY_16_MODES:
         values = np.asarray(image).astype(np.int64)
-        rgba = _grey_16_to_rgb(image, None)[0].convert("RGBA")
+        rgba = _grey_16_to_rgb(image, None, None)[0].convert("RGBA")
         if isinstance(key, int):
             rgba.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
         return rgba
@@ -126,17 +136,21 @@ def last_row_is_zero(image: Image.Image) -> bool:
 
 def _to_rgb(image: Image.Image, key: Any, bit_depth: int) -> tuple[Image.Image, float, float]:
     """RGB on white, and how far a black background, and ignoring transparency, would be from it."""
+    grey = image.mode in _GREY_MODES
+    correct = correction(image.info.get(PROFILE), grey=grey) if image.mode != "CMYK" else None
     if image.mode in _GREY_16_MODES:
-        return _grey_16_to_rgb(image, key)
+        return _grey_16_to_rgb(image, key, correct)
     if image.mode in _ALPHA_MODES or (
         image.mode == "P" and (key is not None or _palette_has_alpha(image))
     ):
-        rgba = image.convert("RGBA")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     elif key is not None and image.mode in {"1", "L", "RGB"}:
         rgba = _apply_colour_key(image, key, bit_depth)
     else:
-        return _plain_rgb(image), 0.0, 0.0
-    return _on_white(rgba)
+        rgb = _plain_rgb(image)
+        return (correct(rgb) if correct else rgb), 0.0, 0.0
+    background = image.info.get(BACKGROUND, "white")
+    return _on_background(rgba, correct, background, adds=ADDS_ALPHA in image.info)
 
 
 def _plain_rgb(image: Image.Image) -> Image.Image:
@@ -147,15 +161,18 @@ def _palette_has_alpha(image: Image.Image) -> bool:
     return image.palette is not None and image.palette.mode in {"RGBA", "LA"}
 
 
-def _grey_16_to_rgb(image: Image.Image, key: Any) -> tuple[Image.Image, float, float]:
+def _grey_16_to_rgb(
+    image: Image.Image, key: Any, correct: Correction | None
+) -> tuple[Image.Image, float, float]:
     """Scale 16-bit grey to 8 bits; Pillow's own conversion clips it to white."""
     values = np.asarray(image).astype(np.int64).clip(0, 65535)
     grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
     if not isinstance(key, int):
-        return Image.fromarray(grey).convert("RGB"), 0.0, 0.0
+        rgb = Image.fromarray(grey).convert("RGB")
+        return (correct(rgb) if correct else rgb), 0.0, 0.0
     alpha = np.where(values == key, 0, 255).astype(np.uint8)
     layers = [Image.fromarray(layer) for layer in (grey, grey, grey, alpha)]
-    return _on_white(Image.merge("RGBA", layers))
+    return _on_background(Image.merge("RGBA", layers), correct)
 
 
 def _apply_colour_key(image: Image.Image, key: Any, bit_depth: int) -> Image.Image:
@@ -174,18 +191,30 @@ def _apply_colour_key(image: Image.Image, key: Any, bit_depth: int) -> Image.Ima
     return rgba
 
 
-def _on_white(rgba: Image.Image) -> tuple[Image.Image, float, float]:
+def _on_background(
+    rgba: Image.Image,
+    correct: Correction | None = None,
+    background: str = "white",
+    *,
+    adds: bool = False,
+) -> tuple[Image.Image, float, float]:
     alpha = rgba.getchannel("A")
     colours = rgba.convert("RGB")
+    if correct:
+        colours = correct(colours)
     if alpha.getextrema() == (255, 255):
         return colours, 0.0, 0.0
-    white = Image.new("RGB", rgba.size, "white")
-    white.paste(colours, mask=alpha)
-    return white, *_differences(white, colours, alpha)
+    if adds:
+        uncovered = ImageChops.invert(alpha)
+        shown = ImageChops.add(colours, Image.merge("RGB", [uncovered] * 3))
+    else:
+        shown = Image.new("RGB", rgba.size, background)
+        shown.paste(colours, mask=alpha)
+    return shown, *_differences(shown, colours, alpha)
 
 
 def _differences(
-    white: Image.Image, colours: Image.Image, alpha: Image.Image
+    shown: Image.Image, colours: Image.Image, alpha: Image.Image
 ) -> tuple[float, float]:
     def thumbnail(image: Image.Image) -> NDArray[np.int16]:
         size = (min(image.width, _ALPHA_PROBE), min(image.height, _ALPHA_PROBE))
@@ -193,5 +222,5 @@ def _differences(
 
     # White and black backgrounds differ by exactly 255 - alpha in every channel.
     black_differs = float((255 - thumbnail(alpha)).mean())
-    ignored_differs = float(np.abs(thumbnail(white) - thumbnail(colours)).mean())
+    ignored_differs = float(np.abs(thumbnail(shown) - thumbnail(colours)).mean())
     return black_differs, ignored_differs

@@ -93,6 +93,8 @@ class ListedPictures:
                         return
                     turn, _ = pixels.orientation(image)
                     image.load()
+                    if picture.profile:
+                        image.info[pixels.PROFILE] = picture.profile
                     yield Shown(index, None, image, turn)
             except Exception:  # noqa: BLE001 - Pillow raises almost any class
                 yield None

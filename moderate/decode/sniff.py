@@ -119,7 +119,8 @@ _SVG = re.compile(
     rb"<(?:svg:)?svg[\s>/]",
     re.DOTALL | re.IGNORECASE,
 )
-_BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+_DIB_HEADERS = frozenset({16, 40, 52, 56, 64, 108, 124})
+_BMP_HEADERS = _DIB_HEADERS | {12, 42, 46, *range(20, 64, 4)}  # OS/2 2.x has many lengths
 _TEXT_BYTES = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A, 0x0C, 0x0D}
 
 
@@ -231,8 +232,8 @@ def _is_bmp(head: bytes) -> bool:
     if head.startswith(b"BM"):
         return int.from_bytes(head[14:18], "little") in _BMP_HEADERS
     planes, bits = int.from_bytes(head[12:14], "little"), int.from_bytes(head[14:16], "little")
-    known = int.from_bytes(head[:4], "little") in _BMP_HEADERS - {12}
-    return known and planes == 1 and bits in {1, 4, 8, 16, 24, 32}
+    known = int.from_bytes(head[:4], "little") in _DIB_HEADERS
+    return known and planes == 1 and bits in {1, 2, 4, 8, 16, 24, 32}
 
 
 def _is_svg(head: bytes) -> bool:

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from moderate.decode import heif
-from moderate.decode.containers import MAX_FRAMES_COUNTED, DecodeError
+from moderate.decode import image as image_module
+from moderate.decode.containers import MAX_FRAMES_COUNTED, Container, DecodeError
 from moderate.decode.heif import read_heif
 from moderate.decode.image import Decoded, Undecoded, decode, prepare
 from moderate.decode.resize import PixelSpec
@@ -371,3 +372,39 @@ def test_a_limit_of_libheif_is_not_called_memory() -> None:
     assert isinstance(refused, Undecoded)
     assert refused.code is ErrorCode.CORRUPT_IMAGE
     assert "limit of libheif" in refused.message
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (
+            "Memory allocation error: Security limit exceeded: Memory usage of 4831840901 bytes "
+            "for image data exceeds the security limit of 4294967296 bytes of total memory usage",
+            ErrorCode.TOO_MANY_PIXELS,
+        ),
+        (
+            "Memory allocation error: Security limit exceeded: Allocating 805306368 bytes exceeds "
+            "the security limit of 536870912 bytes",
+            ErrorCode.TOO_MANY_PIXELS,
+        ),
+        ("Memory allocation error: Image allocation size overflow", ErrorCode.TOO_MANY_PIXELS),
+        (
+            "Memory allocation error: Unspecified: 40000 items, which exceeds the security limit "
+            "of 1000 items.",
+            ErrorCode.CORRUPT_IMAGE,
+        ),
+        ("Memory allocation error: Unspecified", ErrorCode.OUT_OF_MEMORY),
+    ],
+)
+def test_limits_of_libheif_are_known_by_all_their_wordings(
+    message: str, code: ErrorCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Reaching the first two takes gigabytes.
+    def refuse(_: bytes) -> Container:
+        raise RuntimeError(message)
+
+    monkeypatch.setitem(image_module._READERS, "heif", refuse)
+    refused = outcome(GRID.build())
+    assert isinstance(refused, Undecoded)
+    assert refused.code is code
+    assert ("limit of libheif" in refused.message) == (code is not ErrorCode.OUT_OF_MEMORY)

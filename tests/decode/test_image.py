@@ -679,3 +679,35 @@ def decode_mutated(data: bytes, rng: random.Random) -> None:
     assert isinstance(outcome, Decoded | Undecoded)
     if isinstance(outcome, Decoded):
         assert outcome.pixels[0].shape == SPEC.shape
+
+
+# WebP ---------------------------------------------------------------------------------------------
+
+# Lossless, 1 x 1: a black pixel whose alpha is zero.
+SMALLEST_WEBP = bytes.fromhex("5249464614000000574542505650384c080000002f0000000088880c")
+
+
+def test_the_smallest_webp_is_scored_and_refused_cut() -> None:
+    assert len(SMALLEST_WEBP) == 28
+    assert decoded(SMALLEST_WEBP).facts.width == 1
+    for length in range(12, 28):
+        assert isinstance(decode(SMALLEST_WEBP[:length], (SPEC,), Limits()), Undecoded)
+
+
+def test_alpha_of_a_lossless_webp_is_drawn_whether_it_is_stated_or_not() -> None:
+    shape = scene((64, 64)).convert("L").point(lambda value: 255 * (value > 110))
+    image = Image.new("RGBA", (64, 64))  # black, so that the shape is in the alpha alone
+    image.putalpha(shape)
+    stated = encode(image, "WEBP", exact=True)
+    assert stated[12:16] == b"VP8L"
+    chunk = stated[12:]
+    silent = chunk[:12] + bytes((chunk[12] & ~0x10,)) + chunk[13:]
+    wanted = pixels(encode(image, "PNG"))
+    canvas = b"\x3f\x00\x00" * 2  # width and height, less one
+    for picture in (chunk, silent):
+        for flags in (None, 0, 0x10):
+            head = b"" if flags is None else b"VP8X" + struct.pack("<II", 10, flags) + canvas
+            body = b"WEBP" + head + picture
+            data = b"RIFF" + struct.pack("<I", len(body)) + body
+            assert difference(pixels(data), wanted) == 0
+            assert Warn.ALPHA_AMBIGUOUS in decoded(data).facts.warnings
