@@ -44,7 +44,8 @@ def unscored_content(
     picture is the RGB picture of the file, turned by the EXIF orientation `turn` if it is. exif is
     the block of a format that keeps it among the data of the picture. What shows the same as the
     picture is left out: previews and thumbnails of cameras. scored_kinds are scored in rows of
-    their own. May raise what Pillow raises.
+    their own. A thumbnail that cannot be read costs the picture nothing but this mention of it.
+    Raises MemoryError.
     """
     found = find_embedded(data, kind)
     scored = set(scored_by_itself(found, scored_kinds))
@@ -55,7 +56,8 @@ def unscored_content(
     if kind in ("heif", "avif"):
         if exif and (place := _thumbnail_in(exif)):
             thumbnails.append(_reader(exif[slice(*place)]))
-        thumbnails += _heif_thumbnails(data)
+        if b"thmb" in data:
+            thumbnails += _heif_thumbnails(data)
     texts = []
     for read in thumbnails[:_MOST_COMPARED]:
         if reason := _judged(picture, turn, read):
@@ -120,9 +122,13 @@ def _heif_thumbnails(data: bytes) -> Iterator[Callable[[], Image.Image | None]]:
     """Readers of the thumbnails (`thmb`) of the primary image."""
     import pillow_heif
 
-    file = pillow_heif.open_heif(io.BytesIO(data))
-    primary = file[file.primary_index]
-    if not hasattr(primary, "get_thumbnail"):  # a pillow-heif that cannot read them
+    try:
+        file = pillow_heif.open_heif(io.BytesIO(data))
+        primary = file[file.primary_index]
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - of an AVIF, libheif need not read what libavif reads
+        yield _unreadable
         return
     for index in count():
         try:
@@ -132,6 +138,10 @@ def _heif_thumbnails(data: bytes) -> Iterator[Callable[[], Image.Image | None]]:
         if index > _MOST_COMPARED:
             return
         yield partial(_heif_thumbnail, thumbnail)
+
+
+def _unreadable() -> Image.Image:
+    raise ValueError("the file cannot be searched for thumbnails")
 
 
 def _heif_thumbnail(thumbnail: object) -> Image.Image:
