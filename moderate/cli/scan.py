@@ -279,6 +279,16 @@ def scan(
             help="Decode large JPEGs in full: slower, harder to deceive.",
         ),
     ] = False,
+    views: Annotated[
+        Literal["auto", "1", "3", "tiles"],
+        option(
+            panels.INPUTS,
+            help="How much of each image is scored: 1, what the model crops; 3, also the whole "
+            "image and its two ends; tiles, a grid; auto: further parts where the crop leaves out "
+            "much, of long images, panels and blank borders. Each part costs one more input of "
+            "the model.",
+        ),
+    ] = "auto",
     url_timeout: Annotated[
         float,
         option(
@@ -495,6 +505,7 @@ def scan(
             compile=compile,
             require_sandbox=require_sandbox,
             exact_decode=exact_decode,
+            views=views,
             batch_size=batch_size,
             workers=parse_workers(workers),
             images_per_decoder=images_per_decoder,

@@ -119,14 +119,21 @@ def draft_size(specs: tuple[PixelSpec, ...], size: tuple[int, int]) -> tuple[int
     return math.ceil(size[0] * scale), math.ceil(size[1] * scale)
 
 
-def resize(image: Image.Image, spec: PixelSpec, size: tuple[int, int] | None = None) -> Pixels:
+def resize(
+    image: Image.Image,
+    spec: PixelSpec,
+    size: tuple[int, int] | None = None,
+    box: tuple[float, float, float, float] | None = None,
+) -> Pixels:
     """An RGB image as an array of spec.shape and spec.dtype, values 0..255.
 
-    size is the full (width, height) where `image` was decoded at a reduced scale.
+    size is the full (width, height) where `image` was decoded at a reduced scale. box (left, top,
+    right, bottom), in pixels of the full size, is squashed onto the model's input; None is what
+    the model is made to see.
     """
     full = size or image.size
     # Computed for the full size: rounded at a reduced scale, it would show another part.
-    box = _at_scale(source_box(spec, full), full, image.size)
+    box = _at_scale(box or source_box(spec, full), full, image.size)
     if not spec.antialias:
         return _interpolate(np.asarray(image), spec, box)
     across = max(1, int((box[2] - box[0]) / spec.width / _MAX_RATIO))

@@ -1,0 +1,274 @@
+"""How a picture is laid out: blank borders around it, and panels as in contact sheets and comics.
+
+Everything is found on lines of samples: 64 pixels of each row, and 64 of each column. That costs a
+small share of decoding, because it grows with the sides of a picture and not with its area.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Box = tuple[float, float, float, float]
+"""(left, top, right, bottom) in pixels."""
+
+MOST_PANELS = 16
+"""More panels than this are not looked at one by one."""
+
+SMALLEST_PANEL = 0.06
+"""Of the side of the picture: what is smaller between two gutters is a line of text or a speck."""
+
+_SAMPLES = 64  # across each line
+_MOST_LINES = 4096  # of each direction; more do not find more
+_FEWEST_LINES = 16  # there is nothing to lay out in fewer pixels
+_SAME_COLOUR = 24  # levels of 255 that JPEG's noise moves a uniform colour by
+_MOST_STRAY = 1  # of the samples of a gutter that may have another colour
+_OUTLINE = 50  # the outermost 1/50 of the lines may be an outline of another colour
+_ROUNDS = 4  # of trimming, for borders within borders
+_DEPTH = 3  # of panels within panels
+_MARGIN = 0.6  # of the side, that a single panel takes at the most
+_UNCUT = [(0.0, 1.0)]
+
+# A seam without a gutter: neighbouring lines differ in at least this share of the samples, by more
+# than _STEP levels, and in so much more of them than the lines around do. Grids are regular, which
+# is the better sign: their seams may be weaker. Chosen with benchmarks/views.py on photographs.
+_STEP = 12
+_SEAM_OF_GRID = 0.45
+_SEAM_ALONE = 0.80
+_RISE_OF_GRID = 0.25
+_RISE_ALONE = 0.50
+_MOST_IN_GRID = 8
+_GRID_TOLERANCE = 0.012  # of the side, that a seam may be away from its place
+
+_Lines = NDArray[np.uint8]
+"""(lines, samples, 3)"""
+
+
+class Layout:
+    """Looks at one RGB image; boxes are in its pixels."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self._image = image
+        self._lines: dict[tuple[Box, bool], _Lines] = {}
+
+    @property
+    def whole(self) -> Box:
+        """The box of the whole image."""
+        return 0.0, 0.0, float(self._image.width), float(self._image.height)
+
+    def contents(self) -> Iterator[Box]:
+        """What is left without blank borders; then without the borders within that, and so on."""
+        box = self.whole
+        for _ in range(_ROUNDS):
+            trimmed = self._trim(self._trim(box, down=True), down=False)
+            if trimmed == box or _is_empty(trimmed):
+                return
+            box = trimmed
+            yield box
+
+    def is_blank(self) -> bool:
+        """Whether the image has one colour throughout."""
+        return all(
+            _blank_lines(lines) == len(lines)
+            for lines in (self._sample(self.whole, down=down) for down in (True, False))
+        )
+
+    def panels(self, box: Box) -> tuple[list[Box], int]:
+        """The panels within this part of the image, and how many there are; none if it is one.
+
+        Panels within panels are there beside those that they are in, which may be one picture that
+        only looks like several. Where they are too many, only the outer ones are.
+        """
+        smallest = SMALLEST_PANEL * (box[2] - box[0]), SMALLEST_PANEL * (box[3] - box[1])
+        panels: list[Box] = []
+        level = [box]
+        for _ in range(_DEPTH):
+            split = {outer: inner for outer in level if (inner := self._split(outer, smallest))}
+            level = list(itertools.chain.from_iterable(split.values()))
+            outer = [each for each in panels if each not in split or not _is_row(each)]
+            if panels and len(outer) + len(level) > MOST_PANELS:
+                return panels, len(outer) + len(level)
+            panels = [*outer, *level]
+            if not level or len(panels) > MOST_PANELS:
+                break
+        return panels, len(panels)
+
+    def _trim(self, box: Box, *, down: bool) -> Box:
+        """The box without blank lines at its two ends in one direction."""
+        lines = self._sample(box, down=down)
+        count = len(lines)
+        if count < _FEWEST_LINES:
+            return box
+        before = _blank_lines(lines)
+        if before == count:
+            return box
+        return _part(box, before / count, 1 - _blank_lines(lines[::-1]) / count, down=down)
+
+    def _split(self, box: Box, smallest: tuple[float, float]) -> list[Box]:
+        """What gutters and seams cut a box into; empty where there are none."""
+        down = self._pieces(box, smallest, down=True)
+        across = self._pieces(box, smallest, down=False)
+        if down == across == _UNCUT:
+            return []
+        rows = [_part(box, *piece, down=True) for piece in down]
+        return [_part(row, *piece, down=False) for row in rows for piece in across]
+
+    def _pieces(
+        self, box: Box, smallest: tuple[float, float], *, down: bool
+    ) -> list[tuple[float, float]]:
+        """What gutters or seams cut the box into in one direction, as shares of its length."""
+        length = box[3] - box[1] if down else box[2] - box[0]
+        least = smallest[down] / length
+        lines = self._sample(box, down=down)
+        if len(lines) < _FEWEST_LINES or least >= 1:
+            return _UNCUT
+        pieces = _between_gutters(lines, least)
+        if len(pieces) > 1:
+            return pieces
+        start, stop = pieces[0]
+        # A picture within a wide margin, in which there is something small. Narrower margins may
+        # belong to the picture.
+        return pieces if stop - start < _MARGIN else _between_seams(lines, least)
+
+    def _sample(self, box: Box, *, down: bool) -> _Lines:
+        """Samples of the rows (down=True) or columns of a box, one line for each."""
+        key = box, down
+        if key not in self._lines:
+            left, top, right, bottom = box
+            count = min(_MOST_LINES, max(1, int(bottom - top if down else right - left)))
+            size = (_SAMPLES, count) if down else (count, _SAMPLES)
+            array = np.asarray(self._image.resize(size, Image.Resampling.NEAREST, box=box))
+            self._lines[key] = array if down else array.swapaxes(0, 1)
+        return self._lines[key]
+
+
+def _part(box: Box, start: float, stop: float, *, down: bool) -> Box:
+    """The stretch of a box between two shares of its height (down=True) or width."""
+    left, top, right, bottom = box
+    if down:
+        return left, top + start * (bottom - top), right, top + stop * (bottom - top)
+    return left + start * (right - left), top, left + stop * (right - left), bottom
+
+
+def _is_row(box: Box) -> bool:
+    """Whether it is a row or a column of panels rather than a panel."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    return max(width, height) >= 2 * min(width, height)
+
+
+def _is_empty(box: Box) -> bool:
+    return box[2] - box[0] < 1 or box[3] - box[1] < 1
+
+
+def _blank_lines(lines: _Lines) -> int:
+    """How many lines at the start have one and the same colour, whatever an outline has."""
+    outline = max(1, len(lines) // _OUTLINE)
+    first = lines[outline : 2 * outline]
+    if not len(first):
+        return 0
+    # The median, without np.median, which imports a module on first use: nothing can be opened in
+    # the sandbox.
+    samples = np.sort(first.reshape(-1, 3), axis=0)
+    colour = samples[len(samples) // 2].astype(np.int16)
+    if _strays(first, colour).any():  # so it is in nearly all photographs
+        return 0
+    strays = _strays(lines[outline:], colour)
+    return outline + int(strays.argmax()) if strays.any() else len(lines)
+
+
+def _strays(lines: _Lines, colour: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """Which lines are not of this colour: (lines)."""
+    inner = lines[:, 1:-1]  # the outline has an end in each line
+    stray: NDArray[np.bool_] = (np.abs(inner - colour) > _SAME_COLOUR).any(axis=(1, 2))
+    return stray
+
+
+def _between_gutters(lines: _Lines, least: float) -> list[tuple[float, float]]:
+    """The stretches of lines between gutters: two lines or more of one colour from end to end.
+
+    What is smaller than `least` of the length goes with the panel before it where that is near, as
+    a caption does, and is left out elsewhere. Without any large stretch all is one.
+    """
+    count = len(lines)
+    blank = _one_coloured(lines)
+    if not blank.any():
+        return _UNCUT
+    edges = np.flatnonzero(np.diff(blank, prepend=True, append=True))
+    stretches: list[tuple[int, int]] = []
+    for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        if stretches and start - stretches[-1][1] < 2:
+            stretches[-1] = stretches[-1][0], stop
+        else:
+            stretches.append((start, stop))
+    panels: list[tuple[int, int]] = []
+    for start, stop in stretches:
+        if stop - start >= least * count:
+            panels.append((start, stop))
+        elif panels and start - panels[-1][1] < least * count:
+            panels[-1] = panels[-1][0], stop
+    return [(start / count, stop / count) for start, stop in panels] or _UNCUT
+
+
+def _one_coloured(lines: _Lines) -> NDArray[np.bool_]:
+    """Which lines have one colour from end to end: (lines)."""
+    blank = np.zeros(len(lines), bool)
+    green = lines[:, 2:-1:4, 1].astype(np.int16)  # a fourth of the samples rules nearly all out
+    few = green.shape[1]
+    for place in (few // 4, few // 2, 3 * few // 4):
+        near = np.abs(green - green[:, place, None]) <= _SAME_COLOUR
+        candidates = np.flatnonzero((near.sum(axis=1) >= few - 1) & ~blank)
+        if len(candidates):
+            some = lines[candidates, 1:-1]  # the outline has an end in each line
+            colours = some[:, 1 + 4 * place, None].astype(np.int16)
+            away = np.abs(some.astype(np.int16) - colours).max(axis=2) > _SAME_COLOUR
+            blank[candidates] = away.sum(axis=1) <= _MOST_STRAY
+    return blank
+
+
+def _between_seams(lines: _Lines, least: float) -> list[tuple[float, float]]:
+    """The stretches of lines between straight seams from end to end."""
+    count = len(lines)
+    green = lines[:, ::2, 1].astype(np.int16)
+    steps = np.zeros(count)
+    steps[1:-1] = (np.abs(green[2:] - green[:-2]) > _STEP).mean(axis=1)
+    if steps.max() < _SEAM_OF_GRID:
+        return _UNCUT
+    padded = np.pad(steps, 8, mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(padded, 17)
+    nearby = np.delete(around, np.s_[5:12], axis=1).mean(axis=1)  # 4 to 8 lines away
+    rise = steps - nearby
+    weak = (steps >= _SEAM_OF_GRID) & (rise >= _RISE_OF_GRID)
+    cuts: list[float] = []
+    for pieces in range(_MOST_IN_GRID, 1, -1):
+        if pieces * least <= 1 and (found := _seams_of_grid(weak, rise, pieces)):
+            cuts = found
+            break
+    else:
+        alone = (steps >= _SEAM_ALONE) & (rise >= _RISE_ALONE)
+        for line in np.flatnonzero(alone).tolist():
+            share = (line + 0.5) / count
+            if share - (cuts[-1] if cuts else 0.0) >= least and share <= 1 - least:
+                cuts.append(share)
+    edges = [0.0, *cuts, 1.0]
+    return list(itertools.pairwise(edges))
+
+
+def _seams_of_grid(
+    weak: NDArray[np.bool_], rise: NDArray[np.float64], pieces: int
+) -> list[float] | None:
+    """Where the seams of so many equal pieces are, as shares; None unless each is there."""
+    count = len(weak)
+    reach = max(2, round(_GRID_TOLERANCE * count))
+    cuts = []
+    for number in range(1, pieces):
+        start = max(0, round(number * count / pieces) - reach)
+        near = slice(start, start + 2 * reach + 1)
+        if not weak[near].any():
+            return None
+        best = start + int(np.where(weak[near], rise[near], -1).argmax())
+        cuts.append((best + 0.5) / count)
+    return cuts
