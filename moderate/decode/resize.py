@@ -151,12 +151,16 @@ def _at_scale(
 ) -> tuple[float, float, float, float]:
     """A box of an image of `size`, in the image reduced by whole factors and rounded up."""
     across, down = round(size[0] / reduced[0]), round(size[1] / reduced[1])
-    left, top, right, bottom = box
+    left, top, right, bottom = (
+        side / scale for side, scale in zip(box, (across, down) * 2, strict=True)
+    )
+    width, height = reduced
+    # A narrow box at the end of a dimension that was rounded up or down must not become empty.
     return (
-        left / across,
-        top / down,
-        min(right / across, float(reduced[0])),
-        min(bottom / down, float(reduced[1])),
+        min(left, width - min(1.0, right - left)),
+        min(top, height - min(1.0, bottom - top)),
+        min(right, float(width)),
+        min(bottom, float(height)),
     )
 
 

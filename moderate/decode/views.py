@@ -24,10 +24,10 @@ WHOLE_FROM = 0.25
 LONG_FROM = 2.0
 """The ratio of the sides from which a picture or panel is long, and gets tiles."""
 
-TRIMMED_BELOW = 0.6
-"""The share of the area that is left without blank borders, below which it is a part of its own.
+TRIMMED_BELOW = 0.5
+"""The share of a side that is left without blank borders, below which it is a part of its own.
 
-Chosen with benchmarks/views.py on photographs: product shots and night skies have such borders.
+What is larger is large enough to be seen in the whole.
 """
 
 MOST_TILES = 15
@@ -148,8 +148,6 @@ class _Chooser:
         content = contents[-1] if contents else self._whole
         panels, count = layout.panels(self._at_image_size(content))
         pieces = [self._at_full_size(panel) for panel in panels]
-        if len(pieces) == 1 and _area(pieces[0]) >= TRIMMED_BELOW * _area(content):
-            pieces = []
         whole_is_new = any(source_box(spec, self._size) != self._whole for spec in self._specs)
         closer, lost = self._closer(content, pieces, count, room - len(contents) - whole_is_new)
         boxes = [*contents, *closer]
@@ -168,11 +166,11 @@ class _Chooser:
     def _contents(self, layout: Layout) -> list[Box]:
         """What is within blank borders that are large, and within such borders of that."""
         contents: list[Box] = []
-        area = _area(layout.whole)
-        for box in layout.contents():
-            if _area(box) < TRIMMED_BELOW * area:
-                area = _area(box)
-                contents.append(self._at_full_size(box))
+        width, height = map(float, self._image.size)
+        for left, top, right, bottom in layout.contents():
+            if right - left < TRIMMED_BELOW * width or bottom - top < TRIMMED_BELOW * height:
+                width, height = right - left, bottom - top
+                contents.append(self._at_full_size((left, top, right, bottom)))
         return contents
 
     def _closer(
