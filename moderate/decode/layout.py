@@ -36,6 +36,7 @@ _MOST_STRAY = 1  # of the samples of a gutter that may have another colour
 _BESIDE = 3  # lines from a gutter, where the panel is
 _SHARP = 0.35  # of the samples there, that have another colour than the gutter
 
+_FRAME = 0.15  # of a panel, that goes with it on either side of it, as far as the gutter goes
 _DEPTH = 3  # of panels within panels
 _FEWEST_IN_ROW = 3  # or
 _FEWEST = 5  # in all: larger panels are seen well enough in the whole
@@ -49,6 +50,7 @@ _SEAM_OF_GRID = 0.30
 _SEAM_ALONE = 0.90
 _NEARBY = (*range(-8, -3), *range(4, 9))
 _MOST_IN_GRID = 8
+_MOST_SEAMS = 6  # lines that look like a seam, for each seam of a grid
 _GRID_TOLERANCE = 0.004  # of the side, that a seam may be away from its place
 
 
@@ -127,7 +129,10 @@ class Layout:
         if before == count:
             return box
         after = _blank_lines(_Lines(lines.rgb[:, ::-1], lines.green[:, ::-1]))
-        return _part(box, before / count, 1 - after / count, down=down) if before + after else box
+        # Together they may be more than all lines, where the two ends differ a little in colour.
+        if not 0 < before + after < count:
+            return box
+        return _part(box, before / count, 1 - after / count, down=down)
 
     def _split(self, box: Box, smallest: tuple[float, float]) -> list[list[Box]]:
         """What gutters and seams cut a box into, row by row; empty where there are none."""
@@ -226,7 +231,15 @@ def _between_gutters(lines: _Lines, least: float) -> list[tuple[float, float]]:
             panels[-1] = panels[-1][0], stop
     if len(panels) < 2:
         return _UNCUT
-    return [(start / count, stop / count) for start, stop in panels]
+    edges_around = [0, *itertools.chain.from_iterable(panels), count]
+    padded = []
+    for number, (start, stop) in enumerate(panels):
+        # What is blank from end to end may be the frame of a picture, which belongs to it.
+        pad = round(_FRAME * (stop - start))
+        first = max(edges_around[2 * number], start - pad)
+        last = min(edges_around[2 * number + 3], stop + pad)
+        padded.append((first / count, last / count))
+    return padded
 
 
 def _one_coloured(lines: _Lines) -> NDArray[np.bool_]:
@@ -261,11 +274,15 @@ def _between_seams(lines: _Lines, least: float) -> list[tuple[float, float]]:
     """The stretches of lines between straight seams from end to end."""
     count = len(lines)
     rise = _rise(lines.green)
-    if rise.max() < _SEAM_OF_GRID:
+    seams = np.count_nonzero(rise >= _SEAM_OF_GRID)
+    if not seams:
         return _UNCUT
     cuts: list[float] = []
     for pieces in range(_MOST_IN_GRID, 1, -1):
-        if pieces * least <= 1 and (found := _seams_of_grid(rise, pieces)):
+        # A mosaic of small pieces has seams everywhere.
+        if seams > _MOST_SEAMS * (pieces - 1) or pieces * least > 1:
+            continue
+        if found := _seams_of_grid(rise, pieces):
             cuts = found
             break
     else:

@@ -33,14 +33,14 @@ What is larger is large enough to be seen in the whole.
 MOST_TILES = 15
 """Tiles of a long picture."""
 
-_TILE = 1.5  # length by width: half overlapping, they hold anything as large as the short side
-_TILE_STEP = 0.5  # in widths
+_TILE = 1.75  # length by width: overlapping by a width, they hold anything of the short side's size
+_TILE_STEP = 0.75  # in widths
 _LONGEST_TILE = 2.0
 _WINDOWS = 4  # by as many, for more panels than are looked at one by one
 _WINDOW = 3 / 8  # of the side; a sixth of a side is wholly inside one of them
 _WINDOWED_PANELS = 36  # that are so large at least
 _GRID_TILE = 0.6  # of the side, of the tiles of ordinary pictures
-_END = 2 / 3  # of a square picture's height
+_END = 0.75  # of a square picture's height
 _SQUASHED_PANEL = 4.0  # the longest panel that is also shown as one
 
 _ENOUGH = 0.75  # pixels of a part by pixels of the models' input
@@ -89,17 +89,18 @@ def unseen_share(
     seen_by is that of `DecodeOptions`. boxes are seen by all models, beside what each is made to
     see.
     """
-    return max(
-        1 - _covered([*(source_box(specs[place], size) for place in places), *boxes], size)
+    covered = min(
+        _covered([*(source_box(specs[place], size) for place in places), *boxes], size)
         for places in _groups(specs, seen_by)
     )
+    return max(0.0, round(1 - covered, 9))
 
 
 def tiles(box: Box, most: int = MOST_TILES) -> list[Box]:
     """Tiles along the long side of a box whose sides have a ratio of LONG_FROM or more.
 
     As long as there are enough, anything as large as the short side is inside one of them: they are
-    1.5 times as long as wide and half a width apart, and up to twice as long as wide for longer
+    1.75 times as long as wide and overlap by a width, and up to twice as long as wide for longer
     pictures. Of still longer ones they overlap less, then they are as long as they have to be.
     """
     width, height = box[2] - box[0], box[3] - box[1]
@@ -186,10 +187,13 @@ class _Chooser:
                 return tiles(content, most), _beyond_tiles(content, most)
             return _grid(content) if self._options.views == "tiles" else [], 0.0
         boxes = list(itertools.chain.from_iterable(map(_panel_boxes, panels)))
+        if _ratio(content) >= LONG_FROM:
+            # Tiles show all of it, wherever the panels really are.
+            along = tiles(content, most)
+            fit = len(boxes) <= min(MOST_PANELS, room - len(along))
+            return [*along, *(boxes if fit else ())], _beyond_tiles(content, most)
         if len(boxes) <= MOST_PANELS:
             return boxes, max(_beyond_tiles(panel, MOST_TILES) for panel in panels)
-        if _ratio(content) >= LONG_FROM:
-            return tiles(content, most), _beyond_tiles(content, most)
         return _windows(content), max(0.0, 1 - _WINDOWED_PANELS / count)
 
     def _at_full_size(self, box: Box) -> Box:
