@@ -10,13 +10,14 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Self
+from typing import Self, get_args
 from uuid import uuid4
 
 from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import Bundle, load_bundle
 from moderate.classify.coverage import Coverage
 from moderate.decode.limits import MOST_IMAGES_PER_DECODER
+from moderate.decode.parts import ViewChoice
 from moderate.decode.sandbox import MIN_MEMORY_BYTES
 from moderate.decode.sniff import HEAD_BYTES, sniff
 from moderate.decode.video import LEAST_EVERY, require_pyav
@@ -107,6 +108,8 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
             raise UsageError(f"--video-every: use {LEAST_EVERY:g} seconds or more")
         require_pyav()
     _check_numbers(options)
+    if options.views not in get_args(ViewChoice):
+        raise UsageError(f"--views {options.views!r}: use {', '.join(get_args(ViewChoice))}")
     check_targets(options.out)
     check_reports("--summary", options.summary)
     make_guard(options.http.allow_private, options.http.allowed_hosts)
