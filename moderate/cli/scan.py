@@ -296,6 +296,16 @@ def scan(
             help="Formats to read beside those that always are: +tiff, +ico.",
         ),
     ] = None,
+    views: Annotated[
+        Literal["auto", "1", "3", "tiles"],
+        option(
+            panels.INPUTS,
+            help="How much of each image is scored: 1, what the model crops; 3, also the whole "
+            "image and its two ends; tiles, a grid; auto: further parts where the crop leaves out "
+            "much, of long images, panels and blank borders. Each part costs one more input of "
+            "the model.",
+        ),
+    ] = "auto",
     url_timeout: Annotated[
         float,
         option(
@@ -554,6 +564,7 @@ def scan(
             formats=parse_formats(formats or ()),
             frames=parse_frames(frames),
             embedded=embedded,
+            views=views,
             batch_size=batch_size,
             workers=parse_workers(workers),
             images_per_decoder=images_per_decoder,

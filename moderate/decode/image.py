@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -233,11 +234,17 @@ def _decode_opened(
     if not metadata_readable:
         image_warnings.append(Warn.BAD_METADATA)
     facts = replace(facts, width=width, height=height)
-    looks = _Looks(specs, options)
     left_out = container.unreached
-    if turn_last:
-        looks.add_stored(rgb, size, turn)
-    else:
+    looks = _Looks(specs, options, facts.frames or 1)
+    if turn_last and (wanted := looks.add_stored(rgb, size, turn)):
+        rgb = _decode_at(wanted, container)
+        looks = _Looks(specs, options, facts.frames or 1)
+        turn_last = rgb.size != size
+        if turn_last:
+            looks.add_stored(rgb, size, turn)
+        else:
+            rgb = pixels.upright(rgb, turn)
+    if not turn_last:
         looks.add(rgb)
     embedded = unscored_content(
         data,
@@ -281,12 +288,25 @@ def _decode_opened(
     return Decoded(looks.pixels[0], facts, tuple(looks.parts), tuple(looks.pixels[1:]))
 
 
-class _Looks:
-    """Gathers the parts of one file, frame by frame."""
+def _decode_at(scale: float, container: Container) -> Image.Image:
+    """A JPEG decoded once more, in more detail: a small part of it is to be looked at."""
+    with _open("jpeg", container) as image:
+        width, height = image.size
+        image.draft(image.mode, (math.ceil(width * scale), math.ceil(height * scale)))
+        image.load()
+        if container.profile:
+            image.info[pixels.PROFILE] = container.profile
+        return pixels.to_rgb(image, container.bit_depth)[0].copy()
 
-    def __init__(self, specs: tuple[PixelSpec, ...], options: DecodeOptions) -> None:
+
+class _Looks:
+    """Gathers the parts of one file, frame by frame. frames is how many the file has."""
+
+    def __init__(self, specs: tuple[PixelSpec, ...], options: DecodeOptions, frames: int) -> None:
         self._specs = specs
         self._options = options
+        # Each frame has its share of the parts, so that a long one does not take all of them.
+        self._most = MOST_PARTS // min(frames, options.most_frames)
         self.parts: list[Part] = []
         self.pixels: list[tuple[Pixels, ...]] = []
         self.unseen = 0.0
@@ -295,16 +315,20 @@ class _Looks:
 
     def add(self, image: Image.Image, frame: int = 0, milliseconds: int | None = None) -> None:
         """Add the parts of an upright frame."""
-        self._take(look(image, self._specs, self._options), frame, milliseconds)
+        self._take(look(image, self._specs, self._options, most=self._most), frame, milliseconds)
 
-    def add_stored(self, image: Image.Image, size: tuple[int, int], turn: int) -> None:
-        """Add the first frame, decoded at a reduced scale and not yet turned upright."""
-        looked = look(image, _as_stored(self._specs, turn), self._options, size)
+    def add_stored(self, image: Image.Image, size: tuple[int, int], turn: int) -> float:
+        """Add the first frame, decoded at a reduced scale and not yet turned upright.
+
+        Returns the scale of its full size that its parts need, 0.0 where they have enough pixels.
+        """
+        looked = look(image, _as_stored(self._specs, turn), self._options, size, self._most)
         turned = [
             tuple(pixels.upright_array(array, turn) for array in each) for each in looked.pixels
         ]
         boxes = [pixels.upright_box(box, turn) for box in looked.boxes]
         self._take(replace(looked, boxes=boxes, pixels=turned), 0, None)
+        return looked.wanted_scale
 
     @property
     def first_milliseconds(self) -> int | None:

@@ -120,12 +120,14 @@ class Looked:
     """What a look at one frame gives: for each part its box (see `Part`) and its pixels by spec.
 
     The first part is what the models are made to see. unseen is the share of the frame, 0.0 to 1.0,
-    outside of all parts.
+    outside of all parts, or shown by none well enough. wanted_scale is the scale of the full size
+    at which the parts would have enough pixels; 0.0 where they do.
     """
 
     boxes: Sequence[tuple[int, int, int, int] | None]
     pixels: Sequence[tuple[Any, ...]] = field(repr=False)
     unseen: float = 0.0
+    wanted_scale: float = 0.0
 
 
 def checked_parts(values: Any) -> tuple[Part, ...]:

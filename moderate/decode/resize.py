@@ -119,14 +119,21 @@ def draft_size(specs: tuple[PixelSpec, ...], size: tuple[int, int]) -> tuple[int
     return math.ceil(size[0] * scale), math.ceil(size[1] * scale)
 
 
-def resize(image: Image.Image, spec: PixelSpec, size: tuple[int, int] | None = None) -> Pixels:
+def resize(
+    image: Image.Image,
+    spec: PixelSpec,
+    size: tuple[int, int] | None = None,
+    box: tuple[float, float, float, float] | None = None,
+) -> Pixels:
     """An RGB image as an array of spec.shape and spec.dtype, values 0..255.
 
-    size is the full (width, height) where `image` was decoded at a reduced scale.
+    size is the full (width, height) where `image` was decoded at a reduced scale. box (left, top,
+    right, bottom), in pixels of the full size, is squashed onto the model's input; None is what
+    the model is made to see.
     """
     full = size or image.size
     # Computed for the full size: rounded at a reduced scale, it would show another part.
-    box = _at_scale(source_box(spec, full), full, image.size)
+    box = _at_scale(box or source_box(spec, full), full, image.size)
     if not spec.antialias:
         return _interpolate(np.asarray(image), spec, box)
     across = max(1, int((box[2] - box[0]) / spec.width / _MAX_RATIO))
@@ -144,12 +151,16 @@ def _at_scale(
 ) -> tuple[float, float, float, float]:
     """A box of an image of `size`, in the image reduced by whole factors and rounded up."""
     across, down = round(size[0] / reduced[0]), round(size[1] / reduced[1])
-    left, top, right, bottom = box
+    left, top, right, bottom = (
+        side / scale for side, scale in zip(box, (across, down) * 2, strict=True)
+    )
+    width, height = reduced
+    # A narrow box at the end of a dimension that was rounded up or down must not become empty.
     return (
-        left / across,
-        top / down,
-        min(right / across, float(reduced[0])),
-        min(bottom / down, float(reduced[1])),
+        min(left, width - min(1.0, right - left)),
+        min(top, height - min(1.0, bottom - top)),
+        min(right, float(width)),
+        min(bottom, float(height)),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Self
+from typing import Self, get_args
 from uuid import uuid4
 
 from moderate.classify.backends import ir_cache
@@ -18,6 +18,7 @@ from moderate.classify.bundle import Bundle, load_bundle
 from moderate.classify.coverage import Coverage
 from moderate.decode.formats import check_formats
 from moderate.decode.limits import MOST_IMAGES_PER_DECODER
+from moderate.decode.parts import ViewChoice
 from moderate.decode.sandbox import MIN_MEMORY_BYTES
 from moderate.decode.sniff import HEAD_BYTES, sniff
 from moderate.decode.video import require_pyav
@@ -108,6 +109,8 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
         require_pyav()
     _check_numbers(options)
     check_formats(options.formats)
+    if options.views not in get_args(ViewChoice):
+        raise UsageError(f"--views {options.views!r}: use {', '.join(get_args(ViewChoice))}")
     check_targets(options.out)
     check_reports("--summary", options.summary)
     make_guard(options.http.allow_private, options.http.allowed_hosts)

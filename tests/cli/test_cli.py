@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,11 @@ from moderate.cli.exit_codes import of_scan
 from moderate.cli.findings import report_errors
 from moderate.cli.main import run
 from moderate.cli.scan import parse_only
+from moderate.errors import UsageError
+from moderate.run.options import ScanOptions
+from moderate.run.scan import plan
 from moderate.run.summary import Summary
+from moderate.testcards import draw_card
 from moderate.types import Origin
 from tests.support import run_columns
 from tests.support.patience import PATIENCE
@@ -470,7 +475,7 @@ def test_pyproject_and_parent_folders(
 def test_a_wrong_config_is_one_clear_line(
     images: Path, capsys: Captured, text: str, said: str
 ) -> None:
-    Path("moderate.toml").write_text(text)
+    Path("moderation.toml").write_text(text)
     assert scan(images) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
@@ -632,3 +637,34 @@ def test_formats_are_read_where_they_are_asked_for(
     assert scan(folder, "--weights", bundle, "--formats", "+psd") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "+ico, +tiff" in line
+
+
+def test_views_show_a_card_that_the_crop_leaves_out(tmp_path: Path, capsys: Captured) -> None:
+    """With weights that see the middle third of such an image, and a card at its left."""
+    testcard = Path(__file__).parents[2] / "weights" / "testcard"
+    weights = Path(shutil.copytree(testcard, tmp_path / "cropping"))
+    text = (weights / "moderation.toml").read_text()
+    (weights / "moderation.toml").write_text(text.replace('"squash"', '"crop"'))
+    folder = tmp_path / "panoramas"
+    folder.mkdir()
+    image = scene((1200, 400))
+    image.paste(draw_card("nudity", "block", 5, 400), (0, 0))
+    (folder / "left.png").write_bytes(encode(image, "PNG"))
+
+    def row(*options: str) -> dict[str, str]:
+        assert scan(folder, "--weights", weights, "-q", "--out", "-", *options) == 0
+        (read,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+        return read
+
+    alone = row("--views", "1")
+    assert alone["decision"] == "review"
+    assert alone["reasons"] == "warning partly_seen 67%: on_warning review"
+    assert float(alone["unseen"]) == pytest.approx(2 / 3, abs=1e-3)
+    for options in [(), ("--views", "3"), ("--views", "tiles")]:
+        found = row(*options)
+        assert found["decision"] == "block", found
+        assert found["reasons"].startswith("nudity 0.9"), found
+        assert " at 0 to " in found["reasons"], found
+        assert found["unseen"] == "0.0"
+    with pytest.raises(UsageError, match="--views 'all': use auto, 1, 3, tiles"):
+        plan(ScanOptions([str(folder)], str(weights), views="all"))  # type: ignore[arg-type]

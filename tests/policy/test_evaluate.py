@@ -16,11 +16,20 @@ from moderate.analysis.decide import policy_columns
 from moderate.policy.batch import UNKNOWN_ERROR, Batch, Encoded, UndecidedRow, encoded
 from moderate.policy.judge import Judge
 from moderate.policy.lists import Clearance, Lists
-from moderate.policy.load import PRESETS, LoadedPolicy, load_policy
+from moderate.policy.load import PRESETS, LoadedPolicy, load_policy, parse_policy
 from moderate.policy.model import Policy
 from moderate.policy.rows import decide_rows
 from moderate.policy.thresholds import BANDS
-from moderate.types import CATEGORIES, ErrorCode, ImageError, ImageFacts, ImageRef, Scores, Warn
+from moderate.types import (
+    CATEGORIES,
+    Decision,
+    ErrorCode,
+    ImageError,
+    ImageFacts,
+    ImageRef,
+    Scores,
+    Warn,
+)
 from tests.support import oracle
 
 VIEWS = ("label", "nsfw_score", "safe_score", "confidence", "risk", "is_nsfw", "rating")
@@ -289,3 +298,64 @@ def test_every_float32_gets_the_digits_that_python_prints() -> None:
     made = np.rint(every * 100).astype(int)
     expected = [f"{value:.2f}" for value in every.tolist()]
     assert [f"{number / 100:.2f}" for number in made] == expected
+
+
+def partly_seen(judge: Judge, *shares: float | None, path: bytes = b"./a.jpg") -> list[Any]:
+    """What becomes of harmless images of which these shares were not seen, in one batch."""
+    rows = [
+        UndecidedRow(
+            ImageRef(path),
+            ImageFacts(warnings=(Warn.SMALL_IMAGE, Warn.PARTLY_SEEN), unseen=share),
+            dict.fromkeys(CATEGORIES, 0.0),
+            None,
+            {},
+        )
+        for share in shares
+    ]
+    return [(made.decision, made.reasons) for made in decide_rows(judge, rows)]
+
+
+def warned(words: str) -> tuple[Decision, tuple[str, ...]]:
+    return Decision.REVIEW, (f"warning {words}: on_warning review",)
+
+
+def test_partly_seen_counts_from_a_share_on_and_says_it() -> None:
+    balanced = Judge.of(load_policy("balanced"))
+    kind = {decision for decision, _ in partly_seen(balanced, 0.1, 0.2499)}
+    assert kind == {Decision.APPROVE}
+    assert partly_seen(balanced, 0.25, 0.6667, 1.0) == [
+        warned("partly_seen 25%"),
+        warned("partly_seen 67%"),
+        warned("partly_seen 100%"),
+    ]
+
+
+def test_partly_seen_in_rows_without_the_share_counts() -> None:
+    """Results of which somebody took the column away may not be approved for it."""
+    balanced = Judge.of(load_policy("balanced"))
+    assert partly_seen(balanced, None, 0.1, 0.3) == [
+        warned("partly_seen"),
+        partly_seen(balanced, 0.1)[0],
+        warned("partly_seen 30%"),
+    ]
+
+
+def test_each_policy_and_override_has_its_own_share_of_partly_seen() -> None:
+    assert partly_seen(Judge.of(load_policy("permissive")), 0.4)[0][0] is Decision.APPROVE
+    assert partly_seen(Judge.of(load_policy("permissive")), 0.5)[0] == warned("partly_seen 50%")
+    text = (
+        load_policy("balanced").text.partition("[[rating]]")[0]
+        + '[[override]]\nname = "strips"\nwhen = "strips/**"\n'
+    )
+    judge = Judge(parse_policy(text + "partly_seen_from = 0.8\n", "mine.toml").policy)
+    strip = b"./strips/a.jpg"
+    assert partly_seen(judge, 0.5)[0] == warned("partly_seen 50%")
+    assert partly_seen(judge, 0.79, path=strip)[0][0] is Decision.APPROVE
+    decision, (reason,) = partly_seen(judge, 0.8, path=strip)[0]
+    assert decision is Decision.REVIEW
+    assert reason == "warning partly_seen 80%: on_warning review (override strips)"
+
+
+def test_a_policy_that_does_not_ask_for_partly_seen_ignores_it() -> None:
+    policy = load_policy("balanced").policy.model_copy(update={"on_warning": {}})
+    assert partly_seen(Judge(policy), 0.9)[0][0] is Decision.APPROVE
