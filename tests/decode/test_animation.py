@@ -56,7 +56,9 @@ def _codecs() -> None:
 
 
 def decoded(data: bytes, frames: Any = "auto", limits: Limits | None = None) -> Decoded:
-    outcome = decode(data, (SPEC,), limits or Limits(), DecodeOptions(frames=frames))
+    # One part of each frame, so that the parts of an outcome are its frames.
+    options = DecodeOptions(frames=frames, views="1")
+    outcome = decode(data, (SPEC,), limits or Limits(), options)
     assert isinstance(outcome, Decoded), outcome
     return outcome
 
