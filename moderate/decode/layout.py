@@ -36,6 +36,7 @@ _MOST_STRAY = 1  # of the samples of a gutter that may have another colour
 _BESIDE = 3  # lines from a gutter, where the panel is
 _SHARP = 0.35  # of the samples there, that have another colour than the gutter
 
+_EDGE = 0.2  # of the samples change where a panel ends at a gutter
 _FRAME = 0.15  # of a panel, that goes with it on either side of it, as far as the gutter goes
 _DEPTH = 3  # of panels within panels
 _FEWEST_IN_ROW = 3  # or
@@ -85,7 +86,10 @@ class Layout:
         )
 
     def contents(self) -> Iterator[Box]:
-        """What is left without blank borders; then without the borders within that, and so on."""
+        """What is left without blank borders; then without the borders within that, and so on.
+
+        None of an image that is blank throughout.
+        """
         box = self.whole
         for _ in range(_ROUNDS):
             trimmed = self._trim(self._trim(box, down=True), down=False)
@@ -151,8 +155,11 @@ class Layout:
         lines = self._sample(box, down=down)
         if len(lines) < _FEWEST_LINES or least >= 1:
             return _UNCUT
-        pieces = _between_gutters(lines, least)
-        return pieces if len(pieces) > 1 else _between_seams(lines, least)
+        steps = _steps(lines.green)
+        if steps.max() < _EDGE:  # no edge of a panel is softer
+            return _UNCUT
+        pieces = _between_gutters(lines, steps, least)
+        return pieces if len(pieces) > 1 else _between_seams(steps, least)
 
     def _sample(self, box: Box, *, down: bool) -> _Lines:
         """Samples of the rows (down=True) or columns of a box, one line for each."""
@@ -210,14 +217,16 @@ def _apart(one: NDArray[np.uint8], other: NDArray[np.uint8] | np.uint8) -> NDArr
     return apart
 
 
-def _between_gutters(lines: _Lines, least: float) -> list[tuple[float, float]]:
+def _between_gutters(
+    lines: _Lines, steps: NDArray[np.float32], least: float
+) -> list[tuple[float, float]]:
     """The stretches of lines between gutters: two lines or more of one colour from end to end.
 
     What is smaller than `least` of the length goes with the panel before it where that is near, as
     a caption does, and is left out elsewhere.
     """
     count = len(lines)
-    blank = _one_coloured(lines)
+    blank = _one_coloured(lines, steps)
     if not blank.any():
         return _UNCUT
     edges = np.flatnonzero(np.diff(blank, prepend=True, append=True))
@@ -242,13 +251,14 @@ def _between_gutters(lines: _Lines, least: float) -> list[tuple[float, float]]:
     return padded
 
 
-def _one_coloured(lines: _Lines) -> NDArray[np.bool_]:
-    """Which lines have one colour from end to end: (lines)."""
+def _one_coloured(lines: _Lines, steps: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which lines have one colour from end to end and panels beside them, perhaps: (lines)."""
     blank = np.zeros(len(lines), bool)
-    # Two sets of samples, because a stray one may be in either.
-    few = [lines.green[first:-1:4] for first in (1, 3)]
-    even = [each.max(axis=0) - each.min(axis=0) <= 2 * _SAME_GUTTER for each in few]
-    candidates = np.flatnonzero(even[0] | even[1])
+    few = lines.green[1:-1:4]  # rule nearly all lines out
+    even = few.max(axis=0) - few.min(axis=0) <= 2 * _SAME_GUTTER
+    if not even.any():
+        return blank
+    candidates = np.flatnonzero(_with_edges(even, steps))
     if len(candidates):
         for place in (_SAMPLES // 4, _SAMPLES // 2):  # at most one of them is stray
             remaining = candidates
@@ -258,6 +268,20 @@ def _one_coloured(lines: _Lines) -> NDArray[np.bool_]:
                 remaining = remaining[np.count_nonzero(away, axis=0) <= _MOST_STRAY]
             blank[remaining] = True
     return blank
+
+
+def _with_edges(even: NDArray[np.bool_], steps: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Those of the even lines whose stretch has an edge at one end at least."""
+    count = len(even)
+    changes = np.flatnonzero(even[1:] != even[:-1]) + 1
+    ends = np.concatenate(([0], changes, [count]))
+    if not len(changes) and not even[0]:
+        return even
+    edges = np.concatenate(([0], np.cumsum(steps >= _EDGE)))
+    near = edges[np.minimum(ends + _BESIDE, count)] > edges[np.maximum(ends - _BESIDE, 0)]
+    stretches = near[:-1] | near[1:]
+    stretches[int(even[0]) :: 2] = False  # those between the even ones
+    return np.repeat(stretches, np.diff(ends))
 
 
 def _is_gutter(lines: _Lines, start: int, stop: int) -> bool:
@@ -270,10 +294,10 @@ def _is_gutter(lines: _Lines, start: int, stop: int) -> bool:
     return all(each.any(axis=1).mean() >= _SHARP for each in differs)
 
 
-def _between_seams(lines: _Lines, least: float) -> list[tuple[float, float]]:
+def _between_seams(steps: NDArray[np.float32], least: float) -> list[tuple[float, float]]:
     """The stretches of lines between straight seams from end to end."""
-    count = len(lines)
-    rise = _rise(lines.green)
+    count = len(steps)
+    rise = _rise(steps)
     seams = np.count_nonzero(rise >= _SEAM_OF_GRID)
     if not seams:
         return _UNCUT
@@ -293,19 +317,24 @@ def _between_seams(lines: _Lines, least: float) -> list[tuple[float, float]]:
     return list(itertools.pairwise([0.0, *cuts, 1.0]))
 
 
-def _rise(green: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How many more samples change at each line than at any line nearby, as a share: (lines).
-
-    green is (samples, lines).
-    """
+def _steps(green: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """In what share of the samples the lines before and after each one differ: (lines)."""
     samples, count = green.shape
-    steps = np.zeros(count + 16, np.float32)
+    steps = np.zeros(count, np.float32)
     changes = _apart(green[:, 2:], green[:, :-2]) > _STEP
-    steps[9:-9] = np.count_nonzero(changes, axis=0) / samples
+    steps[1:-1] = np.count_nonzero(changes, axis=0) / samples
+    return steps
+
+
+def _rise(steps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much larger each step is than any nearby: (lines)."""
+    count = len(steps)
+    padded = np.zeros(count + 16, np.float32)
+    padded[8:-8] = steps
     nearby = np.zeros(count, np.float32)
     for away in _NEARBY:
-        np.maximum(nearby, steps[8 + away : 8 + away + count], out=nearby)
-    rise: NDArray[np.float32] = steps[8:-8] - nearby
+        np.maximum(nearby, padded[8 + away : 8 + away + count], out=nearby)
+    rise: NDArray[np.float32] = steps - nearby
     return rise
 
 

@@ -143,8 +143,6 @@ class _Chooser:
             lost = _beyond_tiles(self._whole, MOST_TILES)
             return [self._whole, *_ends(self._whole)][:room], lost
         layout = Layout(self._image)
-        if layout.is_blank():
-            return [], 0.0
         contents = self._contents(layout)
         content = contents[-1] if contents else self._whole
         panels, count = layout.panels(self._at_image_size(content))
@@ -154,6 +152,8 @@ class _Chooser:
         boxes = [*contents, *closer]
         # What is outside of the content is blank, and was looked at to know that.
         unseen = self._unseen([*boxes, *_around(contents[0] if contents else None, self._whole)])
+        if (boxes or unseen or lost) and layout.is_blank():
+            return [], 0.0
         if whole_is_new and (self._options.views == "tiles" or unseen >= WHOLE_FROM):
             boxes.insert(0, self._whole)
             unseen = 0.0
