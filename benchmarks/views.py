@@ -4,7 +4,8 @@
                                [--against 1] [--repeats 2] [--json FILE]
 
 The images of a folder are scanned with both settings of `--views`, in turns. Printed are CPU
-milliseconds per image, all processes and the start included, and the ratio; then how many images
+milliseconds per image, the least of the repeats, all processes and the start included, and the
+ratio; then how many images
 have further parts, inputs of the models per image, `partly_seen`, and each decision. Where the
 folder holds ordinary photographs, what goes to review with the one and not with the other is a
 false alarm. The times of decoding alone are of one process, without a sandbox.
@@ -13,43 +14,38 @@ false alarm. The times of decoding alone are of one process, without a sandbox.
 from __future__ import annotations
 
 import argparse
-import csv
 import resource
-import subprocess
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from processes import MODERATE
 from reporting import machine, print_table, write_json
 
+import moderate
 from moderate.classify.bundle import load_bundle
 from moderate.decode.image import Decoded, decode, prepare
 from moderate.decode.parts import DecodeOptions, ViewChoice
+from moderate.run.options import ScanOptions
 from moderate.types import Decision, Limits, Warn
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".heic"})
 
 
-def child_cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def scanned(folder: Path, weights: str, policy: str, views: str) -> tuple[float, dict[str, str]]:
+def scanned(
+    folder: Path, weights: str, policy: str, views: ViewChoice
+) -> tuple[float, dict[bytes, Decision]]:
     """CPU seconds of a scan, and the decision on each image."""
-    with tempfile.TemporaryDirectory() as place:
-        out = Path(place) / "rows.csv"
-        command = [*MODERATE, str(folder), "--weights", weights, "--policy", policy]
-        command += ["--views", views, "--no-state", "--no-config", "-q", "--out", str(out)]
-        before = child_cpu_seconds()
-        subprocess.run(command, check=True)
-        seconds = child_cpu_seconds() - before
-        with out.open(encoding="utf-8", newline="") as file:
-            return seconds, {row["path"]: row["decision"] for row in csv.DictReader(file)}
+    before = cpu_seconds()
+    options = ScanOptions([str(folder)], weights, policy, views=views)
+    decisions = {row.ref.path: row.decision for row in moderate.scan(options=options)}
+    return cpu_seconds() - before, decisions
 
 
 def decoding(folder: Path, weights: str, every: Sequence[ViewChoice]) -> dict[str, dict[str, Any]]:
@@ -90,7 +86,7 @@ def main() -> None:
     facts = machine()
     both = (asked.against, asked.views)
     seconds: dict[str, list[float]] = {views: [] for views in both}
-    decisions: dict[str, dict[str, str]] = {}
+    decisions: dict[str, dict[bytes, Decision]] = {}
     for _ in range(asked.repeats):
         for views in both:
             used, decisions[views] = scanned(asked.folder, asked.weights, asked.policy, views)
@@ -109,7 +105,7 @@ def main() -> None:
                 "with_further_parts": decoded[views]["several"],
                 "inputs_per_image": decoded[views]["parts"] / count,
                 "partly_seen": decoded[views]["partly_seen"],
-                **{decision.value: counts[decision.value] for decision in Decision},
+                **{decision.value: counts[decision] for decision in Decision},
             }
         )
     changed = sum(

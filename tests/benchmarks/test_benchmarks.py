@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from moderate.testcards import draw_card
 from tests.support.patience import PATIENCE
+from tests.support.pictures import encode, scene
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 LABELS = ("nudity", "sexual_activity", "suggestive", "violence", "drug_use")
@@ -53,6 +55,26 @@ def test_corpora_are_what_they_say_and_the_same_again(tmp_path: Path) -> None:
     with Image.open(tmp_path / "first" / "small-5" / "00000.jpg") as image:
         assert image.size == (640, 480)
         assert np.asarray(image).std() > 20  # a picture, not a flat area
+
+
+def test_views(tmp_path: Path) -> None:
+    """Two ordinary images, and a panorama with a card at its end."""
+    for number in range(2):
+        (tmp_path / f"{number}.jpg").write_bytes(encode(scene((320, 240), number), "JPEG"))
+    panorama = scene((1800, 200))
+    panorama.paste(draw_card("violence", "block", 1, 200), (1600, 0))
+    (tmp_path / "panorama.jpg").write_bytes(encode(panorama, "JPEG"))
+    out = tmp_path / "out.json"
+    weights = str(BENCHMARKS.parent / "weights" / "testcard")
+    done = bench("views", str(tmp_path), "--weights", weights, "--repeats", "1", "--json", str(out))
+    read = result(done, out)
+    one, auto = read["views"]
+    assert (one["views"], auto["views"]) == ("1", "auto")
+    assert one["inputs_per_image"] == 1
+    assert auto["inputs_per_image"] > 3
+    assert (one["with_further_parts"], auto["with_further_parts"]) == (0, 1)
+    assert (one["approve"], auto["approve"]) == (3, 2)
+    assert read["changed"] == 1
 
 
 def test_peers(tmp_path: Path, cache: Path) -> None:
