@@ -475,7 +475,7 @@ def test_pyproject_and_parent_folders(
 def test_a_wrong_config_is_one_clear_line(
     images: Path, capsys: Captured, text: str, said: str
 ) -> None:
-    Path("moderation.toml").write_text(text)
+    Path("moderate.toml").write_text(text)
     assert scan(images) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
