@@ -48,13 +48,15 @@ def test_every_sort_of_card_in_every_format(
     tmp_path: Path, kind: str, size: int, quality: int
 ) -> None:
     sorts = [(None, "clean")] + [(c, band) for c in CATEGORIES for band in ("review", "block")]
+    if size == 1600 and kind in {"HEIC", "AVIF"}:  # which take seconds to encode
+        sorts = sorts[:3]
     for number, (category, band) in enumerate(sorts):
         card = draw_card(category, band, 90_000 + number, size)
         turned = 1 + number % 8 if kind in {"JPEG", "PNG", "WEBP"} else 1
         data = encode_image(card, kind, quality, turned)
         (tmp_path / f"{category}-{band}{SUFFIXES[kind]}").write_bytes(data)
     found = decisions(tmp_path)
-    assert len(found) == 11
+    assert len(found) == len(sorts)
     for name, row in found.items():
         category, _, band = name.partition(".")[0].rpartition("-")
         expected = {"clean": "approve"}.get(band, band)

@@ -106,6 +106,7 @@ def rows(draw: st.DrawFn) -> Row:
         draw(COUNTS),
         draw(st.none() | FLOAT32),
         tuple(draw(st.lists(TEXT, max_size=2))),
+        draw(st.none() | FLOAT32),
     )
     error = draw(st.none() | st.builds(ImageError, st.sampled_from(ErrorCode), TEXT))
     some = dict.fromkeys(CATEGORIES, st.none() | FLOAT32)
@@ -160,6 +161,7 @@ def plain_record(row: Row) -> dict[str, Any]:
         "unseen": row.facts.unseen,
         "embedded": "; ".join(row.facts.embedded) or None,
         "segments": row.segments,
+        "duration": row.facts.duration,
         "bytes": row.facts.bytes,
         "sha256": row.facts.sha256,
         "duplicate_of": None if first is None else first.decode("utf-8", "backslashreplace"),

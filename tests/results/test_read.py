@@ -132,6 +132,7 @@ def expected(each: Row) -> dict[str, Any]:
         "unseen": None if facts.unseen is None else float(np.float32(facts.unseen)),
         "embedded": "; ".join(facts.embedded) or None,
         "segments": each.segments,
+        "duration": facts.duration,
         "bytes": facts.bytes,
         "sha256": facts.sha256,
         "duplicate_of": each.duplicate_of
