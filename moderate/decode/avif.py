@@ -45,7 +45,8 @@ def read_avif(data: bytes) -> Container:
     frame states: the data may be of a larger image than the header says. crop is the visible part,
     where there is less. unreached says that the file also has a sequence or a still image that the
     decoder leaves out. EXIF is hidden from the decoder: viewers ignore its orientation in AVIF, and
-    a broken block would cost the image. Raises DecodeError: `truncated`, or `corrupt_image`.
+    a broken block would cost the image. exif has it, because of its thumbnail. Raises DecodeError:
+    `truncated`, or `corrupt_image`.
     """
     with errors_of("AVIF"):
         return _read(data)
@@ -65,10 +66,11 @@ def _read(data: bytes) -> Container:
                 hidden += Items(data, Box(meta.kind, meta.start + 4, meta.end)).exif_kinds
     sizes = [size for track in tracks for size in track.sizes]
     stills: list[int] = []
-    crop = None
+    crop = exif = None
     for meta in metas[:1]:  # libavif refuses a second one
         items = Items(data, meta)
         hidden += items.exif_kinds
+        exif = items.exif()
         for kind, coded in items.checked():
             sizes += _coded_sizes(coded) if kind == b"av01" else []
         if items.primary is not None:
@@ -86,6 +88,7 @@ def _read(data: bytes) -> Container:
         size=max(sizes, key=lambda size: size[0] * size[1], default=None),
         crop=crop,
         unreached=len(first_bytes) > 1,
+        exif=exif,
     )
 
 

@@ -45,7 +45,8 @@ class Container:
     which the decoder does not give. default_apart says that the image of an animated PNG is not
     part of its animation. pictures are those after the first that a JPEG's index lists (see
     `listed_pictures`); they count as frames. adds_alpha is whether what is not covered is added to
-    the colours as they are. profile is the ICC profile, which may be broken.
+    the colours as they are. profile is the ICC profile, which may be broken. exif is the EXIF block
+    where the decoder does not give it.
     """
 
     data: bytes
@@ -61,6 +62,7 @@ class Container:
     pictures: tuple[Span, ...] = ()
     adds_alpha: bool = False
     profile: bytes | None = None
+    exif: bytes | None = None
 
 
 def _corrupt(message: str) -> DecodeError:

@@ -18,6 +18,9 @@ from moderate.decode.sniff import HEAD_BYTES, VIDEO_FORMATS, sniff
 PICTURES = frozenset({"jpeg", "png", "gif", "webp", "bmp", "heif", "avif"})
 VIDEOS = frozenset(VIDEO_FORMATS.values())
 
+RGB_THUMBNAIL, PALETTE_THUMBNAIL = "rgb thumbnail", "palette thumbnail"
+"""Thumbnails without compression, as JFIF has them."""
+
 MOST_EMBEDDED = 20
 """Things of one file that are told apart; further ones are not named."""
 
@@ -441,10 +444,10 @@ def _walk_jpeg(search: _Search) -> None:
         if marker == 0xE2 and data.startswith(b"MPF\x00", begin):
             named |= _named_pictures(data, begin + 4, after)
         copies = [*_copies_in(search, marker, begin, after)]
-        for start, end in copies:
-            search.note("jpeg", start, end, is_copy=True)
+        for kind, start, end in copies:
+            search.note(kind, start, end, is_copy=True)
         position = begin
-        for start, end in copies:
+        for _, start, end in copies:
             search.beside(position, start)
             position = end
         search.beside(position, after)
@@ -482,16 +485,29 @@ def _directory(
         yield tag, kind, length, value
 
 
-def _copies_in(search: _Search, marker: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Where a segment keeps small copies of the picture, in order and apart from each other."""
+def _copies_in(
+    search: _Search, marker: int, begin: int, end: int
+) -> Iterator[tuple[str, int, int]]:
+    """Where a segment keeps small copies of the picture, in order and apart from each other.
+
+    The kinds RGB_THUMBNAIL and PALETTE_THUMBNAIL begin with the two sides, of a byte each. Source:
+    JPEG File Interchange Format 1.02.
+    """
     data = search.data
     if marker == 0xE0 and data.startswith(b"JFXX\x00\x10", begin):
-        yield begin + 6, end
+        yield "jpeg", begin + 6, end
+    elif marker == 0xE0 and data.startswith(b"JFXX\x00\x11", begin) and end - begin > 8:
+        yield PALETTE_THUMBNAIL, begin + 6, end
+    elif marker == 0xE0 and data.startswith(b"JFXX\x00\x13", begin) and end - begin > 8:
+        yield RGB_THUMBNAIL, begin + 6, end
+    elif marker == 0xE0 and data.startswith(b"JFIF\x00", begin) and end - begin > 14:
+        yield RGB_THUMBNAIL, begin + 12, end
     elif marker == 0xE1 and data.startswith(b"Exif\x00", begin):
         if place := exif_thumbnail(data, begin + 6, end):
-            yield place
+            yield "jpeg", *place
     elif marker == 0xED and data.startswith(b"Photoshop 3.0\x00", begin):
-        yield from _photoshop_thumbnails(search, begin + 14, end)
+        for place in _photoshop_thumbnails(search, begin + 14, end):
+            yield "jpeg", *place
 
 
 def exif_thumbnail(data: bytes, base: int, end: int) -> tuple[int, int] | None:

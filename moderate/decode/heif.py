@@ -250,6 +250,30 @@ class Items:
         location = self._locations.get(-1 if self.primary is None else self.primary)
         return location.extents[0][0] if location and location.extents else None
 
+    def exif(self) -> bytes | None:
+        """The first EXIF block, from its TIFF header on; None where none is in the file."""
+        for item, kind in self._kinds.items():
+            location = self._locations.get(item)
+            if kind != b"Exif" or location is None or location.method > 1:
+                continue
+            start, end = 0, len(self._data)
+            if location.method == 1:
+                start, end = (self._idat.start, self._idat.end) if self._idat else (0, 0)
+            parts, left = [], end - start
+            for offset, length in location.extents:
+                # No length means all the rest.
+                parts.append(
+                    self._data[start + offset : min(start + offset + (length or left), end)]
+                )
+                left -= len(parts[-1])
+                if left < 0:
+                    break
+            block = b"".join(parts)
+            # Before it is its distance (ISO/IEC 23008-12, A.2.1).
+            if block := block[4 + int.from_bytes(block[:4], "big") :]:
+                return block
+        return None
+
     def _check_data(self, item: int) -> bytes:
         kind = self._kinds.get(item, b"")
         location = self._locations.get(item, _Location(0, ()))

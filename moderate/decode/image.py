@@ -199,7 +199,7 @@ def _decode_opened(
         facts = replace(facts, frames=min(frames, MAX_FRAMES_COUNTED))
     if facts.format == "avif":
         _check_memory(size, channels=len(image.mode))
-    exif = image.info.get("exif")
+    exif = container.exif or image.info.get("exif")
     image.load()
     if container.crop and container.crop != size:
         image, size = image.crop((0, 0, *container.crop)), container.crop

@@ -13,6 +13,8 @@ from moderate.decode import pixels
 from moderate.decode.containers import read_jpeg
 from moderate.decode.embedded import (
     MOST_EMBEDDED,
+    PALETTE_THUMBNAIL,
+    RGB_THUMBNAIL,
     exif_thumbnail,
     find_embedded,
     scored_by_itself,
@@ -27,6 +29,7 @@ _MOST_BYTES = 8 << 20  # of a picture that is compared
 _MOST_PIXELS = 16_000_000
 # A progressive JPEG costs a pass over all pixels for each of its scans.
 _MOST_PROGRESSIVE_PIXELS = 1_000_000
+_FEWEST_PIXELS = 64  # of a thumbnail
 _COMPARED_SIDE = 160  # pixels; of a preview that is decoded at a reduced scale
 
 
@@ -51,7 +54,7 @@ def unscored_content(
     scored = set(scored_by_itself(found, scored_kinds))
     others = [each for each in found.others if each not in scored]
     thumbnails: list[Callable[[], Image.Image | None]] = [
-        _reader(data[each.start : each.end]) for each in found.copies
+        _reader(data[each.start : each.end], each.kind) for each in found.copies
     ]
     if kind in ("heif", "avif"):
         if exif and (place := _thumbnail_in(exif)):
@@ -94,8 +97,23 @@ def _thumbnail_in(exif: bytes) -> tuple[int, int] | None:
     return exif_thumbnail(exif, 6 if exif.startswith(b"Exif\x00\x00") else 0, len(exif))
 
 
-def _reader(data: bytes) -> Callable[[], Image.Image | None]:
+def _reader(data: bytes, kind: str = "jpeg") -> Callable[[], Image.Image | None]:
+    if kind in (RGB_THUMBNAIL, PALETTE_THUMBNAIL):
+        return partial(_read_uncompressed, data, kind)
     return partial(_read_small, data)
+
+
+def _read_uncompressed(data: bytes, kind: str) -> Image.Image | None:
+    """A thumbnail of JFIF; None for one that is too small to show anything or not there."""
+    size, start = (data[0], data[1]), 2
+    if size[0] * size[1] < _FEWEST_PIXELS:
+        return None
+    if kind == RGB_THUMBNAIL:
+        return Image.frombytes("RGB", size, data[start : start + 3 * size[0] * size[1]])
+    palette, start = data[start : start + 768], start + 768
+    image = Image.frombytes("P", size, data[start : start + size[0] * size[1]])
+    image.putpalette(palette)
+    return image.convert("RGB")
 
 
 def _read_small(data: bytes) -> Image.Image | None:

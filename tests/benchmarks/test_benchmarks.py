@@ -230,3 +230,16 @@ def test_gpu_without_one(tmp_path: Path, cache: Path) -> None:
     (one,) = result(done, out)["results"]
     assert one["rows"] == 10
     assert one["share"] == pytest.approx(one["end_to_end"] / min(one["decode"], one["forward"]))
+
+
+def test_evasions(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    ways = ("webp", "pictures", "structure")
+    done = bench("evasions", "--only", *ways, "--most", "4", "--json", str(out))
+    found = result(done, out)
+    assert not found["approved"]
+    assert set(found["ways"]) == {"WebP", "MPO", "structure"}
+    for way in found["ways"].values():
+        assert way["files"] == way["control files"] == 4
+        assert way.get("review", 0) + way.get("block", 0) == 4
+        assert "control block" not in way
