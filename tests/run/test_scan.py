@@ -77,9 +77,9 @@ def test_same_picture_same_score_in_every_container(tmp_path: Path, bundle: Path
     for kind in FORMATS:
         (tmp_path / f"p.{SUFFIX[kind]}").write_bytes(encode(picture, kind))
     rows = {row.facts.format: row for row in scan(tmp_path, bundle=bundle)}
-    assert set(rows) == {"jpeg", "png", "webp", "gif", "bmp", "heif"}
+    assert set(rows) == {"jpeg", "png", "webp", "gif", "bmp", "heif", "avif"}
     for kind, row in rows.items():
-        close(row, rows["png"], 0.01 if kind in {"jpeg", "heif"} else 1e-4)
+        close(row, rows["png"], 0.01 if kind in {"jpeg", "heif", "avif"} else 1e-4)
 
 
 def test_facts_and_warnings_of_a_row(tmp_path: Path, bundle: Path) -> None:
