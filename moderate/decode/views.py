@@ -12,9 +12,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from moderate.decode.layout import MOST_PANELS, Box, Layout
+from moderate.decode.layout import GLANCE, MOST_PANELS, Box, Layout, is_plain
 from moderate.decode.parts import MOST_PARTS, DecodeOptions, Looked
 from moderate.decode.resize import Pixels, PixelSpec, resize, source_box
 
@@ -60,8 +61,8 @@ def look(
     parts there is room for.
     """
     full = size or image.size
-    boxes, unseen = _Chooser(image, specs, options, full).choose(most - 1)
     base = tuple(resize(image, spec, size) for spec in specs)
+    boxes, unseen = _Chooser(image, specs, options, full, base).choose(most - 1)
     if not boxes:
         return Looked([None], [base], unseen)
     reduced = _reduced(image, specs, full, boxes)
@@ -128,11 +129,13 @@ class _Chooser:
         specs: tuple[PixelSpec, ...],
         options: DecodeOptions,
         size: tuple[int, int],
+        base: tuple[Pixels, ...],
     ) -> None:
         self._image = image
         self._specs = specs
         self._options = options
         self._size = size
+        self._base = base
         self._whole: Box = 0.0, 0.0, float(size[0]), float(size[1])
 
     def choose(self, room: int) -> tuple[list[Box], float]:
@@ -143,9 +146,10 @@ class _Chooser:
             lost = _beyond_tiles(self._whole, MOST_TILES)
             return [self._whole, *_ends(self._whole)][:room], lost
         layout = Layout(self._image)
-        contents = self._contents(layout)
+        plain = is_plain(self._glance())
+        contents = [] if plain else self._contents(layout)
         content = contents[-1] if contents else self._whole
-        panels, count = layout.panels(self._at_image_size(content))
+        panels, count = ([], 0) if plain else layout.panels(self._at_image_size(content))
         pieces = [self._at_full_size(panel) for panel in panels]
         whole_is_new = any(source_box(spec, self._size) != self._whole for spec in self._specs)
         closer, lost = self._closer(content, pieces, count, room - len(contents) - whole_is_new)
@@ -160,6 +164,18 @@ class _Chooser:
         if len(boxes) > room:
             lost = max(lost, 1 - room / len(boxes))
         return boxes[:room], max(unseen, lost)
+
+    def _glance(self) -> NDArray[np.uint8]:
+        """The whole image, small: what a model is shown, where that is it."""
+        for spec, pixels in zip(self._specs, self._base, strict=True):
+            if (
+                pixels.dtype == np.uint8
+                and min(spec.width, spec.height) >= GLANCE
+                and source_box(spec, self._size) == self._whole
+            ):
+                return pixels.astype(np.uint8, copy=False)
+        small = self._image.resize((GLANCE, GLANCE), Image.Resampling.BOX, reducing_gap=2)
+        return np.asarray(small)
 
     def _unseen(self, boxes: Sequence[Box] = ()) -> float:
         return unseen_share(self._specs, self._options.seen_by, self._size, boxes)

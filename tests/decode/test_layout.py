@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from moderate.decode.layout import MOST_PANELS, Box, Layout
+from moderate.decode.layout import GLANCE, MOST_PANELS, Box, Layout, is_plain
 from tests.support.pictures import scene
 
 
@@ -125,3 +126,22 @@ def test_tiny_and_thin_images_are_laid_out_too(size: tuple[int, int]) -> None:
     layout.is_blank()
     list(layout.contents())
     layout.panels(layout.whole)
+
+
+def test_a_glance_is_enough_for_photographs_and_misses_no_sheet_and_no_border() -> None:
+    def glance(image: Image.Image) -> np.ndarray:
+        return np.asarray(image.resize((GLANCE, GLANCE), Image.Resampling.BILINEAR))
+
+    photographs = [scene((640, 480), seed) for seed in range(20)]
+    assert all(is_plain(glance(image)) for image in photographs)
+    small = photographs[0].resize((200, 150))
+    for other in (
+        *(
+            sheet(*layout)[0]
+            for layout in [(3, 3, 0), (4, 4, 2), (3, 1, 12), (1, 5, 12), (8, 8, 6)]
+        ),
+        *(canvas_with(small, at, (640, 480), "navy") for at in [(0, 0), (200, 150), (440, 330)]),
+        canvas_with(photographs[0].resize((640, 200)), (0, 0), (640, 480), "navy"),
+        canvas_with(canvas_with(small, (90, 60), (540, 400), "red"), (50, 40), (640, 480), "navy"),
+    ):
+        assert not is_plain(glance(other))
