@@ -269,7 +269,22 @@ def test_a_composite_of_a_graph_and_a_timm_network(
     assert load_bundle("both").kinds == {"onnx", "timm"}
     kept = {}
     for weights in ("both", "open-nsfw", "small"):
-        assert run(["scan", "images", "--weights", weights, "-q", "--out", f"{weights}.csv"]) == 0
+        assert (
+            run(
+                [
+                    "scan",
+                    "images",
+                    "--weights",
+                    weights,
+                    "-q",
+                    "--views",
+                    "1",
+                    "--out",
+                    f"{weights}.csv",
+                ]
+            )
+            == 0
+        )
         with open(f"{weights}.csv") as file:
             kept[weights] = list(csv.DictReader(file))
     assert len(kept["both"]) == 4
