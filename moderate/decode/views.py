@@ -31,6 +31,12 @@ TRIMMED_BELOW = 0.5
 What is larger is large enough to be seen in the whole.
 """
 
+SMALLEST_SIDE = 8
+"""Pixels of the file, in which nobody recognizes anything: specks, lines, the grain of a wall.
+
+What lies within blank borders, or between gutters, and is narrower than that is no part.
+"""
+
 MOST_TILES = 15
 """Tiles of a long picture."""
 
@@ -151,6 +157,8 @@ class _Chooser:
         content = contents[-1] if contents else self._whole
         panels, count = ([], 0) if plain else layout.panels(self._at_image_size(content))
         pieces = [self._at_full_size(panel) for panel in panels]
+        if pieces and max(map(_short_side, pieces)) < SMALLEST_SIDE:
+            pieces, count = [], 0
         whole_is_new = any(source_box(spec, self._size) != self._whole for spec in self._specs)
         closer, lost = self._closer(content, pieces, count, room - len(contents) - whole_is_new)
         boxes = [*contents, *closer]
@@ -185,9 +193,12 @@ class _Chooser:
         contents: list[Box] = []
         width, height = map(float, self._image.size)
         for left, top, right, bottom in layout.contents():
+            content = self._at_full_size((left, top, right, bottom))
+            if _short_side(content) < SMALLEST_SIDE:
+                break
             if right - left < TRIMMED_BELOW * width or bottom - top < TRIMMED_BELOW * height:
                 width, height = right - left, bottom - top
-                contents.append(self._at_full_size((left, top, right, bottom)))
+                contents.append(content)
         return contents
 
     def _closer(
@@ -283,6 +294,10 @@ def _ratio(box: Box) -> float:
     """The longer side by the shorter one."""
     width, height = box[2] - box[0], box[3] - box[1]
     return max(width, height) / min(width, height)
+
+
+def _short_side(box: Box) -> float:
+    return min(box[2] - box[0], box[3] - box[1])
 
 
 def _area(box: Box) -> float:

@@ -234,6 +234,16 @@ def test_a_small_card_on_a_large_canvas_is_a_part(colour: str, at: tuple[int, in
         assert looked.unseen == 0
 
 
+@pytest.mark.parametrize("spec", [SQUASH, CROP])
+def test_a_line_or_a_speck_on_a_canvas_is_no_part(spec: PixelSpec) -> None:
+    for box in ((184, 0, 187, 256), (184, 78, 187, 122), (20, 100, 240, 104)):
+        image = Image.new("RGB", (256, 256), (240, 240, 240))
+        image.paste((190, 190, 190), box)
+        looked = look(image, (spec,), AUTO)
+        assert looked.boxes == [None]
+        assert looked.unseen < 0.25
+
+
 def test_a_panorama_on_a_canvas_gets_tiles() -> None:
     strip = scene((800, 200), 2)
     strip.paste(card(200), (500, 0))
