@@ -47,6 +47,7 @@ _SHARP = 0.35  # of the samples there, that have another colour than the gutter
 _EDGE = 0.2  # of the samples change where a panel ends at a gutter
 _FRAME = 0.15  # of a panel, that goes with it on either side of it, as far as the gutter goes
 _DEPTH = 3  # of panels within panels
+_EQUAL_IN_MOSAIC = 0.85  # of neighbouring pixels
 _FEWEST_IN_ROW = 3  # or
 _FEWEST = 5  # in all: larger panels are seen well enough in the whole
 _UNCUT = [(0.0, 1.0)]
@@ -107,6 +108,18 @@ class Layout:
         return all(
             _blank_lines(lines) == len(lines)
             for lines in (self._sample(self.whole, down=down) for down in (True, False))
+        )
+
+    def is_mosaic(self, box: Box) -> bool:
+        """Whether this part of the image consists of cells of one colour each.
+
+        Such as a chessboard: there are panels, and nothing in them. In photographs, and in drawn
+        pictures with shades, neighbouring pixels are hardly ever equal.
+        """
+        return all(
+            float((lines.green[:, 1:] == lines.green[:, :-1]).mean()) >= _EQUAL_IN_MOSAIC
+            for lines in (self._sample(box, down=down) for down in (True, False))
+            if len(lines) > 1
         )
 
     def contents(self) -> Iterator[Box]:

@@ -159,6 +159,8 @@ class _Chooser:
         pieces = [self._at_full_size(panel) for panel in panels]
         if pieces and max(map(_short_side, pieces)) < SMALLEST_SIDE:
             pieces, count = [], 0
+        if count > _WINDOWED_PANELS and layout.is_mosaic(self._at_image_size(content)):
+            count = _WINDOWED_PANELS
         whole_is_new = any(source_box(spec, self._size) != self._whole for spec in self._specs)
         closer, lost = self._closer(content, pieces, count, room - len(contents) - whole_is_new)
         boxes = [*contents, *closer]

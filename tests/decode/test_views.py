@@ -234,6 +234,13 @@ def test_a_small_card_on_a_large_canvas_is_a_part(colour: str, at: tuple[int, in
         assert looked.unseen == 0
 
 
+@pytest.mark.parametrize("cells", [7, 9, 14])
+def test_a_mosaic_of_one_coloured_cells_hides_nothing(cells: int) -> None:
+    colours = np.random.default_rng(cells).integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+    image = Image.fromarray(colours).resize((320, 240), Image.Resampling.NEAREST)
+    assert look(image, (SQUASH,), AUTO).unseen == 0
+
+
 @pytest.mark.parametrize("spec", [SQUASH, CROP])
 def test_a_line_or_a_speck_on_a_canvas_is_no_part(spec: PixelSpec) -> None:
     for box in ((184, 0, 187, 256), (184, 78, 187, 122), (20, 100, 240, 104)):
