@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from moderate.decode.bmp import end_of_bmp
+from moderate.decode.containers import DecodeError
 from moderate.decode.sniff import HEAD_BYTES, VIDEO_FORMATS, sniff
 
 PICTURES = frozenset({"jpeg", "png", "gif", "webp", "bmp", "heif", "avif"})
@@ -604,7 +605,10 @@ _WEBP_PIXELS = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"})
 
 def _walk_bmp(search: _Search) -> None:
     data = search.data
-    end = min(end_of_bmp(data), len(data))
+    try:
+        end = min(end_of_bmp(data), len(data))
+    except DecodeError:  # which the decoder says of the file, too
+        return
     if data.startswith(b"BM"):
         (size, _, offset, header_bytes) = struct.unpack_from("<4I", data, 2)
         search.beside(min(14 + header_bytes, end), min(offset, end))

@@ -325,6 +325,12 @@ def test_any_bytes_are_searched_without_an_exception(kind: str, data: st.DataObj
         assert 0 <= each.start < each.end <= len(cut)
 
 
+def test_a_bmp_whose_header_is_cut_or_odd_is_searched_without_an_exception() -> None:
+    good = encode(PHOTO.resize((40, 30)), "BMP")
+    for broken in (good[:18], good[:40], good[:14] + b"\x0d\0\0\0" + good[18:]):
+        assert not find_embedded(broken, "bmp").others
+
+
 @pytest.mark.parametrize(
     "repeated",
     [
