@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperOption
 
 from moderate.cli.help import PlainCommand
-from moderate.cli.messages import say, speak_json
+from moderate.cli.messages import parser_message, say, speak_json
 from moderate.errors import ConfigError, ModerateError, ReaderGoneError, UsageError
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _names(message: str, word: str) -> bool:
 
 
 def _message(error: typer.BadParameter | ModerateError) -> str:
-    return error.format_message() if isinstance(error, typer.BadParameter) else str(error)
+    return parser_message(error) if isinstance(error, typer.BadParameter) else str(error)
 
 
 def _attributed(error: typer.BadParameter | ModerateError, source: str | None) -> Exception:

@@ -23,7 +23,7 @@ from moderate.cli.diff import diff
 from moderate.cli.doctor import doctor
 from moderate.cli.eval import evaluate
 from moderate.cli.explain import explain
-from moderate.cli.messages import say_error, speaking
+from moderate.cli.messages import parser_message, say_error, speaking
 from moderate.cli.policy import app as policy_app
 from moderate.cli.report import report
 from moderate.cli.runs import app as runs_app
@@ -165,7 +165,7 @@ def _run(arguments: list[str], debug: bool) -> int:
             stopping.check()
             raise
     except typer.TyperException as error:
-        message = error.format_message() or "see moderate --help"
+        message = parser_message(error) or "see moderate --help"
         say_error("error", message + _hint_at_names(message, arguments))
         return exit_codes.ERROR
     except ReaderGoneError:

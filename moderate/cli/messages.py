@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
+import typer
+
 from moderate.text import printable
 
 Level = Literal["info", "warning", "error"]
@@ -244,3 +246,8 @@ def _say_fault(
 ) -> None:
     text = "".join(traceback.format_exception(kind, error, trace))
     say("error", "fault", f"{where}: {kind.__name__}: {error}", traceback=text)
+
+
+def parser_message(error: typer.TyperException) -> str:
+    """What the parser says of a mistake, without the word that its checks of choices put before."""
+    return error.format_message().replace(": Value error, ", ": ")

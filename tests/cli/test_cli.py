@@ -462,6 +462,13 @@ def test_pyproject_and_parent_folders(
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+@pytest.mark.parametrize("option", ["--views", "--embedded", "--fail-on"])
+def test_a_wrong_choice_is_one_plain_line(images: Path, capsys: Captured, option: str) -> None:
+    assert scan(images, option, "x") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"moderate: error: Invalid value for '{option}': 'x' is not one of '")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
