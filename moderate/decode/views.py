@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from moderate.decode.layout import GLANCE, MOST_PANELS, Box, Layout, is_plain
+from moderate.decode.layout import GLANCE, MOST_PANELS, Box, Layout, glance
 from moderate.decode.parts import MOST_PARTS, DecodeOptions, Looked
 from moderate.decode.resize import Pixels, PixelSpec, resize, source_box
 
@@ -152,10 +152,10 @@ class _Chooser:
             lost = _beyond_tiles(self._whole, MOST_TILES)
             return [self._whole, *_ends(self._whole)][:room], lost
         layout = Layout(self._image)
-        plain = is_plain(self._glance())
-        contents = [] if plain else self._contents(layout)
+        worth = glance(self._small_copy())
+        contents = self._contents(layout) if worth.borders else []
         content = contents[-1] if contents else self._whole
-        panels, count = ([], 0) if plain else layout.panels(self._at_image_size(content))
+        panels, count = layout.panels(self._at_image_size(content)) if worth.panels else ([], 0)
         pieces = [self._at_full_size(panel) for panel in panels]
         if pieces and max(map(_short_side, pieces)) < SMALLEST_SIDE:
             pieces, count = [], 0
@@ -175,7 +175,7 @@ class _Chooser:
             lost = max(lost, 1 - room / len(boxes))
         return boxes[:room], max(unseen, lost)
 
-    def _glance(self) -> NDArray[np.uint8]:
+    def _small_copy(self) -> NDArray[np.uint8]:
         """The whole image, small: what a model is shown, where that is it."""
         for spec, pixels in zip(self._specs, self._base, strict=True):
             if (

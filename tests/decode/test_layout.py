@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moderate.decode.layout import GLANCE, MOST_PANELS, Box, Layout, is_plain
+from moderate.decode.layout import GLANCE, MOST_PANELS, Box, Glance, Layout, glance
 from tests.support.pictures import scene
 
 
@@ -129,19 +129,32 @@ def test_tiny_and_thin_images_are_laid_out_too(size: tuple[int, int]) -> None:
 
 
 def test_a_glance_is_enough_for_photographs_and_misses_no_sheet_and_no_border() -> None:
-    def glance(image: Image.Image) -> np.ndarray:
+    def small(image: Image.Image) -> np.ndarray:
         return np.asarray(image.resize((GLANCE, GLANCE), Image.Resampling.BILINEAR))
 
     photographs = [scene((640, 480), seed) for seed in range(20)]
-    assert all(is_plain(glance(image)) for image in photographs)
-    small = photographs[0].resize((200, 150))
+    assert {glance(small(image)) for image in photographs} == {Glance(borders=False, panels=False)}
+    picture = photographs[0].resize((200, 150))
+    for columns, rows, gutter in [(3, 3, 0), (4, 4, 2), (3, 1, 12), (1, 5, 12), (8, 8, 6)]:
+        assert glance(small(sheet(columns, rows, gutter)[0])).panels
     for other in (
-        *(
-            sheet(*layout)[0]
-            for layout in [(3, 3, 0), (4, 4, 2), (3, 1, 12), (1, 5, 12), (8, 8, 6)]
-        ),
-        *(canvas_with(small, at, (640, 480), "navy") for at in [(0, 0), (200, 150), (440, 330)]),
+        *(canvas_with(picture, at, (640, 480), "navy") for at in [(0, 0), (200, 150), (440, 330)]),
         canvas_with(photographs[0].resize((640, 200)), (0, 0), (640, 480), "navy"),
-        canvas_with(canvas_with(small, (90, 60), (540, 400), "red"), (50, 40), (640, 480), "navy"),
+        canvas_with(
+            canvas_with(picture, (90, 60), (540, 400), "red"), (50, 40), (640, 480), "navy"
+        ),
     ):
-        assert not is_plain(glance(other))
+        assert glance(small(other)).borders
+
+
+def test_a_glance_tells_a_horizon_from_a_gutter() -> None:
+    rng = np.random.default_rng(1)
+    ground = rng.integers(80, 120, (1000, 900, 3), np.uint8)
+    ground[:, 800:850], ground[:, 850:] = 0, 255
+    ground[:430, :320] = np.clip(ground[:430, :320].astype(int) + 90, 0, 255)
+    small = np.asarray(Image.fromarray(ground).resize((GLANCE, GLANCE), Image.Resampling.BOX))
+    assert not glance(small).panels
+    with_gutter = ground.copy()
+    with_gutter[427:433] = 255  # thinner than a line of the small copy
+    small = np.asarray(Image.fromarray(with_gutter).resize((GLANCE, GLANCE), Image.Resampling.BOX))
+    assert glance(small).panels
