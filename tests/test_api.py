@@ -241,6 +241,8 @@ def test_wrong_use_is_one_clear_line(tmp_path: Path, bundle: Path, moderator: Mo
     refused(UsageError, "csv: pass a moderate.CsvForm, not dict", options=ScanOptions(csv={}))  # type: ignore[arg-type]
     refused(UsageError, "hourly_cost: pass a number", options=ScanOptions(hourly_cost="1"))  # type: ignore[arg-type]
     refused(UsageError, "limit 0: use 1 or more", options=ScanOptions(limit=0))
+    refused(UsageError, "--views 3: use 'auto', '1', '3', 'tiles'", options=ScanOptions(views=3))  # type: ignore[arg-type]
+    refused(UsageError, "--embedded True: use 'warn', 'score'", options=ScanOptions(embedded=True))  # type: ignore[arg-type]
 
 
 def test_a_text_is_neither_a_list_nor_a_flag(tmp_path: Path, bundle: Path) -> None:

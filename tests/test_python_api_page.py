@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,6 +16,13 @@ import moderate
 
 PAGE = Path(__file__).parents[1] / "docs" / "python-api.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_names_every_option_and_fact() -> None:
+    words = set(re.findall(r"\w+", PAGE.read_text("utf-8")))
+    classes = (moderate.ScanOptions, moderate.InputOptions, moderate.VideoOptions)
+    for each in (*classes, moderate.Limits, moderate.ImageFacts):
+        assert {field.name for field in fields(each)} - words - {"config"} == set()
 
 
 def test_the_example_runs_and_gives_what_the_page_says(

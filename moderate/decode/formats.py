@@ -24,12 +24,15 @@ def parse_formats(texts: Iterable[str]) -> tuple[str, ...]:
             raise UsageError(f"--formats {name}: write +{bare}; it is read beside the others")
         if bare in SUPPORTED:
             raise UsageError(f"--formats {name}: {bare} is always read")
-    return check_formats(name[1:].lower() if name[:1] == "+" else name for name in names)
+    return check_formats(name.lower() if name.startswith("+") else name for name in names)
 
 
 def check_formats(names: Iterable[str]) -> tuple[str, ...]:
-    """Names of formats that can be added, sorted. Raises UsageError for any other."""
-    names = sorted(set(names))
+    """Names of formats that can be added, sorted, each with a `+` before it or without.
+
+    Raises UsageError for any other.
+    """
+    names = sorted({name.removeprefix("+") for name in names})
     for name in names:
         if name not in OPTIONAL:
             there = ", ".join(f"+{each}" for each in sorted(OPTIONAL))

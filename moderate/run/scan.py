@@ -18,7 +18,7 @@ from moderate.classify.bundle import Bundle, load_bundle
 from moderate.classify.coverage import Coverage
 from moderate.decode.formats import check_formats
 from moderate.decode.limits import MOST_IMAGES_PER_DECODER
-from moderate.decode.parts import ViewChoice
+from moderate.decode.parts import EmbeddedChoice, ViewChoice
 from moderate.decode.sandbox import MIN_MEMORY_BYTES
 from moderate.decode.sniff import HEAD_BYTES, sniff
 from moderate.decode.video import require_pyav
@@ -109,8 +109,10 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
         require_pyav()
     _check_numbers(options)
     check_formats(options.formats)
-    if options.views not in get_args(ViewChoice):
-        raise UsageError(f"--views {options.views!r}: use {', '.join(get_args(ViewChoice))}")
+    for name, choices in (("views", get_args(ViewChoice)), ("embedded", get_args(EmbeddedChoice))):
+        if (value := getattr(options, name)) not in choices:
+            there = ", ".join(repr(choice) for choice in choices)
+            raise UsageError(f"--{name} {value!r}: use {there}")
     check_targets(options.out)
     check_reports("--summary", options.summary)
     make_guard(options.http.allow_private, options.http.allowed_hosts)

@@ -462,6 +462,17 @@ def test_pyproject_and_parent_folders(
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    ("number", "wanted"), [("0", "use 1 or more"), ("1001", "use 1000 or less")]
+)
+def test_a_number_out_of_range_is_one_plain_line(
+    images: Path, capsys: Captured, number: str, wanted: str
+) -> None:
+    assert scan(images, "--video-every", "1", "--min-frames", number) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"moderate: error: Invalid value for '--min-frames': {wanted}"
+
+
 @pytest.mark.parametrize("option", ["--views", "--embedded", "--fail-on"])
 def test_a_wrong_choice_is_one_plain_line(images: Path, capsys: Captured, option: str) -> None:
     assert scan(images, option, "x") == 2

@@ -63,7 +63,7 @@ def test_formats_are_added_by_name() -> None:
     assert parse_formats([]) == ()
     assert parse_formats(["+tiff"]) == ("tiff",)
     assert parse_formats(["+tiff,+ICO", "+tiff"]) == ("ico", "tiff")
-    assert check_formats(("tiff", "ico", "tiff")) == ("ico", "tiff")
+    assert check_formats(("tiff", "ico", "tiff", "+tiff")) == ("ico", "tiff")
 
 
 @pytest.mark.parametrize(
