@@ -119,7 +119,7 @@ def _may_be_cut(rise: NDArray[np.float32], spread: NDArray[np.uint8]) -> bool:
     last = len(spread) - 1
     inside = np.minimum.reduce([spread[np.clip(at + away, 0, last)] for away in (-1, 0, 1)])
     beside = np.minimum(spread[np.maximum(at - 4, 0)], spread[np.minimum(at + 4, last)])
-    if (inside <= _GLANCE_GUTTER * beside).any():
+    if (inside < _GLANCE_GUTTER * beside).any():
         return True
     cut = _AT_GLANCE.start
     for pieces in range(2, _MOST_IN_GRID + 1):

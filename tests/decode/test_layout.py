@@ -148,9 +148,10 @@ def test_a_glance_is_enough_for_photographs_and_misses_no_sheet_and_no_border() 
 
 
 def test_a_glance_tells_a_horizon_from_a_gutter() -> None:
-    # Dark on the left and bright on the right; a darker sky above a part of the ground.
+    # Brighter to the right and to the bottom; a darker sky above a part of the ground.
     ground = np.empty((1000, 900, 3), np.uint8)
     ground[:] = np.linspace(60, 190, 900, dtype=np.uint8)[:, np.newaxis]
+    ground += np.linspace(0, 60, 1000, dtype=np.uint8)[:, np.newaxis, np.newaxis]
     ground[:430, :320] -= 50
     small = np.asarray(Image.fromarray(ground).resize((GLANCE, GLANCE), Image.Resampling.BOX))
     assert not glance(small).panels
