@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moderate.exports.catalogue import REPORTS, SHAPES
+
 if TYPE_CHECKING:
     from moderate.report.model import Report
 
 FORCE_HELP = "Replace existing files, whoever wrote them."
 CSV_RAW_HELP = "Text of CSV as it is, without the ' before what a spreadsheet would run."
 CSV_BOM_HELP = "Start CSV with a byte order mark, so that Excel reads it as UTF-8."
+REPORT_HELP = f"For other programs: {', '.join(REPORTS)}. May be repeated."
+SHAPE_HELP = f"Rows of --out FILE.jsonl as a hosted service gives them: {', '.join(SHAPES)}."
+SHAPE_DOCUMENT_HELP = "With --shape: one document for the run, to --out FILE.json."
 Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from moderate.cli import exit_codes
-from moderate.cli.output import Force, print_report, write_report
+from moderate.cli.output import (
+    REPORT_HELP,
+    SHAPE_DOCUMENT_HELP,
+    SHAPE_HELP,
+    Force,
+    print_report,
+    write_report,
+)
 from moderate.cli.state import State, is_there, readable_errors, state_folder
 from moderate.errors import StateError, UsageError
 from moderate.text import printable
@@ -45,19 +52,35 @@ def report(
     ] = False,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="FILE.json|.md|.html", help="Else the terminal."),
+        typer.Option(
+            "--out", "-o", metavar="FILE.json|.md|.html", help="The summary; else the terminal."
+        ),
     ] = None,
+    reports: Annotated[
+        list[str] | None, typer.Option("--report", metavar="FORMAT:FILE", help=REPORT_HELP)
+    ] = None,
+    shape: Annotated[str | None, typer.Option("--shape", metavar="NAME", help=SHAPE_HELP)] = None,
+    shape_document: Annotated[
+        bool, typer.Option("--shape-document", help=SHAPE_DOCUMENT_HELP)
+    ] = False,
     force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     state: State = None,
 ) -> int:
-    """Sum up a results file, or show decisions over time."""
+    """Sum up or convert a results file, or show decisions over time."""
     from moderate.analysis.stored import summarise
     from moderate.analysis.trend import Counting, Limits, check_limits
+    from moderate.exports.forms import check_exports, parse_report, split_shaped, write_exports
+    from moderate.exports.interface import ExportOptions
     from moderate.report import stored
     from moderate.report import trend as over_time
     from moderate.results.read import read_results
-    from moderate.results.targets import check_overwriting, check_reports, read_identities
+    from moderate.results.targets import (
+        check_overwriting,
+        check_reports,
+        check_stdout,
+        read_identities,
+    )
 
     if not trend and (ledger or fail_on_drift):
         raise UsageError("--ledger and --fail-on-drift go with --trend")
@@ -65,9 +88,20 @@ def report(
         raise UsageError("name one results file, or several with --trend")
     if trend and not files and not ledger:
         raise UsageError("--trend: name results files, or add --ledger")
-    targets = [] if out is None else [out]
+    if trend and (reports or shape):
+        raise UsageError("--report and --shape are made of one results file, without --trend")
+    targets, shaped = split_shaped([] if out is None else [out], shape, document=shape_document)
+    exports = [*shaped, *map(parse_report, reports or ())]
     check_reports("--out", targets)
-    check_overwriting([], targets, read_identities(files or []), force=force)
+    check_exports(exports)
+    check_stdout([each.target for each in exports])
+    check_overwriting(
+        [],
+        targets,
+        read_identities(files or []),
+        force=force,
+        exports=[each.target for each in exports],
+    )
     drifted = False
     if trend:
         limits = Limits(alpha, min_effect, min_effect)
@@ -81,9 +115,11 @@ def report(
         drifted = bool(counted.drifted)
         shown = over_time.report(counted)
     else:
-        shown = stored.report(summarise(read_results((files or [])[0])))
+        results = read_results((files or [])[0])
+        write_exports(results, exports, ExportOptions(document=shape_document))
+        shown = stored.report(summarise(results))
     write_report(shown, targets)
-    if as_json or not targets:
+    if as_json or not (targets or exports):
         print_report(shown, as_json=as_json, ascii_only=True)
     return exit_codes.FOUND if fail_on_drift and drifted else exit_codes.DONE
 

@@ -14,7 +14,14 @@ from moderate.cli import exit_codes, panels
 from moderate.cli.configuration import say_used, weaker_of
 from moderate.cli.findings import list_findings, report_errors
 from moderate.cli.messages import say, speak_json, speaks_json
-from moderate.cli.output import CSV_BOM_HELP, CSV_RAW_HELP, FORCE_HELP
+from moderate.cli.output import (
+    CSV_BOM_HELP,
+    CSV_RAW_HELP,
+    FORCE_HELP,
+    REPORT_HELP,
+    SHAPE_DOCUMENT_HELP,
+    SHAPE_HELP,
+)
 from moderate.cli.panels import option
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
 from moderate.decode.parts import MOST_FRAMES, MOST_FRAMES_AUTO, FrameChoice, frame_choice
@@ -117,6 +124,16 @@ def scan(
             panels.OUTPUT, metavar="FILE", help="Summary to .json, .md or .html. May be repeated."
         ),
     ] = None,
+    reports: Annotated[
+        list[str] | None,
+        option(panels.OUTPUT, "--report", metavar="FORMAT:FILE", help=REPORT_HELP),
+    ] = None,
+    shape: Annotated[
+        str | None, option(panels.OUTPUT, "--shape", metavar="NAME", help=SHAPE_HELP)
+    ] = None,
+    shape_document: Annotated[
+        bool, option(panels.OUTPUT, "--shape-document", help=SHAPE_DOCUMENT_HELP)
+    ] = False,
     fail_on: Annotated[
         Literal["never", "review", "block"],
         option(
@@ -491,6 +508,8 @@ def scan(
     from moderate.classify.allocator import tune_allocator
     from moderate.decode.formats import parse_formats
     from moderate.decode.video import VideoOptions
+    from moderate.exports.forms import parse_report, split_shaped
+    from moderate.exports.interface import ExportOptions
     from moderate.report.progress import progress_on
     from moderate.report.summary import as_text
     from moderate.results.interface import CsvForm
@@ -518,13 +537,17 @@ def scan(
         raise UsageError("--video-stop-on goes with --video-every SECONDS")
     if lock_wait is not None and lock is None:
         raise UsageError("--lock-wait goes with --lock FILE")
+    rows, shaped = split_shaped(out or (), shape, document=shape_document)
+    exports = [*shaped, *map(parse_report, reports or ())]
     job = plan(
         ScanOptions(
             inputs=inputs or (),
             weights=weights,
             policy=policy,
-            out=out or (),
+            out=rows,
             summary=summary or (),
+            exports=exports,
+            export=ExportOptions(document=shape_document),
             reading=InputOptions(
                 walk=WalkOptions(
                     all_files=all_files,
@@ -611,7 +634,7 @@ def scan(
         waiting = _waiting if not quiet else lambda line: None
         result = run(job, on_item, as_text, waiting)
     if not quiet:
-        _tell(result, out or ())
+        _tell(result, [*rows, *(each.target for each in exports)])
     elif 2 * result.error_codes[ErrorCode.NOT_FOUND] > result.rows:
         for note in result.input_notes:
             say("warning", "inputs", note)

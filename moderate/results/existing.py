@@ -7,6 +7,7 @@ else may be a person's work, and is replaced with `--force` alone.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from moderate.results.text_writers import metadata_path
 from moderate.scratch import scratch_folder
 from moderate.types import ErrorCode
 
-Kind = Literal["results", "report", "labels", "policy"]
+Kind = Literal["results", "export", "report", "labels", "policy"]
 """What a command writes. People fill in labels and edit policies: those are never replaced."""
 
 MAX_REPORT_BYTES = 256 << 20
@@ -99,7 +100,7 @@ def _why_not_object(target: str, kind: Kind, source: BinaryIO, folder: str) -> s
     from moderate.results.read import facts_in
 
     copy = os.path.join(folder, f"copy{os.path.splitext(target_name(target))[1].lower()}")
-    if kind == "results" and not copy.endswith(".parquet"):
+    if kind == "export" or (kind == "results" and not copy.endswith(".parquet")):
         with contextlib.suppress(FileNotFoundError, InputError):
             receive(metadata_path(target), copy)
             if facts_in(copy).get("tool") == "moderate":
@@ -151,6 +152,20 @@ def _why_not_ours(target: str) -> str | None:
     return None
 
 
+def _why_not_export(target: str) -> str | None:
+    """An export has the form of another program: the facts beside it say whose it is."""
+    from moderate.results.read import facts_in
+
+    try:
+        facts = facts_in(metadata_path(target))
+    except (InputError, OSError):
+        facts = {}
+    if facts.get("tool") != "moderate" or "export" not in facts:
+        return f"is not known to be an export of moderate, by {shown_target(metadata_path(target))}"
+    digest = hashlib.sha256(read_regular(target, MAX_REPORT_BYTES)).hexdigest()
+    return None if facts.get("sha256") == digest else _CHANGED
+
+
 def _why_not_report(target: str) -> str | None:
     data = read_regular(target, MAX_REPORT_BYTES)
     if is_unchanged(data):
@@ -160,6 +175,7 @@ def _why_not_report(target: str) -> str | None:
 
 _CHECKS: dict[Kind, Callable[[str], str | None]] = {
     "results": _why_not_results,
+    "export": _why_not_export,
     "report": _why_not_report,
     "labels": lambda _: "may hold labels that somebody filled in",
     "policy": lambda _: "may be a policy that somebody wrote",

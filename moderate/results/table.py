@@ -24,7 +24,7 @@ def row_to_dict(row: Row) -> dict[str, Any]:
         [column.name for column in own_columns(extra.labels)],
         [column.name for column in extra.carried],
     )
-    return dict(zip(names, map(_plain, _cells(row, extra)), strict=True))
+    return dict(zip(names, map(plain, _cells(row, extra)), strict=True))
 
 
 def to_table(rows: Iterable[Row]) -> pa.Table:
@@ -70,7 +70,8 @@ def _all_columns(several: Iterable[ExtraColumns]) -> ExtraColumns:
     return ExtraColumns(tuple(carried.values()), tuple(labels))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A cell as a plain Python value: no member of an enumeration, and no Arrow scalar."""
     if isinstance(value, str):
         return str(value)  # a member of an enumeration, too
     if hasattr(value, "as_py"):  # an Arrow scalar that Python has nothing equal to

@@ -44,6 +44,7 @@ class _Discardable(Protocol):
 
 
 _File = TypeVar("_File", bound=_Discardable)
+_Target = TypeVar("_Target")
 
 
 # Checks -------------------------------------------------------------------------------------------
@@ -69,9 +70,18 @@ def check_targets(targets: Sequence[str]) -> None:
     check_files("--out", files, SUFFIXES, rule)
     for target in filter(has_metadata, files):
         check_place(metadata_path(target))
-    if len(targets) - len(files) > 1:
-        raise UsageError("--out: only one of them can go to standard output")
-    if len(files) < len(targets) and sys.stdout is None:
+    check_stdout(targets)
+
+
+def check_stdout(targets: Sequence[str]) -> None:
+    """Refuse several targets on standard output, and any where there is none.
+
+    Raises UsageError or OutputError.
+    """
+    count = sum(map(to_stdout, targets))
+    if count > 1:
+        raise UsageError("only one file can go to standard output")
+    if count and sys.stdout is None:
         raise OutputError("standard output is closed")
 
 
@@ -151,15 +161,17 @@ def check_overwriting(
     *,
     force: bool,
     kind: Kind = "report",
+    exports: Sequence[str] = (),
 ) -> None:
     """Refuse to write a target twice, over an input, or over what may be a person's work.
 
-    results are targets of rows, whose audit facts may be written beside them; files are all others,
-    of this kind. force allows the last of the three, which otherwise only files of the same kind
-    are that this tool wrote. Raises UsageError and OutputError.
+    results are targets of rows, whose audit facts may be written beside them; exports have such
+    facts beside them, too; files are all others, of this kind. force allows the last of the three,
+    which otherwise only files of the same kind are that this tool wrote. Raises UsageError and
+    OutputError.
     """
     # An object's options stand behind its name; without them it is the same object.
-    rows = [target_name(target) for target in results if not to_stdout(target)]
+    rows = [target_name(target) for target in (*results, *exports) if not to_stdout(target)]
     beside = [metadata_path(name) for name in rows if has_metadata(name)]
     written = [*rows, *map(target_name, files), *beside]
     real = [shown_target(name) if is_remote(name) else os.path.realpath(name) for name in written]
@@ -173,7 +185,10 @@ def check_overwriting(
     for target in results:
         if not to_stdout(target):
             check_replaceable(target, "results")
-    for target in filter(has_metadata, results):
+    for target in exports:
+        if not to_stdout(target):
+            check_replaceable(target, "export")
+    for target in (*filter(has_metadata, results), *exports):
         if not to_stdout(target):
             check_facts_replaceable(target)
     for target in files:
@@ -227,14 +242,14 @@ class TextFile:
 
 def open_texts(targets: Sequence[str]) -> contextlib.AbstractContextManager[list[TextFile]]:
     """A file per target; whatever was not committed when the block ends is discarded."""
-    return _opened(targets, TextFile)
+    return opened(targets, TextFile)
 
 
 def open_writers(
     targets: Sequence[str], csv: CsvForm = _GUARDED
 ) -> contextlib.AbstractContextManager[list[ResultWriter]]:
     """A writer per target; whatever was not committed when the block ends is discarded."""
-    return _opened(targets, partial(_open_writer, csv))
+    return opened(targets, partial(_open_writer, csv))
 
 
 def write_text(target: str, text: str) -> None:
@@ -252,7 +267,10 @@ def finishing(targets: Iterable[str]) -> contextlib.AbstractContextManager[None]
 
 
 @contextlib.contextmanager
-def _opened(targets: Sequence[str], open_target: Callable[[str], _File]) -> Iterator[list[_File]]:
+def opened(
+    targets: Sequence[_Target], open_target: Callable[[_Target], _File]
+) -> Iterator[list[_File]]:
+    """A file per target, opened one by one; all are discarded when the block ends."""
     files: list[_File] = []
     with contextlib.ExitStack() as stack:
         for target in targets:

@@ -30,12 +30,11 @@ from moderate.tables.csv import guarded
 from moderate.types import Column, Row
 
 
-class _TextWriter(ResultWriter):
-    """Lines to `target`; None stands for standard output."""
+class FactsBesideWriter(ResultWriter):
+    """Text to `target`, and the audit facts in a file beside it; None stands for standard output.
 
-    null: ClassVar[str]
-    texts: Mapping[str, Callable[[Any], str]]
-    """What makes text of a cell, by the type of its column, or `carried`."""
+    A text file has no place for metadata.
+    """
 
     def __init__(self, target: str | None) -> None:
         self._form: dict[str, str] = {}  # what the facts say of the form of the rows
@@ -44,10 +43,7 @@ class _TextWriter(ResultWriter):
         self._beside = self._open_beside()
         self._stream: BinaryIO = self._atomic.file if self._atomic else sys.stdout.buffer
         self._audit: dict[str, str] = {}
-        self._carried: list[str] = []
-        self._labels: Sequence[str] = ()
         self._sealed = False
-        self._texts: list[Callable[[Any], str]] = []
 
     def _open_beside(self) -> WholeFile | None:
         """The file of the audit facts, held from the start: no surprise after hours of work."""
@@ -58,6 +54,67 @@ class _TextWriter(ResultWriter):
         except OutputError:
             self._atomic.discard()
             raise
+
+    def seal(self, facts: dict[str, str]) -> None:
+        """See `ResultWriter`."""
+        if self._sealed:
+            return
+        self._sealed = True
+        self._finish_text({**self._audit, **facts})
+        if self._atomic is None or self._beside is None:
+            return
+        audit = {**self._audit, **facts, **self._form, "sha256": self._atomic.seal()}
+        text = json.dumps(audit, indent=2, ensure_ascii=False) + "\n"
+        try:
+            self._beside.file.write(text.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise output_error(self._beside.target, error) from error
+        self._beside.seal()
+
+    def _finish_text(self, facts: dict[str, str]) -> None:
+        """Write what comes after the last row."""
+
+    def commit(self, facts: dict[str, str]) -> dict[str, str]:
+        """See `ResultWriter`."""
+        self.seal(facts)
+        if self._atomic is None or self._beside is None:
+            return {}
+        # Rows first: what describes them never stands alone. Where a kill comes in between, the
+        # facts are still in their `.part` file, in which `read` looks for them.
+        return commit_together([self._atomic, self._beside])
+
+    def discard(self) -> None:
+        """See `ResultWriter`."""
+        for file in (self._atomic, self._beside):
+            if file:
+                file.discard()
+
+    def _put(self, text: str) -> None:
+        self._put_bytes(text.encode("utf-8", "backslashreplace"))
+
+    def _put_bytes(self, data: bytes) -> None:
+        try:
+            self._stream.write(data)
+            if self._atomic is None:
+                self._stream.flush()  # a reader at the other end of a pipe sees rows as they come
+        except BrokenPipeError as error:
+            raise ReaderGoneError("standard output was closed by its reader") from error
+        except OSError as error:
+            raise output_error(self._target or "standard output", error) from error
+
+
+class _TextWriter(FactsBesideWriter):
+    """A line for each row."""
+
+    null: ClassVar[str]
+    texts: Mapping[str, Callable[[Any], str]]
+    """What makes text of a cell, by the type of its column, or `carried`."""
+
+    def __init__(self, target: str | None) -> None:
+        super().__init__(target)
+        self._carried: list[str] = []
+        self._labels: Sequence[str] = ()
+        self._texts: list[Callable[[Any], str]] = []
 
     @abstractmethod
     def header(self, names: list[str]) -> str:
@@ -105,47 +162,6 @@ class _TextWriter(ResultWriter):
                 self.write_columns([c[part] for c in own], [c[part] for c in carried])
         else:
             self._put_bytes(self.lines(own, carried))
-
-    def seal(self, facts: dict[str, str]) -> None:
-        """See `ResultWriter`. A text file has no place for metadata: it stands beside it."""
-        if self._atomic is None or self._beside is None or self._sealed:
-            return
-        self._sealed = True
-        audit = {**self._audit, **facts, **self._form, "sha256": self._atomic.seal()}
-        text = json.dumps(audit, indent=2, ensure_ascii=False) + "\n"
-        try:
-            self._beside.file.write(text.encode("utf-8", "backslashreplace"))
-        except OSError as error:
-            raise output_error(self._beside.target, error) from error
-        self._beside.seal()
-
-    def commit(self, facts: dict[str, str]) -> dict[str, str]:
-        """See `ResultWriter`."""
-        if self._atomic is None or self._beside is None:
-            return {}
-        self.seal(facts)
-        # Rows first: what describes them never stands alone. Where a kill comes in between, the
-        # facts are still in their `.part` file, in which `read` looks for them.
-        return commit_together([self._atomic, self._beside])
-
-    def discard(self) -> None:
-        """See `ResultWriter`."""
-        for file in (self._atomic, self._beside):
-            if file:
-                file.discard()
-
-    def _put(self, text: str) -> None:
-        self._put_bytes(text.encode("utf-8", "backslashreplace"))
-
-    def _put_bytes(self, data: bytes) -> None:
-        try:
-            self._stream.write(data)
-            if self._atomic is None:
-                self._stream.flush()  # a reader at the other end of a pipe sees rows as they come
-        except BrokenPipeError as error:
-            raise ReaderGoneError("standard output was closed by its reader") from error
-        except OSError as error:
-            raise output_error(self._target or "standard output", error) from error
 
 
 class CsvWriter(_TextWriter):

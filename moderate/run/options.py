@@ -10,6 +10,7 @@ from moderate.config import ConfigRecord
 from moderate.decode.limits import IMAGES_PER_DECODER
 from moderate.decode.parts import EmbeddedChoice, FrameChoice, ViewChoice
 from moderate.decode.video import VideoOptions
+from moderate.exports.interface import ExportOptions, ExportTarget
 from moderate.fetch.options import HttpOptions
 from moderate.results.interface import CsvForm
 from moderate.sources.memory import Input
@@ -35,6 +36,7 @@ class ScanOptions:
     """What a scan is asked to do; the defaults are those of the command line.
 
     inputs are names, as on the command line, and images in memory (see `moderate.scan`).
+    exports are documents in the forms of other programs, export is how they are made.
     batch_size, workers (None for one per core) and images_per_decoder change speed alone. rescore
     has everything scored anew, retry_errors what was an error; verify has every file read, and
     scored where its content is new. frames, views and formats are those of `DecodeOptions`.
@@ -55,6 +57,8 @@ class ScanOptions:
     policy: str = "balanced"
     out: Sequence[str] = ()
     summary: Sequence[str] = ()
+    exports: Sequence[ExportTarget] = ()
+    export: ExportOptions = field(default_factory=ExportOptions)
     reading: InputOptions = field(default_factory=InputOptions)
     http: HttpOptions = field(default_factory=HttpOptions)
     limits: Limits = field(default_factory=Limits)
@@ -86,3 +90,8 @@ class ScanOptions:
     max_listed: int = MOST_LISTED
     force: bool = False
     csv: CsvForm = field(default_factory=CsvForm)
+
+    @property
+    def targets(self) -> list[str]:
+        """All files that are to be written."""
+        return [*self.out, *(each.target for each in self.exports), *self.summary]

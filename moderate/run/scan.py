@@ -31,6 +31,7 @@ from moderate.errors import (
     UsageError,
     WeightsError,
 )
+from moderate.exports.forms import check_exports, open_exports
 from moderate.faults import internal_error
 from moderate.fetch.address import make_guard
 from moderate.fetch.local import FetchError, read_head
@@ -45,6 +46,7 @@ from moderate.results.interface import ResultWriter
 from moderate.results.targets import (
     check_overwriting,
     check_reports,
+    check_stdout,
     check_targets,
     finishing,
     identities,
@@ -114,13 +116,19 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
             there = ", ".join(repr(choice) for choice in choices)
             raise UsageError(f"--{name} {value!r}: use {there}")
     check_targets(options.out)
+    check_exports(options.exports)
+    check_stdout([*options.out, *(each.target for each in options.exports)])
     check_reports("--summary", options.summary)
     make_guard(options.http.allow_private, options.http.allowed_hosts)
     policy = load_policy(options.policy)
     sources = open_sources()
     read = identities(file for source in sources for file in source.files)
     check_overwriting(
-        options.out, options.summary, read | identities(policy.files), force=options.force
+        options.out,
+        options.summary,
+        read | identities(policy.files),
+        force=options.force,
+        exports=[each.target for each in options.exports],
     )
     bundle = load_bundle(options.weights)
     judge = Judge.of(policy, columns=[column.name for column in carried_columns(sources)])
@@ -248,9 +256,8 @@ def iterate(
     with open_state(options.state) as state:
         command = options.state.command if options.state else ()
         named = _input_names(options)
-        targets = [*options.out, *options.summary]
         queued = options.lock is not None
-        recorder = begin(state, run_id, started, command, named, targets, queued=queued)
+        recorder = begin(state, run_id, started, command, named, options.targets, queued=queued)
         try:
             with ExitStack() as stack:
                 if options.lock is not None:
@@ -293,9 +300,10 @@ def _run(
 ) -> Generator[Row | Skipped, None, Summary]:
     options = job.options
     clock = time.monotonic()
-    taken = _Taken.of([*options.out, *options.summary])
+    taken = _Taken.of(options.targets)
     with (
-        open_writers(options.out, options.csv) as writers,
+        open_writers(options.out, options.csv) as row_writers,
+        open_exports(options.exports, options.export) as exports,
         open_texts(options.summary) as summaries,
         LocalEngine(
             job,
@@ -304,10 +312,11 @@ def _run(
             unfinished_since=recorder.unfinished_since() if options.only else None,
         ) as engine,
     ):
+        writers: list[ResultWriter] = [*row_writers, *exports]
         audit = _audit(job, engine, run_id, started)
         summary = Summary(audit, job.policy.policy, job.judge)
         summary.hourly_cost = options.hourly_cost
-        summary.highlights = Highlights.of(_input_names(options), [*options.out, *options.summary])
+        summary.highlights = Highlights.of(_input_names(options), options.targets)
         summary.only, summary.max_listed = options.only, options.max_listed
         summary.may_be_empty = any(source.may_be_empty for source in job.sources)
         recorder.counting(summary)
@@ -343,7 +352,7 @@ def _run(
             writer.seal(facts)
         for file in summaries:
             file.seal(summary_text(summary, file.target))
-        with finishing([*options.out, *options.summary]):
+        with finishing(options.targets):
             for writer in writers:
                 recorder.outputs.update(writer.commit(facts))
             for file in summaries:

@@ -1,0 +1,100 @@
+"""Targets that are to have a form of export: parsed, checked, opened."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from moderate.errors import UsageError
+from moderate.exports.catalogue import REPORTS, SHAPES
+from moderate.exports.interface import ExportOptions, ExportTarget
+from moderate.exports.writer import ExportWriter
+from moderate.results.read import Results
+from moderate.results.remote import target_name
+from moderate.results.targets import check_files, check_place, finishing, opened
+from moderate.results.text_writers import metadata_path
+from moderate.text import nearest, one_line
+
+
+def parse_report(text: str) -> ExportTarget:
+    """FORMAT:FILE, as --report takes it. Raises UsageError."""
+    form, colon, target = text.partition(":")
+    if not (colon and target):
+        raise UsageError(f"--report {one_line(text, 80)}: write FORMAT:FILE, such as sarif:x.sarif")
+    return ExportTarget(form, target, _known(form, "--report", REPORTS))
+
+
+def split_shaped(
+    out: Sequence[str], shape: str | None, *, document: bool
+) -> tuple[list[str], list[ExportTarget]]:
+    """The targets of --out that hold rows as ever, and those that --shape gives another form.
+
+    The latter are those in JSON; tables stay what they are. Raises UsageError.
+    """
+    if shape is None:
+        if document:
+            raise UsageError("--shape-document goes with --shape NAME")
+        return list(out), []
+    made_by = _known(shape, "--shape", SHAPES)
+    suffix = ".json" if document else ".jsonl"
+    shaped = [each for each in out if target_name(each).lower().endswith(suffix)]
+    if not shaped:
+        raise UsageError(f"--shape {shape}: name a file for it, --out FILE{suffix}")
+    targets = [
+        ExportTarget(shape, "-" if each == f"-{suffix}" else each, made_by) for each in shaped
+    ]
+    return [each for each in out if each not in shaped], targets
+
+
+def check_exports(targets: Sequence[ExportTarget]) -> None:
+    """Refuse targets that could not be written. Raises UsageError or OutputError."""
+    for each in targets:
+        if not each.is_stdout:
+            suffixes = each.form_class().suffixes
+            rule = f"{each.form} goes to files that end in {' or '.join(suffixes)}"
+            check_files(
+                "--report" if each.form in REPORTS else "--out", [each.target], suffixes, rule
+            )
+            check_place(metadata_path(each.target))
+
+
+def open_exports(
+    targets: Sequence[ExportTarget], options: ExportOptions
+) -> contextlib.AbstractContextManager[list[ExportWriter]]:
+    """A writer per target; whatever was not committed when the block ends is discarded."""
+    return opened(targets, partial(_open, options))
+
+
+def write_exports(
+    results: Results, targets: Sequence[ExportTarget], options: ExportOptions
+) -> None:
+    """Make documents of a results file; all appear, or none. Raises InputError and OutputError."""
+    facts = dict(results.facts)
+    with open_exports(targets, options) as writers:
+        if not writers:
+            return
+        for writer in writers:
+            writer.start_with(facts)
+        for row in results.rows():
+            for writer in writers:
+                writer.put(row)
+        for writer in writers:
+            writer.seal({})
+        with finishing([each.target for each in targets]):
+            for writer in writers:
+                writer.commit({})
+
+
+def _open(options: ExportOptions, each: ExportTarget) -> ExportWriter:
+    export = each.form_class()(options)
+    return ExportWriter(None if each.is_stdout else each.target, export, each.form)
+
+
+def _known(name: str, option: str, known: Mapping[str, str]) -> str:
+    """What makes the form of that name."""
+    if name in known:
+        return known[name]
+    meant = nearest(name, known)
+    hint = f"did you mean {meant!r}?" if meant else f"known are {', '.join(known)}"
+    raise UsageError(f"{option}: there is no form {one_line(name, 40)!r}; {hint}")
