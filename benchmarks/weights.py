@@ -30,7 +30,8 @@ from reporting import machine, write_json
 
 from moderate.analysis import bounds
 from moderate.analysis.evaluation import Evaluation, Wanted, evaluate
-from moderate.analysis.labels import UNKNOWN, Joined, Labels, join
+from moderate.analysis.labelled_rows import Joined, join
+from moderate.analysis.labels import UNKNOWN, Labels
 from moderate.analysis.metrics import CONFIDENCE
 from moderate.classify.bundle import Bundle, load_bundle
 from moderate.classify.classifier import Classifier

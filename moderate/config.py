@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moderate.errors import ConfigError
-from moderate.ownership import Identity, folders_on_the_way, identity_of, why_others_could_write
-from moderate.regular import read_regular
+from moderate.ownership import folders_on_the_way, why_others_could_write
+from moderate.regular import Identity, file_identity, read_regular
 from moderate.text import nearest, one_line, path_text, printable
 from moderate.toml_files import TomlError, parse_toml
 
@@ -137,7 +137,7 @@ def input_folders(inputs: Sequence[str], lists: Sequence[str] = ()) -> dict[Iden
         named.update(dict.fromkeys([*_folders_of(name), "."]))
     found: dict[Identity, str] = {}
     for folder in named:
-        if identity := identity_of(folder):
+        if identity := file_identity(folder):
             found.setdefault(identity, folder)
     return found
 

@@ -10,10 +10,8 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from moderate.regular import Identity, file_identity
 from moderate.text import printable
-
-Identity = tuple[int, int]
-"""Device and inode: what a folder is, whatever it is called."""
 
 _MOST_LINKS = 40  # as the kernel has it
 _ACCESS_LIST = "system.posix_acl_access"
@@ -61,16 +59,7 @@ def folders_on_the_way(path: str) -> set[Identity]:
 
     Raises OSError.
     """
-    return {identity for step in steps(path) if (identity := identity_of(step.folder))}
-
-
-def identity_of(path: str) -> Identity | None:
-    """What is at `path`; None where nothing is."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
+    return {identity for step in steps(path) if (identity := file_identity(step.folder))}
 
 
 def why_others_could_write(path: str) -> str | None:

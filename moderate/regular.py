@@ -8,6 +8,9 @@ import os
 
 from moderate.fetch.local import FetchError, open_regular
 
+Identity = tuple[int, int]
+"""Device and inode: what a file or folder is, whatever it is called."""
+
 MAX_TEXT_BYTES = 1 << 20
 """Bytes of a file that a person writes: a policy, a card, a mapping."""
 
@@ -15,8 +18,8 @@ MAX_WEIGHTS_BYTES = 8 << 30
 """Bytes of a file of weights; the largest networks of timm take 4 GB in fp32."""
 
 
-def file_identity(path: str | bytes) -> tuple[int, int] | None:
-    """Device and inode of what is at `path`, whatever it is called; None where nothing is."""
+def file_identity(path: str | bytes) -> Identity | None:
+    """What is at `path`, a file or a folder; None where nothing is."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

@@ -15,15 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moderate.analysis.labels import (
-    DECISIONS,
-    UNKNOWN,
-    Joined,
-    Labels,
-    Sampling,
-    join,
-    misrepresented,
-)
+from moderate.analysis.labelled_rows import Joined, join, misrepresented
+from moderate.analysis.labels import DECISIONS, UNKNOWN, Labels, Sampling
 from moderate.analysis.metrics import (
     NO_IMAGES,
     Bin,

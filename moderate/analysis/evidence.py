@@ -13,7 +13,8 @@ import tomli_w
 from numpy.typing import NDArray
 
 from moderate.analysis.calibrate import Calibrated, apply
-from moderate.analysis.labels import Labels, Sampling, join, misrepresented, read_labels
+from moderate.analysis.labelled_rows import join, misrepresented
+from moderate.analysis.labels import Labels, Sampling, read_labels
 from moderate.analysis.sample import order_of
 from moderate.analysis.tune import Claim, Floats, Labelled, Tuning
 from moderate.analysis.weighted import METHOD

@@ -1,4 +1,4 @@
-"""Labels that people gave to images, read from a file and joined to the rows of a scan.
+"""Labels that people gave to images: what the columns of a file of labels mean.
 
 A label is for one image and one category; what is not labelled is unknown, never negative.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, NamedTuple
@@ -15,23 +15,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moderate.arrow import plain_value, python_values
+from moderate.analysis.label_files import Columns, normal_name, read_file, read_folder
+from moderate.arrow import plain_value
 from moderate.errors import InputError, UsageError
 from moderate.fetch.naming import shown_text
 from moderate.regular import sha256_of
-from moderate.results.read import Results
 from moderate.results.targets import SUFFIXES
-from moderate.tables.csv import strict_records, unguarded
-from moderate.tables.jsonl import json_object
-from moderate.tables.lines import file_name, text_lines, unreadable
-from moderate.text import first_repeated, one_line
-from moderate.types import CATEGORIES, Category, Decision, Status
+from moderate.tables.lines import file_name
+from moderate.text import one_line
+from moderate.types import CATEGORIES, Category, Decision
 
 UNKNOWN = -1
 """Stands for no label; a positive one is 1, a negative one 0."""
 
 DECISIONS: tuple[Decision, ...] = tuple(Decision)
 """The decisions that the numbers 0, 1 and 2 stand for in arrays."""
+
+CURRENT_FOLDER = r"^(\./+)+"
+"""A pattern for the start of paths that labels and results are compared without."""
 
 _POSITIVE = ("1", "1.0", "true", "yes", "positive")
 _NEGATIVE = ("0", "0.0", "false", "no", "negative")
@@ -42,14 +43,9 @@ _TRUTH = (
 _EXPECTED = {decision.value: number for number, decision in enumerate(DECISIONS)} | dict.fromkeys(
     _NO_LABEL, UNKNOWN
 )
-_EXPECTED_NAMES = tuple(decision.value for decision in DECISIONS)
 _ID_COLUMNS = ("path", "sha256", "file")
-_NOTHING = ("safe", "none", "clean", "neutral", "negative", "sfw")
-"""Names of folders whose images show none of the categories."""
 _OF_A_SAMPLE = ("chosen_by", "chosen_for", "inclusion_probability")
-_MAX_PARQUET_BYTES = 1 << 30  # of labels; one has some hundred bytes
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-_CURRENT_FOLDER = r"^(\./+)+"
 _SHOWN = 3  # ids that an error names
 _MOST_GROUPS = 50  # of a sample by strata; one with more has probabilities of its own per image
 
@@ -121,42 +117,6 @@ class Labels:
         return self.sampling
 
 
-@dataclass(frozen=True)
-class Joined:
-    """The rows of results that have a label, in their order: arrays of n, one value per row.
-
-    rows: indices in the results, from 0. labels: int8 per category as in `Labels`. scores: float32
-    per category, NaN where not scored. expected and decisions: int8, index of DECISIONS (expected
-    may be -1). errors: the row has an error, and so no scores. copies: an earlier one of these rows
-    has the same bytes. columns: the further columns, an Arrow table. unmatched: the number of
-    labels without a row. unlabelled: the number of rows without a label. of: the index of each
-    row's label among the labels.
-    """
-
-    rows: NDArray[np.int64]
-    paths: tuple[str, ...]
-    labels: Mapping[Category, NDArray[np.int8]]
-    scores: Mapping[Category, NDArray[np.float32]]
-    expected: NDArray[np.int8]
-    decisions: NDArray[np.int8]
-    errors: NDArray[np.bool_]
-    copies: NDArray[np.bool_]
-    columns: Any
-    unmatched: int
-    unlabelled: int
-    of: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-class _Columns(NamedTuple):
-    """A file as columns; `where` names the line or row of an index."""
-
-    columns: dict[str, Sequence[Any]]
-    where: Callable[[int], str]
-
-
 def read_labels(path: str, id_column: str | None = None) -> Labels:
     """Labels in a .csv, .parquet or .jsonl file, or in a folder with a folder per label.
 
@@ -170,11 +130,11 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
     if os.path.isdir(path) and not path.lower().endswith(tuple(SUFFIXES)):
         if id_column is not None:
             raise UsageError("--id-column goes with a file of labels, not with a folder")
-        read = _read_folder(path)
+        read = read_folder(path)
     else:
-        read = _read(path)
+        read = read_file(path)
     names = _names(shown, read.columns)
-    named = id_column if id_column in read.columns else names.get(_normal(id_column or ""))
+    named = id_column if id_column in read.columns else names.get(normal_name(id_column or ""))
     if id_column is None:
         # The digests in a list of test cards only say whether the cards are as they were written.
         order = ("file",) if {"file", "category", "band"} <= names.keys() else _ID_COLUMNS
@@ -188,7 +148,7 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
     if not read.columns[named]:
         raise InputError(f"{shown} has no labels: there are no lines after the column names")
     by, ids = _ids(shown, read, named)
-    if _normal(named) == "file" and id_column is None:
+    if normal_name(named) == "file" and id_column is None:
         by, ids = _of_files(path, ids)
     line_labels = _line_labels(shown, read, names, named)
     unique: dict[str, int] = {}
@@ -224,121 +184,6 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
     )
 
 
-def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joined:
-    """The labelled rows of `results`, with some more columns of theirs.
-
-    An image that has several rows gives each of them its label. Raises InputError where no label
-    is of any row, naming one of each, and for what `Results.table` refuses.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    own = ["path", "sha256", "status", "decision", *CATEGORIES]
-    extra = [name for name in dict.fromkeys(columns) if name not in own]
-    by = labels.by
-    if by not in own:
-        by = by if by in results.carried else "path"
-        extra += [by] if by not in [*own, *extra] else []
-    table = results.table([*own, *extra])
-    if not table.num_rows:
-        raise InputError(f"{file_name(results.path)} has no rows")
-    row_ids = _row_ids(table[by], by)
-    label_index = pc.index_in(row_ids, pa.array(labels.ids, pa.string())).combine_chunks()
-    label_index = label_index.to_numpy(zero_copy_only=False).astype(np.float64)
-    rows = np.flatnonzero(~np.isnan(label_index)).astype(np.int64)
-    if not len(rows):
-        one = next((text for text in row_ids.to_pylist() if text), "none at all")
-        raise InputError(
-            f"no label of {file_name(labels.path)} is of a row of {file_name(results.path)}: the "
-            f"labels have {by} {one_line(labels.ids[0], 80)!r}, the rows {one_line(one, 80)!r}"
-        )
-    labels_used = label_index[rows].astype(np.int64)
-    table = table.take(pa.array(rows))
-    digests = table["sha256"].to_pylist()
-    numbers = {decision.value: number for number, decision in enumerate(DECISIONS)}
-    return Joined(
-        rows=rows,
-        paths=tuple(table["path"].to_pylist()),
-        labels={name: values[labels_used] for name, values in labels.values.items()},
-        scores={name: table[name].to_numpy().astype(np.float32) for name in CATEGORIES},
-        expected=labels.expected[labels_used],
-        decisions=np.array([numbers[text] for text in table["decision"].to_pylist()], np.int8),
-        errors=np.array([text != Status.OK for text in table["status"].to_pylist()], np.bool_),
-        copies=_copies(digests),
-        columns=table.select(list(dict.fromkeys(columns))),
-        unmatched=len(labels.ids) - len(np.unique(labels_used)),
-        unlabelled=len(row_ids) - len(rows),
-        of=labels_used,
-    )
-
-
-def misrepresented(
-    labels: Labels, category: Category, weights: NDArray[np.float64], table: Any
-) -> str | None:
-    """Why labels stand for other images than the results have; None where they do not.
-
-    So it is where lines were taken out, where a whole group has no label, and where the file holds
-    several samples. weights are those of the labelled rows; the Arrow table has path, sha256,
-    status and the categories. Images are sampled from those with a score for any category, or for
-    one.
-    """
-    assert labels.sampling is not None
-    scores = np.stack([table[name].to_numpy() for name in CATEGORIES])
-    own = np.isnan(table[category].to_numpy())
-    counts = [_distinct(table, ~missing) for missing in (np.isnan(scores).all(axis=0), own)]
-    total = float(weights.sum())
-    # Groups of a sample by strata add up; where each image has a chance of its own, the sum varies.
-    varies = len(labels.sampling.drawn) > len(weights) / 2
-    slack = 5 * float((weights * (weights - 1)).sum()) ** 0.5 if varies else 0.0
-    if any(abs(total - count) <= max(0.02 * count, slack) for count in counts):
-        return None
-    return (
-        f"{file_name(labels.path)}: by their inclusion probabilities, the labels of {category} "
-        f"stand for {total:,.0f} images, and the results have {counts[0]:,}: label some images of "
-        "every group of the sample, keep all its lines, and do not join samples"
-    )
-
-
-def _distinct(table: Any, rows: NDArray[np.bool_]) -> int:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    ids = pc.coalesce(table["sha256"], table["path"])
-    fine = pc.equal(table["status"], Status.OK.value).to_numpy() & rows
-    return int(pc.count_distinct(ids.filter(pa.array(fine))).as_py())
-
-
-def _row_ids(column: Any, by: str) -> Any:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    try:
-        texts = column.cast(pa.string())
-    except pa.ArrowException:
-        raise InputError(f"column {one_line(by, 60)!r} of the results holds no ids") from None
-    if by == "sha256":
-        return texts
-    # Columns that a run carried as they are may have URLs with the secrets that labels are without.
-    is_url = pc.fill_null(pc.match_substring(texts, "://"), False)
-    if pc.any(is_url).as_py():
-        masked = [shown_text(text) for text in texts.filter(is_url).to_pylist()]
-        combined = pa.concat_arrays(texts.chunks)
-        mask = pa.concat_arrays(is_url.chunks)
-        texts = pc.replace_with_mask(combined, mask, pa.array(masked, pa.string()))
-        texts = pa.chunked_array([texts])
-    return pc.replace_substring_regex(texts, _CURRENT_FOLDER, "")
-
-
-def _copies(digests: Sequence[str | None]) -> NDArray[np.bool_]:
-    seen: set[str] = set()
-    copies = np.zeros(len(digests), np.bool_)
-    for index, digest in enumerate(digests):
-        if digest is not None:
-            copies[index] = digest in seen
-            seen.add(digest)
-    return copies
-
-
 class _LineLabels(NamedTuple):
     """Labels line by line, before lines about the same image are merged."""
 
@@ -347,7 +192,7 @@ class _LineLabels(NamedTuple):
     ignored: tuple[str, ...]
 
 
-def _line_labels(shown: str, read: _Columns, names: Mapping[str, str], named: str) -> _LineLabels:
+def _line_labels(shown: str, read: Columns, names: Mapping[str, str], named: str) -> _LineLabels:
     used = {named}
     values: dict[Category, NDArray[np.int8]] = {}
     for category in CATEGORIES:
@@ -377,9 +222,7 @@ def _line_labels(shown: str, read: _Columns, names: Mapping[str, str], named: st
     return _LineLabels(values, expected, ignored)
 
 
-def _long(
-    shown: str, read: _Columns, category: str, label: str
-) -> dict[Category, NDArray[np.int8]]:
+def _long(shown: str, read: Columns, category: str, label: str) -> dict[Category, NDArray[np.int8]]:
     by_name = {name.value: number for number, name in enumerate(CATEGORIES)}
     which = _numbers(shown, read, category, by_name, f"one of {', '.join(CATEGORIES)}")
     truth = _numbers(shown, read, label, _TRUTH, "1, 0 or empty")
@@ -390,7 +233,7 @@ def _long(
     }
 
 
-def _of_cards(shown: str, read: _Columns, category: str) -> dict[Category, NDArray[np.int8]]:
+def _of_cards(shown: str, read: Columns, category: str) -> dict[Category, NDArray[np.int8]]:
     """Labels of test cards: each shows the category that it names and no other, or none."""
     by_name = {name.value: number for number, name in enumerate(CATEGORIES)} | {"": UNKNOWN}
     which = _numbers(shown, read, category, by_name, f"one of {', '.join(CATEGORIES)}, or empty")
@@ -411,7 +254,7 @@ def _of_files(path: str, names: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _numbers(
-    shown: str, read: _Columns, column: str, meanings: Mapping[str, int], wanted: str
+    shown: str, read: Columns, column: str, meanings: Mapping[str, int], wanted: str
 ) -> NDArray[np.int8]:
     """The meanings of a column's values. Raises InputError for the first without one."""
     known: dict[Any, int | None] = {}
@@ -431,8 +274,8 @@ def _numbers(
     return numbers
 
 
-def _ids(shown: str, read: _Columns, column: str) -> tuple[str, list[str]]:
-    """The results' column that they are of, and the ids."""
+def _ids(shown: str, read: Columns, column: str) -> tuple[str, list[str]]:
+    """The column of the results that the ids belong to, and the ids."""
     ids = []
     for index, value in enumerate(read.columns[column]):
         empty = value is None or (isinstance(value, str) and not value.strip())
@@ -441,20 +284,20 @@ def _ids(shown: str, read: _Columns, column: str) -> tuple[str, list[str]]:
             raise InputError(f"{read.where(index)} of {shown}: {one_line(column, 60)} {what}")
         ids.append(
             _shown_value(value).encode("utf-8", "backslashreplace").decode()
-        )  # as results have it
-    digest = _normal(column) == "sha256"
+        )  # as results write it
+    digest = normal_name(column) == "sha256"
     if digest:
         ids = [text.strip() for text in ids]
         wrong = next((i for i, text in enumerate(ids) if not _DIGEST.fullmatch(text)), None)
         if wrong is not None:
             reason = f"sha256: {one_line(ids[wrong], 40)!r} is not 64 hexadecimal digits"
             raise InputError(f"{read.where(wrong)} of {shown}: {reason}")
-    elif _normal(column) != "path":
+    elif normal_name(column) != "path":
         digest = all(map(_DIGEST.fullmatch, ids))
     if digest:
         return "sha256", [text.lower() for text in ids]
-    current_folder = re.compile(_CURRENT_FOLDER)
-    by = "path" if _normal(column) == "path" else column
+    current_folder = re.compile(CURRENT_FOLDER)
+    by = "path" if normal_name(column) == "path" else column
     return by, [current_folder.sub("", shown_text(text)) for text in ids]
 
 
@@ -486,7 +329,7 @@ class _Merge(NamedTuple):
 
 
 def _sampling(
-    shown: str, read: _Columns, names: Mapping[str, str], merge: _Merge, known: NDArray[np.bool_]
+    shown: str, read: Columns, names: Mapping[str, str], merge: _Merge, known: NDArray[np.bool_]
 ) -> Sampling | None:
     """The inclusion probabilities of the known images; None where an image has none.
 
@@ -527,14 +370,10 @@ def _names(shown: str, columns: Mapping[str, Any]) -> dict[str, str]:
     """Columns by their names in lower case, with `_` between words."""
     names: dict[str, str] = {}
     for column in columns:
-        if names.setdefault(_normal(column), column) != column:
-            one, two = one_line(names[_normal(column)], 60), one_line(column, 60)
+        if names.setdefault(normal_name(column), column) != column:
+            one, two = one_line(names[normal_name(column)], 60), one_line(column, 60)
             raise InputError(f"{shown} has two columns for the same: {one!r} and {two!r}")
     return names
-
-
-def _normal(column: str) -> str:
-    return re.sub(r"[\s-]+", "_", column.strip().lower())
 
 
 def _text(value: Any) -> str:
@@ -548,131 +387,3 @@ def _shown_value(value: Any) -> str:
 
 def _listed(columns: Collection[str]) -> str:
     return ", ".join(repr(one_line(name, 40)) for name in list(columns)[:12])
-
-
-# Files ------------------------------------------------------------------------------------------
-
-
-def _read(path: str) -> _Columns:
-    suffix = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
-    if suffix is None:
-        raise UsageError(
-            f"{file_name(path)} is not a file of labels: the suffix is one of "
-            f"{', '.join(SUFFIXES)}; a folder with a folder per label will do, too"
-        )
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    try:
-        if not os.path.isfile(path):
-            os.stat(path)
-            raise InputError(f"cannot read {file_name(path)}: not a regular file")
-        if not os.path.getsize(path):
-            raise InputError(f"{file_name(path)} is empty: it has no labels")
-        return readers[suffix](path)
-    except (OSError, ValueError) as error:
-        raise unreadable(file_name(path), error) from None
-
-
-def _read_folder(path: str) -> _Columns:
-    """The files of a folder that has a folder per label, by their digests.
-
-    A folder is named like a category (its images show it, and others are unknown), like a decision
-    (the one expected), or `safe`, `none` and the like (they show no category). Folders in it may be
-    of any name.
-    """
-    shown = file_name(path)
-    categories = {name.value for name in CATEGORIES}
-    known = f"{', '.join((*CATEGORIES, *_EXPECTED_NAMES))}, or {', '.join(_NOTHING)}"
-    rows: list[dict[str, str]] = []
-    files: list[str] = []
-    try:
-        folders = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
-        for name in folders:
-            label = _normal(name)
-            if label in _NOTHING:
-                labels = dict.fromkeys(categories, "0")
-            elif label in categories:
-                labels = {label: "1"}
-            elif label in _EXPECTED_NAMES:
-                labels = {"decision": label}
-            else:
-                raise InputError(f"{shown}: the folder {one_line(name, 40)!r} is no label: {known}")
-            for file in _files_below(os.path.join(path, name)):
-                rows.append({"sha256": sha256_of(file), **labels})
-                files.append(file_name(file))
-    except OSError as error:
-        raise unreadable(shown, error) from None
-    if not rows:
-        raise InputError(f"{shown} has no labels: put images into folders named {known}")
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns: dict[str, Sequence[Any]] = {name: [row.get(name) for row in rows] for name in names}
-    return _Columns(columns, lambda index: files[index])
-
-
-def _files_below(folder: str) -> Iterator[str]:
-    """All regular files, sorted, but for hidden ones; links are not followed."""
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            file = os.path.join(root, name)
-            if not name.startswith(".") and os.path.isfile(file) and not os.path.islink(file):
-                yield file
-
-
-def _read_csv(path: str) -> _Columns:
-    lines: list[int] = []
-    rows: list[list[str]] = []
-    with open(path, "rb") as file:
-        records = strict_records(file, file_name(path))
-        _, header = next(records, (0, ()))
-        for line, cells in records:
-            rows.append([unguarded(cell) for cell in cells])
-            lines.append(line)
-    if (repeated := first_repeated(header)) is not None:
-        raise InputError(f"{file_name(path)} has two columns {one_line(repeated, 60)!r}")
-    cells_of: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(header)
-    return _Columns(dict(zip(header, cells_of, strict=True)), lambda index: f"line {lines[index]}")
-
-
-def _read_jsonl(path: str) -> _Columns:
-    lines: list[int] = []
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(text_lines(os.fsencode(path), file_name(path)), 1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json_object(line))
-        except ValueError as error:
-            raise InputError(f"line {number} of {file_name(path)}: {error}") from None
-        lines.append(number)
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns: dict[str, Sequence[Any]] = {name: [row.get(name) for row in rows] for name in names}
-    if not columns:
-        raise InputError(f"{file_name(path)} is empty: it has no labels")
-    return _Columns(columns, lambda index: f"line {lines[index]}")
-
-
-def _read_parquet(path: str) -> _Columns:
-    import pyarrow as pa
-
-    from moderate.tables.parquet import open_parquet
-
-    try:
-        with open_parquet(os.fsencode(path)) as file:
-            names = file.schema.names
-            if (twice := first_repeated(names)) is not None:
-                raise InputError(f"{file_name(path)} has two columns {one_line(twice, 60)!r}")
-            fields = [(name, file.schema.field(name).type) for name in names]
-            wanted = [name for name, kind in fields if not pa.types.is_nested(kind)]
-            columns: dict[str, list[Any]] = {name: [] for name in wanted}
-            size = 0
-            for batch in file.batches(wanted):
-                size += batch.nbytes
-                if size > _MAX_PARQUET_BYTES:
-                    limit = f"{_MAX_PARQUET_BYTES >> 20} MiB"
-                    raise InputError(f"{file_name(path)} holds more than {limit}")
-                for name, array in zip(wanted, batch.columns, strict=True):
-                    columns[name] += python_values(array)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        reason = one_line(str(error))
-        raise InputError(f"{file_name(path)} is not readable Parquet: {reason}") from None
-    return _Columns({**columns}, lambda index: f"row {index + 1}")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -366,6 +366,30 @@ def _read_port(data: memoryview) -> Port:
         dimension = _Message(item, "a dimension")
         dimensions.append(dimension.integer(1) if dimension.has(1) else None)
     return Port(name, tuple(dimensions), tensor.integer(1))
+
+
+class Convolution(NamedTuple):
+    """How a Conv node slides over its input; pads are those at the starts, then at the ends."""
+
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    groups: object
+    auto_pad: object
+
+
+def convolution_of(node: Node) -> Convolution:
+    """The attributes of a Conv node in two dimensions, with ONNX's defaults.
+
+    Raises WeightsError.
+    """
+    return Convolution(
+        attribute_integers(node, "strides", (1, 1)),
+        attribute_integers(node, "pads", (0, 0, 0, 0)),
+        attribute_integers(node, "dilations", (1, 1)),
+        node.attributes.get("group", 1),
+        node.attributes.get("auto_pad", "NOTSET"),
+    )
 
 
 def attribute_integers(node: Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:

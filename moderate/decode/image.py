@@ -40,7 +40,7 @@ from moderate.text import one_line
 from moderate.types import PARTLY_SEEN_FROM, ErrorCode, ImageFacts, Limits, Warn
 
 PIXELS_VERSION = 3
-"""Changes with the pixels or facts that a file gives, so that earlier scores are not reused."""
+"""Raised whenever files give other pixels or facts, so that earlier scores are not reused."""
 
 
 SMALL_SIDE = 256
@@ -63,7 +63,7 @@ _READERS: dict[str, Callable[[bytes], Container]] = {
 class Decoded:
     """Pixels for each spec, in order, and what is known of the file.
 
-    pixels are those of the first of the parts, more those of the others.
+    pixels are those of the first part, more those of the other parts, in order.
     """
 
     pixels: tuple[Pixels, ...]
@@ -93,9 +93,9 @@ def prepare() -> None:
     Image.MAX_IMAGE_PIXELS = None  # the limit of the job applies, before a pixel is allocated
     # The decoders fill the cores already.
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-    # The first five register themselves. Pillow must not look for more, some of which start
-    # programs. The others are imported by these and EXIF on first use, which would be too late:
-    # nothing can be opened in the sandbox.
+    # The first five register themselves; Pillow must not look for further plugins, because some
+    # start programs. Pillow would import the other modules on first use, which is too late: in the
+    # sandbox, no file can be opened.
     plugins = [f"{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "WebP")]
     for module in (
         *plugins,
@@ -142,7 +142,7 @@ def decode(
 
 
 def out_of_memory(limits: Limits, facts: ImageFacts) -> Undecoded:
-    """The outcome of an image that a decoder's memory is too small for."""
+    """The outcome of an image that needs more memory than a decoder may use."""
     limit = limits.max_decoder_bytes >> 20
     message = f"decoding takes over {limit} MB of memory; raise the limit with --max-decoder-memory"
     return Undecoded(ErrorCode.OUT_OF_MEMORY, message, facts)
@@ -209,7 +209,7 @@ def _decode_opened(
         and not png_is_complete(container)
     ):
         raise DecodeError(ErrorCode.TRUNCATED, "the PNG holds fewer rows than it promises")
-    # A profile in a WebP or HEIC is read by Pillow.
+    # Pillow reads the profile of a WebP or HEIC.
     profile = container.profile or image.info.get("icc_profile")
     image = as_first_shown(facts.format or "", data, container, image)
     if profile:
@@ -289,7 +289,10 @@ def _decode_opened(
 
 
 def _decode_at(scale: float, container: Container) -> Image.Image:
-    """A JPEG decoded once more, in more detail: a small part of it is to be looked at."""
+    """Decode a JPEG again in more detail, because a small part of it has to be looked at.
+
+    scale is relative to its full size.
+    """
     with _open("jpeg", container) as image:
         width, height = image.size
         image.draft(image.mode, (math.ceil(width * scale), math.ceil(height * scale)))
@@ -300,12 +303,13 @@ def _decode_at(scale: float, container: Container) -> Image.Image:
 
 
 class _Looks:
-    """Gathers the parts of one file, frame by frame. frames is how many the file has."""
+    """Gathers the parts of one file, frame by frame."""
 
     def __init__(self, specs: tuple[PixelSpec, ...], options: DecodeOptions, frames: int) -> None:
+        """frames is how many frames the file has."""
         self._specs = specs
         self._options = options
-        # Each frame has its share of the parts, so that a long one does not take all of them.
+        # Each frame gets a share of the parts, so that one long frame does not take all of them.
         self._most = MOST_PARTS // min(frames, options.most_frames)
         self.parts: list[Part] = []
         self.pixels: list[tuple[Pixels, ...]] = []
@@ -320,7 +324,8 @@ class _Looks:
     def add_stored(self, image: Image.Image, size: tuple[int, int], turn: int) -> float:
         """Add the first frame, decoded at a reduced scale and not yet turned upright.
 
-        Returns the scale of its full size that its parts need, 0.0 where they have enough pixels.
+        Returns the scale, relative to full size, at which its parts would have enough pixels; 0.0
+        where they already have.
         """
         looked = look(image, _as_stored(self._specs, turn), self._options, size, self._most)
         turned = [
@@ -363,16 +368,17 @@ def _check_pixels(facts: ImageFacts, limits: Limits) -> None:
 
 
 def _as_stored(specs: tuple[PixelSpec, ...], turn: int) -> tuple[PixelSpec, ...]:
-    """The specs for the image as it is stored, which may be on its side by its EXIF orientation."""
+    """The specs for the image as stored, on its side if its EXIF orientation turns it by 90°."""
     if turn < 5:
         return specs
     return tuple(replace(spec, height=spec.width, width=spec.height) for spec in specs)
 
 
-# In messages of Pillow and libheif: the file ends too early.
+# Words in messages of Pillow and libheif that say that the file ends too early.
 _CUT_SHORT = ("truncated", "unexpected end of file", "outside of file bounds")
 
-# In messages of libheif: the file is over one of its own limits. It calls that a memory error too.
+# Words in messages of libheif that say that the file is over one of its own limits. libheif calls
+# that a memory error, too.
 _LIBRARY_LIMIT = re.compile(
     r"security limit exceeded|exceed\w* (the |a )?(security limit|maximum)|maximum number of"
     r"|allocation size overflow|image size too large",
@@ -383,7 +389,8 @@ _LIBRARY_LIMIT_OF_PIXELS = (
     *("allocation size overflow", "image size too large"),
 )
 
-# In messages of libheif: there is no memory left. Of Pillow: that, or another failure of a library.
+# Words in messages of libheif that say that no memory is left, and words in messages of Pillow that
+# may mean that or another failure of a library.
 _NO_MEMORY = ("memory allocation error", "out of memory")
 _PERHAPS_NO_MEMORY = (
     "could not create decoder",
@@ -421,10 +428,10 @@ def _over_library_limit(message: str, facts: ImageFacts) -> Undecoded:
 
 
 def _check_memory(size: tuple[int, int], channels: int) -> None:
-    """Raise MemoryError where there is no room for what Pillow and libavif keep at a time.
+    """Raise MemoryError where there is no room for what Pillow and libavif hold at the same time.
 
-    That is the planes, of 1.5 bytes per pixel at least, and the pixels twice. Pillow's own code
-    does not survive that its memory ends between the two.
+    That is the planes, of at least 1.5 bytes per pixel, and the pixels twice. Pillow crashes if
+    memory runs out after the planes were allocated.
     """
     bytearray(size[0] * size[1] * (3 + 4 * channels) // 2)
 

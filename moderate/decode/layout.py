@@ -19,13 +19,13 @@ Box = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels."""
 
 MOST_PANELS = 16
-"""More panels than this are not looked at one by one."""
+"""The most panels that are looked at one by one."""
 
 SMALLEST_PANEL = 0.1
-"""Of the side of the image: what is smaller between two gutters is a line of text or a speck."""
+"""A share of the side of the image: anything smaller between gutters is text or a speck."""
 
 GLANCE = 160
-"""Pixels a side of what is enough to see that there is nothing to find."""
+"""Pixels a side of an image that is large enough to see that there is nothing to find."""
 
 _AT_GLANCE = slice(2, -2)  # without an outline
 _BLANK_ONE_WAY = 0.4  # of the lines have one colour, above or beside a small picture
@@ -88,8 +88,8 @@ class Glance:
 def glance(small: NDArray[np.uint8]) -> Glance:
     """Whether there may be blank borders and panels; there are neither in most photographs.
 
-    small is the whole image squashed to H x W x 3, of GLANCE pixels a side or more: what a model
-    is shown often is. This takes a tenth of the time of a closer look, which it saves.
+    small is the whole image squashed to H x W x 3, at least GLANCE pixels a side; the input of a
+    model often is that. This takes a tenth of the time of the closer look that it saves.
     """
     green = small[_AT_GLANCE, _AT_GLANCE, 1]
     blank: list[float] = []
@@ -153,8 +153,8 @@ class Layout:
     def is_mosaic(self, box: Box) -> bool:
         """Whether this part of the image consists of cells of one colour each.
 
-        Such as a chessboard: there are panels, and nothing in them. In photographs, and in drawn
-        pictures with shades, neighbouring pixels are hardly ever equal.
+        A chessboard is one: it has panels, with nothing in them. In photographs, and in drawn
+        pictures with shading, neighbouring pixels are hardly ever equal.
         """
         return all(
             float((lines.green[:, 1:] == lines.green[:, :-1]).mean()) >= _EQUAL_IN_MOSAIC
@@ -163,9 +163,9 @@ class Layout:
         )
 
     def contents(self) -> Iterator[Box]:
-        """What is left without blank borders; then without the borders within that, and so on.
+        """The content within blank borders, then the content within the borders of that, and so on.
 
-        None of an image that is blank throughout.
+        Yields nothing for an image that is blank throughout.
         """
         box = self.whole
         for _ in range(_ROUNDS):
@@ -176,17 +176,18 @@ class Layout:
             yield box
 
     def panels(self, box: Box) -> tuple[list[Box], int]:
-        """The panels within this part of the image, and how many there are; none if it is one.
+        """The panels within this part of the image and their number; none if it is a single panel.
 
-        Panels within panels are there beside those that they are in, which may be one picture that
-        only looks like several. Where they are too many, only the outer ones are. Fewer than three
-        in a row, and than five in all, are none: they are large enough to be seen in the whole.
+        Panels within a panel are returned beside it, because it may be a single picture that only
+        looks like several. Where there are too many, only the outer ones are returned. Fewer than
+        three in a row and fewer than five in all do not count: they are seen well enough in the
+        whole.
         """
         panels, count, longest = self._panels(box)
         return (panels, count) if longest >= _FEWEST_IN_ROW or count >= _FEWEST else ([], 0)
 
     def _panels(self, box: Box) -> tuple[list[Box], int, int]:
-        """The panels as above, however few, how many, and the most in a row."""
+        """All panels, however few, their number, and the most in a row."""
         smallest = SMALLEST_PANEL * (box[2] - box[0]), SMALLEST_PANEL * (box[3] - box[1])
         panels: list[Box] = []
         level, longest = [box], 0
@@ -216,7 +217,7 @@ class Layout:
         return _part(box, before / count, 1 - after / count, down=down)
 
     def _split(self, box: Box, smallest: tuple[float, float]) -> list[list[Box]]:
-        """What gutters and seams cut a box into, row by row; empty where there are none."""
+        """The boxes into which gutters and seams cut a box, row by row; empty without any."""
         down = self._pieces(box, smallest, down=True)
         across = self._pieces(box, smallest, down=False)
         if down == across == _UNCUT:
@@ -227,7 +228,7 @@ class Layout:
     def _pieces(
         self, box: Box, smallest: tuple[float, float], *, down: bool
     ) -> list[tuple[float, float]]:
-        """What gutters or seams cut the box into in one direction, as shares of its length."""
+        """The pieces that gutters or seams cut the box into, one way, as shares of its length."""
         least = smallest[down] / (box[3] - box[1] if down else box[2] - box[0])
         lines = self._sample(box, down=down)
         if len(lines) < _FEWEST_LINES or least >= 1:
@@ -266,12 +267,12 @@ def _is_row(box: Box) -> bool:
 
 
 def _blank_lines(lines: _Lines) -> int:
-    """How many lines at the start have one and the same colour, whatever an outline has."""
+    """How many lines at the start have one and the same colour, not counting an outline."""
     if len(lines) < _FEWEST_LINES:
         return 0
     outline = max(1, len(lines) // _OUTLINE)
     first = lines.green[_INNER, outline : 2 * outline]
-    if int(first.max()) - int(first.min()) > 2 * _SAME_BORDER:  # so it is in most photographs
+    if int(first.max()) - int(first.min()) > 2 * _SAME_BORDER:  # true of most photographs
         return 0
     # The median, without np.median, which imports a module on first use: nothing can be opened in
     # the sandbox.
@@ -320,7 +321,7 @@ def _between_gutters(
     edges_around = [0, *itertools.chain.from_iterable(panels), count]
     padded = []
     for number, (start, stop) in enumerate(panels):
-        # What is blank from end to end may be the frame of a picture, which belongs to it.
+        # Lines that are blank from end to end may be the frame of a picture and belong to it.
         pad = round(_FRAME * (stop - start))
         first = max(edges_around[2 * number], start - pad)
         last = min(edges_around[2 * number + 3], stop + pad)
@@ -329,7 +330,7 @@ def _between_gutters(
 
 
 def _one_coloured(lines: _Lines, steps: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which lines have one colour from end to end and panels beside them, perhaps: (lines)."""
+    """Which lines may have one colour from end to end and panels beside them: (lines)."""
     blank = np.zeros(len(lines), bool)
     few = lines.green[1:-1:4]  # rule nearly all lines out
     even = few.max(axis=0) - few.min(axis=0) <= 2 * _SAME_GUTTER
@@ -364,7 +365,7 @@ def _with_edges(even: NDArray[np.bool_], steps: NDArray[np.float32]) -> NDArray[
 
 
 def _is_gutter(lines: _Lines, start: int, stop: int) -> bool:
-    """Whether pictures end sharply at these blank lines, as no sky and no wall does."""
+    """Whether pictures end sharply at these blank lines, unlike a sky or a wall."""
     if stop - start < 2:
         return False
     colour = lines.rgb[_INNER, (start + stop) // 2]
@@ -406,7 +407,7 @@ def _steps(green: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _rise(steps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How much larger each step is than any nearby: (lines)."""
+    """How much larger each step is than any step nearby: (lines)."""
     count = len(steps)
     padded = np.zeros(count + 16, np.float32)
     padded[8:-8] = steps

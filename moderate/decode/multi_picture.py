@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import struct
 
+from moderate.decode.structures import directory_entries
+
 MOST_PICTURES = 64
 """The most pictures of an index that are looked at."""
 
 _ENTRIES = 0xB002  # the tag of the list of pictures
 _MOST_TAGS = 64
+_MOST_STARTS = 1000
 
 Span = tuple[int, int]
 
@@ -51,3 +54,24 @@ def _entries(index: bytes, order: str) -> bytes:
             entries = index[at : at + size]
             return entries[: len(entries) // 16 * 16]
     return b""
+
+
+def listed_starts(data: bytes, base: int, end: int) -> frozenset[int]:
+    """Where the listed pictures begin, by an MPF index between base and end.
+
+    Pictures beyond MOST_PICTURES are included: the index says that they belong to the file, whether
+    they are looked at or not. Raises struct.error.
+    """
+    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(data[base : base + 4])
+    if order is None:
+        return frozenset()
+    starts: set[int] = set()
+    directory = base + struct.unpack_from(f"{order}I", data, base + 4)[0]
+    for tag, _, count, value in directory_entries(data, directory, end, order):
+        if tag == _ENTRIES:
+            first, last = base + value, min(base + value + min(count, 16 * _MOST_STARTS), end)
+            for entry in range(first, last - 15, 16):
+                (offset,) = struct.unpack_from(f"{order}I", data, entry + 8)
+                if offset:
+                    starts.add(base + offset)
+    return frozenset(starts)

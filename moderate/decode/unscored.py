@@ -11,14 +11,8 @@ from PIL import Image
 
 from moderate.decode import pixels
 from moderate.decode.containers import read_jpeg
-from moderate.decode.embedded import (
-    MOST_EMBEDDED,
-    PALETTE_THUMBNAIL,
-    RGB_THUMBNAIL,
-    exif_thumbnail,
-    find_embedded,
-    scored_by_itself,
-)
+from moderate.decode.embedded import MOST_EMBEDDED, find_embedded, scored_by_itself
+from moderate.decode.thumbnail_places import PALETTE_THUMBNAIL, RGB_THUMBNAIL, exif_thumbnail
 from moderate.decode.thumbnails import shows_the_same
 
 THUMBNAIL_DIFFERS = "thumbnail that differs"

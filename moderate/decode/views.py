@@ -2,7 +2,7 @@
 
 The first part is what the models are made to see: the scores of their own preprocessing. Further
 parts are squashed onto the models' input and can only raise scores. `auto` adds as few as a picture
-of this shape needs, so that ordinary photographs cost what they did.
+of this shape needs, so that ordinary photographs cost no more than before.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from moderate.decode.parts import MOST_PARTS, DecodeOptions, Looked
 from moderate.decode.resize import Pixels, PixelSpec, resize, source_box
 
 WHOLE_FROM = 0.25
-"""The unseen share from which `auto` adds the whole picture: the presets review from there on."""
+"""The unseen share from which `auto` adds the whole picture, and from which presets review it."""
 
 LONG_FROM = 2.0
 """The ratio of the sides from which a picture or panel is long, and gets tiles."""
 
 TRIMMED_BELOW = 0.5
-"""The share of a side that is left without blank borders, below which it is a part of its own.
+"""Content within blank borders is a part of its own if it takes less than this share of a side.
 
-What is larger is large enough to be seen in the whole.
+Larger content is seen well enough in the whole.
 """
 
 SMALLEST_SIDE = 8
-"""Pixels of the file, in which nobody recognizes anything: specks, lines, the grain of a wall.
+"""Pixels of the file. Anything narrower within blank borders or between gutters is not a part.
 
-What lies within blank borders, or between gutters, and is narrower than that is no part.
+Nobody recognizes anything in it: it is a speck, a line or the grain of a wall.
 """
 
 MOST_TILES = 15
-"""Tiles of a long picture."""
+"""The most tiles of a long picture."""
 
-_TILE = 1.75  # length by width: overlapping by a width, they hold anything of the short side's size
+_TILE = 1.75  # length by width; overlapping by a width, they hold all that fits the short side
 _TILE_STEP = 0.75  # in widths
 _LONGEST_TILE = 2.0
-_WINDOWS = 4  # by as many, for more panels than are looked at one by one
+_WINDOWS = 4  # in each direction, where there are too many panels to look at one by one
 _WINDOW = 3 / 8  # of the side; a sixth of a side is wholly inside one of them
-_WINDOWED_PANELS = 36  # that are so large at least
-_GRID_TILE = 0.6  # of the side, of the tiles of ordinary pictures
+_WINDOWED_PANELS = 36  # windows show up to this many panels well enough
+_GRID_TILE = 0.6  # of the side; for the tiles of ordinary pictures
 _END = 0.75  # of a square picture's height
-_SQUASHED_PANEL = 4.0  # the longest panel that is also shown as one
+_SQUASHED_PANEL = 4.0  # the longest panel, by ratio, that is also shown in one piece
 
-_ENOUGH = 0.75  # pixels of a part by pixels of the models' input
-_PLENTY = 4  # the same, to which an image of many parts is reduced before they are cut out
+_ENOUGH = 0.75  # a part has enough pixels with this share of the side of the models' input
+_PLENTY = 4  # the same; an image is reduced to that before its parts are cut out
 
 
 def look(
@@ -93,7 +93,7 @@ def unseen_share(
 ) -> float:
     """The largest share of a (width, height) image that the models of one category do not see.
 
-    seen_by is that of `DecodeOptions`. boxes are seen by all models, beside what each is made to
+    seen_by is that of `DecodeOptions`. All models see boxes, in addition to what each is made to
     see.
     """
     covered = min(
@@ -176,7 +176,7 @@ class _Chooser:
         return boxes[:room], max(unseen, lost)
 
     def _small_copy(self) -> NDArray[np.uint8]:
-        """The whole image, small: what a model is shown, where that is it."""
+        """The whole image at a small size: the input of a model that is shown all of it, if any."""
         for spec, pixels in zip(self._specs, self._base, strict=True):
             if (
                 pixels.dtype == np.uint8
@@ -191,7 +191,7 @@ class _Chooser:
         return unseen_share(self._specs, self._options.seen_by, self._size, boxes)
 
     def _contents(self, layout: Layout) -> list[Box]:
-        """What is within blank borders that are large, and within such borders of that."""
+        """The content within large blank borders, then the content within such borders of that."""
         contents: list[Box] = []
         width, height = map(float, self._image.size)
         for left, top, right, bottom in layout.contents():
@@ -206,7 +206,7 @@ class _Chooser:
     def _closer(
         self, content: Box, panels: list[Box], count: int, room: int
     ) -> tuple[list[Box], float]:
-        """The boxes that show the content closely, and the share that they do not show so.
+        """The boxes that show the content closely, and the share of it that none shows closely.
 
         count is how many panels there are, not all of which may be known.
         """
@@ -237,14 +237,14 @@ class _Chooser:
 
 
 def _panel_boxes(panel: Box) -> list[Box]:
-    """How one of several panels is shown."""
+    """The boxes in which one of several panels is shown."""
     if _ratio(panel) < LONG_FROM:
         return [panel]
     return [*([panel] if _ratio(panel) <= _SQUASHED_PANEL else ()), *tiles(panel)]
 
 
 def _ends(whole: Box) -> list[Box]:
-    """The two ends along the longer side, squares where the picture is not nearly square itself."""
+    """The two ends along the longer side: squares, unless the picture itself is nearly square."""
     width, height = whole[2], whole[3]
     share = min(_END, min(width, height) / max(width, height))
     if width > height:
@@ -267,14 +267,14 @@ def _windows(box: Box) -> list[Box]:
 def _beyond_tiles(box: Box, most: int) -> float:
     """The share of a long box that so many tiles do not show closely.
 
-    It is the share of the places at which something as large as the short side would be cut by the
-    end of every tile, of tiles twice as long as wide.
+    It is the share of the places where the end of every tile would cut something as large as the
+    short side, for tiles that are twice as long as wide.
     """
     return max(0.0, 1 - most * (_LONGEST_TILE - 1) / max(1.0, _ratio(box) - 1))
 
 
 def _around(content: Box | None, whole: Box) -> list[Box]:
-    """What of the whole is outside of the content, None for the whole itself."""
+    """The boxes around the content; none where content is None, which stands for the whole."""
     if content is None:
         return []
     left, top, right, bottom = content
@@ -340,7 +340,7 @@ def _percent(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 def _reduced(
     image: Image.Image, specs: tuple[PixelSpec, ...], size: tuple[int, int], boxes: Sequence[Box]
 ) -> Image.Image:
-    """The image as small as the parts allow, so that many of a large one cost little."""
+    """The image, reduced as far as the parts allow, so that many parts cost little."""
     if any(spec.exact or not spec.antialias for spec in specs):
         return image
     factor = int(image.width / size[0] / (_PLENTY * _wanted_scale(specs, boxes)))

@@ -1,4 +1,4 @@
-"""The columns of a result file, once, for every format."""
+"""The columns of result files, defined once for every format."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 IDENTITY = 2
-"""How many columns, from the first, say which input a row is of; carried ones follow them."""
+"""How many of the first columns identify the input of a row; carried columns follow them."""
 
 _all_scores = itemgetter(*CATEGORIES)
 
 
 def own_columns(labels: Sequence[str] = ()) -> tuple[Column, ...]:
-    """COLUMNS, and one for each of these labels, which are named MODEL/LABEL."""
+    """COLUMNS, then one column per label; labels are named MODEL/LABEL."""
     meaning = "score of a network's own label"
     return (*COLUMNS, *(Column(LABEL_PREFIX + name, "float32", meaning) for name in labels))
 
@@ -135,23 +135,23 @@ def values(row: Row, labels: Sequence[str] = ()) -> list[Cell]:
 
 
 def in_order(own: Sequence[Any], carried: Sequence[Any]) -> list[Any]:
-    """Something for each column of a file (its names, its cells): own ones and carried ones."""
+    """Names or cells of own columns and of carried ones, put in the order of a file's columns."""
     return [*own[:IDENTITY], *carried, *own[IDENTITY:]]
 
 
 def carried_values(row: Row, columns: Sequence[Any]) -> Sequence[Any]:
-    """What a row carries in these columns; nothing in a row that names no image."""
+    """A row's cells in these carried columns; all null in a row that carries nothing."""
     return row.ref.carried or (None,) * len(columns)
 
 
-@lru_cache(maxsize=4096)  # of a run, many rows have the same
+@lru_cache(maxsize=4096)  # many rows of a run have the same time
 def _to_the_second(moment: datetime) -> str:
     """ISO 8601 in UTC."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def shortest(value: float) -> str:
-    """A float32 value as the shortest text that reads back to the same, as Python writes floats."""
+    """The shortest text that reads back as the same float32, in the notation of Python's floats."""
     text = str(np.float32(value))
-    # numpy turns to exponents a little earlier: it says 1e-04 for 0.0001.
+    # numpy switches to exponents a little earlier: it writes 1e-04 for 0.0001.
     return repr(float(text)) if "e" in text else text

@@ -22,8 +22,9 @@ from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import Pixels
 from moderate.errors import InputError
 from moderate.fetch.fetcher import Fetcher
-from moderate.run.inputs import Item, Reader
+from moderate.run.inputs import Reader
 from moderate.run.interface import Job
+from moderate.run.items import Item
 from moderate.run.pipeline import LocalEngine
 from moderate.run.resources import NICENESS
 from moderate.sources.interface import Source

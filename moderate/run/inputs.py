@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 
@@ -26,6 +26,8 @@ from moderate.fetch.fetcher import Fetcher
 from moderate.fetch.local import FetchError
 from moderate.run.embedded import EmbeddedFiles, embedded_video
 from moderate.run.interface import Job
+from moderate.run.items import Block, Copy, Fetched, Images, Item, Known, Unread
+from moderate.run.local_files import UNREAD, LocalFile, LocalFiles, is_local
 from moderate.run.videos import (
     VideoBegin,
     VideoEnd,
@@ -38,9 +40,8 @@ from moderate.run.videos import (
 from moderate.sources.hints import InputHints
 from moderate.sources.interface import Source
 from moderate.state.contents import Contents
-from moderate.state.filesystems import ChangeTimes
-from moderate.state.records import FileStat, Outcome
-from moderate.state.scores import MOST_KEYS, FileRecord, KnownFile, RunScores, path_digest
+from moderate.state.records import Outcome
+from moderate.state.scores import MOST_KEYS, RunScores
 from moderate.text import path_text, printable
 from moderate.types import (
     ErrorCode,
@@ -57,133 +58,6 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 0.5  # seconds; whether the run is over, while bytes are waited for
 _BLOCK_ROWS = 512  # of inputs that need no decoding and travel together
-# A file that is written again in the same tick of its clock looks unchanged, so a file that was
-# changed so recently is not remembered. ext4 and xfs tick every few milliseconds, FAT every two
-# seconds.
-_FINE_TICK, _COARSE_TICK = 50_000_000, 2_000_000_000  # ns
-
-
-# Errors of a file that is not read, which last as long as the file is as it is. Each has a digest
-# that stands for the content in the state.
-_UNREAD = {
-    code: sha256(b"not read: " + code.value.encode()).digest()
-    for code in (ErrorCode.EMPTY_FILE, ErrorCode.FILE_TOO_LARGE, ErrorCode.NOT_A_REGULAR_FILE)
-}
-_TOO_LARGE = _UNREAD[ErrorCode.FILE_TOO_LARGE]
-UNREAD_CLAIM = "not read"
-"""The claim of such an outcome, which no name has: its error is found anew in every run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """A file that is not read, and why, as the state keeps it.
-
-    used is what to mark there as used, if anything.
-    """
-
-    digest: bytes
-    used: tuple[bytes, bytes] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """An image on its way: what is known before decoding, and the error if it ends there.
-
-    sha256 is that of its bytes, None where there are none; claimed is what stands for them among
-    the contents of the run. file is where they were read, None where
-    that is not to be remembered. unread is there where the error lasts although nothing was read.
-    """
-
-    ref: ImageRef
-    facts: ImageFacts
-    error: ImageError | None = None
-    sha256: bytes | None = None
-    file: FileRecord | None = None
-    origin: Origin = Origin.NEW
-    duplicate_of: bytes | None = None
-    unread: Unread | None = None
-    claimed: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """An image with the same bytes as another one of this run, whose outcome it waits for.
-
-    sha256 is what stands for them among the contents of the run.
-    """
-
-    ref: ImageRef
-    facts: ImageFacts
-    sha256: bytes
-    file: FileRecord | None
-    origin: Origin
-    duplicate_of: bytes | None
-
-
-@dataclass(slots=True, eq=False)
-class Known:
-    """An image whose outcome is in the state. `used` is what to mark there as used, if anything."""
-
-    ref: ImageRef
-    facts: ImageFacts
-    outcome: Outcome
-    sha256: bytes
-    file: FileRecord | None = None
-    origin: Origin = Origin.REUSED
-    duplicate_of: bytes | None = None
-    used: tuple[bytes, bytes] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Known images and skipped files, in order."""
-
-    items: list[Known | Skipped]
-
-
-Item = Fetched | Copy | Known | Block | Skipped | VideoBegin | VideoEnd
-"""An input, which travels with its bytes if it has any."""
-
-Images = Iterator[tuple[Item, "bytes | Coming[Item] | None"]]
-
-
-def row_count(item: Item) -> int:
-    """How many rows of the run an item stands for."""
-    return len(item.items) if isinstance(item, Block) else 1
-
-
-@dataclass(slots=True, eq=False)
-class _Local:
-    """A local file as it was at `seen_at` (ns since 1970), before it was read.
-
-    trusted says that its content is unchanged if its size and times are.
-    """
-
-    path: bytes
-    stat: FileStat
-    seen_at: int
-    trusted: bool
-    known: KnownFile | None = None
-
-    def has_other_content(self, digest: bytes) -> bool:
-        """Whether it is known with another content than this one, or than that of this digest."""
-        known = self.known
-        if known is None:
-            return False
-        if known.sha256 == digest:
-            return digest == _TOO_LARGE and known.stat != self.stat
-        # Under another limit, a file that is not read any more, or is from now on, is the same.
-        limits_differ = _TOO_LARGE in (known.sha256, digest)
-        return known.stat != self.stat or not limits_differ
-
-    def record(self, ref: ImageRef, digest: bytes) -> FileRecord | None:
-        """That it has this content; None where it has changed since, or may have unnoticed."""
-        tick = _FINE_TICK if self.stat.ctime_ns % 10_000_000 else _COARSE_TICK
-        settled = self.stat.ctime_ns + tick < self.seen_at
-        status = _status(ref)
-        if not settled or status is None or _stat(status) != self.stat:
-            return None
-        return FileRecord(self.path, digest, self.stat)
 
 
 class Reader:
@@ -216,8 +90,7 @@ class Reader:
         self._stopped = False  # set by the caller's thread
         self._scores: RunScores | None = None
         self._position = 0
-        self._folder = _working_folder()
-        self._change_times = ChangeTimes()
+        self._local_files = LocalFiles(verify=job.options.verify)
         self._unnoticed = False
         self._block: list[Known | Skipped] = []
         self.hints = InputHints(job.options.reading.walk)
@@ -247,7 +120,8 @@ class Reader:
         rows = 0
         block_rows = _BLOCK_ROWS if self._scores else 1
         for group in self._groups():
-            for entry, local in zip(group, self._look_up(group), strict=True):
+            looked_up = self._local_files.look_up(group, self._scores)
+            for entry, local in zip(group, looked_up, strict=True):
                 if self._stopped:
                     return
                 if isinstance(entry, Skipped):
@@ -287,34 +161,13 @@ class Reader:
                     values = dict(zip(names, entry.carried, strict=False))
                     entry = replace(entry, carried=tuple(values.get(name) for name in columns))
                 group.append(entry)
-                if alone or len(group) == MOST_KEYS or not _is_local(entry):
+                if alone or len(group) == MOST_KEYS or not is_local(entry):
                     yield group
                     group = []
         if group:
             yield group
 
-    def _look_up(self, group: Sequence[ImageRef | Skipped]) -> list[_Local | None]:
-        """The local files among them as they are now, with what the state knows of them."""
-        if self._scores is None:
-            return [None] * len(group)
-        now = time.time_ns()
-        looked_up: list[_Local | None] = []
-        for entry in group:
-            local = None
-            if isinstance(entry, ImageRef) and _is_local(entry) and (status := _status(entry)):
-                trusted = not self._job.options.verify and self._change_times.are_own(
-                    entry.path, status.st_dev, follow_symlinks=entry.follow_symlinks
-                )
-                path = path_digest(entry.path, self._folder)
-                local = _Local(path, _stat(status), now, trusted)
-            looked_up.append(local)
-        files = [local for local in looked_up if local]
-        known = self._scores.by_path([local.path for local in files]) if files else {}
-        for local in files:
-            local.known = known.get(local.path)
-        return looked_up
-
-    def _known(self, ref: ImageRef, local: _Local | None) -> Known | None:
+    def _known(self, ref: ImageRef, local: LocalFile | None) -> Known | None:
         """The outcome of a file that is unchanged since; None where there is none to reuse.
 
         Nor where what is embedded in files has rows: for them, each file has to be read.
@@ -327,7 +180,7 @@ class Reader:
             log.warning("what is known of %s cannot be used: %s", _shown(ref), error)
             return None
 
-    def _unchanged(self, ref: ImageRef, local: _Local | None) -> Known | None:
+    def _unchanged(self, ref: ImageRef, local: LocalFile | None) -> Known | None:
         known = local.known if local else None
         if local is None or known is None or known.outcome is None or known.stat != local.stat:
             return None
@@ -362,7 +215,7 @@ class Reader:
                 incomplete = ImageFacts(warnings=(*ref.warnings, Warn.VIDEO_INCOMPLETE))
                 yield self._counted(VideoEnd(ref, incomplete)), None
 
-    def _unknown(self, ref: ImageRef, local: _Local | None) -> Images:
+    def _unknown(self, ref: ImageRef, local: LocalFile | None) -> Images:
         """The items of one image or video."""
         parts = self._video(ref)
         if parts is None:
@@ -445,7 +298,7 @@ class Reader:
         return self._deduplicated(item, part.data, self._position, None, scope=part.scope)
 
     def _fetch(
-        self, ref: ImageRef, local: _Local | None
+        self, ref: ImageRef, local: LocalFile | None
     ) -> tuple[Item, bytes | Coming[Item] | None]:
         facts = ImageFacts(warnings=ref.warnings)
         if ref.error is not None:
@@ -496,10 +349,10 @@ class Reader:
         except BaseException as error:  # noqa: BLE001 - raised where the run can be ended
             coming.set_exception(error)
 
-    def _failed(self, ref: ImageRef, error: FetchError, local: _Local | None) -> Fetched:
+    def _failed(self, ref: ImageRef, error: FetchError, local: LocalFile | None) -> Fetched:
         facts = ImageFacts(warnings=ref.warnings, bytes=error.size)
         failed = Fetched(ref, facts, self.hints.with_hint(ref, error.error))
-        digest = _UNREAD.get(error.error.code)
+        digest = UNREAD.get(error.error.code)
         if local is None or digest is None:
             return failed
         known = local.known
@@ -513,7 +366,7 @@ class Reader:
         return replace(failed, file=file, origin=origin, unread=Unread(digest, used))
 
     def _examine(
-        self, ref: ImageRef, data: bytes, position: int, local: _Local | None
+        self, ref: ImageRef, data: bytes, position: int, local: LocalFile | None
     ) -> tuple[Item, bytes | None]:
         """What the bytes show before they are decoded."""
         head = data[:HEAD_BYTES]
@@ -536,7 +389,7 @@ class Reader:
         item: Fetched,
         data: bytes,
         position: int,
-        local: _Local | None,
+        local: LocalFile | None,
         digest: bytes | None = None,
         *,
         scope: bytes = b"",
@@ -626,30 +479,6 @@ def _facts(
     )
 
 
-def _is_local(entry: ImageRef | Skipped) -> bool:
-    return isinstance(entry, Skipped) or (entry.location is None and entry.error is None)
-
-
 def _is_prompt(source: Source) -> bool:
     """Whether the source gives its next input without having to wait for it."""
     return source.countable or (bool(source.files) and all(map(os.path.isfile, source.files)))
-
-
-def _status(ref: ImageRef) -> os.stat_result | None:
-    """None for what is missing or out of reach: reading it gives the reason."""
-    try:
-        return os.stat(ref.path, follow_symlinks=ref.follow_symlinks)
-    except (OSError, ValueError):
-        return None
-
-
-def _stat(status: os.stat_result) -> FileStat:
-    return FileStat(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _working_folder() -> bytes:
-    """Empty where it was removed: then there are no files with relative paths either."""
-    try:
-        return os.getcwdb()
-    except OSError:
-        return b""

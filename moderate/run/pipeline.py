@@ -28,18 +28,10 @@ from moderate.places import read_places
 from moderate.policy.batch import UndecidedRow
 from moderate.policy.rows import decide_rows, failed_row
 from moderate.run.highest import NOT_SCORED, ScoredImage, highest
-from moderate.run.inputs import (
-    UNREAD_CLAIM,
-    Block,
-    Copy,
-    Fetched,
-    Item,
-    Known,
-    Reader,
-    name_claim,
-    row_count,
-)
+from moderate.run.inputs import Reader, name_claim
 from moderate.run.interface import Engine, Job
+from moderate.run.items import Block, Copy, Fetched, Item, Known, row_count
+from moderate.run.local_files import UNREAD_CLAIM
 from moderate.run.resources import Resources, make_sampler
 from moderate.run.scopes import scopes
 from moderate.run.videos import VideoBegin, VideoEnd, VideoRows

@@ -12,8 +12,8 @@ from moderate.cores import available_cores
 from moderate.decode.pool import DecoderPool
 from moderate.decode.video import VideoSampler
 from moderate.errors import RunError
-from moderate.run.inputs import Item
 from moderate.run.interface import Job
+from moderate.run.items import Item
 from moderate.system_limits import no_thread_limit
 from moderate.types import Limits
 

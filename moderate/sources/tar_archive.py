@@ -138,19 +138,21 @@ class _Reader:
             self._header_left -= size
             if self._header_left < 0:
                 raise archive_limit("a member's header is too large")
-        pieces = []
+        data = b"".join(self._pieces(size))
+        if self._header_left is not None:
+            self._check_header(data)
+        return data
+
+    def _pieces(self, size: int) -> Iterator[bytes]:
+        """The next `size` bytes, counted as they are read; fewer only at the end."""
         while size > 0:
             piece = self._stream.read(min(size, _READ_BYTES))
             if not piece:
                 break
             self.budget.spend(len(piece))
             self._position += len(piece)
-            pieces.append(piece)
             size -= len(piece)
-        data = b"".join(pieces)
-        if self._header_left is not None:
-            self._check_header(data)
-        return data
+            yield piece
 
     def _check_header(self, data: bytes) -> None:
         """Refuse what would cost tarfile much more than it costs to read.
@@ -180,12 +182,8 @@ class _Reader:
             self._stream.seek(ahead, io.SEEK_CUR)
             self._position = position
             return position
-        while self._position < position:
-            piece = self._stream.read(min(position - self._position, _READ_BYTES))
-            if not piece:
-                break
-            self.budget.spend(len(piece))
-            self._position += len(piece)
+        for _ in self._pieces(ahead):
+            pass
         return self._position
 
     def tell(self) -> int:

@@ -163,13 +163,8 @@ def add(
         converted = checked(replace(converted, preprocess=preprocess), where)
         source = f"{source}, but for {', '.join(options.named())}"
     pixels = describe(converted.preprocess, f"{source} ({CHANGES} change it)")
-    facts = Facts(
-        name=name,
-        title=f"{converted.architecture} with {len(converted.labels)} labels",
-        source=f"added from a file named {path.name}",
-        licence=licence or _UNSEEN,
-        fit_for="whatever its owner trained it for",
-    )
+    title = f"{converted.architecture} with {len(converted.labels)} labels"
+    facts = _facts_of_file(path, name, title, licence)
     converted, note = _activated(converted, activation)
     part = Part(converted, _mapped(mapping, converted))
     with _alone():
@@ -191,13 +186,7 @@ def add_graph(
     _check_name(name, overwrite, None)
     check_addable(path)
     model = read_model(path, labels, activation, options)
-    facts = Facts(
-        name=name,
-        title=f"ONNX graph with {len(model.labels)} labels",
-        source=f"added from a file named {path.name}",
-        licence=licence or _UNSEEN,
-        fit_for="whatever its owner trained it for",
-    )
+    facts = _facts_of_file(path, name, f"ONNX graph with {len(model.labels)} labels", licence)
     said = ", ".join(options.pixels.named())
     colours = model.onnx.colours.upper()
     note = describe(model.preprocess, f"{said} as asked, in {colours} ({CHANGES} change it)")
@@ -296,6 +285,17 @@ def _check_form(entry: Entry, as_onnx: bool) -> None:
             require_torch(f"converting {part.name}")
             if as_onnx and not entry.member:
                 raise UsageError(f"--onnx: {part.name} does not come as an ONNX graph")
+
+
+def _facts_of_file(path: Path, name: str, title: str, licence: str) -> Facts:
+    """The facts of weights that were added from this disk."""
+    return Facts(
+        name=name,
+        title=title,
+        source=f"added from a file named {path.name}",
+        licence=licence or _UNSEEN,
+        fit_for="whatever its owner trained it for",
+    )
 
 
 def _activated(converted: Converted, activation: Activation | None) -> tuple[Converted, str]:

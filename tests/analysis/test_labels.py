@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moderate.analysis.labels import join, read_labels
+from moderate.analysis.labelled_rows import join
+from moderate.analysis.labels import read_labels
 from moderate.errors import InputError, UsageError
 from moderate.results.read import read_results
 from moderate.testcards import write_cards

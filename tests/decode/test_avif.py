@@ -7,16 +7,15 @@ import struct
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import AvifImagePlugin, Image
 
 from moderate.decode.avif import read_avif
 from moderate.decode.containers import MAX_FRAMES_COUNTED
-from moderate.decode.image import Decoded, Undecoded, decode, prepare
+from moderate.decode.image import Decoded, Undecoded, prepare
 from moderate.decode.parts import DecodeOptions
-from moderate.decode.resize import PixelSpec
 from moderate.types import ErrorCode, Limits, Warn
+from tests.support.decoding import assert_shows, code, outcome
 from tests.support.heics import (
     Heic,
     Item,
@@ -31,7 +30,6 @@ from tests.support.heics import (
 )
 from tests.support.pictures import encode, exif_block, scene
 
-SPEC = PixelSpec(64, 64)
 IMAGE = scene((150, 110))
 FAST: dict[str, Any] = {"quality": 90, "speed": 10}
 
@@ -80,24 +78,8 @@ def _codecs() -> None:
     prepare()
 
 
-def outcome(data: bytes, limits: Limits = Limits()) -> Decoded | Undecoded:  # noqa: B008
-    return decode(data, (SPEC,), limits)
-
-
-def code(data: bytes) -> ErrorCode:
-    refused = outcome(data)
-    assert isinstance(refused, Undecoded), "scored what must be refused"
-    return refused.code
-
-
 def assert_whole(data: bytes, image: Image.Image = IMAGE) -> Decoded:
-    scored = outcome(data)
-    assert isinstance(scored, Decoded), scored
-    expected = outcome(encode(image, "PNG"))
-    assert isinstance(expected, Decoded)
-    difference = np.abs(scored.pixels[0].astype(int) - expected.pixels[0].astype(int))
-    assert difference.mean() < 2.5
-    return scored
+    return assert_shows(data, image, mean=2.5)
 
 
 # What is shown ------------------------------------------------------------------------------------
@@ -244,7 +226,7 @@ def test_the_frames_of_a_sequence_are_said() -> None:
     scored = assert_whole(SEQUENCE)
     assert scored.facts.frames == 3
     assert Warn.ANIMATED in scored.facts.warnings
-    first = decode(SEQUENCE, (SPEC,), Limits(), DecodeOptions(frames="first"))
+    first = outcome(SEQUENCE, options=DecodeOptions(frames="first"))
     assert isinstance(first, Decoded)
     assert first.facts.frames_scored == 1
 

@@ -14,11 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from moderate.decode.embedded import (
-    LEAST_UNKNOWN_BYTES,
-    MOST_EMBEDDED,
-    find_embedded,
-)
+from moderate.decode.carving import LEAST_UNKNOWN_BYTES
+from moderate.decode.embedded import MOST_EMBEDDED, find_embedded
 from moderate.decode.image import Decoded, Undecoded, decode, prepare
 from moderate.decode.parts import DecodeOptions
 from moderate.decode.resize import PixelSpec

@@ -17,14 +17,14 @@ from moderate.decode.formats import check_formats, parse_formats
 from moderate.decode.ico import IconFile
 from moderate.decode.image import Decoded, Undecoded, decode, prepare
 from moderate.decode.parts import DecodeOptions
-from moderate.decode.resize import PixelSpec
 from moderate.decode.sniff import OPTIONAL, SUPPORTED, refusal
 from moderate.errors import UsageError
 from moderate.types import ErrorCode, Limits, Warn
+from tests.support import decoding
+from tests.support.decoding import SPEC
 from tests.support.heics import cut_points
 from tests.support.pictures import encode, exif_block, png, scene
 
-SPEC = PixelSpec(64, 64)
 IMAGE = scene((90, 70))
 ASKED = DecodeOptions(formats=("ico", "tiff"))
 
@@ -35,23 +35,15 @@ def _codecs() -> None:
 
 
 def outcome(data: bytes, limits: Limits = Limits()) -> Decoded | Undecoded:  # noqa: B008
-    return decode(data, (SPEC,), limits, ASKED)
+    return decoding.outcome(data, limits, ASKED)
 
 
 def code(data: bytes, limits: Limits = Limits()) -> ErrorCode:  # noqa: B008
-    refused = outcome(data, limits)
-    assert isinstance(refused, Undecoded), "scored what must be refused"
-    assert "\n" not in refused.message
-    return refused.code
+    return decoding.code(data, limits, ASKED)
 
 
 def assert_shows(data: bytes, image: Image.Image, most: float = 1.5) -> Decoded:
-    scored = outcome(data)
-    assert isinstance(scored, Decoded), scored
-    expected = outcome(encode(image, "PNG"))
-    assert isinstance(expected, Decoded)
-    difference = np.abs(scored.pixels[0].astype(int) - expected.pixels[0].astype(int))
-    assert difference.mean() < most
+    scored = decoding.assert_shows(data, image, mean=most, options=ASKED)
     assert scored.facts.width == image.width
     return scored
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,9 +16,9 @@ from moderate.decode import heif
 from moderate.decode import image as image_module
 from moderate.decode.containers import MAX_FRAMES_COUNTED, Container, DecodeError
 from moderate.decode.heif import read_heif
-from moderate.decode.image import Decoded, Undecoded, decode, prepare
-from moderate.decode.resize import PixelSpec
+from moderate.decode.image import Decoded, Undecoded, prepare
 from moderate.types import ErrorCode, Limits, Warn
+from tests.support.decoding import assert_shows, code, outcome
 from tests.support.heics import (
     Heic,
     Item,
@@ -33,9 +32,8 @@ from tests.support.heics import (
     with_alpha,
     with_item,
 )
-from tests.support.pictures import encode, scene
+from tests.support.pictures import scene
 
-SPEC = PixelSpec(64, 64)
 IMAGE = scene((150, 110))
 GRID = grid(IMAGE)  # 3 x 2 tiles; item 1 is the grid, 2 to 7 are the tiles
 ALPHA = Image.linear_gradient("L").resize(IMAGE.size)
@@ -48,25 +46,8 @@ def _codecs() -> None:
     prepare()
 
 
-def outcome(data: bytes, limits: Limits = Limits()) -> Decoded | Undecoded:  # noqa: B008
-    return decode(data, (SPEC,), limits)
-
-
-def code(data: bytes) -> ErrorCode:
-    refused = outcome(data)
-    assert isinstance(refused, Undecoded), "scored what must be refused"
-    return refused.code
-
-
 def assert_whole(data: bytes) -> Decoded:
-    scored = outcome(data)
-    assert isinstance(scored, Decoded), scored
-    expected = outcome(encode(IMAGE, "PNG"))
-    assert isinstance(expected, Decoded)
-    difference = np.abs(scored.pixels[0].astype(int) - expected.pixels[0].astype(int))
-    assert difference.mean() < 1.5
-    assert difference.max() < 40
-    return scored
+    return assert_shows(data, IMAGE, highest=39)
 
 
 def data_of(heic: Heic, number: int) -> bytes:

@@ -322,8 +322,8 @@ def test_a_length_that_a_server_announces_costs_its_own_image_only(
 def test_a_file_as_young_as_the_clocks_tick_is_read_again(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moderate.run.inputs._FINE_TICK", 3600 * 10**9)
-    monkeypatch.setattr("moderate.run.inputs._COARSE_TICK", 3600 * 10**9)
+    monkeypatch.setattr("moderate.run.local_files._FINE_TICK", 3600 * 10**9)
+    monkeypatch.setattr("moderate.run.local_files._COARSE_TICK", 3600 * 10**9)
     (tmp_path / "a.png").write_bytes(encode(scene((64, 64)), "PNG"))
     reads = []
     read_file = fetcher.read_file

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moderate.classify.bundle import Head
+from moderate.classify.bundle import Head, Preprocess
 from moderate.classify.files import read_json, shown
 from moderate.errors import WeightsError
 from moderate.regular import read_regular, sha256_of
@@ -89,16 +89,7 @@ class LayersModel(Converter):
             architecture="mobilenetv2_100",
             labels=names,
             activation=topology.activation,
-            preprocess=make_preprocess(
-                where,
-                size=(topology.side, topology.side),
-                resize="squash",
-                interpolation="bilinear",
-                antialias=False,
-                align_corners=True,
-                mean=(0.0, 0.0, 0.0),
-                std=(1.0, 1.0, 1.0),
-            ),
+            preprocess=nsfwjs_preprocess(topology.side, where),
             tensors=_renamed(
                 read_manifest(
                     model, lambda names, size: _read_shards(folder, names, size, where), where
@@ -112,6 +103,20 @@ class LayersModel(Converter):
             head=head,
         )
         return checked(converted, shown(folder))
+
+
+def nsfwjs_preprocess(side: int, where: str) -> Preprocess:
+    """How nsfwjs scales images to `side` pixels a side. Raises WeightsError."""
+    return make_preprocess(
+        where,
+        size=(side, side),
+        resize="squash",
+        interpolation="bilinear",
+        antialias=False,
+        align_corners=True,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
 
 
 def _digest(path: Path) -> str:

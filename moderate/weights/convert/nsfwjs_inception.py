@@ -17,9 +17,9 @@ from moderate.classify.bundle import Head
 from moderate.classify.files import shown
 from moderate.classify.model import build_model
 from moderate.errors import WeightsError
-from moderate.weights.convert.checks import checked, choose_labels, make_preprocess
+from moderate.weights.convert.checks import checked, choose_labels
 from moderate.weights.convert.interface import Converted
-from moderate.weights.convert.layers_model import keras_layers, read_manifest
+from moderate.weights.convert.layers_model import keras_layers, nsfwjs_preprocess, read_manifest
 from moderate.weights.convert.min_js import read_exported_bytes, read_exported_object
 from moderate.weights.convert.reading import TensorPool, plain_name
 
@@ -55,16 +55,7 @@ def convert_nsfwjs_inception(folder: Path, labels: Sequence[str]) -> Converted:
         architecture=NSFWJS_INCEPTION,
         labels=choose_labels(None, labels, classes, where),
         activation="softmax",
-        preprocess=make_preprocess(
-            where,
-            size=(_SIDE, _SIDE),
-            resize="squash",
-            interpolation="bilinear",
-            antialias=False,
-            align_corners=True,
-            mean=(0.0, 0.0, 0.0),
-            std=(1.0, 1.0, 1.0),
-        ),
+        preprocess=nsfwjs_preprocess(_SIDE, where),
         tensors=_renamed(arrays, where),
         model_args={},
         head=Head(hidden=_HIDDEN),

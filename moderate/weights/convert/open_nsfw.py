@@ -9,7 +9,13 @@ import torch
 
 from moderate.classify.architectures import OPEN_NSFW
 from moderate.classify.files import shown
-from moderate.classify.onnx_reader import Node, OnnxGraph, attribute_integers, read_onnx
+from moderate.classify.onnx_reader import (
+    Node,
+    OnnxGraph,
+    attribute_integers,
+    convolution_of,
+    read_onnx,
+)
 from moderate.errors import WeightsError
 from moderate.text import printable
 from moderate.weights.convert.checks import checked, choose_labels, make_preprocess
@@ -98,14 +104,7 @@ class _Graph:
         node = self._take("Conv", x)
         if len(node.inputs) != 3:
             raise self._other(f"the convolution of {name} has no bias")
-        stated = (
-            attribute_integers(node, "strides", (1, 1)),
-            attribute_integers(node, "pads", (0, 0, 0, 0)),
-            attribute_integers(node, "dilations", (1, 1)),
-            node.attributes.get("group", 1),
-            node.attributes.get("auto_pad", "NOTSET"),
-        )
-        if stated != ((stride, stride), (padding,) * 4, (1, 1), 1, "NOTSET"):
+        if convolution_of(node) != ((stride, stride), (padding,) * 4, (1, 1), 1, "NOTSET"):
             raise self._other(f"the convolution of {name} has strides or padding of its own")
         self._tensors[f"{name}.weight"] = self._tensor(node.inputs[1], 4)
         bias = self._tensor(node.inputs[2], 1)

@@ -14,7 +14,7 @@ from torch import nn
 from moderate.classify.bundle import Preprocess
 from moderate.classify.files import shown
 from moderate.classify.model import build_model
-from moderate.classify.onnx_reader import Node, OnnxGraph, attribute_integers, read_onnx
+from moderate.classify.onnx_reader import Node, OnnxGraph, convolution_of, read_onnx
 from moderate.errors import WeightsError
 from moderate.text import printable
 from moderate.weights.convert.checks import checked, choose_labels, make_preprocess
@@ -154,15 +154,14 @@ def _check_convolutions(graph: OnnxGraph, model: nn.Module, where: str) -> None:
         module = modules.get(weight.removeprefix(_PREFIX).removesuffix(".weight"))
         if not isinstance(module, nn.Conv2d):
             raise WeightsError(f"{where}: {printable(weight)} belongs to no convolution of timm's")
-        stated = (
-            attribute_integers(node, "strides", (1, 1)),
-            attribute_integers(node, "pads", (0, 0, 0, 0)),
-            attribute_integers(node, "dilations", (1, 1)),
-            node.attributes.get("group", 1),
-            node.attributes.get("auto_pad", "NOTSET"),
-        )
         padding = tuple(int(side) for side in module.padding)
-        if stated != (module.stride, padding * 2, module.dilation, module.groups, "NOTSET"):
+        if convolution_of(node) != (
+            module.stride,
+            padding * 2,
+            module.dilation,
+            module.groups,
+            "NOTSET",
+        ):
             raise WeightsError(f"{where}: {printable(weight)} has strides or padding of its own")
 
 
