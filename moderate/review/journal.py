@@ -1,0 +1,190 @@
+"""What people decided: one JSON line for each decision, on disk before it is confirmed.
+
+Lines are only ever added; taking a decision back is a line, too. Several processes may write to one
+file. A line that a kill or a full disk left unfinished is ended by the next writer and is no
+decision to any reader.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+from uuid import uuid4
+
+from moderate.errors import InputError, OutputError
+from moderate.regular import read_regular
+from moderate.tables.lines import file_name
+from moderate.text import one_line
+from moderate.types import CATEGORIES
+
+SCHEMA = 1
+"""Counts up when a key changes its meaning."""
+
+MOST_BYTES = 4 << 30
+"""Of a journal: about ten million decisions."""
+
+MOST_NOTE = 2_000
+"""Characters of a note."""
+
+HumanDecision = Literal["approve", "block", "unsure"]
+Reveal = Literal["blur", "grey", "colour"]
+"""How much of the picture was shown at most: blurred, sharp without colours, or as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line: a decision, or (`undoes`) the end of one.
+
+    row counts from 1 in the results. machine_scores are those of the results, None: not scored.
+    labels hold yes or no for categories that the reviewer judged. seconds is the time on screen.
+    second: the image was shown to this reviewer to compare with somebody else's decision.
+    """
+
+    row: int
+    path: str
+    sha256: str | None
+    reviewer: str
+    machine_decision: str
+    machine_scores: Mapping[str, float | None]
+    decision: HumanDecision | None
+    labels: Mapping[str, bool] = field(default_factory=dict)
+    note: str = ""
+    seconds: float = 0.0
+    revealed: Reveal = "blur"
+    second: bool = False
+    undoes: str | None = None
+    id: str = field(default_factory=lambda: uuid4().hex)
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def line(self) -> bytes:
+        """The line of the file, with its end."""
+        values = {"schema": SCHEMA, **asdict(self), "time": self.time.isoformat()}
+        return json.dumps(values, allow_nan=False).encode("ascii") + b"\n"
+
+
+class Journal:
+    """The decisions on the rows of one results file, in `path`."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._descriptor = os.open(self.path, flags, 0o600)
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+
+    def append(self, entry: Entry) -> None:
+        """Add a line and have it on the disk. Raises OutputError; then it is not decided."""
+        line = entry.line()
+        try:
+            size = os.fstat(self._descriptor).st_size
+            if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line
+            # One write in append mode: lines of two processes never mix.
+            written = os.write(self._descriptor, line)
+            if written < len(line):
+                raise OSError(errno.ENOSPC, "the disk is full")
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {file_name(str(path))}: {error.strerror or error}")
+
+
+def read_journal(path: str | os.PathLike[str]) -> list[Entry]:
+    """All lines of a journal, in their order; what is unfinished at its end is left out.
+
+    Raises InputError, naming the line, for what is no line of a journal.
+    """
+    name = file_name(os.fspath(path))
+    try:
+        data = read_regular(os.fspath(path), MOST_BYTES)
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror or error}") from None
+    lines = data.split(b"\n")
+    entries = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entries.append(_entry(line))
+        except ValueError as error:
+            if _was_cut(line):
+                continue  # a kill came in between; nobody was told that it is decided
+            raise InputError(
+                f"{name} line {number}: {one_line(str(error), 160)}; "
+                "it is no line of a review's decisions"
+            ) from None
+    return entries
+
+
+def _was_cut(line: bytes) -> bool:
+    return line.startswith(b'{"schema"'[: len(line)]) and not line.endswith(b"}")
+
+
+def _entry(line: bytes) -> Entry:
+    """Raises ValueError."""
+    values = json.loads(line)
+    if not isinstance(values, dict):
+        raise ValueError("not an object")
+    if values.pop("schema", None) != SCHEMA:
+        raise ValueError(f"not of schema {SCHEMA}; another version of moderate wrote it")
+    try:
+        entry = Entry(**{**values, "time": datetime.fromisoformat(values["time"])})
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"keys are missing or unknown ({error})") from None
+    _check(entry)
+    return entry
+
+
+def _check(entry: Entry) -> None:
+    if entry.decision not in (None, *get_args(HumanDecision)):
+        raise ValueError(f"decision {entry.decision!r}")
+    if (entry.decision is None) == (entry.undoes is None):
+        raise ValueError("neither a decision nor the end of one")
+    if not (isinstance(entry.row, int) and entry.row >= 1 and isinstance(entry.path, str)):
+        raise ValueError("no row")
+    if not all(isinstance(text, str) for text in (entry.id, entry.reviewer, entry.note)):
+        raise ValueError("id, reviewer or note is no text")
+    unknown = set(entry.labels) - set(CATEGORIES)
+    if unknown or not all(isinstance(value, bool) for value in entry.labels.values()):
+        raise ValueError("labels that are not yes or no for a category")
+
+
+def standing(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The decisions that hold: not taken back, and each reviewer's last on a row."""
+    held: dict[tuple[int, str], Entry] = {}
+    for entry in entries:
+        key = entry.row, entry.reviewer
+        if entry.undoes is None:
+            held.pop(key, None)  # so that the order is that of the last decisions
+            held[key] = entry
+        elif (last := held.get(key)) is not None and last.id == entry.undoes:
+            del held[key]
+    yield from held.values()
+
+
+def beside(results: str) -> Path:
+    """Where the decisions on a results file are kept."""
+    return Path(f"{results}.decisions.jsonl")
+
+
+def as_undone(entry: Entry, *, seconds: float = 0.0) -> Entry:
+    """The line that takes a decision back."""
+    values: dict[str, Any] = {
+        name: getattr(entry, name)
+        for name in ("row", "path", "sha256", "reviewer", "machine_decision", "machine_scores")
+    }
+    return Entry(**values, decision=None, undoes=entry.id, seconds=seconds, second=entry.second)

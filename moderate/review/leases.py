@@ -1,0 +1,73 @@
+"""Who has which image: two reviewers on one queue never get the same."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from moderate.state.database import Database
+
+LEASE_SECONDS = 300.0
+"""How long an image is kept for somebody who does not answer: the browser asks for more in time."""
+
+_MIGRATIONS = (
+    "CREATE TABLE lease (row INTEGER PRIMARY KEY, reviewer TEXT NOT NULL, until REAL NOT NULL);"
+    "CREATE INDEX lease_reviewer ON lease (reviewer);",
+)
+
+
+class Leases:
+    """Leases of rows in a SQLite file, shared by all servers of a queue.
+
+    `clock` gives seconds since 1970: several machines may share the file. Raises UnavailableError
+    where it cannot be used.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._database = Database(path, _MIGRATIONS)
+        self._clock = clock
+
+    def take(self, rows: Iterable[int], reviewer: str, count: int) -> list[int]:
+        """Lease the first `count` of these rows that nobody else has, in their order.
+
+        What the reviewer has already is among them, and is kept for longer.
+        """
+        if count < 1:
+            return []
+
+        def work(connection: sqlite3.Connection) -> list[int]:
+            now = self._clock()
+            found = connection.execute("SELECT row, reviewer FROM lease WHERE until > ?", [now])
+            others = {row for row, holder in found if holder != reviewer}
+            taken = []
+            for row in rows:
+                if row not in others:
+                    taken.append(row)
+                    if len(taken) == count:
+                        break
+            connection.executemany(
+                "INSERT OR REPLACE INTO lease VALUES (?, ?, ?)",
+                [(row, reviewer, now + LEASE_SECONDS) for row in taken],
+            )
+            return taken
+
+        return self._database.write(work)
+
+    def holds(self, row: int, reviewer: str) -> bool:
+        """Whether the reviewer has the row, or nobody has: then it is leased now."""
+        return self.take([row], reviewer, 1) == [row]
+
+    def give_back(self, rows: Iterable[int], reviewer: str) -> None:
+        """End leases of the reviewer."""
+        pairs = [(row, reviewer) for row in rows]
+        self._database.write(
+            lambda connection: connection.executemany(
+                "DELETE FROM lease WHERE row = ? AND reviewer = ?", pairs
+            )
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()

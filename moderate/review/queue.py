@@ -1,0 +1,147 @@
+"""Which rows people look at, and in which order."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from moderate.errors import InputError, UsageError
+from moderate.policy.model import Policy
+from moderate.policy.thresholds import reaches
+from moderate.results.read import Results
+from moderate.text import one_line
+from moderate.types import CATEGORIES, Category
+
+Kind = Literal["review", "block", "errors", "approve-sample", "all"]
+Order = Literal["uncertain", "severe", "input"]
+
+_KIND = re.compile(r"(review|block|errors|all)|approve-sample:([1-9][0-9]{0,8})")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows are in the queue; filters are None where they do not matter.
+
+    sample is how many approved rows `approve-sample` takes by chance. column is a column's name and
+    the text that its cells have. source is what paths start with.
+    """
+
+    kind: Kind = "review"
+    sample: int = 0
+    category: Category | None = None
+    warning: str | None = None
+    source: str | None = None
+    column: tuple[str, str] | None = None
+    order: Order = "uncertain"
+
+
+def parse_kind(text: str) -> tuple[Kind, int]:
+    """What --queue takes. Raises UsageError."""
+    found = _KIND.fullmatch(text)
+    if not found:
+        raise UsageError(
+            f"--queue {one_line(text, 40)!r}: use review, block, errors, all or approve-sample:N"
+        )
+    if found[2]:
+        return "approve-sample", int(found[2])
+    return next(kind for kind in get_args(Kind) if kind == found[1]), 0
+
+
+def row_numbers(results: Results, policy: Policy, selection: Selection) -> NDArray[np.int64]:
+    """The rows of the queue, counted from 1, in the order to look at them.
+
+    Copies of another row are left out, since its decision is theirs. Raises InputError.
+    """
+    names = ["path", "sha256", "status", "decision", "warnings", "duplicate_of"]
+    names += [name.value for name in CATEGORIES]
+    if selection.column and selection.column[0] not in names:
+        if selection.column[0] not in results.columns:
+            name = one_line(selection.column[0], 60)
+            raise InputError(f"the results have no column {name!r}")
+        names.append(selection.column[0])
+    numbers, keys = [], []
+    done = 0
+    for table in _tables(results, names):
+        chosen = np.flatnonzero(_mask(table, policy, selection))
+        part = table.take(pa.array(chosen))
+        numbers.append(chosen + done + 1)
+        keys.append(_order_keys(part, policy, selection))
+        done += len(table)
+    if not numbers:
+        return np.empty(0, np.int64)
+    all_numbers, all_keys = np.concatenate(numbers), np.concatenate(keys)
+    if selection.kind == "approve-sample":
+        rng = np.random.default_rng(0)
+        keep = np.sort(rng.permutation(len(all_numbers))[: selection.sample])
+        all_numbers, all_keys = all_numbers[keep], all_keys[keep]
+    return all_numbers[np.argsort(all_keys, kind="stable")]
+
+
+def _tables(results: Results, names: Sequence[str]) -> Iterator[pa.Table]:
+    """The columns of all rows, in pieces."""
+    own = [name for name in names if name in results.own]
+    carried = [name for name in names if name not in own]
+    for mine, others in results.parts(own, carried):
+        yield pa.table({**mine, **{name: pa.array(map(str, others[name])) for name in carried}})
+
+
+def _mask(table: pa.Table, policy: Policy, selection: Selection) -> NDArray[np.bool_]:
+    failed = pc.equal(table["status"], "error")
+    mask = pc.is_null(table["duplicate_of"])
+    if selection.kind == "errors":
+        mask = pc.and_(mask, failed)
+    elif selection.kind != "all":
+        wanted = "approve" if selection.kind == "approve-sample" else selection.kind
+        mask = pc.and_(mask, pc.equal(table["decision"], wanted))
+    if selection.warning is not None:
+        padded = pc.binary_join_element_wise("; ", table["warnings"], "; ", "")
+        mask = pc.and_(
+            mask, pc.fill_null(pc.match_substring(padded, f"; {selection.warning}; "), False)
+        )
+    if selection.source is not None:
+        mask = pc.and_(mask, pc.starts_with(table["path"], selection.source))
+    if selection.column is not None:
+        name, text = selection.column
+        mask = pc.and_(mask, pc.fill_null(pc.equal(pc.cast(table[name], pa.string()), text), False))
+    kept: NDArray[np.bool_] = mask.to_numpy().astype(bool)
+    if selection.category is not None:
+        limits = policy.categories[selection.category]
+        kept &= reaches(_scores(table, selection.category), limits.review)
+    return kept
+
+
+def _scores(table: pa.Table, category: Category) -> NDArray[np.float32]:
+    """NaN: not scored."""
+    scores: NDArray[np.float32] = table[category.value].to_numpy().astype(np.float32)
+    return scores
+
+
+def _order_keys(table: pa.Table, policy: Policy, selection: Selection) -> NDArray[np.float64]:
+    """What rows are sorted by, the smallest first, those without scores last; else in order."""
+    count = len(table)
+    if selection.order == "input" or not count:
+        return np.zeros(count)
+    keys = np.full(count, np.inf)
+    for category in [selection.category] if selection.category else CATEGORIES:
+        limits, scores = policy.categories[category], _scores(table, category)
+        if selection.order == "severe":
+            keys = np.fmin(keys, -scores)
+        else:
+            # Nearest to a threshold: there a person's judgement changes most.
+            distance = np.minimum(np.abs(scores - limits.review), np.abs(scores - limits.block))
+            keys = np.fmin(keys, distance)
+    return keys
+
+
+def needs_second_look(identity: str, share: float, salt: str) -> bool:
+    """Whether an image is among the share that two people judge: always the same ones."""
+    digest = hashlib.sha256(f"{salt}\0{identity}".encode("utf-8", "backslashreplace")).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
