@@ -108,14 +108,18 @@ def read_journal(path: str | os.PathLike[str]) -> list[Entry]:
 
     Raises InputError, naming the line, for what is no line of a journal.
     """
-    name = file_name(os.fspath(path))
     try:
         data = read_regular(os.fspath(path), MOST_BYTES)
     except OSError as error:
+        name = file_name(os.fspath(path))
         raise InputError(f"cannot read {name}: {error.strerror or error}") from None
-    lines = data.split(b"\n")
+    return _entries(data, os.fspath(path))
+
+
+def _entries(data: bytes, path: str, before: int = 0) -> list[Entry]:
+    """The entries of lines; `before` is how many lines come before them."""
     entries = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(data.split(b"\n"), before + 1):
         if not line.strip():
             continue
         try:
@@ -124,7 +128,7 @@ def read_journal(path: str | os.PathLike[str]) -> list[Entry]:
             if _was_cut(line):
                 continue  # a kill came in between; nobody was told that it is decided
             raise InputError(
-                f"{name} line {number}: {one_line(str(error), 160)}; "
+                f"{file_name(path)} line {number}: {one_line(str(error), 160)}; "
                 "it is no line of a review's decisions"
             ) from None
     return entries
@@ -161,6 +165,36 @@ def _check(entry: Entry) -> None:
     unknown = set(entry.labels) - set(CATEGORIES)
     if unknown or not all(isinstance(value, bool) for value in entry.labels.values()):
         raise ValueError("labels that are not yes or no for a category")
+
+
+class Tail:
+    """The lines of a journal that others add, as they come.
+
+    What is not a line of a journal raises InputError; a line that has no end yet is read when it
+    has, or is left out where a later line follows it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = path
+        self._offset = 0
+        self._number = 0
+
+    def entries(self) -> list[Entry]:
+        """Those that are new since the last call."""
+        try:
+            if os.stat(self._path).st_size == self._offset:
+                return []
+            with open(self._path, "rb") as file:
+                file.seek(self._offset)
+                data = file.read(MOST_BYTES)
+        except OSError as error:
+            name = file_name(os.fspath(self._path))
+            raise InputError(f"cannot read {name}: {error.strerror or error}") from None
+        whole = data[: data.rfind(b"\n") + 1]
+        entries = _entries(whole, os.fspath(self._path), self._number)
+        self._offset += len(whole)
+        self._number += whole.count(b"\n")
+        return entries
 
 
 def standing(entries: Iterable[Entry]) -> Iterator[Entry]:

@@ -1,0 +1,284 @@
+"""One queue as its reviewers work on it: what comes next, what was decided, how far it is.
+
+Any number of threads, and of processes with sessions on the same files, work on one queue: leases
+say who has which row, the journal says what was decided, and each session reads in the journal what
+the others have added.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from moderate.errors import UsageError
+from moderate.results.read import Results
+from moderate.review.agreement import Agreement, cohens_kappa
+from moderate.review.journal import (
+    MOST_NOTE,
+    Entry,
+    HumanDecision,
+    Journal,
+    Reveal,
+    Tail,
+    as_undone,
+)
+from moderate.review.leases import Leases
+from moderate.review.queue import needs_second_look
+from moderate.types import CATEGORIES, Decision
+
+MOST_AT_ONCE = 64
+"""Rows that one reviewer has at a time: a grid, and what is decoded ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a reviewer says of one row; see `Entry` for the fields."""
+
+    decision: HumanDecision
+    labels: Mapping[str, bool]
+    note: str = ""
+    seconds: float = 0.0
+    revealed: Reveal = "blur"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the queue is. total are rows, second_looks those of them that two people judge.
+
+    decided are rows that need nobody any more; mine and severe are of one reviewer: decisions, and
+    severe pictures seen sharp.
+    """
+
+    total: int
+    decided: int
+    second_looks: int
+    mine: int
+    severe: int
+
+
+class NotYoursError(Exception):
+    """Somebody else has the row, or it is decided already."""
+
+
+class Session:
+    """The rows of `numbers` (counted from 1 in the results), in their order.
+
+    second_look is the share of rows that two people judge. Raises InputError for a journal that
+    cannot be read, OutputError for one that cannot be written.
+    """
+
+    def __init__(
+        self,
+        results: Results,
+        numbers: NDArray[np.int64],
+        journal: Path,
+        leases: Path,
+        second_look: float = 0.0,
+    ) -> None:
+        if not 0 <= second_look <= 1:
+            raise UsageError(f"--second-look {second_look:g}: use a share of 0 to 1")
+        self._rows = _Rows(results, numbers)
+        salt = results.facts.get("run_id", "")
+        self._by_two = frozenset(
+            number
+            for number in (numbers.tolist() if second_look else ())
+            if needs_second_look(self._rows.identity(number), second_look, salt)
+        )
+        self._lock = threading.RLock()
+        self._journal = Journal(journal)
+        self._tail = Tail(journal)
+        self._leases = Leases(leases)
+        self._held: dict[int, dict[str, Entry]] = defaultdict(dict)
+        self._order: dict[str, list[Entry]] = defaultdict(list)  # each one's decisions, for undo
+        self._severe: Counter[str] = Counter()
+        self._open_from = 0  # all rows before this place of the order need nobody any more
+        self._catch_up()
+
+    def next(self, reviewer: str, count: int = 1) -> list[dict[str, Any]]:
+        """The rows that this reviewer is to look at now, leased; `row` is the number of each."""
+        with self._lock:
+            self._catch_up()
+            wanted = self._leases.take(self._open(reviewer), reviewer, min(count, MOST_AT_ONCE))
+            return [self._shown(number, reviewer) for number in wanted]
+
+    def row(self, number: int) -> dict[str, Any]:
+        """A row of the queue by its number. Raises KeyError."""
+        return self._rows[number]
+
+    def decide(self, number: int, reviewer: str, judgement: Judgement) -> Entry:
+        """Record a decision; when this returns, it is on the disk.
+
+        Raises KeyError for a row that is not in the queue, NotYoursError, OutputError.
+        """
+        with self._lock:
+            row = self._rows[number]
+            self._catch_up()
+            if self._is_done(number, reviewer) or not self._leases.holds(number, reviewer):
+                raise NotYoursError
+            entry = Entry(
+                row=number,
+                path=row["path"],
+                sha256=row["sha256"],
+                reviewer=reviewer,
+                machine_decision=row["decision"],
+                machine_scores={name.value: row[name.value] for name in CATEGORIES},
+                decision=judgement.decision,
+                labels=dict(judgement.labels),
+                note=judgement.note[:MOST_NOTE],
+                seconds=judgement.seconds,
+                revealed=judgement.revealed,
+                second=bool(self._held[number]),
+            )
+            self._journal.append(entry)
+            self._catch_up()
+            self._leases.give_back([number], reviewer)
+            return entry
+
+    def undo(self, reviewer: str) -> dict[str, Any] | None:
+        """Take the reviewer's last decision back, and give them its row again; None: none is left.
+
+        Raises OutputError.
+        """
+        with self._lock:
+            self._catch_up()
+            decisions = self._order[reviewer]
+            if not decisions:
+                return None
+            last = decisions[-1]
+            self._journal.append(as_undone(last))
+            self._catch_up()
+            self._leases.holds(last.row, reviewer)
+            return self._shown(last.row, reviewer)
+
+    def progress(self, reviewer: str) -> Progress:
+        """How far the queue is."""
+        with self._lock:
+            self._catch_up()
+            decided = sum(self._is_finished(number) for number in self._held)
+            return Progress(
+                total=len(self._rows),
+                decided=decided,
+                second_looks=len(self._by_two),
+                mine=len(self._order[reviewer]),
+                severe=self._severe[reviewer],
+            )
+
+    def agreement(self) -> Agreement | None:
+        """How far the two reviewers of the second looks agree; None before there is one."""
+        with self._lock:
+            self._catch_up()
+            pairs = [
+                (str(first.decision), str(second.decision))
+                for first, second, *_ in (
+                    tuple(held.values()) for held in self._held.values() if len(held) > 1
+                )
+            ]
+            return cohens_kappa(pairs)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._journal.close()
+        self._leases.close()
+
+    def _catch_up(self) -> None:
+        """Take in what this session and others have added to the journal."""
+        for entry in self._tail.entries():
+            held, decisions = self._held[entry.row], self._order[entry.reviewer]
+            last = held.get(entry.reviewer)
+            if entry.undoes is None:
+                self._forget(last)
+                held[entry.reviewer] = entry
+                decisions.append(entry)
+                # Exposure counts even where the decision is taken back: it was seen.
+                self._severe[entry.reviewer] += _is_severe(entry)
+            elif last is not None and last.id == entry.undoes:
+                self._forget(last)
+                del held[entry.reviewer]
+                self._open_from = 0
+
+    def _forget(self, entry: Entry | None) -> None:
+        if entry is not None:
+            self._order[entry.reviewer].remove(entry)
+
+    def _open(self, reviewer: str) -> Iterator[int]:
+        """The rows that this reviewer may be given, in order."""
+        numbers = self._rows.numbers
+        while self._open_from < len(numbers) and self._is_finished(int(numbers[self._open_from])):
+            self._open_from += 1
+        for number in numbers[self._open_from :].tolist():
+            if not self._is_done(number, reviewer):
+                yield number
+
+    def _is_done(self, number: int, reviewer: str) -> bool:
+        """Whether this reviewer has nothing to do with the row any more."""
+        return reviewer in self._held.get(number, ()) or self._is_finished(number)
+
+    def _is_finished(self, number: int) -> bool:
+        """Whether all who have to judge the row have."""
+        count = len(self._held.get(number, ()))
+        return count > 1 or (count == 1 and number not in self._by_two)
+
+    def _shown(self, number: int, reviewer: str) -> dict[str, Any]:
+        others = [name for name in self._held.get(number, ()) if name != reviewer]
+        return {**self._rows[number], "row": number, "second": bool(others)}
+
+
+def _is_severe(entry: Entry) -> bool:
+    seen = entry.revealed != "blur"
+    return seen and (entry.decision == "block" or entry.machine_decision == Decision.BLOCK.value)
+
+
+class _Rows:
+    """The rows of a queue in memory, as Arrow columns."""
+
+    def __init__(self, results: Results, numbers: NDArray[np.int64]) -> None:
+        self.numbers = numbers
+        wanted = np.sort(numbers)
+        pieces: list[pa.Table] = []
+        done = 0
+        for chunk in results.chunks():
+            first, last = np.searchsorted(wanted, [done + 1, done + chunk.count + 1])
+            if first < last:
+                pieces.append(_table(results, chunk, wanted[first:last] - done - 1))
+            done += chunk.count
+        self._table = pa.concat_tables(pieces) if pieces else None
+        self._places = {number: place for place, number in enumerate(wanted.tolist())}
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        place = self._places[number]
+        assert self._table is not None
+        row: dict[str, Any] = self._table.slice(place, 1).to_pylist()[0]
+        return row
+
+    def identity(self, number: int) -> str:
+        """What is the same for the same picture: its digest, else its path."""
+        place = self._places[number]
+        assert self._table is not None
+        return str(self._table["sha256"][place].as_py() or self._table["path"][place].as_py())
+
+
+def _table(results: Results, chunk: Any, places: Sequence[int] | NDArray[np.int64]) -> pa.Table:
+    """These rows of a chunk; cells of carried columns as text."""
+    own = dict(zip(results.own, chunk.arrays(results.own), strict=True))
+    kept = {name: array.take(pa.array(places)) for name, array in own.items()}
+    for name in results.carried:
+        cells = chunk.carried(name)
+        chosen = [cells[int(place)] for place in places]
+        kept[name] = pa.array([_text(cell) for cell in chosen], pa.string())
+    return pa.table(kept)
+
+
+def _text(cell: Any) -> str | None:
+    value = cell.as_py() if hasattr(cell, "as_py") else cell
+    return None if value is None else str(value)
