@@ -91,6 +91,20 @@ class ArchiveSource(Source):
             except FetchError as error:
                 yield self._failed_itself(error)
 
+    def read_member(self, name: bytes, max_bytes: int) -> bytes | None:
+        """The bytes of the first member of this name; None where there is none.
+
+        Raises FetchError, also for a member of more than max_bytes.
+        """
+        with self.opener() as file:
+            for member in self._members(file):
+                if member.name == name and not member.skip:
+                    data = member.read(max_bytes + 1)
+                    if len(data) > max_bytes:
+                        raise FetchError(_too_large("it is", max_bytes))
+                    return data
+        return None
+
     def _walk(self, file: BinaryIO) -> Iterator[ImageRef | Skipped]:
         for count, member in enumerate(self._members(file), 1):
             if count > self.limits.max_members:

@@ -1,0 +1,183 @@
+"""Pictures for a reviewer's browser: pixels of the sandboxed decoders, encoded anew.
+
+Whatever is wrong with a file, no byte of it reaches the browser. One thread reads and decodes, in
+the order in which pictures are asked for; those that are asked for ahead wait behind it, and all
+are kept for a while.
+"""
+
+from __future__ import annotations
+
+import io
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from moderate.decode.batches import Batch
+from moderate.decode.parts import DecodeOptions, Part
+from moderate.decode.pool import DecoderPool
+from moderate.decode.resize import PixelSpec
+from moderate.decode.sniff import OPTIONAL
+from moderate.fetch.fetcher import Fetcher
+from moderate.fetch.local import FetchError
+from moderate.fetch.options import HttpOptions
+from moderate.review.originals import OriginalError, Originals
+from moderate.types import ImageFacts, Limits
+
+SIDE = 1280
+"""Pixels of the longer side at the most."""
+
+THUMBNAIL_SIDE = 256
+"""The same of the small pictures in the strip and the grid."""
+
+KEPT = 96
+"""Pictures that are kept, of about 300 kB each."""
+
+_QUALITY = 85
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One frame: JPEG files in two sizes, and what it is of the file."""
+
+    large: bytes
+    small: bytes
+    frame: int
+    milliseconds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    number: int
+    row: Mapping[str, Any]
+    coming: Future[list[Picture]]
+
+
+class Pictures:
+    """A context manager. Raises RunError where decoders cannot be started."""
+
+    def __init__(
+        self, limits: Limits, http: HttpOptions, *, workers: int = 2, require_sandbox: bool = False
+    ) -> None:
+        self._limits = limits
+        self._fetcher = Fetcher(limits, http)
+        self._originals = Originals(self._fetcher, limits.max_file_bytes)
+        options = DecodeOptions(views="1", formats=tuple(sorted(OPTIONAL)))
+        self._pool: DecoderPool[_Wanted] = DecoderPool(
+            (PixelSpec(SIDE, SIDE),),
+            limits,
+            workers,
+            1,
+            options=options,
+            require_sandbox=require_sandbox,
+        )
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, Future[list[Picture]]] = OrderedDict()
+        self._asked: queue.SimpleQueue[_Wanted | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="pictures", daemon=True)
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Pictures:
+        """Start to serve."""
+        self._fetcher.__enter__()
+        self._pool.__enter__()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End; whoever waits for a picture gets none."""
+        self._asked.put(None)
+        self._pool.__exit__()
+        self._fetcher.__exit__()
+        with self._lock:
+            for coming in self._kept.values():
+                coming.cancel()
+
+    def ask(self, number: int, row: Mapping[str, Any]) -> Future[list[Picture]]:
+        """The frames of the image of a row, which may be of many; fails with OriginalError.
+
+        number is what the row is known by.
+        """
+        with self._lock:
+            coming = self._kept.get(number)
+            if coming is not None:
+                self._kept.move_to_end(number)
+                return coming
+            coming = self._kept[number] = Future()
+            if self._error is not None:
+                coming.set_exception(OriginalError("the decoders have ended; see the terminal"))
+                return coming
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        self._asked.put(_Wanted(number, row, coming))
+        return coming
+
+    def _serve(self) -> None:
+        try:
+            for result in self._pool.run(self._files()):
+                if isinstance(result, Batch):
+                    self._settle(result)
+                self._pool.release(result)
+        except BaseException as error:  # noqa: BLE001 - told to whoever asks next
+            with self._lock:
+                self._error = error
+                waiting = [each for each in self._kept.values() if not each.done()]
+            for coming in waiting:
+                _fail(coming, "the decoders have ended; see the terminal")
+
+    def _files(self) -> Iterator[tuple[_Wanted, bytes | None]]:
+        while (wanted := self._asked.get()) is not None:
+            try:
+                yield wanted, self._originals.read(wanted.row)
+            except OriginalError as error:
+                _fail(wanted.coming, str(error))
+            except FetchError as error:
+                _fail(wanted.coming, error.error.message)
+            except Exception as error:  # noqa: BLE001 - one image must not end the queue
+                _fail(wanted.coming, f"it cannot be read: {type(error).__name__}")
+
+    def _settle(self, batch: Batch[_Wanted]) -> None:
+        pixels = iter(batch.pixels()[0])
+        for entry in batch.entries:
+            wanted, outcome = entry.item, entry.outcome
+            if isinstance(outcome, ImageFacts):
+                size = outcome.width or 1, outcome.height or 1
+                frames = [
+                    _picture(array, size, part)
+                    for array, part in zip(pixels, entry.parts, strict=False)
+                ]
+                _give(wanted.coming, frames)
+            elif outcome is not None:
+                _fail(wanted.coming, outcome.message)
+
+
+def _picture(pixels: Any, size: tuple[int, int], part: Part) -> Picture:
+    """SIDE x SIDE x 3 pixels in the proportions of the image, twice."""
+    image = Image.fromarray(pixels, "RGB")
+    return Picture(
+        _jpeg(image, size, SIDE), _jpeg(image, size, THUMBNAIL_SIDE), part.frame, part.milliseconds
+    )
+
+
+def _jpeg(image: Image.Image, size: tuple[int, int], side: int) -> bytes:
+    scale = min(1.0, side / max(size))
+    width, height = (max(1, round(each * scale)) for each in size)
+    file = io.BytesIO()
+    resized = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    resized.save(file, "JPEG", quality=_QUALITY)
+    return file.getvalue()
+
+
+def _give(coming: Future[list[Picture]], pictures: list[Picture]) -> None:
+    if coming.set_running_or_notify_cancel():
+        coming.set_result(pictures)
+
+
+def _fail(coming: Future[list[Picture]], reason: str) -> None:
+    if coming.set_running_or_notify_cancel():
+        coming.set_exception(OriginalError(reason))

@@ -1,0 +1,125 @@
+"""Only pixels reach the browser, and only those of the files that were scanned."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moderate.fetch.options import HttpOptions
+from moderate.review.originals import OriginalError
+from moderate.review.pictures import KEPT, SIDE, THUMBNAIL_SIDE, Pictures
+from moderate.types import Limits
+from tests.support.animations import saved
+from tests.support.pictures import encode, scene
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Iterator[Pictures]:
+    with Pictures(Limits(), HttpOptions(allow_private=True), workers=1) as pictures:
+        yield pictures
+
+
+_numbers = iter(range(1, 10**6))
+
+
+def row(path: Path | str, data: bytes) -> dict[str, Any]:
+    exact = os.fsencode(path)
+    return {
+        "path": exact.decode("utf-8", "backslashreplace"),
+        "path_bytes": None if exact.isascii() else exact,
+        "sha256": sha256(data).hexdigest(),
+    }
+
+
+def shown(pictures: Pictures, path: Path | str, data: bytes) -> list[Image.Image]:
+    found = pictures.ask(next(_numbers), row(path, data)).result(timeout=60)
+    return [Image.open(io.BytesIO(each.large)) for each in found]
+
+
+def why_not(pictures: Pictures, path: Path | str, data: bytes) -> str:
+    with pytest.raises(OriginalError) as caught:
+        shown(pictures, path, data)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(1600, 900), (300, 700), (2600, 20), (1, 1)])
+def test_pixels_are_encoded_anew_in_their_proportions(
+    pictures: Pictures, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    drawn = scene(size)
+    data = encode(drawn, "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    (found,) = pictures.ask(next(_numbers), row(tmp_path / "a.png", data)).result(timeout=60)
+    large, small = (Image.open(io.BytesIO(each)) for each in (found.large, found.small))
+    scale = min(1, SIDE / max(size))
+    assert large.size == tuple(max(1, round(each * scale)) for each in size)
+    assert max(small.size) == min(THUMBNAIL_SIDE, max(size))
+    assert large.format == small.format == "JPEG"
+    assert large.info.keys() <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+    reference = drawn.convert("RGB").resize(large.size, Image.Resampling.BICUBIC)
+    apart = np.abs(np.asarray(large, float) - np.asarray(reference, float))
+    assert apart.mean() < 12
+
+
+def test_frames_of_an_animation_come_one_by_one(pictures: Pictures, tmp_path: Path) -> None:
+    frames = [scene((60, 40), seed) for seed in range(4)]
+    data = saved("GIF", frames, duration=100)
+    (tmp_path / "a.gif").write_bytes(data)
+    found = pictures.ask(next(_numbers), row(tmp_path / "a.gif", data)).result(timeout=60)
+    assert [each.frame for each in found] == [0, 1, 2, 3]
+    assert [each.milliseconds for each in found] == [0, 100, 200, 300]
+
+
+def test_members_of_archives_are_found_again(pictures: Pictures, tmp_path: Path) -> None:
+    data = encode(scene((60, 40)), "PNG")
+    folder = tmp_path / "odd!"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("x/y.png", data)
+    assert len(shown(pictures, f"{folder}/a.zip!/x/y.png", data)) == 1
+    assert "no such member" in why_not(pictures, f"{folder}/a.zip!/x/z.png", data)
+    (folder / "b.png").write_bytes(data)
+    assert "part of another file" in why_not(pictures, f"{folder}/b.png!/embedded-1.png", data)
+
+
+def test_what_is_gone_or_changed_is_not_shown(pictures: Pictures, tmp_path: Path) -> None:
+    data = encode(scene((60, 40)), "PNG")
+    path = tmp_path / "a.png"
+    assert "No such file" in why_not(pictures, path, data)
+    path.write_bytes(encode(scene((60, 40), 2), "PNG"))
+    assert "changed since it was scanned" in why_not(pictures, path, data)
+    for hostile in (b"<svg onload=alert(1)>", b"<html><script>alert(1)</script>", b"GIF89a cut"):
+        path.write_bytes(hostile)
+        assert why_not(pictures, path, hostile)
+    assert "***" not in why_not(pictures, "https://h/a.png?sig=***", data)
+    none = {"path": str(path), "sha256": None}
+    with pytest.raises(OriginalError, match="no digest"):
+        pictures.ask(next(_numbers), none).result(timeout=60)
+    path.write_bytes(data)
+    assert len(shown(pictures, path, data)) == 1, "the next one is served"
+    os.mkfifo(tmp_path / "pipe")
+    assert why_not(pictures, tmp_path / "pipe", data)
+
+
+def test_a_picture_is_decoded_once_and_only_so_many_are_kept(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    data = encode(scene((60, 40)), "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    known = next(_numbers)
+    first = pictures.ask(known, row(tmp_path / "a.png", data))
+    assert pictures.ask(known, row(tmp_path / "a.png", data)) is first
+    for _ in range(KEPT):
+        last = pictures.ask(next(_numbers), {"path": "x", "sha256": None})
+    with pytest.raises(OriginalError):
+        last.result(timeout=60)
+    assert pictures.ask(known, row(tmp_path / "a.png", data)) is not first
