@@ -47,6 +47,7 @@ _SCAN_ONLY = (
     "hourly_cost",
     "only",
     "max_listed",
+    "thumbnails",
     "force",
     "csv",
 )

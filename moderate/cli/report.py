@@ -13,6 +13,7 @@ from moderate.cli.output import (
     REPORT_HELP,
     SHAPE_DOCUMENT_HELP,
     SHAPE_HELP,
+    THUMBNAILS_HELP,
     Force,
     print_report,
     write_report,
@@ -22,6 +23,8 @@ from moderate.errors import StateError, UsageError
 from moderate.text import printable
 
 if TYPE_CHECKING:
+    from moderate.results.read import Results
+    from moderate.run.listing import Listing
     from moderate.state.ledger import RunRecord
 
 
@@ -63,6 +66,7 @@ def report(
     shape_document: Annotated[
         bool, typer.Option("--shape-document", help=SHAPE_DOCUMENT_HELP)
     ] = False,
+    thumbnails: Annotated[bool, typer.Option("--thumbnails", help=THUMBNAILS_HELP)] = False,
     force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     state: State = None,
@@ -79,6 +83,7 @@ def report(
         check_overwriting,
         check_reports,
         check_stdout,
+        is_page,
         read_identities,
     )
 
@@ -90,6 +95,8 @@ def report(
         raise UsageError("--trend: name results files, or add --ledger")
     if trend and (reports or shape):
         raise UsageError("--report and --shape are made of one results file, without --trend")
+    if thumbnails and (trend or out is None or not is_page(out)):
+        raise UsageError("--thumbnails goes with --out FILE.html, without --trend")
     targets, shaped = split_shaped([] if out is None else [out], shape, document=shape_document)
     exports = [*shaped, *map(parse_report, reports or ())]
     check_reports("--out", targets)
@@ -117,11 +124,26 @@ def report(
     else:
         results = read_results((files or [])[0])
         write_exports(results, exports, ExportOptions(document=shape_document))
-        shown = stored.report(summarise(results))
+        listing = _listing(results, thumbnails) if any(map(is_page, targets)) else None
+        shown = stored.report(summarise(results), listing)
     write_report(shown, targets)
     if as_json or not (targets or exports):
         print_report(shown, as_json=as_json, ascii_only=True)
     return exit_codes.FOUND if fail_on_drift and drifted else exit_codes.DONE
+
+
+def _listing(results: Results, thumbnails: bool) -> Listing:
+    """The rows for a page, and thumbnails of files that are still as they were."""
+    from moderate.analysis.policies import DECIDE_AGAIN, policy_of
+    from moderate.run.listing import Listing
+    from moderate.types import Limits
+
+    listing = Listing.of_results(results, policy_of(results, advice=DECIDE_AGAIN))
+    if thumbnails:
+        from moderate.run.thumbnails import make_thumbnails
+
+        listing.thumbnails = make_thumbnails(listing, Limits())
+    return listing
 
 
 def _runs(state: str | None) -> Sequence[RunRecord]:

@@ -21,6 +21,7 @@ from moderate.cli.output import (
     REPORT_HELP,
     SHAPE_DOCUMENT_HELP,
     SHAPE_HELP,
+    THUMBNAILS_HELP,
 )
 from moderate.cli.panels import option
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
@@ -133,6 +134,9 @@ def scan(
     ] = None,
     shape_document: Annotated[
         bool, option(panels.OUTPUT, "--shape-document", help=SHAPE_DOCUMENT_HELP)
+    ] = False,
+    thumbnails: Annotated[
+        bool, option(panels.OUTPUT, "--thumbnails", help=THUMBNAILS_HELP)
     ] = False,
     fail_on: Annotated[
         Literal["never", "review", "block"],
@@ -548,6 +552,7 @@ def scan(
             summary=summary or (),
             exports=exports,
             export=ExportOptions(document=shape_document),
+            thumbnails=thumbnails,
             reading=InputOptions(
                 walk=WalkOptions(
                     all_files=all_files,

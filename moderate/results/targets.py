@@ -96,6 +96,11 @@ def check_reports(option: str, targets: Sequence[str], *, local: bool = False) -
     check_files(option, targets, REPORT_SUFFIXES, _by_suffix(REPORT_SUFFIXES))
 
 
+def is_page(target: str) -> bool:
+    """Whether a target of a report is an HTML page."""
+    return target_name(target).lower().endswith(".html")
+
+
 def check_files(option: str, targets: Sequence[str], suffixes: tuple[str, ...], rule: str) -> None:
     """Refuse targets that could not be written. `rule` explains the suffixes of `option`.
 
