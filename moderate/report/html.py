@@ -154,13 +154,14 @@ def _bars(bars: Bars) -> Iterator[str]:
     yield '<table class="chart"><tbody>'
     for name, segments in bars.bars:
         counts = ", ".join(
-            f"{each.name} {each.count:,} ({share(each.count, bars.whole)})".lstrip()
+            f"<span>{_text(f'{each.name} {each.count:,}'.lstrip())} "
+            f"({share(each.count, bars.whole)})</span>"
             for each in segments
             if each.count or len(segments) == 1
         )
         yield (
             f'<tr><th scope="row">{_text(name)}</th><td>{_bar(segments, bars.whole)}</td>'
-            f'<td class="counts">{_text(counts)}</td></tr>'
+            f'<td class="counts">{counts}</td></tr>'
         )
     yield "</tbody></table>"
 

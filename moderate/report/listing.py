@@ -137,7 +137,7 @@ def _notes(listing: Listing, listed: int) -> Iterator[str]:
             "severe rows, blurred and grey until revealed by a click or the key v; of an animation "
             "they show the first frame."
         )
-        why = "; ".join(f"{count:,} {reason}" for reason, count in thumbnails.missing.items())
+        why = ", ".join(f"{reason} ({count:,})" for reason, count in thumbnails.missing.items())
         yield f"{note} Without one: {why}." if why else note
 
 

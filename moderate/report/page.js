@@ -136,7 +136,7 @@
     }
     const tr = make("tr", "", ...cells);
     button.addEventListener("click", () => toggle(tr, button, row));
-    button.addEventListener("focus", () => mark(place));
+    tr.addEventListener("focusin", () => mark(place));
     return tr;
   };
 
@@ -183,8 +183,8 @@
     focused = place;
     buttons().forEach((button, index) => {
       button.tabIndex = index === place ? 0 : -1;
-      button.closest("tr").classList.toggle("current", index === place &&
-        button === document.activeElement);
+      const tr = button.closest("tr");
+      tr.classList.toggle("current", index === place && tr.contains(document.activeElement));
     });
   };
   const show = (to) => {

@@ -60,7 +60,7 @@ def make_thumbnails(
     wanted: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
         if row["error_code"] is not None or row["sha256"] is None:
-            missing["have no decoded image of their own"] += 1
+            missing["no decoded image of its own"] += 1
         else:
             wanted.setdefault(row["sha256"], []).append(place)
     largest = max([limits.max_file_bytes, *(row["bytes"] or 0 for row in rows)])
@@ -121,13 +121,12 @@ def _same_bytes(row: _Row, digest: str, max_bytes: int) -> bytes | str:
     """The file's bytes, or why they are not those that were scored."""
     path = row["path_bytes"] or os.fsencode(row["path"])
     if not path.startswith((b"/", b"./")):
-        return "come from elsewhere than a local file"
+        return "not a local file"
     try:
         data = read_file(path, max_bytes)
     except FetchError:
-        inside = b"!/" in path
-        return "are in archives or videos" if inside else "cannot be read any more"
-    return data if sha256(data).hexdigest() == digest else "have changed since the scan"
+        return "in an archive or a video" if b"!/" in path else "cannot be read any more"
+    return data if sha256(data).hexdigest() == digest else "changed since the scan"
 
 
 def _jpeg(pixels: Any, row: _Row) -> bytes:

@@ -106,10 +106,11 @@ class Browser:
 
     def open(self, file: Path) -> float:
         """Show a file; the seconds until its scripts have run and it is laid out."""
+        self.run("window.isOld = true")
         self.events.clear()
         begun = time.monotonic()
         self.call("Page.navigate", url=file.resolve().as_uri())
-        self.wait_for("location.protocol === 'file:' && document.readyState === 'complete'")
+        self.wait_for("!window.isOld && document.readyState === 'complete'")
         self.run("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
         return time.monotonic() - begun
 
