@@ -132,7 +132,8 @@ class Browser:
     def press(self, *keys: str) -> None:
         """Press keys as a person does: names of keys, or single characters."""
         for key in keys:
-            code, text = _KEYS.get(key, (ord(key.upper()[0]), key))
+            # The codes of signs are those of other keys: "." would be Delete.
+            code, text = _KEYS.get(key, (ord(key.upper()[0]) if key.isalnum() else 0, key))
             shared = {"key": key, "windowsVirtualKeyCode": code}
             self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **shared)
             self.call("Input.dispatchKeyEvent", type="keyUp", **shared)
