@@ -21,7 +21,7 @@ from moderate.decode.batches import Batch, Passed
 from moderate.decode.parts import DecodeOptions
 from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import PixelSpec
-from moderate.decode.sniff import OPTIONAL
+from moderate.decode.sniff import OPTIONAL, SUPPORTED
 from moderate.fetch.local import FetchError, read_file
 from moderate.run.listing import Listing, Thumbnails
 from moderate.types import ImageFacts, Limits
@@ -32,13 +32,15 @@ MOST = 200
 SIDE = 96
 """Pixels of the longer side."""
 
-MOST_FILE_BYTES = 256 << 20
+MOST_FILE_BYTES = 64 << 20
 """Bytes of a file that is read again at the most, whatever size a results file says it has."""
 
 _QUALITY = 70  # of JPEG: about 3 KB each
 _MOST_WORKERS = 4
 _BATCH = 16
-_COLUMNS = ("path", "path_bytes", "sha256", "bytes", "width", "height", "error_code")
+_COLUMNS = ("path", "path_bytes", "format", "sha256", "bytes", "width", "height")
+
+_FORMATS = SUPPORTED | OPTIONAL
 
 _Row = dict[str, Any]
 
@@ -59,7 +61,8 @@ def make_thumbnails(
     missing: Counter[str] = Counter()
     wanted: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
-        if row["error_code"] is not None or row["sha256"] is None:
+        # Rows of errors, of videos and of their frames.
+        if row["width"] is None or row["sha256"] is None or row["format"] not in _FORMATS:
             missing["no decoded image of its own"] += 1
         else:
             wanted.setdefault(row["sha256"], []).append(place)
@@ -125,13 +128,14 @@ def _same_bytes(row: _Row, digest: str, max_bytes: int) -> bytes | str:
     try:
         data = read_file(path, max_bytes)
     except FetchError:
-        return "in an archive or a video" if b"!/" in path else "cannot be read any more"
+        return "inside another file" if b"!/" in path else "cannot be read any more"
     return data if sha256(data).hexdigest() == digest else "changed since the scan"
 
 
 def _jpeg(pixels: Any, row: _Row) -> bytes:
     """SIDE x SIDE x 3 pixels as a JPEG file in the proportions of the image."""
-    width, height = row["width"] or 1, row["height"] or 1
+    # A results file may say anything.
+    width, height = (max(row[side] or 1, 1) for side in ("width", "height"))
     longest = max(width, height)
     size = (max(1, round(SIDE * width / longest)), max(1, round(SIDE * height / longest)))
     image = Image.fromarray(pixels, "RGB").resize(size, Image.Resampling.BICUBIC)

@@ -210,6 +210,15 @@ def test_bars_have_their_thresholds_drawn(opened: Browser) -> None:
     )
 
 
+def test_a_page_without_rows_says_so(browser: Browser, tmp_path: Path) -> None:
+    results = write_results(tmp_path / "r.jsonl", {CATEGORIES[0]: np.zeros(0)})
+    assert run(["report", str(results), "--out", str(tmp_path / "x.html"), "--thumbnails"]) == 0
+    browser.open(tmp_path / "x.html")
+    browser.press("j", "v", "n", "/", "a", "Enter", "Enter")
+    assert text(browser, "count") == "No row fits the filters (0 without filters)"
+    assert browser.complaints() == []
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of results with hostile text in every column of text."""
@@ -300,8 +309,8 @@ def test_thumbnails_are_blurred_until_they_are_revealed(
     browser.press("n", "p")  # a page that is left and come back to is blurred again
     assert browser.run(state) == "false"
     browser.emulate(media="print")
-    hidden = "getComputedStyle(document.querySelector('button.thumb')).visibility"
-    assert browser.run(hidden) == "hidden"
+    hidden = "getComputedStyle(document.querySelector('button.thumb')).display"
+    assert browser.run(hidden) == "none"
     browser.emulate()
     assert browser.complaints() == []
 
