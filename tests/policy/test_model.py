@@ -318,7 +318,8 @@ GOOD = load_policy("balanced").text
     [
         ("review = 0.30, block = 0.85 }\nsexual", "review = 0.9, block = 0.85 }\nsexual",
          "categories.nudity", "must not be above"),
-        ("nudity = { review = 0.30", "nudity = { review = 1.3", "categories.nudity.review", "use 1 or less, got 1.3"),
+        ("nudity = { review = 0.30", "nudity = { review = 1.3", "categories.nudity.review",
+         "use 1 or less, got 1.3"),
         ("nudity = { review = 0.30", "nudity = { review = nan", "categories.nudity.review", ""),
         ("nudity = { review = 0.30", "nudity = { revue = 0.30", "categories.nudity", "revue"),
         ("\nviolence = ", "\nviolense = ", "categories", "violense"),
