@@ -17,6 +17,7 @@ import moderate
 from moderate.cli.main import run
 from moderate.errors import UsageError
 from moderate.exports.catalogue import SHAPES
+from moderate.exports.forms import split_shaped
 from moderate.exports.interface import ExportOptions, ExportTarget
 from moderate.policy.load import load_policy
 from moderate.policy.model import Policy
@@ -420,6 +421,17 @@ def test_the_summary_stands_beside_the_manifest_and_is_replaced_with_it(
     assert run(command) == 2
     assert "m-summary.json exists and was changed since" in capsys.readouterr().err
     assert not Path("m.jsonl").exists()
+
+
+def test_the_summary_of_a_manifest_in_a_store_is_beside_it_in_the_store() -> None:
+    out = ["rows.csv", "s3://bucket/m.v1.jsonl?region=eu-west-1", "-.jsonl"]
+    rows, targets = split_shaped(out, "rekognition", document=False)
+    assert rows == ["rows.csv"]
+    assert [(each.target, each.document) for each in targets] == [
+        ("s3://bucket/m.v1.jsonl?region=eu-west-1", None),
+        ("-", None),  # nowhere to put it
+        ("s3://bucket/m.v1-summary.json?region=eu-west-1", True),
+    ]
 
 
 def test_results_without_their_policy_are_refused_where_it_counts(
