@@ -144,7 +144,7 @@ class Listing:
     def _most_severe(self) -> pa.Table:
         import pyarrow as pa
 
-        table = pa.concat_tables([*self._tables, _schema().empty_table()]).combine_chunks()
+        table = pa.concat_tables([*self._tables, _schema().empty_table()])
         best = np.full(len(table), -1.0, np.float32)
         for category in CATEGORIES:
             np.fmax(best, _scores(table, category.value), out=best)
@@ -152,8 +152,8 @@ class Listing:
         table = table.take(pa.array(order[: self.most_rows]))
         while table.nbytes > self.most_bytes and len(table) > 1:
             # Rows differ in size: a few rounds bring it below.
-            table = table.slice(0, int(len(table) * min(0.95, self.most_bytes / table.nbytes)))
-            table = pa.concat_tables([table.take(pa.array(np.arange(len(table))))])
+            kept = int(len(table) * min(0.95, self.most_bytes / table.nbytes))
+            table = table.take(pa.array(np.arange(max(1, kept))))
         return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from moderate.cli.main import run
 from moderate.report import html, page
@@ -20,6 +22,7 @@ from moderate.report.model import Report, Rows, Table
 from moderate.results.read import read_results
 from moderate.run.listing import LISTED, Listing
 from moderate.types import CATEGORIES
+from tests.support.pictures import encode, scene
 from tests.support.scored import write_results
 
 Captured = pytest.CaptureFixture[str]
@@ -71,8 +74,6 @@ def test_rows_are_listed_the_most_severe_first(tmp_path: Path) -> None:
 def test_a_scan_and_its_results_list_the_same_rows(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.support.pictures import encode, scene
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
     for number in range(3):
@@ -97,12 +98,6 @@ def test_a_scan_and_its_results_list_the_same_rows(
 def test_thumbnails_are_small_jpegs_of_files_that_have_not_changed(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import io
-
-    from PIL import Image
-
-    from tests.support.pictures import encode, scene
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
     image = scene((300, 150), seed=3)
@@ -126,6 +121,15 @@ def test_thumbnails_are_small_jpegs_of_files_that_have_not_changed(
     assert "cannot be read any more (1), changed since the scan (1)" in text
     assert run(["report", "r.parquet", "--out", "x.html"]) == 0
     assert 'id="thumbnails"' not in Path("x.html").read_text()
+
+
+@pytest.mark.parametrize("size", [(-(10**9), -1), (0, 5), (10**9, 1), (None, None)])
+def test_a_thumbnail_is_small_whatever_size_a_file_of_results_says(size: Any) -> None:
+    from moderate.run.thumbnails import SIDE, _jpeg
+
+    pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
+    with Image.open(io.BytesIO(_jpeg(pixels, {"width": size[0], "height": size[1]}))) as made:
+        assert max(made.size) == SIDE
 
 
 @pytest.mark.parametrize(
