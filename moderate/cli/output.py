@@ -20,6 +20,7 @@ REPORT_HELP = f"For other programs: {', '.join(REPORTS)}. May be repeated."
 SHAPE_HELP = f"Rows of --out FILE.jsonl as a hosted service gives them: {', '.join(SHAPES)}."
 SHAPE_DOCUMENT_HELP = "With --shape: one document for the run, to --out FILE.json."
 THUMBNAILS_HELP = "Show the most severe images on the HTML page, small and blurred."
+BASELINE_HELP = "Earlier results, or a sarif or gitlab report: what they have fails no check again."
 Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 
 

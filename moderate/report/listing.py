@@ -126,7 +126,7 @@ def _notes(listing: Listing, listed: int) -> Iterator[str]:
     if listed < listing.rows:
         yield (
             f"These are the {listed:,} most severe of {listing.rows:,} rows; the others are in the "
-            "results alone. The figures and charts above count all rows."
+            "results alone. Figures and charts count all rows."
         )
     if listing.policy.override:
         yield "The policy has overrides: the thresholds drawn are its own, without them."
