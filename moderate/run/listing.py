@@ -31,14 +31,16 @@ MOST_TEXT_BYTES = 64 << 20
 MOST_CHARACTERS = 1000
 """Of one cell of text; a longer one is cut in the middle. A path may be as long as a system's."""
 
-_LONGEST_PATH = 4096
+_LONGEST = {"path": 4096, "uri": 3 * 4096}
 
 BINS = 20
 """Bars of a histogram of scores, each as wide."""
 
+_PLACES = {column.name: place for place, column in enumerate(own_columns())}
 _TEXTS = (
     *("path", "decision", "reasons", "format", "highest_at", "embedded", "sha256"),
     *("duplicate_of", "warnings", "error_code", "error_message"),
+    *({"uri"} & _PLACES.keys()),
 )
 _NUMBERS = ("width", "height", "frames", "bytes")
 LISTED = (*_TEXTS, *_NUMBERS, "path_bytes", *(category.value for category in CATEGORIES))
@@ -47,7 +49,6 @@ LISTED = (*_TEXTS, *_NUMBERS, "path_bytes", *(category.value for category in CAT
 NUMBER = "number"
 """The column of a listing that counts the rows of the results from 1, in their order."""
 
-_PLACES = {column.name: place for place, column in enumerate(own_columns())}
 _WANTED = [_PLACES[name] for name in LISTED]
 _CHUNK_ROWS = 4096
 _SLACK = 1.25  # how much more than is kept may gather, so that sorting is rare
@@ -179,7 +180,7 @@ def _array(array: Any, name: str, kind: Any) -> Any:
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     array = array.cast(kind)
-    most = _LONGEST_PATH if name == "path" else MOST_CHARACTERS
+    most = _LONGEST.get(name, MOST_CHARACTERS)
     if kind == pa.string() and (pc.max(pc.utf8_length(array)).as_py() or 0) > most:
         array = pa.array([_cut(text, most) for text in array.to_pylist()], kind)
     return array

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
@@ -38,8 +39,6 @@ MOST_FILE_BYTES = 64 << 20
 _QUALITY = 70  # of JPEG: about 3 KB each
 _MOST_WORKERS = 4
 _BATCH = 16
-_COLUMNS = ("path", "path_bytes", "format", "sha256", "bytes", "width", "height")
-
 _FORMATS = SUPPORTED | OPTIONAL
 
 _Row = dict[str, Any]
@@ -57,7 +56,7 @@ def make_thumbnails(
     `limits` apply, except that a file may be as large as its row says. Raises RunError where the
     decoders cannot be started.
     """
-    rows = listing.table().slice(0, most).select(_COLUMNS).to_pylist()
+    rows = listing.table().slice(0, most).to_pylist()
     missing: Counter[str] = Counter()
     wanted: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
@@ -125,11 +124,25 @@ def _same_bytes(row: _Row, digest: str, max_bytes: int) -> bytes | str:
     path = row["path_bytes"] or os.fsencode(row["path"])
     if not path.startswith((b"/", b"./")):
         return "not a local file"
-    try:
-        data = read_file(path, max_bytes)
-    except FetchError:
-        return "inside another file" if b"!/" in path else "cannot be read any more"
-    return data if sha256(data).hexdigest() == digest else "changed since the scan"
+    if b"!/" in path and not os.path.lexists(path):
+        return "inside another file"
+    why = "cannot be read any more"
+    for name in dict.fromkeys((*_absolute(row), path)):
+        try:
+            data = read_file(name, max_bytes)
+        except FetchError:
+            continue
+        if sha256(data).hexdigest() == digest:
+            return data
+        why = "changed since the scan"
+    return why
+
+
+def _absolute(row: _Row) -> Iterator[bytes]:
+    """The path in the row's URI, which serves in any folder; none where it names no file itself."""
+    uri = row.get("uri") or ""
+    if uri.startswith("file:///") and "#" not in uri:
+        yield unquote_to_bytes(uri.removeprefix("file://"))
 
 
 def _jpeg(pixels: Any, row: _Row) -> bytes:

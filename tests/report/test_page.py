@@ -123,6 +123,27 @@ def test_thumbnails_are_small_jpegs_of_files_that_have_not_changed(
     assert 'id="thumbnails"' not in Path("x.html").read_text()
 
 
+def test_a_file_is_found_by_its_uri_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moderate.run.thumbnails import _same_bytes
+
+    monkeypatch.chdir(tmp_path)
+    Path("a b#.png").write_bytes(b"data")
+    row = {"path": "./a b#.png", "path_bytes": None, "uri": f"file://{tmp_path}/a%20b%23.png"}
+    digest = hashlib.sha256(b"data").hexdigest()
+    assert _same_bytes(row, digest, 100) == b"data"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert _same_bytes(row, digest, 100) == b"data"
+    assert _same_bytes(row | {"uri": None}, digest, 100) == "cannot be read any more"
+    Path("a b#.png").write_bytes(b"another")
+    assert _same_bytes(row, digest, 100) == b"data"
+    assert _same_bytes(row | {"uri": None}, digest, 100) == "changed since the scan"
+    inner = {"path": "./x.zip!/a.png", "path_bytes": None, "uri": f"file://{tmp_path}/x.zip#a.png"}
+    assert _same_bytes(inner, digest, 100) == "inside another file"
+
+
 @pytest.mark.parametrize("size", [(-(10**9), -1), (0, 5), (10**9, 1), (None, None)])
 def test_a_thumbnail_is_small_whatever_size_a_file_of_results_says(size: Any) -> None:
     from moderate.run.thumbnails import SIDE, _jpeg
