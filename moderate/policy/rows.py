@@ -10,6 +10,7 @@ from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
 from moderate.policy.reasons import error_reason, placed
 from moderate.types import UNSCORED, ImageError, ImageFacts, ImageRef, Row
+from moderate.uris import uri_of
 
 
 def judge_rows(judge: Judge, rows: Sequence[UndecidedRow]) -> list[Judged]:
@@ -42,6 +43,7 @@ def decided_row(row: UndecidedRow, judged: Judged, run_id: str = "") -> Row:
         run_id,
         row.scored_at,
         places=row.places,
+        uri=uri_of(row.ref),
     )
 
 
@@ -51,4 +53,13 @@ def failed_row(policy: Policy, ref: ImageRef, error: ImageError, run_id: str = "
     It has the policy's on_error, whatever overrides and lists say.
     """
     reasons = (error_reason(error.code, policy.on_error),)
-    return Row(ref, ImageFacts(), UNSCORED, policy.on_error, reasons, error=error, run_id=run_id)
+    return Row(
+        ref,
+        ImageFacts(),
+        UNSCORED,
+        policy.on_error,
+        reasons,
+        error=error,
+        run_id=run_id,
+        uri=uri_of(ref),
+    )

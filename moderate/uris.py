@@ -1,0 +1,75 @@
+"""The URI of an image, by which other programs find it again."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+from urllib.parse import quote
+
+from moderate.types import ErrorCode, ImageRef
+
+_URI = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*):")
+_NOT_FETCHED = frozenset({b"memory", b"data"})
+_UNNAMED = frozenset({ErrorCode.BAD_INPUT, ErrorCode.BAD_URL, ErrorCode.PATH_TOO_LONG})
+"""Errors of inputs that name nothing which could be opened."""
+
+_IN_PATH = "/!$&'()*+,;=:@~"
+_IN_FRAGMENT = _IN_PATH + "?"
+_IN_URI = _IN_FRAGMENT + "#[]%"  # RFC 3986; what is percent-encoded already stays as it is
+
+
+def uri_of(ref: ImageRef) -> str | None:
+    """The absolute `file://` URI of a local file, or the URL or object URI as rows show it.
+
+    All are percent-encoded from the exact bytes, so that the text is ASCII. What lies in another
+    file has the URI of that file, and its own name as the fragment. A relative path starts at the
+    working directory. None where nothing can be opened by a URI: for an image in memory, the text
+    of a `data:` URL, a line of a list that names no image.
+    """
+    if ref.error is not None and ref.error.code in _UNNAMED:
+        return None
+    outermost = ref
+    while outermost.within is not None:
+        outermost = outermost.within
+    uri = _own_uri(outermost)
+    if uri is None or outermost is ref or ref.path == outermost.path:
+        return uri
+    inside = ref.path.removeprefix(outermost.path).removeprefix(b"!/")
+    return f"{uri.partition('#')[0]}#{quote(inside, safe=_IN_FRAGMENT)}"
+
+
+def _own_uri(ref: ImageRef) -> str | None:
+    if ref.location is None:
+        return _file_uri(ref.path)
+    scheme = _URI.match(ref.path)
+    # The name of bytes in memory is no more than what the caller calls them.
+    if scheme is None or scheme[1].lower() in _NOT_FETCHED:
+        return None
+    return quote(ref.path, safe=_IN_URI)
+
+
+def _file_uri(path: bytes) -> str | None:
+    """None where the path is relative to a working directory that was removed."""
+    if not path.startswith(b"/"):
+        folder = _working_directory()
+        if folder is None:
+            return None
+        path = folder + b"/" + path
+    if b"/../" in path or path.endswith(b"/.."):
+        # Programs take `..` out of a URI as text, which is wrong behind a symbolic link.
+        upper, last, rest = path.rpartition(b"/..")
+        path = _without_links(upper + last) + rest
+    return "file://" + quote(b"/" + os.path.normpath(path).lstrip(b"/"), safe=_IN_PATH)
+
+
+def _working_directory() -> bytes | None:
+    try:
+        return os.getcwdb()
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _without_links(folder: bytes) -> bytes:
+    return os.path.realpath(folder)
