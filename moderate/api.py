@@ -49,6 +49,7 @@ _SCAN_ONLY = (
     "max_listed",
     "force",
     "csv",
+    "partition_by",
 )
 _NONE = type(None)
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {

@@ -16,7 +16,8 @@ _UNNAMED = frozenset({ErrorCode.BAD_INPUT, ErrorCode.BAD_URL, ErrorCode.PATH_TOO
 
 _IN_PATH = "/!$&'()*+,;=:@~"
 _IN_FRAGMENT = _IN_PATH + "?"
-_IN_URI = _IN_FRAGMENT + "#[]%"  # RFC 3986; what is percent-encoded already stays as it is
+IN_URI = _IN_FRAGMENT + "#[]%"
+"""What stays as it is in a URI (RFC 3986), also what is percent-encoded already."""
 
 
 def uri_of(ref: ImageRef) -> str | None:
@@ -41,16 +42,19 @@ def uri_of(ref: ImageRef) -> str | None:
 
 def _own_uri(ref: ImageRef) -> str | None:
     if ref.location is None:
-        return _file_uri(ref.path)
+        return file_uri(ref.path)
     scheme = _URI.match(ref.path)
     # The name of bytes in memory is no more than what the caller calls them.
     if scheme is None or scheme[1].lower() in _NOT_FETCHED:
         return None
-    return quote(ref.path, safe=_IN_URI)
+    return quote(ref.path, safe=IN_URI)
 
 
-def _file_uri(path: bytes) -> str | None:
-    """None where the path is relative to a working directory that was removed."""
+def file_uri(path: bytes) -> str | None:
+    """The URI of a local file by the exact bytes of its path.
+
+    None where the path is relative to a working directory that was removed.
+    """
     if not path.startswith(b"/"):
         folder = _working_directory()
         if folder is None:

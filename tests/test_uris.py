@@ -21,6 +21,7 @@ from moderate.testcards import draw_card
 from moderate.types import ImageRef, Inline, StoredObject, Url
 from moderate.uris import uri_of
 
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)

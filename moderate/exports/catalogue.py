@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 REPORTS: Mapping[str, str] = {
     "junit": "junit:JunitReport",
+    "label-studio": "label_studio:LabelStudioTasks",
+    "fiftyone": "fiftyone:FiftyOneDataset",
+    "coop": "coop:CoopItems",
 }
 """What --report writes: the module below `moderate.exports`, and the class, of each form."""
 
