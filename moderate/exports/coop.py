@@ -1,4 +1,4 @@
-"""Items for ROOST Coop, the review console: one JSON object per image, as its items API takes it."""
+"""Items for ROOST Coop, a review console: a JSON object per image, as its items API takes them."""
 
 from __future__ import annotations
 

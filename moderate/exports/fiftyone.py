@@ -32,7 +32,7 @@ class FiftyOneDataset(Export):
     """`filepath`, an absolute path, and FIELDS; null is empty, which is no value of a sample.
 
     FiftyOne opens local files by paths in UTF-8: other rows are left out. Of several rows of one
-    path it would keep the last, so that only the first is written. The paths are kept in memory.
+    path it keeps the last; all are of the same file.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".csv",)
@@ -40,7 +40,6 @@ class FiftyOneDataset(Export):
     def __init__(self, options: ExportOptions) -> None:
         super().__init__(options)
         self._write: Write
-        self._seen: set[int] = set()
         self._without = 0
 
     def start(self, write: Write, facts: Mapping[str, str]) -> None:
@@ -54,9 +53,6 @@ class FiftyOneDataset(Export):
         if path is None:
             self._without += 1
             return
-        if (key := hash(path)) in self._seen:
-            return
-        self._seen.add(key)
         self._write(_line([path, *(_cell(row.get(name)) for name in FIELDS)]))
 
     def finish(self, facts: Mapping[str, str]) -> None:

@@ -86,13 +86,14 @@ class LabelStudioTasks(Export):
         scores = {each.value: row[each] for each in CATEGORIES if row.get(each) is not None}
         if row["status"] == Status.ERROR or not scores:
             return {"data": data}
+        chosen = [_choices("decision", [row["decision"]])]
+        if reached := self._reached(scores):
+            chosen.append(_choices("categories", reached))
         prediction = {
             "model_version": self._model,
             "score": _rounded(max(scores.values())),
-            "result": [_choices("decision", [row["decision"]])],
+            "result": chosen,
         }
-        if reached := self._reached(scores):
-            prediction["result"].append(_choices("categories", reached))
         data["scores"] = {name: _rounded(score) for name, score in scores.items()}
         return {"data": data, "predictions": [prediction]}
 
