@@ -10,7 +10,7 @@ from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
 from moderate.policy.reasons import error_reason, placed
 from moderate.types import UNSCORED, ImageError, ImageFacts, ImageRef, Row
-from moderate.uris import uri_of
+from moderate.uris import uri_of, working_directory
 
 
 def judge_rows(judge: Judge, rows: Sequence[UndecidedRow]) -> list[Judged]:
@@ -20,13 +20,16 @@ def judge_rows(judge: Judge, rows: Sequence[UndecidedRow]) -> list[Judged]:
 
 def decide_rows(judge: Judge, rows: Sequence[UndecidedRow], run_id: str = "") -> list[Row]:
     """These rows of a run, decided; see `judge_rows`."""
+    folder = working_directory()  # once for all: it is a call of the system
     return [
-        decided_row(row, judged, run_id)
+        decided_row(row, judged, run_id, folder)
         for row, judged in zip(rows, judge_rows(judge, rows), strict=True)
     ]
 
 
-def decided_row(row: UndecidedRow, judged: Judged, run_id: str = "") -> Row:
+def decided_row(
+    row: UndecidedRow, judged: Judged, run_id: str = "", folder: bytes | None = None
+) -> Row:
     """The row with what the policy makes of it."""
     return Row(
         row.ref,
@@ -43,7 +46,7 @@ def decided_row(row: UndecidedRow, judged: Judged, run_id: str = "") -> Row:
         run_id,
         row.scored_at,
         places=row.places,
-        uri=uri_of(row.ref),
+        uri=uri_of(row.ref, folder),
     )
 
 

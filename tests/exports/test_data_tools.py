@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -240,7 +241,7 @@ def test_results_whose_audit_facts_are_gone() -> None:
     export = label_studio.LabelStudioTasks(label_studio.ExportOptions())
     written: list[str] = []
     export.start(written.append, {})
-    export.add(row_to_dict(ROWS[0]))
+    export.add(row_to_dict(replace(ROWS[0], ref=ImageRef(b"/in/a.jpg"))))
     export.finish({})
     (task,) = json.loads("".join(written))
     (prediction,) = task["predictions"]
