@@ -27,8 +27,8 @@ def uri_of(ref: ImageRef, folder: bytes | None = None) -> str | None:
 
     All are percent-encoded from the exact bytes, so that the text is ASCII. What lies in another
     file has the URI of that file, and its own name as the fragment. A relative path starts at
-    `folder`, by default the working directory. None where nothing can be opened by a URI: for an image in memory, the text
-    of a `data:` URL, a line of a list that names no image.
+    `folder`, by default the working directory. None where nothing can be opened by a URI: for an
+    image in memory, the text of a `data:` URL, a line of a list that names no image.
     """
     if ref.error is not None and ref.error.code in _UNNAMED:
         return None
@@ -43,9 +43,10 @@ def uri_of(ref: ImageRef, folder: bytes | None = None) -> str | None:
 
 
 def _own_uri(ref: ImageRef, folder: bytes | None) -> str | None:
-    if ref.location is None:
-        return file_uri(ref.path, folder)
     scheme = _URI.match(ref.path)
+    if ref.location is None:
+        # A URL that is none has no location: it is an error, not a file of that name.
+        return None if scheme is not None and ref.error is not None else file_uri(ref.path, folder)
     # The name of bytes in memory is no more than what the caller calls them.
     if scheme is None or scheme[1].lower() in _NOT_FETCHED:
         return None

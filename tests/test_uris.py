@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import moderate
 from moderate.fetch.naming import shown
 from moderate.testcards import draw_card
-from moderate.types import ImageRef, Inline, StoredObject, Url
+from moderate.types import ErrorCode, ImageError, ImageRef, Inline, StoredObject, Url
 from moderate.uris import uri_of
 
 
@@ -91,6 +91,8 @@ def test_urls_are_the_original_ones_without_secrets() -> None:
 def test_what_is_in_memory_has_none() -> None:
     for name in (b"memory://0", b"data:image/png,sha256=00", b"photo.jpg", b"/photo.jpg"):
         assert uri_of(ImageRef(name, location=Inline(b""))) is None
+    large = ImageError(ErrorCode.FILE_TOO_LARGE, "too large")
+    assert uri_of(ImageRef(b"data:image/png,sha256=00", error=large)) is None
     frame = ImageRef(
         b"memory://0!/00:00:01.000",
         location=Inline(b""),
