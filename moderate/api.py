@@ -52,6 +52,7 @@ _SCAN_ONLY = (
     "thumbnails",
     "force",
     "csv",
+    "partition_by",
 )
 _NONE = type(None)
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {

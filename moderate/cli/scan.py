@@ -19,6 +19,7 @@ from moderate.cli.output import (
     CSV_BOM_HELP,
     CSV_RAW_HELP,
     FORCE_HELP,
+    PARTITION_BY_HELP,
     REPORT_HELP,
     SHAPE_DOCUMENT_HELP,
     SHAPE_HELP,
@@ -119,6 +120,10 @@ def scan(
             metavar="FILE",
             help="Rows to .csv, .parquet or .jsonl; - for CSV on stdout. May be repeated.",
         ),
+    ] = None,
+    partition_by: Annotated[
+        str | None,
+        option(panels.OUTPUT, "--partition-by", metavar="COLUMN,...", help=PARTITION_BY_HELP),
     ] = None,
     summary: Annotated[
         list[str] | None,
@@ -521,6 +526,7 @@ def scan(
     from moderate.exports.interface import ExportOptions
     from moderate.report.progress import progress_on
     from moderate.report.summary import as_text
+    from moderate.results.folders import parse_partition_by
     from moderate.results.interface import CsvForm
     from moderate.run.options import ScanOptions, StateOptions
     from moderate.run.scan import plan, run
@@ -633,6 +639,7 @@ def scan(
             max_listed=max_listed,
             force=force,
             csv=CsvForm(csv_raw, csv_bom),
+            partition_by=parse_partition_by(partition_by),
         )
     )
     card = job.bundle.card

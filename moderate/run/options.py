@@ -51,7 +51,8 @@ class ScanOptions:
     scores of the networks' own labels; those that the policy has thresholds for are written in any
     case. only writes and counts the rows of these origins alone; empty for all. max_listed is how
     many rows of each decision over `approve` the summary keeps for a list. force replaces existing
-    files that no run of this tool wrote as they are.
+    files that no run of this tool wrote as they are. partition_by are the columns that targets of
+    `out` which are folders are divided by.
     """
 
     inputs: Sequence[Input] = ()
@@ -93,6 +94,7 @@ class ScanOptions:
     max_listed: int = MOST_LISTED
     force: bool = False
     csv: CsvForm = field(default_factory=CsvForm)
+    partition_by: tuple[str, ...] = ()
 
     @property
     def looked_at(self) -> str:

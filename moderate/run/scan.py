@@ -118,7 +118,7 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
         if (value := getattr(options, name)) not in choices:
             there = ", ".join(repr(choice) for choice in choices)
             raise UsageError(f"--{name} {value!r}: use {there}")
-    check_targets(options.out)
+    check_targets(options.out, options.partition_by)
     check_exports(options.exports)
     check_stdout([*options.out, *(each.target for each in options.exports)])
     check_reports("--summary", options.summary)
@@ -308,7 +308,7 @@ def _run(
     clock = time.monotonic()
     taken = _Taken.of(options.targets)
     with (
-        open_writers(options.out, options.csv) as row_writers,
+        open_writers(options.out, options.csv, options.partition_by) as row_writers,
         open_exports(options.exports, options.export) as exports,
         open_texts(options.summary) as summaries,
         LocalEngine(

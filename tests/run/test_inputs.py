@@ -316,7 +316,8 @@ def test_columns_are_carried_with_their_types(
     assert rows[0]["weight"] == 0.1, "a float64 stays one"
     assert rows[1]["tags"] == ["1", "x"]
     assert rows[0]["when"].endswith("123456789"), "to the nanosecond"
-    assert list(rows[0])[:7] == ["path", "path_bytes", "user", "when", "weight", "tags", "truth"]
+    names = ["path", "path_bytes", "uri", "user", "when", "weight", "tags", "truth"]
+    assert list(rows[0])[:8] == names
     back = pq.read_table("out.parquet")
     for name in ("user", "when", "weight", "tags"):
         assert back.schema.field(name).type == table.schema.field(name).type
