@@ -223,6 +223,14 @@ def test_coop_takes_the_items(results: Path) -> None:
     assert memory["id"] == "memory://0"
 
 
+def test_items_of_millions_of_images_are_replaced(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moderate.results.existing.MAX_REPORT_BYTES", 100)
+    assert exported("coop", "items.jsonl").stat().st_size > 100
+    exported("coop", "items.jsonl")
+
+
 def test_results_without_the_column_uri(results: Path) -> None:
     """As older versions wrote them: what their paths say is enough for most."""
     assert run(["decide", "r.parquet", "--policy", "balanced", "--out", "r.csv", "-q"]) == 0
