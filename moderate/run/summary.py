@@ -13,8 +13,18 @@ from moderate.config import ConfigRecord
 from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
 from moderate.run.highlights import Highlights
+from moderate.run.input_counts import unreadable_text
 from moderate.text import one_line, path_text, printable, utc
-from moderate.types import CATEGORIES, Decision, ErrorCode, Origin, Row, Skipped
+from moderate.types import (
+    CATEGORIES,
+    Decision,
+    ErrorCode,
+    Origin,
+    Row,
+    Skipped,
+    StoredObject,
+    Url,
+)
 
 SCHEMA_VERSION = 1
 EXAMPLES_KEPT = 5
@@ -90,7 +100,8 @@ class Summary:
     it means nothing if there are no images, as in a share of a small input. only is what `--only`
     names: rows of other origins are in left_out and, those with scores, in left_out_scored, and are
     counted nowhere else but in origins. unreadable names the first inputs, or folders of them, that
-    could not be read, with the reason; unreadable_count counts all of these.
+    could not be read, with the reason; unreadable_count counts all of these. fetched counts the
+    rows of images that are not on this machine.
     """
 
     audit: Audit
@@ -126,6 +137,7 @@ class Summary:
     unreadable: list[str] = field(default_factory=list)
     unreadable_count: int = 0
     missing_inputs: int = 0
+    fetched: int = 0
 
     def count(self, row: Row) -> None:
         """Take one row into the counts."""
@@ -161,6 +173,7 @@ class Summary:
 
     def _count_input(self, row: Row) -> None:
         self.origins[row.origin] += 1
+        self.fetched += isinstance(row.ref.location, Url | StoredObject)
         if row.error is None or not row.ref.whole_input:
             return
         self.unreadable_count += 1
@@ -250,13 +263,6 @@ class Summary:
                 f"policy {self.policy.name} {what}."
             )
         return notes + (self.judge.notes() if self.judge else [])
-
-
-def unreadable_text(summary: Summary) -> str:
-    """Which inputs could not be read, as a sentence without its full stop."""
-    more = summary.unreadable_count - len(summary.unreadable)
-    names = "; ".join(summary.unreadable) + (f"; and {more} more" if more else "")
-    return f"Some input could not be read, so images may be missing from the rows: {names}"
 
 
 def left_out_text(summary: Summary) -> str:
