@@ -10,9 +10,9 @@ from moderate.report.model import Fact, Facts, Part, Report, Table, counted
 from moderate.report.runs import SHORT_ID, duration, size
 from moderate.report.summary import problem_tables, skipped_table
 from moderate.results.targets import to_stdout
-from moderate.run.dry_run import DryRun
+from moderate.run.dry_run import Amount, DryRun
 from moderate.run.interface import Job
-from moderate.run.speeds import Estimate, Speed
+from moderate.run.speeds import Estimate
 
 
 def report(found: DryRun, job: Job) -> Report:
@@ -26,27 +26,24 @@ def headline(found: DryRun) -> str:
     """How many images there are, and how many of them are left to score."""
     parts = [f"{found.known:,} known {'by content' if found.verified else 'without reading'}"]
     if found.errors:
-        parts.append(f"{found.errors:,} errors")
+        parts.append(counted(found.errors, "error"))
     if found.skipped:
-        parts.append(f"{found.skipped.total():,} files skipped")
+        parts.append(f"{counted(found.skipped.total(), 'file')} skipped")
     left = "frames and images" if found.videos else "images"
     rows = counted(found.rows, "image")
     return f"{rows} found, {found.to_score:,} {left} to score ({', '.join(parts)})"
 
 
 def _tables(found: DryRun) -> Iterator[Table]:
-    lines = [
-        (each.name, each.kind, *_numbers(each.amount.images, each.amount.nbytes, each.amount.known))
-        for each in found.inputs
-    ]
-    header = ("input", "kind", "images", "size", "known")
-    yield Table("Inputs", header, tuple(lines), text_columns=(0, 1), wide=True)
+    lines = [(*_numbers(each.amount), each.kind, each.name) for each in found.inputs]
+    header = ("images", "size", "known", "kind", "input")
+    yield Table("Inputs", header, tuple(lines), text_columns=(3, 4), wide=True)
     if found.formats:
         largest = sorted(found.formats.items(), key=lambda each: (-each[1].images, each[0]))
         yield Table(
             "Formats",
             ("format", "images", "size", "known"),
-            tuple((name, *_numbers(of.images, of.nbytes, of.known)) for name, of in largest),
+            tuple((name, *_numbers(amount)) for name, amount in largest),
         )
     codes = dict(sorted(found.error_codes.items()))
     yield from problem_tables(codes, found.error_examples, {})
@@ -54,8 +51,9 @@ def _tables(found: DryRun) -> Iterator[Table]:
         yield skipped_table(found.skipped, found.highlights.skipped)
 
 
-def _numbers(images: int, nbytes: int, known: int) -> tuple[str, str, str]:
-    return f"{images:,}", size(nbytes) if nbytes else "-", f"{known:,}"
+def _numbers(amount: Amount) -> tuple[str, str, str]:
+    of_bytes = size(amount.nbytes) if amount.nbytes else "-"
+    return f"{amount.images:,}", of_bytes, f"{amount.known:,}"
 
 
 def _facts(found: DryRun, job: Job) -> Iterator[Fact]:
@@ -94,6 +92,9 @@ def _unread_facts(found: DryRun) -> Iterator[Fact]:
 
 def _cost_facts(found: DryRun, job: Job) -> Iterator[Fact]:
     estimate = found.estimate
+    if not (found.to_score or found.unknown_videos):
+        yield Fact("time", "that of writing the rows: nothing is left to score", "strong")
+        return
     if estimate is None:
         yield Fact("time", f"unknown: {_no_basis(job, found)}", "warning")
         if job.options.hourly_cost is not None:
@@ -113,7 +114,7 @@ def _range(estimate: Estimate, show: Any) -> str:
     least, most = show(estimate.least_seconds), show(estimate.most_seconds)
     if least == most:
         return about
-    return f"{about}, {least} to {most} by the last {len(estimate.speeds)} runs"
+    return f"{about}, {least} to {most} by the last {len(estimate.speeds)}"
 
 
 def basis(estimate: Estimate) -> str:
@@ -122,16 +123,14 @@ def basis(estimate: Estimate) -> str:
     which = f"run {speed.run[:SHORT_ID]}" if speed.run else "moderate bench"
     text = (
         f"{which} of {speed.ended[:10]} with {speed.weights} on {speed.device}: "
-        f"{_rate(speed)} images/s over {speed.images:,} images"
+        f"{speed.images_per_second:.1f} images/s over {speed.images:,} images"
     )
+    if speed.megapixels is not None:
+        text += f" of {speed.megapixels:.1f} megapixels"
     if len(estimate.speeds) > 1:
         rates = [each.images_per_second for each in estimate.speeds]
         text += f" (the last {len(rates)}: {min(rates):.1f} to {max(rates):.1f})"
     return text
-
-
-def _rate(speed: Speed) -> str:
-    return f"{speed.images_per_second:.1f}"
 
 
 def _unaccounted(found: DryRun) -> str:

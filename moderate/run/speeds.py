@@ -35,7 +35,8 @@ _MOST_USED = 5
 class Speed:
     """How fast one run or bench was. run is its id, None for a bench; ended is ISO 8601 in UTC.
 
-    seconds are those in which the images were decoded and scored, without startup_seconds.
+    seconds are those in which the images were decoded and scored, without startup_seconds;
+    megapixels is the mean of the images, None where that is not known.
     """
 
     run: str | None
@@ -47,6 +48,7 @@ class Speed:
     images: int
     seconds: float
     startup_seconds: float
+    megapixels: float | None = None
 
     @property
     def images_per_second(self) -> float:
@@ -90,6 +92,9 @@ def speed_of_run(summary: Summary, settings: Mapping[str, str]) -> dict[str, Any
     """
     return {
         "images": summary.origins[Origin.NEW] + summary.origins[Origin.CHANGED],
+        "megapixels": round(summary.decoded_pixels / summary.decoded / 1e6, 3)
+        if summary.decoded
+        else None,
         "seconds": round(summary.seconds - summary.startup_seconds, 3),
         "startup_seconds": round(summary.startup_seconds, 3),
         "fetched": 2 * summary.fetched > summary.rows,
@@ -109,6 +114,7 @@ def save_bench(ledger: Ledger, job: Job, bench: Bench) -> None:
     images = bench.images * bench.repeat
     speed = {
         "images": images,
+        "megapixels": round(bench.megapixels, 3),
         "seconds": round(images / bench.end_to_end, 3),
         "startup_seconds": 0.0,
         "fetched": False,
@@ -183,6 +189,9 @@ def _entry(
         weights, device, precision, backend = (str(facts[name]) for name in _NAMED)
         images, seconds = int(measured["images"]), float(measured["seconds"])
         startup = float(measured["startup_seconds"])
+        megapixels = measured.get("megapixels")
+        if megapixels is not None:
+            megapixels = float(megapixels)
         datetime.fromisoformat(ended)
     except (KeyError, TypeError, ValueError, OverflowError):
         return
@@ -197,5 +206,6 @@ def _entry(
             images=images,
             seconds=seconds,
             startup_seconds=startup,
+            megapixels=megapixels,
         )
         yield speed, facts, measured

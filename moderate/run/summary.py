@@ -31,6 +31,8 @@ EXAMPLES_KEPT = 5
 MOST_NAMES = 50
 """Names of warnings and of error codes that are counted apart; a run knows fewer of either."""
 
+_DECODED = (Origin.NEW, Origin.CHANGED)
+
 OTHER_NAMES = "(other names)"
 
 
@@ -101,7 +103,8 @@ class Summary:
     names: rows of other origins are in left_out and, those with scores, in left_out_scored, and are
     counted nowhere else but in origins. unreadable names the first inputs, or folders of them, that
     could not be read, with the reason; unreadable_count counts all of these. fetched counts the
-    rows of images that are not on this machine.
+    rows of images that are not on this machine, decoded those that this run decoded and that have
+    decoded_pixels in all.
     """
 
     audit: Audit
@@ -138,6 +141,8 @@ class Summary:
     unreadable_count: int = 0
     missing_inputs: int = 0
     fetched: int = 0
+    decoded: int = 0
+    decoded_pixels: int = 0
 
     def count(self, row: Row) -> None:
         """Take one row into the counts."""
@@ -174,6 +179,9 @@ class Summary:
     def _count_input(self, row: Row) -> None:
         self.origins[row.origin] += 1
         self.fetched += isinstance(row.ref.location, Url | StoredObject)
+        if row.facts.width is not None and row.origin in _DECODED:
+            self.decoded += 1
+            self.decoded_pixels += row.facts.width * (row.facts.height or 0)
         if row.error is None or not row.ref.whole_input:
             return
         self.unreadable_count += 1
