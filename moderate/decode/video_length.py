@@ -35,7 +35,7 @@ def declared_seconds(file: BinaryIO, kind: str) -> float | None:
         return None
     try:
         seconds = read(file)
-    except (struct.error, OverflowError, ValueError):
+    except (struct.error, IndexError, OverflowError, ValueError):
         return None
     if seconds is None or not math.isfinite(seconds) or not 0 < seconds < _MOST_SECONDS:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 REPORTS: Mapping[str, str] = {
+    "dsa": "dsa:StatementsOfReasons",
     "junit": "junit:JunitReport",
 }
 """What --report writes: the module below `moderate.exports`, and the class, of each form."""

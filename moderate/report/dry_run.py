@@ -78,7 +78,7 @@ def _facts(found: DryRun, job: Job) -> Iterator[Fact]:
 
 def _unread_facts(found: DryRun) -> Iterator[Fact]:
     if found.unread:
-        yield Fact("elsewhere", f"{counted(found.unread, 'image')} to fetch; none was fetched")
+        yield Fact("to fetch", f"{counted(found.unread, 'image')} from URLs and stores; not done")
     if found.unread_rows:
         rows = counted(found.unread_rows, "row")
         yield Fact("Parquet", f"{rows} counted and not read; --verify reads them")
@@ -86,7 +86,7 @@ def _unread_facts(found: DryRun) -> Iterator[Fact]:
         known = found.videos - found.unknown_videos
         text = f"{counted(found.videos, 'video')}, about {found.video_frames:,} frames"
         if found.unknown_videos:
-            text += f" of {known:,}; {found.unknown_videos:,} do not say how long they are"
+            text += f" of {known:,} of them; the length of {found.unknown_videos:,} is unknown"
         yield Fact("videos", text)
 
 

@@ -176,15 +176,15 @@ def look_ahead(job: Job) -> DryRun:
         copies=0 if options.verify else None,
     )
     with ExitStack() as stack:
-        state = stack.enter_context(look_at_state(options.state))
+        store, ledger = stack.enter_context(look_at_state(options.state))
         contents = None
         if options.verify:
             contents = Contents()
             stack.callback(contents.close)
         scores = None
-        if state:
+        if store:
             scores = RunScores(
-                state.scores,
+                store,
                 scopes(job, placement),
                 rescore=options.rescore,
                 retry_errors=options.retry_errors,
@@ -200,7 +200,7 @@ def look_ahead(job: Job) -> DryRun:
         if nothing_was_there(found):
             raise InputError(nothing_found(found))
         fetched = 2 * found.unread > found.rows
-        speeds = known_speeds(state.ledger if state else None, job, placement, fetched=fetched)
+        speeds = known_speeds(ledger, job, placement, fetched=fetched)
         found.estimate = estimate(speeds, found.to_score)
     return found
 
@@ -332,7 +332,7 @@ class _Look:
 
     def _examined(self, reader: Reader, listed: Listed, image: _Image) -> _Image:
         """The image after it was read to its end, and compared with the others."""
-        item = reader.examined(listed)
+        item = reader.examined(listed, self._found.rows)
         match item:
             case Known():
                 return replace(_known_image(item), nbytes=image.nbytes)

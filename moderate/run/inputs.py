@@ -169,14 +169,15 @@ class Reader:
                 else:
                     yield Listed(entry, local, self._known(entry, local))
 
-    def examined(self, listed: Listed) -> Item:
-        """What reading an image shows that is not elsewhere, and comparing it with the others.
+    def examined(self, listed: Listed, position: int) -> Item:
+        """What becomes of an image that is read, and compared with those at lower positions.
 
-        It takes the image for one that is decoded next. Fetches nothing that is elsewhere.
+        It has to be on this machine.
         """
         assert isinstance(listed.entry, ImageRef)
+        self._position = position
         item, _ = self._fetch(listed.entry, listed.local)
-        return self._counted(item)
+        return item
 
     def _groups(self) -> Iterator[list[ImageRef | Skipped]]:
         """Inputs that are looked up together. One that may have to be waited for comes alone."""

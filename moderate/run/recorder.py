@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -45,24 +45,29 @@ class State:
 
 
 @contextmanager
-def look_at_state(options: StateOptions | None) -> Iterator[State | None]:
-    """The state to read, of which nothing is written; None where there is none that can be read.
+def look_at_state(
+    options: StateOptions | None,
+) -> Iterator[tuple[ScoreStore | None, Ledger | None]]:
+    """What there is of the state, to read; nothing of it is written.
 
     Raises StateError where a newer version of this program wrote it.
     """
-    state = None
     folder = options.folder if options else None
-    if folder is not None and (folder / SCORES_FILE).exists() and (folder / RUNS_FILE).exists():
+    scores: ScoreStore | None = None
+    ledger: Ledger | None = None
+    with ExitStack() as stack:
         try:
-            state = _opened(folder, read_only=True)
-        except UnavailableError as error:
-            log.warning("the state cannot be read (%s), so that nothing counts as known", error)
-    try:
-        yield state
-    finally:
-        if state:
-            state.scores.close()
-            state.ledger.close()
+            if folder is not None and (folder / SCORES_FILE).exists():
+                scores = ScoreStore.open(folder, read_only=True)
+                stack.callback(scores.close)
+                keep_out_of(folder)
+            if folder is not None and (folder / RUNS_FILE).exists():
+                ledger = Ledger(folder, read_only=True)
+                stack.callback(ledger.close)
+                keep_out_of(folder)
+        except (UnavailableError, OSError) as error:
+            log.warning("the state cannot be read (%s), so that not all counts as known", error)
+        yield scores, ledger
 
 
 @contextmanager
@@ -95,11 +100,11 @@ def open_state(options: StateOptions | None) -> Iterator[State | None]:
             state.ledger.close()
 
 
-def _opened(folder: Path, *, read_only: bool = False) -> State:
+def _opened(folder: Path) -> State:
     """Raises UnavailableError and StateError."""
-    scores = ScoreStore.open(folder, read_only=read_only)
+    scores = ScoreStore.open(folder)
     try:
-        ledger = Ledger(folder, read_only=read_only)
+        ledger = Ledger(folder)
         try:
             keep_out_of(folder)
         except OSError as error:
