@@ -36,7 +36,8 @@ class ScanOptions:
     """What a scan is asked to do; the defaults are those of the command line.
 
     inputs are names, as on the command line, and images in memory (see `moderate.scan`).
-    exports are documents in the forms of other programs, export is how they are made.
+    exports are documents in the forms of other programs, export is how they are made; its baseline
+    has the findings that fail no check again.
     batch_size, workers (None for one per core) and images_per_decoder change speed alone. rescore
     has everything scored anew, retry_errors what was an error; verify has every file read, and
     scored where its content is new. frames, views and formats are those of `DecodeOptions`.
@@ -90,6 +91,18 @@ class ScanOptions:
     max_listed: int = MOST_LISTED
     force: bool = False
     csv: CsvForm = field(default_factory=CsvForm)
+
+    @property
+    def looked_at(self) -> str:
+        """What of each file is looked at, in words for the record."""
+        said = [f"frames {self.frames}", f"views {self.views}", f"embedded content {self.embedded}"]
+        if self.formats:
+            said.append(f"formats {' '.join(f'+{name}' for name in self.formats)}")
+        if video := self.video:
+            least = f", {video.min_frames} frames or more" if video.min_frames > 1 else ""
+            stop = f", stopped on {video.stop_on}" if video.stop_on != "never" else ""
+            said.append(f"videos every {video.every:g} s{least}{stop}")
+        return "; ".join(said)
 
     @property
     def targets(self) -> list[str]:
