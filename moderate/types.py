@@ -237,11 +237,13 @@ class Inline:
     """Bytes that came with the input itself: a column of a manifest, a member of an archive.
 
     from_pixels: the input was pixels, which were encoded to have them scored; format, size and
-    digest of these bytes are no facts about it.
+    digest of these bytes are no facts about it. start_of: data is only the start of so many bytes,
+    as for a look ahead; None where it is all of them.
     """
 
     data: bytes
     from_pixels: bool = False
+    start_of: int | None = None
 
 
 Location = Url | StoredObject | Inline

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from moderate.types import Decision
 
 if TYPE_CHECKING:
+    from moderate.run.input_counts import InputCounts
     from moderate.run.summary import Finding, Summary
 
 DONE = 0
@@ -66,13 +67,13 @@ def failing(fail_on: str) -> list[Decision]:
     return [decision for decision in Decision if decision.severity >= least]
 
 
-def problems(summary: Summary, max_error_rate: float) -> list[tuple[str, str]]:
+def problems(summary: InputCounts, max_error_rate: float) -> list[tuple[str, str]]:
     """What makes a finished scan an error: an event's name, and a line that says it.
 
     A run without any row is none: all images may be left out by `--only`.
     """
     if summary.unreadable_count:
-        from moderate.run.summary import unreadable_text
+        from moderate.run.input_counts import unreadable_text
 
         text = unreadable_text(summary)
         return [("input_unreadable", text[0].lower() + text[1:])]

@@ -13,7 +13,7 @@ import typer
 from moderate.cli import exit_codes, panels
 from moderate.cli.configuration import say_used, weaker_of
 from moderate.cli.findings import list_findings, report_errors
-from moderate.cli.messages import say, speak_json, speaks_json
+from moderate.cli.messages import say, say_error, speak_json, speaks_json
 from moderate.cli.output import (
     BASELINE_HELP,
     CSV_BOM_HELP,
@@ -33,6 +33,7 @@ from moderate.fetch.options import HttpOptions
 from moderate.types import MOST_LISTED, ErrorCode, Limits, Origin
 
 if TYPE_CHECKING:
+    from moderate.run.interface import Job
     from moderate.run.summary import Summary
 
 _DEFAULT = Limits()
@@ -473,6 +474,15 @@ def scan(
             help="Of this machine; adds a cost line to the summary.",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        option(
+            panels.OUTPUT,
+            "--dry-run",
+            help="List and sniff only: what there is, what is known, time and cost. Nothing is "
+            "scored or written.",
+        ),
+    ] = False,
     force: Annotated[bool, option(panels.OUTPUT, "--force", help=FORCE_HELP)] = False,
     csv_raw: Annotated[bool, option(panels.OUTPUT, "--csv-raw", help=CSV_RAW_HELP)] = False,
     csv_bom: Annotated[bool, option(panels.OUTPUT, "--csv-bom", help=CSV_BOM_HELP)] = False,
@@ -640,8 +650,11 @@ def scan(
             force=force,
             csv=CsvForm(csv_raw, csv_bom),
             partition_by=parse_partition_by(partition_by),
-        )
+        ),
+        heads_only=dry_run and not verify,
     )
+    if dry_run:
+        return _look_ahead(job, max_error_rate, quiet=quiet)
     card = job.bundle.card
     if card.purpose == "demo":
         name = card.name
@@ -666,6 +679,27 @@ def scan(
     list_findings(result, fail_on)
     report_errors(result, max_error_rate)
     return exit_codes.of_scan(result, fail_on, max_error_rate)
+
+
+def _look_ahead(job: Job, max_error_rate: float, *, quiet: bool) -> int:
+    """What the scan would find and cost, on standard output unless rows would go there."""
+    from moderate.report.dry_run import headline, report
+    from moderate.report.terminal import show
+    from moderate.results.targets import to_stdout
+    from moderate.run.dry_run import look_ahead
+
+    found = look_ahead(job)
+    if not quiet:
+        made = report(found, job)
+        stream = sys.stderr if any(map(to_stdout, job.options.targets)) else sys.stdout
+        if speaks_json():
+            say("info", "dry_run_finished", headline(found), summary=made.data)
+        elif stream is not None:
+            show(made, stream)
+    problems = exit_codes.problems(found, max_error_rate)
+    for event, message in problems:
+        say_error(event, message)
+    return exit_codes.ERROR if problems else exit_codes.DONE
 
 
 def _waiting(line: str) -> None:

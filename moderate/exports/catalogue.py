@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 REPORTS: Mapping[str, str] = {
     "sarif": "sarif:SarifReport",
+    "dsa": "dsa:StatementsOfReasons",
     "junit": "junit:JunitReport",
     "github": "github:GithubAnnotations",
     "gitlab": "gitlab:GitlabReport",

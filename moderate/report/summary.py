@@ -54,16 +54,16 @@ def tables(summary: Summary) -> Iterator[Table]:
     codes = dict(sorted(summary.error_codes.items()))
     yield from problem_tables(codes, summary.error_examples, dict(sorted(summary.warnings.items())))
     if summary.skipped:
-        yield skipped_table(summary)
+        yield skipped_table(summary.skipped, summary.highlights.skipped)
     if summary.highlights.worst:
         yield worst_table(summary)
 
 
-def skipped_table(summary: Summary) -> Table:
+def skipped_table(counts: Mapping[str, int], examples: Mapping[str, list[str]]) -> Table:
     """Files without a row by reason, the first of each by name."""
     lines: list[tuple[str, ...]] = []
-    for reason, count in sorted(summary.skipped.items()):
-        first, *others = summary.highlights.skipped.get(reason) or [""]
+    for reason, count in sorted(counts.items()):
+        first, *others = examples.get(reason) or [""]
         lines.append((reason, str(count), first))
         lines += [("", "", name) for name in others]
     header = ("reason", "files", "for example")

@@ -14,9 +14,19 @@ from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
 from moderate.results.table import row_to_dict
 from moderate.run.highlights import Highlights
+from moderate.run.input_counts import unreadable_text
 from moderate.run.listing import Listing
 from moderate.text import one_line, path_text, printable, utc
-from moderate.types import CATEGORIES, Decision, ErrorCode, Origin, Row, Skipped
+from moderate.types import (
+    CATEGORIES,
+    Decision,
+    ErrorCode,
+    Origin,
+    Row,
+    Skipped,
+    StoredObject,
+    Url,
+)
 
 if TYPE_CHECKING:
     from moderate.exports.baseline import Baseline
@@ -25,6 +35,8 @@ SCHEMA_VERSION = 1
 EXAMPLES_KEPT = 5
 MOST_NAMES = 50
 """Names of warnings and of error codes that are counted apart; a run knows fewer of either."""
+
+_DECODED = (Origin.NEW, Origin.CHANGED)
 
 OTHER_NAMES = "(other names)"
 
@@ -101,7 +113,9 @@ class Summary:
     counted nowhere else but in origins. unreadable names the first inputs, or folders of them, that
     could not be read, with the reason; unreadable_count counts all of these. baseline is that of
     --baseline; unchanged counts by decision the rows whose findings it has, which are not among
-    findings. export_notes say what the documents of --report leave out.
+    findings. export_notes say what the documents of --report leave out. fetched
+    counts the rows of images that are not on this machine, decoded those that this run decoded and
+    that have decoded_pixels in all.
     """
 
     audit: Audit
@@ -141,6 +155,9 @@ class Summary:
     baseline: Baseline | None = None
     unchanged: Counter[str] = field(default_factory=Counter)
     export_notes: list[str] = field(default_factory=list)
+    fetched: int = 0
+    decoded: int = 0
+    decoded_pixels: int = 0
 
     def count(self, row: Row) -> None:
         """Take one row into the counts."""
@@ -180,6 +197,10 @@ class Summary:
 
     def _count_input(self, row: Row) -> None:
         self.origins[row.origin] += 1
+        self.fetched += isinstance(row.ref.location, Url | StoredObject)
+        if row.facts.width is not None and row.origin in _DECODED:
+            self.decoded += 1
+            self.decoded_pixels += row.facts.width * (row.facts.height or 0)
         if row.error is None or not row.ref.whole_input:
             return
         self.unreadable_count += 1
@@ -272,13 +293,6 @@ class Summary:
                 f"policy {self.policy.name} {what}."
             )
         return notes + (self.judge.notes() if self.judge else [])
-
-
-def unreadable_text(summary: Summary) -> str:
-    """Which inputs could not be read, as a sentence without its full stop."""
-    more = summary.unreadable_count - len(summary.unreadable)
-    names = "; ".join(summary.unreadable) + (f"; and {more} more" if more else "")
-    return f"Some input could not be read, so images may be missing from the rows: {names}"
 
 
 def left_out_text(summary: Summary) -> str:

@@ -6,7 +6,7 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, sniff
 from moderate.fetch.local import FetchError, open_regular
@@ -66,13 +66,18 @@ class ArchiveSource(Source):
     links are not followed. A member that cannot be read has its error row. Where the archive cannot
     be read any further, or a limit is reached, the last row is that of the archive itself.
 
+    With heads_only, members come with their first HEAD_BYTES and the size that they claim.
+
     Iterating raises InputError for a .zip that cannot seek and for zstd without a decoder.
     """
+
+    kind: ClassVar[str] = "archive"
 
     name: bytes
     opener: Opener
     limits: ArchiveLimits = field(default_factory=ArchiveLimits)
     options: WalkOptions = field(default_factory=WalkOptions)
+    heads_only: bool = False
 
     @property
     def files(self) -> tuple[bytes, ...]:
@@ -133,6 +138,8 @@ class ArchiveSource(Source):
                 return Skipped(path, SkipReason.NOT_AN_IMAGE)
         if member.size > limit:
             return self._failed(path, _too_large(f"{member.size} bytes is", limit))
+        if self.heads_only and (head := head or member.read(HEAD_BYTES)):
+            return ImageRef(path, location=Inline(head, start_of=member.size))
         data = head + member.read(limit + 1 - len(head))
         if len(data) > limit:
             return self._failed(

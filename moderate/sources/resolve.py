@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, TypeGuard
+from typing import BinaryIO, ClassVar, TypeGuard
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format
 from moderate.errors import InputError, UsageError
@@ -48,7 +48,8 @@ class InputOptions:
 
     nul is for `files_from` and standard input; shard is (I, N), from 1. columns names those of CSV
     without a header. relative_to is where relative paths of lists and manifests start; None: at the
-    current folder, and at the manifest's own.
+    current folder, and at the manifest's own. heads_only is that of `ArchiveSource`, for a look
+    ahead.
     """
 
     walk: WalkOptions = field(default_factory=WalkOptions)
@@ -61,6 +62,7 @@ class InputOptions:
     shard: tuple[int, int] | None = None
     max_file_bytes: int = Limits().max_file_bytes
     max_pixels: int = Limits().max_pixels
+    heads_only: bool = False
 
     @property
     def manifest(self) -> ManifestOptions:
@@ -82,6 +84,8 @@ class InputOptions:
 @dataclass(frozen=True, slots=True)
 class FileSource(Source):
     """One path or URL that the user named; it always gets a row."""
+
+    kind: ClassVar[str] = "file"
 
     ref: ImageRef | Skipped
 
@@ -214,7 +218,9 @@ def _named_file(path: bytes, options: InputOptions) -> Source:
     if archive and is_archive(path, head):
         check_decompressor(path, head)
         name = ImageRef(path).display
-        return ArchiveSource(name, local_opener(path), options.archive, options.walk)
+        return ArchiveSource(
+            name, local_opener(path), options.archive, options.walk, options.heads_only
+        )
     check_readable(path, head)
     return FileSource(ImageRef(path, whole_input=archive))
 
@@ -231,7 +237,9 @@ def _in_store(name: bytes, uri: str, options: InputOptions) -> Source:
             "it first (what it names may stay in the store)"
         )
     if _may_be_archive(name):
-        return ArchiveSource(name, _store_opener(uri), options.archive, options.walk)
+        return ArchiveSource(
+            name, _store_opener(uri), options.archive, options.walk, options.heads_only
+        )
     from moderate.sources.store import StoreSource
 
     return StoreSource(uri, options.walk)
