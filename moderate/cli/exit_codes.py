@@ -19,7 +19,7 @@ MEANINGS: dict[int, str] = {
     DONE: "done, and nothing at or above `--fail-on` (which is `never` by default)",
     FOUND: "done, and something was found: a decision at or above `--fail-on` (`scan`, `decide`), "
     "a missed gate (`eval`), a changed decision under `--fail-on-change` (`diff`), "
-    "drift under `--fail-on-drift` (`report`)",
+    "drift under `--fail-on-drift` (`report`), a file that is not applied (`apply`)",
     ERROR: "an error: wrong usage, configuration or weights, no input found, an input that could "
     "not be read to its end, no image that could be scored, a run that could not be finished, a "
     "failed check (`doctor`, `policy check`, `weights verify`), or more error rows than "
