@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -57,7 +58,9 @@ def undo_report(undone: Undone) -> Report:
 def _headline(applied: Applied) -> str:
     count = sum(applied.done.values())
     files = f"{counted(count, 'file')} ({_size(applied.byte_count)})"
-    if applied.acted:
+    if not count and applied.before:
+        headline = f"nothing more to {applied.kind}"
+    elif applied.acted:
         headline = f"{_DONE[applied.kind]} {files}"
     else:
         headline = f"would {applied.kind} {files}; nothing is touched without --yes"
@@ -75,7 +78,7 @@ def _parts(applied: Applied) -> Iterator[Part]:
     if applied.before:
         columns.append(("done before", applied.before))
     if plan.unasked:
-        columns.append(("left", plan.unasked))
+        columns.append(("left alone", plan.unasked))
     decisions = [
         each.value for each in reversed(Decision)
         if each in applied.targets or plan.unasked[each.value]
@@ -176,7 +179,9 @@ def _notes(applied: Applied) -> list[str]:
         lines.append("only sizes were compared; the sha256 of a file is verified before it is "
                      "touched")  # fmt: skip
     elif any_done:
-        lines.append(f"to bring them back: moderate apply --undo {printable(applied.log)}")
+        lines.append(
+            f"to bring them back: moderate apply --undo {shlex.quote(printable(applied.log))}"
+        )
     return lines
 
 
