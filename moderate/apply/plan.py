@@ -51,13 +51,15 @@ class Inside:
 class Plan:
     """All rows of a results file.
 
-    files are those to be applied, in order. refused has the paths of other rows with a decision
+    files are those to be applied, in order; folder is the longest that all local files have in
+    common, whatever was decided, so that it does not depend on what is asked for. refused has the paths of other rows with a decision
     that was asked for, by reason; paths are text. unasked are files by decision for which no folder
     was given. inside are the files, as absolute paths, that hold what has rows of its own; rows of
     those that have a row themselves are `covered`. again is how many rows name a file once more.
     """
 
     files: list[File] = field(default_factory=list)
+    folder: bytes | None = None
     refused: dict[str, list[str]] = field(default_factory=dict)
     unasked: Counter[str] = field(default_factory=Counter)
     inside: dict[bytes, Inside] = field(default_factory=dict)
@@ -100,6 +102,8 @@ def read_plan(results: Results, asked: Sequence[str], working: bytes) -> Plan:
             for _ in range(1 if own[path] is None else 2):
                 plan.refuse(DISAGREEING, shown)
             own[path] = None
+    if folders := {os.path.dirname(path) for path in own}:
+        plan.folder = os.path.commonpath(folders)
     for path, file in own.items():
         if file is None:
             continue  # refused above

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moderate.apply.plan import File
 from moderate.errors import UsageError
 
 
@@ -18,9 +17,9 @@ class Root:
     why: str
 
 
-def find_root(option: str | None, inputs: Sequence[str], files: Sequence[File]) -> Root | None:
+def find_root(option: str | None, inputs: Sequence[str], common: bytes | None) -> Root | None:
     """As `option` has it; else the folder of all inputs of the run, as far as those are recorded
-    and all files are below it; else the longest folder that all files have in common.
+    and all files are below it; else `common`, the longest folder that all files have in common.
 
     None where there are no files. Raises UsageError where there is no such folder but `/`: what a
     results file names is not to decide alone that files may be anywhere.
@@ -30,9 +29,8 @@ def find_root(option: str | None, inputs: Sequence[str], files: Sequence[File]) 
         if not os.path.isdir(path):
             raise UsageError(f"--root {option}: not a folder")
         return Root(path, "--root")
-    if not files:
+    if common is None:
         return None
-    common = os.path.commonpath([os.path.dirname(file.path) for file in files])
     recorded = _folder_of(inputs)
     root = Root(common, "the longest folder that all files have in common")
     if recorded is not None and _is_below(common, recorded):

@@ -127,7 +127,7 @@ def apply(results: Results, options: ApplyOptions, most_listed: int) -> Applied:
     """
     asked = tuple(options.targets)
     plan = read_plan(results, asked, os.getcwdb())
-    root = find_root(options.root, options.recorded_inputs, plan.files)
+    root = find_root(options.root, options.recorded_inputs, plan.folder)
     targets = {
         name: os.path.realpath(os.fsencode(folder)) for name, folder in options.targets.items()
     }

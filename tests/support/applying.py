@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,10 +148,13 @@ def commands() -> Iterator[Commands]:
 
 
 def _main() -> None:
-    import moderate.apply.run
-    import moderate.report.apply
-    import moderate.report.terminal  # noqa: F401 - imported once for all
+    from moderate.cli.main import run
 
+    # Once, so that all there is to be imported is.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        rows = make_files(Path(folder) / "photos", 6)
+        results = write_rows(Path(folder) / "rows.jsonl", rows)
+        run(["apply", str(results), "--root", folder, "--block-to", f"{folder}/into"])
     for line in sys.stdin:
         request = json.loads(line)
         counts, out = os.memfd_create("calls"), os.memfd_create("out")
