@@ -36,6 +36,8 @@ _SCAN_ONLY = (
     "inputs",
     "out",
     "summary",
+    "exports",
+    "export",
     "reading",
     "limit",
     "state",

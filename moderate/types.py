@@ -180,10 +180,8 @@ _WARN_MEANINGS: dict[Warn, str] = {
     Warn.VIDEO_STOPPED: "the rest of the video was not scored: a frame was as severe as "
     "--video-stop-on",
     Warn.PARTLY_SCORED: "frames or pictures that differ from those that were scored were left out",
-    Warn.PARTLY_SEEN: "10 % of the picture or more is outside what the model sees; "
-    "the column unseen has the share",
-    Warn.EMBEDDED_CONTENT: "the file holds something else that was not scored; "
-    "the column embedded says what",
+    Warn.PARTLY_SEEN: "10 % of the picture or more is outside what the model sees",
+    Warn.EMBEDDED_CONTENT: "the file holds something else that was not scored",
 }
 
 

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moderate.text import one_line
+
+_RANGE = re.compile(r"Input should be (greater|less) than or equal to ([^\s,]+)")
+
+
+def plain_words(message: str) -> str:
+    """A message of the validation, as this program says such things elsewhere."""
+    return _RANGE.sub(
+        lambda found: f"use {found[2]} or {'more' if found[1] == 'greater' else 'less'}", message
+    )
 
 
 class Table(BaseModel):
@@ -19,10 +30,12 @@ def first_problem(error: ValidationError) -> str:
     # A misspelt key is also a missing one: name the spelling.
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     key = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    reason = first["msg"].removeprefix("Value error, ")
+    reason = plain_words(first["msg"].removeprefix("Value error, "))
     if first["type"] == "extra_forbidden":
         reason = "unknown key"
-    elif first["type"] != "value_error" and first["type"] != "missing":
+    elif first["type"] == "missing":
+        reason = "is missing"
+    elif first["type"] != "value_error":
         reason += f", got {one_line(repr(first['input']), 60)}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{key}: {reason}{more}" if key else f"{reason}{more}"

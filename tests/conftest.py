@@ -10,16 +10,21 @@ import pytest
 
 from tests.support.bundles import make_bundle
 
+# Before torch and NumPy load, for processes of the tests too. Threads that wait for work spin
+# otherwise, which takes the cores from the other test processes.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # a power of two of cycles, the fewest
+
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def converted_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Converted models are kept among the tests' own files, once for all worker processes."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # which the workers share
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "converted"))
-        yield
+        yield folder / "converted"
 
 
 @pytest.fixture(scope="session")

@@ -467,6 +467,7 @@ def _audit(facts: dict[str, str], started: datetime) -> Audit:
         if "config" in facts
         else None,
         coverage=Coverage.of_facts(facts),
+        looked_at=facts.get("looked_at", ""),
     )
 
 

@@ -55,7 +55,7 @@ _FACTS = (
     *("segments", "duration", "bytes", "sha256", "duplicate_of"),
 )
 _OWN_FACTS = (
-    *("version", "torch", "timm", "device", "precision", "backend", "jpeg_decode"),
+    *("version", "torch", "timm", "device", "precision", "backend", "jpeg_decode", "looked_at"),
     *("config", "config_sha256"),
 )
 

@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import math
-import re
 import sys
 import threading
 import traceback
@@ -27,7 +26,6 @@ from moderate.text import printable
 
 Level = Literal["info", "warning", "error"]
 
-_OUT_OF_RANGE = re.compile(r"Input should be (greater|less) than or equal to (\S+)")
 _NOISY = ("PIL", "urllib3", "filelock")
 
 
@@ -252,7 +250,6 @@ def _say_fault(
 
 def parser_message(error: typer.TyperException) -> str:
     """What the parser says of a mistake, in the words of other messages in place of its own."""
-    message = error.format_message().replace(": Value error, ", ": ")
-    return _OUT_OF_RANGE.sub(
-        lambda found: f"use {found[2]} or {'more' if found[1] == 'greater' else 'less'}", message
-    )
+    from moderate.validation import plain_words
+
+    return plain_words(error.format_message().replace(": Value error, ", ": "))

@@ -9,5 +9,14 @@ REPORTS: Mapping[str, str] = {
 }
 """What --report writes: the module below `moderate.exports`, and the class, of each form."""
 
-SHAPES: Mapping[str, str] = {}
+SHAPES: Mapping[str, str] = {
+    "scores": "shapes.scores:ScoresShape",
+    "flags": "shapes.flags:FlagsShape",
+    "booleans": "shapes.booleans:BooleansShape",
+    "ratings": "shapes.ratings:RatingsShape",
+    "risk": "shapes.risk:RiskShape",
+    "rekognition": "shapes.rekognition:RekognitionShape",
+    "azure": "shapes.azure:AzureShape",
+    "safesearch": "shapes.safesearch:SafeSearchShape",
+}
 """What --shape makes of --out: the answers of hosted services, as their clients read them."""

@@ -58,12 +58,14 @@ class Export(ABC):
 class ExportTarget:
     """A file that is to be in a form; `-` is standard output.
 
-    made_by is the module below `moderate.exports`, and its class, as MODULE:CLASS.
+    made_by is the module below `moderate.exports`, and its class, as MODULE:CLASS. document
+    replaces that of the `ExportOptions` where it is not None.
     """
 
     form: str
     target: str
     made_by: str
+    document: bool | None = None
 
     @property
     def is_stdout(self) -> bool:

@@ -155,6 +155,8 @@ def _judged_by(explained: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "device", ", ".join(device) or _NOT_RECORDED
     if run["jpeg_decode"]:
         yield "decoding", f"JPEG {run['jpeg_decode']}"
+    if run["looked_at"]:
+        yield "scored", run["looked_at"]
     yield "run", run["id"] or _NOT_RECORDED
     if run["started"]:
         yield "", f"{run['started']} to {run['ended'] or 'an end that is not recorded'}"

@@ -92,6 +92,18 @@ class ScanOptions:
     csv: CsvForm = field(default_factory=CsvForm)
 
     @property
+    def looked_at(self) -> str:
+        """What of each file is looked at, in words for the record."""
+        said = [f"frames {self.frames}", f"views {self.views}", f"embedded content {self.embedded}"]
+        if self.formats:
+            said.append(f"formats {' '.join(f'+{name}' for name in self.formats)}")
+        if video := self.video:
+            least = f", {video.min_frames} frames or more" if video.min_frames > 1 else ""
+            stop = f", stopped on {video.stop_on}" if video.stop_on != "never" else ""
+            said.append(f"videos every {video.every:g} s{least}{stop}")
+        return "; ".join(said)
+
+    @property
     def targets(self) -> list[str]:
         """All files that are to be written."""
         return [*self.out, *(each.target for each in self.exports), *self.summary]

@@ -475,4 +475,5 @@ def _audit(job: Job, engine: Engine, run_id: str, started: datetime) -> Audit:
         started=started,
         config=job.options.config,
         coverage=Coverage.of_card(job.bundle.card),
+        looked_at=job.options.looked_at,
     )

@@ -41,7 +41,8 @@ class Audit:
     policy_json is the whole policy, so that thresholds can be looked up when its file is gone.
     sandbox is None where there was nothing to decode, and before that is known. config is None
     where no configuration file was used. coverage is what the weights say of themselves.
-    policy_file is the file that the policy was read from, None for a preset.
+    policy_file is the file that the policy was read from, None for a preset. looked_at says which
+    frames, views and embedded content were looked at, empty where that is not recorded.
     """
 
     version: str
@@ -64,6 +65,7 @@ class Audit:
     config: ConfigRecord | None = None
     coverage: Coverage = field(default_factory=Coverage)
     policy_file: str | None = None
+    looked_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +316,7 @@ def audit_facts(audit: Audit) -> dict[str, str]:
         "precision": audit.precision,
         "backend": audit.backend,
         "jpeg_decode": "full" if audit.exact_decode else "reduced where large",
+        **({"looked_at": audit.looked_at} if audit.looked_at else {}),
         "sandbox": sandbox_text(audit.sandbox),
         "torch": audit.torch,
         "timm": audit.timm,

@@ -22,7 +22,7 @@ from moderate.fetch.naming import shown
 from moderate.sources.entries import empty_file, entry_ref, no_image
 from moderate.sources.interface import Source
 from moderate.text import one_line
-from moderate.types import ErrorCode, ImageError, ImageRef, Inline, Limits, Skipped
+from moderate.types import ErrorCode, ImageError, ImageRef, Inline, Limits, Skipped, Warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +79,10 @@ class MemorySource(Source):
             if isinstance(item, (bytes, bytearray, memoryview)):
                 return ImageRef(name, location=Inline(self._checked(bytes(item))))
             if isinstance(item, Image.Image):
-                return ImageRef(name, location=self._of_pillow(item))
+                location = self._of_pillow(item)
+                alone = location.from_pixels and _has_more_frames(item)
+                warnings = (Warn.PARTLY_SCORED,) if alone else ()
+                return ImageRef(name, location=location, warnings=warnings)
             if isinstance(item, np.ndarray):
                 return ImageRef(name, location=self._of_array(item))
             if hasattr(item, "read"):
@@ -202,6 +205,14 @@ def _undecoded_file(image: Image.Image) -> IO[bytes] | None:
     # Pillow closes the file of a single image, and forgets the tiles of any, when it decodes it.
     undecoded = image.tile or getattr(image, "n_frames", 1) == 1
     return file if undecoded else None
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    """Whether the pixels are those of one of several frames, which Pillow has decoded."""
+    try:
+        return bool(getattr(image, "n_frames", 1) > 1)
+    except Exception:  # noqa: BLE001 - it may look for frames in a file that is closed or broken
+        return True
 
 
 def _encoded(image: Image.Image) -> bytes:

@@ -683,5 +683,5 @@ def test_views_show_a_card_that_the_crop_leaves_out(tmp_path: Path, capsys: Capt
     assert found["reasons"].startswith("nudity 0."), found
     assert " at 0 to " in found["reasons"], found
     assert found["unseen"] == "0.0"
-    with pytest.raises(UsageError, match="--views 'all': use auto, 1, 3, tiles"):
+    with pytest.raises(UsageError, match="--views 'all': use 'auto', '1', '3', 'tiles'"):
         plan(ScanOptions([str(folder)], str(weights), views="all"))  # type: ignore[arg-type]

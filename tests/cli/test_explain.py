@@ -130,7 +130,8 @@ def test_a_card_says_what_was_decided_why_and_by_what(
     assert row["reasons"].split("; ")[0] in lines[1]
     for part in ("mine", digest, facts["weights_sha256"], facts["run_id"], row["sha256"],
                  f"torch {facts['torch']}", f"timm {facts['timm']}", facts["precision"],
-                 facts["started"], "small_image", "80 x 60"):  # fmt: skip
+                 facts["started"], "small_image", "80 x 60",
+                 "frames auto; views auto; embedded content warn"):  # fmt: skip
         assert part in text
 
 

@@ -75,7 +75,7 @@ class Undisturbed:
 def undisturbed(folder: Path, weights: Path, count: int) -> Undisturbed:
     corpus = folder / "corpus"
     inputs = make_corpus(corpus, count)
-    place = Place(folder / "warm", corpus, inputs, str(weights))
+    place = Place(folder / "warm", corpus, ["dump.zip"], str(weights))
     assert place.run(place.scan()).returncode == 0  # the model is converted and cached here
     place = Place(folder / "reference", corpus, inputs, str(weights))
     began = time.monotonic()
@@ -526,9 +526,13 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "random": lambda data: random.Random(0).randbytes(len(data)),
 }
 FILES = ("scores.sqlite3", "runs.sqlite3")
+ALIKE = {"random"}  # to SQLite much as a damaged header: no database
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    "damage",
+    [pytest.param(d, marks=[pytest.mark.slow] if d in ALIKE else []) for d in DAMAGE],
+)
 @pytest.mark.parametrize(
     "files", [FILES, *(pytest.param((file,), marks=pytest.mark.slow) for file in FILES)]
 )
@@ -587,7 +591,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, complained
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_runs_that_share_a_state(small: Undisturbed, tmp_path: Path, count: int) -> None:
     places = [small.place(tmp_path / f"{number}") for number in range(count)]
     for place in places[1:]:

@@ -318,7 +318,8 @@ GOOD = load_policy("balanced").text
     [
         ("review = 0.30, block = 0.85 }\nsexual", "review = 0.9, block = 0.85 }\nsexual",
          "categories.nudity", "must not be above"),
-        ("nudity = { review = 0.30", "nudity = { review = 1.3", "categories.nudity.review", "1.3"),
+        ("nudity = { review = 0.30", "nudity = { review = 1.3", "categories.nudity.review",
+         "use 1 or less, got 1.3"),
         ("nudity = { review = 0.30", "nudity = { review = nan", "categories.nudity.review", ""),
         ("nudity = { review = 0.30", "nudity = { revue = 0.30", "categories.nudity", "revue"),
         ("\nviolence = ", "\nviolense = ", "categories", "violense"),
@@ -329,7 +330,7 @@ GOOD = load_policy("balanced").text
         ('value = "general"', 'value = "more than 24 letters, surely"', "rating.0.value", "24"),
         ('value = "mature"', 'value = "general"', "rating", "same value"),
         ("nsfw_above = 0.5", "nsfw_over = 0.5", "bands.nsfw_over", "unknown key"),
-        ('name = "balanced"', "", "name", "required"),
+        ('name = "balanced"', "", "name", "is missing"),
         ('name = "balanced"', 'name = "a\\u001b[31m\\u202e"', "name", "control"),
         ("nudity = { review = 0.30", "nudity = { review = true", "nudity.review", "number"),
         ("nudity = { review = 0.30", 'nudity = { review = "0.3"', "nudity.review", "number"),

@@ -13,7 +13,7 @@ from PIL import Image
 from moderate.errors import UsageError
 from moderate.sources.memory import MemorySource, check_items
 from moderate.sources.resolve import InputOptions, resolve
-from moderate.types import ErrorCode, ImageRef, Inline, Limits
+from moderate.types import ErrorCode, ImageRef, Inline, Limits, Warn
 from tests.support.pictures import encode, scene
 
 PNG = encode(scene((60, 40)), "PNG")
@@ -91,6 +91,20 @@ def test_an_image_that_pillow_only_opened_is_not_decoded_here() -> None:
     changed = Image.open(io.BytesIO(encode(scene((60, 40)), "PNG")))
     changed.putpixel((0, 0), (1, 2, 3))
     assert pixels_of(refs(changed)[0]).getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_a_decoded_frame_of_an_animation_is_said_to_be_a_part_of_it() -> None:
+    frames = [scene((60, 40), seed) for seed in range(3)]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    (ref,) = refs(Image.open(io.BytesIO(data)))
+    assert (data_of(ref), ref.warnings) == (data, ())
+    decoded = Image.open(io.BytesIO(data))
+    decoded.load()
+    assert refs(decoded)[0].warnings == (Warn.PARTLY_SCORED,)
+    later = Image.open(io.BytesIO(data))
+    later.seek(2)
+    assert refs(later)[0].warnings == (Warn.PARTLY_SCORED,)
+    assert refs(decoded.copy())[0].warnings == ()
 
 
 def test_the_orientation_that_an_image_carries_is_applied() -> None:
