@@ -51,11 +51,12 @@ class Inside:
 class Plan:
     """All rows of a results file.
 
-    files are those to be applied, in order; folder is the longest that all local files have in
-    common, whatever was decided, so that it does not depend on what is asked for. refused has the paths of other rows with a decision
-    that was asked for, by reason; paths are text. unasked are files by decision for which no folder
-    was given. inside are the files, as absolute paths, that hold what has rows of its own; rows of
-    those that have a row themselves are `covered`. again is how many rows name a file once more.
+    files are those to be applied, in order. folder is the longest that all local files have in
+    common, whatever was decided, so that it does not depend on what is asked for. refused has the
+    paths of other rows with a decision that was asked for, by reason; paths are text. unasked are
+    files by decision for which no folder was given. inside are the files, as absolute paths, that
+    hold what has rows of its own; rows of those that have a row themselves are `covered`. again is
+    how many rows name a file once more.
     """
 
     files: list[File] = field(default_factory=list)

@@ -62,7 +62,7 @@ class Place:
     [
         ("move across file systems", KILLS),  # the longest way of all
         *((way, 3) for way in ("move", "copy", "link")),
-        *(pytest.param(way, 10 * KILLS, marks=pytest.mark.slow) for way in WAYS),
+        *(pytest.param(way, 3 * KILLS, marks=pytest.mark.slow) for way in WAYS),
     ],
 )
 def test_killed_at_any_moment_and_undone_every_file_is_back(
