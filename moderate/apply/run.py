@@ -266,7 +266,10 @@ class _Run:
         try:
             self._root = self._folders.get(root.path)
         except OSError as error:
-            raise UsageError(f"cannot open {path_text(root.path)}: {error.strerror}") from None
+            raise UsageError(
+                f"cannot open {printable(path_text(root.path))}: {error.strerror}; relative paths "
+                "start from the folder that this command runs in"
+            ) from None
         self._known = {
             (entry.session.root, entry.session.targets[entry.operation.decision],
              entry.operation.names): entry
