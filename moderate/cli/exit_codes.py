@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
 
 from moderate.types import Decision
 
 if TYPE_CHECKING:
-    from moderate.run.summary import Summary
+    from moderate.run.summary import Finding, Summary
 
 DONE = 0
 FOUND = 1
@@ -17,7 +18,8 @@ PIPE_CLOSED = 141
 
 MEANINGS: dict[int, str] = {
     DONE: "done, and nothing at or above `--fail-on` (which is `never` by default)",
-    FOUND: "done, and something was found: a decision at or above `--fail-on` (`scan`, `decide`), "
+    FOUND: "done, and something was found: a decision at or above `--fail-on` that the "
+    "`--baseline` does not have (`scan`, `decide`, `report`), "
     "a missed gate (`eval`), a changed decision under `--fail-on-change` (`diff`), "
     "drift under `--fail-on-drift` (`report`), a file that is not applied (`apply`)",
     ERROR: "an error: wrong usage, configuration or weights, no input found, an input that could "
@@ -32,14 +34,28 @@ MEANINGS: dict[int, str] = {
 """One line per exit code, for the reference page."""
 
 
+class Decided(Protocol):
+    """Decisions of many rows, counted; see `Summary`."""
+
+    decisions: Counter[str]
+    unchanged: Counter[str]
+    findings: dict[Decision, list[Finding]]
+    max_listed: int
+
+
 def of_scan(summary: Summary, fail_on: str, max_error_rate: float) -> int:
     """The code of a finished scan: an error wins over a finding."""
     return ERROR if problems(summary, max_error_rate) else of_decisions(summary, fail_on)
 
 
-def of_decisions(summary: Summary, fail_on: str) -> int:
+def of_decisions(decided: Decided, fail_on: str) -> int:
     """The code that decisions alone give."""
-    return FOUND if any(summary.decisions[d.value] for d in failing(fail_on)) else DONE
+    return FOUND if failing_count(decided, fail_on) else DONE
+
+
+def failing_count(decided: Decided, fail_on: str) -> int:
+    """How many rows are at or above `fail_on`, without those that the baseline has."""
+    return sum(decided.decisions[d.value] - decided.unchanged[d.value] for d in failing(fail_on))
 
 
 def failing(fail_on: str) -> list[Decision]:

@@ -19,6 +19,7 @@ CSV_BOM_HELP = "Start CSV with a byte order mark, so that Excel reads it as UTF-
 REPORT_HELP = f"For other programs: {', '.join(REPORTS)}. May be repeated."
 SHAPE_HELP = f"Rows of --out FILE.jsonl as a hosted service gives them: {', '.join(SHAPES)}."
 SHAPE_DOCUMENT_HELP = "With --shape: one document for the run, to --out FILE.json."
+BASELINE_HELP = "Earlier results, or a sarif or gitlab report: what they have fails no check again."
 Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 
 

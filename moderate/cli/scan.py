@@ -15,6 +15,7 @@ from moderate.cli.configuration import say_used, weaker_of
 from moderate.cli.findings import list_findings, report_errors
 from moderate.cli.messages import say, speak_json, speaks_json
 from moderate.cli.output import (
+    BASELINE_HELP,
     CSV_BOM_HELP,
     CSV_RAW_HELP,
     FORCE_HELP,
@@ -141,6 +142,9 @@ def scan(
             help="Exit with 1 when a decision is at or above this, and list the images on stderr.",
         ),
     ] = "never",
+    baseline: Annotated[
+        str | None, option(panels.OUTPUT, metavar="FILE", help=BASELINE_HELP)
+    ] = None,
     max_error_rate: Annotated[
         float,
         option(
@@ -508,6 +512,7 @@ def scan(
     from moderate.classify.allocator import tune_allocator
     from moderate.decode.formats import parse_formats
     from moderate.decode.video import VideoOptions
+    from moderate.exports.baseline import read_baseline
     from moderate.exports.forms import parse_report, split_shaped
     from moderate.exports.interface import ExportOptions
     from moderate.report.progress import progress_on
@@ -515,6 +520,7 @@ def scan(
     from moderate.results.interface import CsvForm
     from moderate.run.options import ScanOptions, StateOptions
     from moderate.run.scan import plan, run
+    from moderate.run.summary import baseline_note
     from moderate.sources.columns import parse_columns
     from moderate.sources.directory import WalkOptions
     from moderate.sources.resolve import InputOptions
@@ -547,7 +553,10 @@ def scan(
             out=rows,
             summary=summary or (),
             exports=exports,
-            export=ExportOptions(document=shape_document),
+            export=ExportOptions(
+                document=shape_document,
+                baseline=read_baseline(baseline) if baseline else None,
+            ),
             reading=InputOptions(
                 walk=WalkOptions(
                     all_files=all_files,
@@ -638,6 +647,10 @@ def scan(
     elif 2 * result.error_codes[ErrorCode.NOT_FOUND] > result.rows:
         for note in result.input_notes:
             say("warning", "inputs", note)
+    for note in result.export_notes:
+        say("warning", "report_cut", note)
+    if result.baseline and (quiet or speaks_json()):
+        say("info", "baseline", baseline_note(result.baseline, result.decisions, result.unchanged))
     list_findings(result, fail_on)
     report_errors(result, max_error_rate)
     return exit_codes.of_scan(result, fail_on, max_error_rate)

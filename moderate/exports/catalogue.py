@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 REPORTS: Mapping[str, str] = {
+    "sarif": "sarif:SarifReport",
     "junit": "junit:JunitReport",
+    "github": "github:GithubAnnotations",
+    "gitlab": "gitlab:GitlabReport",
 }
 """What --report writes: the module below `moderate.exports`, and the class, of each form."""
 

@@ -74,12 +74,15 @@ def open_exports(
 
 def write_exports(
     results: Results, targets: Sequence[ExportTarget], options: ExportOptions
-) -> None:
-    """Make documents of a results file; all appear, or none. Raises InputError and OutputError."""
+) -> list[str]:
+    """Make documents of a results file; all appear, or none. Raises InputError and OutputError.
+
+    Returns what there is to say of them.
+    """
     facts = dict(results.facts)
     with open_exports(targets, options) as writers:
         if not writers:
-            return
+            return []
         for writer in writers:
             writer.start_with(facts)
         for row in results.rows():
@@ -90,6 +93,7 @@ def write_exports(
         with finishing([each.target for each in targets]):
             for writer in writers:
                 writer.commit({})
+        return [note for writer in writers for note in writer.notes]
 
 
 def _companions(lines: ExportTarget) -> list[ExportTarget]:

@@ -36,7 +36,8 @@ class ScanOptions:
     """What a scan is asked to do; the defaults are those of the command line.
 
     inputs are names, as on the command line, and images in memory (see `moderate.scan`).
-    exports are documents in the forms of other programs, export is how they are made.
+    exports are documents in the forms of other programs, export is how they are made; its baseline
+    has the findings that fail no check again.
     batch_size, workers (None for one per core) and images_per_decoder change speed alone. rescore
     has everything scored anew, retry_errors what was an error; verify has every file read, and
     scored where its content is new. frames, views and formats are those of `DecodeOptions`.

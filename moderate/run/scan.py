@@ -122,11 +122,12 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
     make_guard(options.http.allow_private, options.http.allowed_hosts)
     policy = load_policy(options.policy)
     sources = open_sources()
+    baseline = options.export.baseline
     read = identities(file for source in sources for file in source.files)
     check_overwriting(
         options.out,
         options.summary,
-        read | identities(policy.files),
+        read | identities([*policy.files, *(baseline.files if baseline else ())]),
         force=options.force,
         exports=[each.target for each in options.exports],
     )
@@ -318,6 +319,7 @@ def _run(
         summary.hourly_cost = options.hourly_cost
         summary.highlights = Highlights.of(_input_names(options), options.targets)
         summary.only, summary.max_listed = options.only, options.max_listed
+        summary.baseline = options.export.baseline
         summary.may_be_empty = any(source.may_be_empty for source in job.sources)
         recorder.counting(summary)
         known = {k: v for k, v in audit_facts(audit).items() if k not in _KNOWN_LATE}
@@ -350,6 +352,7 @@ def _run(
         # What takes its time comes first.
         for writer in writers:
             writer.seal(facts)
+        summary.export_notes = [note for export in exports for note in export.notes]
         for file in summaries:
             file.seal(summary_text(summary, file.target))
         with finishing(options.targets):

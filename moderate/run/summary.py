@@ -6,15 +6,19 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moderate.classify.coverage import Coverage
 from moderate.config import ConfigRecord
 from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
+from moderate.results.table import row_to_dict
 from moderate.run.highlights import Highlights
 from moderate.text import one_line, path_text, printable, utc
 from moderate.types import CATEGORIES, Decision, ErrorCode, Origin, Row, Skipped
+
+if TYPE_CHECKING:
+    from moderate.exports.baseline import Baseline
 
 SCHEMA_VERSION = 1
 EXAMPLES_KEPT = 5
@@ -92,7 +96,9 @@ class Summary:
     it means nothing if there are no images, as in a share of a small input. only is what `--only`
     names: rows of other origins are in left_out and, those with scores, in left_out_scored, and are
     counted nowhere else but in origins. unreadable names the first inputs, or folders of them, that
-    could not be read, with the reason; unreadable_count counts all of these.
+    could not be read, with the reason; unreadable_count counts all of these. baseline is that of
+    --baseline; unchanged counts by decision the rows whose findings it has, which are not among
+    findings. export_notes say what the documents of --report leave out.
     """
 
     audit: Audit
@@ -128,6 +134,9 @@ class Summary:
     unreadable: list[str] = field(default_factory=list)
     unreadable_count: int = 0
     missing_inputs: int = 0
+    baseline: Baseline | None = None
+    unchanged: Counter[str] = field(default_factory=Counter)
+    export_notes: list[str] = field(default_factory=list)
 
     def count(self, row: Row) -> None:
         """Take one row into the counts."""
@@ -136,7 +145,9 @@ class Summary:
         self.decisions[row.decision] += 1
         self._count_input(row)
         listed = self.findings.get(row.decision)
-        if listed is not None and len(listed) < self.max_listed:
+        if self.baseline and listed is not None and self.baseline.covers(row_to_dict(row)):
+            self.unchanged[row.decision] += 1
+        elif listed is not None and len(listed) < self.max_listed:
             path = path_text(row.ref.display)
             listed.append(Finding(path, row.decision, "; ".join(row.reasons)))
         for warning in row.facts.warnings:
@@ -242,6 +253,9 @@ class Summary:
             )
         if self.unreadable_count:
             notes.append(f"{unreadable_text(self)}.")
+        if self.baseline:
+            notes.append(baseline_note(self.baseline, self.decisions, self.unchanged))
+        notes += [f"{note[0].upper()}{note[1:]}." for note in self.export_notes]
         if self.limit is not None:
             notes.append(f"Stopped at --limit {self.limit}: there may be more input.")
         notes += self.input_notes
@@ -272,6 +286,28 @@ def selection_facts(summary: Summary) -> dict[str, str]:
     if not summary.only:
         return {}
     return {"only": ",".join(summary.only), "left_out": left_out_text(summary)}
+
+
+def baseline_note(
+    baseline: Baseline, decisions: Mapping[str, int], unchanged: Mapping[str, int]
+) -> str:
+    """How many findings a baseline has, as a sentence. Both counts are by decision."""
+    found = sum(decisions.get(each, 0) for each in Decision if each is not Decision.APPROVE)
+    known = sum(unchanged.values())
+    parts = [f"{found - known:,} new", f"{known:,} in the baseline {printable(baseline.shown)}"]
+    return f"Findings: {', '.join(parts)}."
+
+
+def baseline_counts(
+    baseline: Baseline | None, decisions: Mapping[str, int], unchanged: Mapping[str, int]
+) -> dict[str, Any]:
+    """The findings by decision, new ones and those that a baseline has; nothing without one."""
+    if baseline is None:
+        return {}
+    over = [each for each in Decision if each is not Decision.APPROVE]
+    known = {each.value: unchanged.get(each, 0) for each in over}
+    new = {each.value: decisions.get(each, 0) - known[each.value] for each in over}
+    return {"baseline": {"file": baseline.shown, "unchanged": known, "new": new}}
 
 
 def sandbox_text(active: tuple[str, ...] | None) -> str:
@@ -346,6 +382,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "skipped_by_reason": dict(sorted(summary.skipped.items())),
         **summary.highlights.as_json(),
         "unreadable_inputs": summary.unreadable_count,
+        **baseline_counts(summary.baseline, summary.decisions, summary.unchanged),
         "notes": summary.all_notes(),
         "throughput": {
             "seconds": round(summary.seconds, 3),
