@@ -160,6 +160,24 @@ def absolute(path: bytes, working: bytes) -> bytes | None:
     return b"/" + b"/".join(names)
 
 
+def located(shown: bytes, uri: str | None, working: bytes) -> bytes | None:
+    """The absolute path of the local file that a row names; None of anything else.
+
+    Where the scan ran in another folder, the row's URI says where the file was. It is believed as
+    far as it ends as the path does.
+    """
+    if not shown.startswith((b"/", b"./")):
+        return None
+    path = absolute(shown, working)
+    if path is None or shown.startswith(b"/") or not (uri or "").startswith("file:///"):
+        return path
+    assert uri is not None
+    elsewhere = absolute(unquote_to_bytes(uri.removeprefix("file://").partition("#")[0]), b"/")
+    names = [name for name in shown.split(b"/") if name not in (b".", b"..", b"")]
+    agrees = elsewhere is not None and elsewhere.endswith(b"/" + b"/".join(names))
+    return elsewhere if agrees else path
+
+
 def _has_content(file: File | None) -> bool:
     """Whether a file has a row by which it can be applied."""
     return file is not None and bool(file.sha256)
@@ -182,7 +200,7 @@ class _Reader:
             lists = [c if c is not None else [None] * len(own["path"]) for c in cells]
             for text, exact, uri, decision, size, sha256 in zip(*lists, strict=True):
                 shown = exact if exact is not None else text.encode("utf-8", "surrogateescape")
-                yield shown, self._local(shown, uri), decision, *_content(size, sha256)
+                yield shown, located(shown, uri, self._working), decision, *_content(size, sha256)
 
     def container(self, path: bytes) -> bytes | None:
         """The file that a path leads into; None for a path of a file.
@@ -198,18 +216,6 @@ class _Reader:
                 return path[:at]
             start = at + 1
         return None
-
-    def _local(self, shown: bytes, uri: str | None) -> bytes | None:
-        if not shown.startswith((b"/", b"./")):
-            return None
-        path = absolute(shown, self._working)
-        if path is not None and uri and not shown.startswith(b"/") and uri.startswith("file:///"):
-            # The scan ran in another folder, maybe: believed as far as it ends as the path does.
-            located = absolute(unquote_to_bytes(uri[len("file://") :].partition("#")[0]), b"/")
-            names = [name for name in shown.split(b"/") if name not in (b".", b"..", b"")]
-            if located is not None and located.endswith(b"/" + b"/".join(names)):
-                return located
-        return path
 
 
 def _content(size: int | None, sha256: str | None) -> tuple[int, bytes]:

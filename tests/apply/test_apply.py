@@ -14,7 +14,7 @@ import pytest
 
 from moderate.apply import operations
 from moderate.apply import run as applying
-from moderate.apply.plan import absolute
+from moderate.apply.plan import absolute, located
 from moderate.cli.main import run
 from moderate.locks import try_lock
 from moderate.types import Decision, ImageRef, Inline, Row, Url
@@ -381,6 +381,26 @@ def test_relative_paths_start_from_the_working_folder(
 )
 def test_absolute_paths(path: bytes, wanted: bytes | None) -> None:
     assert absolute(path, b"/work/here") == wanted
+
+
+@pytest.mark.parametrize(
+    ("path", "uri", "wanted"),
+    [
+        (b"./a b.jpg", None, b"/work/a b.jpg"),
+        (b"./a b.jpg", "file:///mnt/x/a%20b.jpg", b"/mnt/x/a b.jpg"),
+        (b"./\xff#.jpg", "file:///mnt/%FF%23.jpg", b"/mnt/\xff#.jpg"),
+        (b"./../x/a.jpg", "file:///mnt/x/a.jpg", b"/mnt/x/a.jpg"),
+        (b"./z.zip!/a.jpg", "file:///mnt/z.zip#a.jpg", b"/work/z.zip!/a.jpg"),
+        (b"./a.jpg", "file:///etc/passwd", b"/work/a.jpg"),
+        (b"./a.jpg", "file:///mnt/../etc/a.jpg", b"/work/a.jpg"),
+        (b"/x/a.jpg", "file:///mnt/a.jpg", b"/x/a.jpg"),
+        (b"https://example.com/a.jpg", "file:///mnt/a.jpg", None),
+    ],
+)
+def test_a_uri_says_where_a_relative_path_was(
+    path: bytes, uri: str | None, wanted: bytes | None
+) -> None:
+    assert located(path, uri, b"/work") == wanted
 
 
 @pytest.mark.parametrize(
