@@ -104,6 +104,8 @@ def _parts(applied: Applied) -> Iterator[Part]:
         root = path_text(applied.root.path)
         facts.append(Fact("root", f"{root} ({applied.root.why})"))
     facts.append(Fact("log", applied.log))
+    if applied.acted and (applied.done or applied.finished):
+        facts.append(Fact("undo", f"moderate apply --undo {shlex.quote(printable(applied.log))}"))
     yield Facts(tuple(facts), layout="whole", label_width=6)
     if lines := _notes(applied):
         yield sentences(lines)
@@ -174,14 +176,9 @@ def _notes(applied: Applied) -> list[str]:
             f"{counted(applied.other_names, 'file')} with other hard links, which stay where they "
             "are"
         )
-    any_done = bool(applied.done)
-    if not applied.acted and any_done:
+    if applied.done and not applied.acted:
         lines.append("only sizes were compared; the sha256 of a file is verified before it is "
                      "touched")  # fmt: skip
-    elif any_done:
-        lines.append(
-            f"to bring them back: moderate apply --undo {shlex.quote(printable(applied.log))}"
-        )
     return lines
 
 
