@@ -130,7 +130,7 @@ def test_a_signal_stops_it_between_two_steps_and_it_goes_on(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["move", "copy"])
 def test_processes_killed_after_random_times(kind: str, tmp_path: Path) -> None:
-    place, rng = Place(tmp_path, kind, 3000), random.Random(kind)
+    place, rng = Place(tmp_path, kind, 600), random.Random(kind)
     command = [sys.executable, "-m", "moderate"]
     began = time.monotonic()
     subprocess.run([*command, *place.command], check=True, capture_output=True, timeout=PATIENCE)
