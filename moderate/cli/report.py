@@ -17,6 +17,7 @@ from moderate.cli.output import (
     REPORT_HELP,
     SHAPE_DOCUMENT_HELP,
     SHAPE_HELP,
+    THUMBNAILS_HELP,
     Force,
     print_report,
     write_report,
@@ -27,6 +28,8 @@ from moderate.text import printable
 from moderate.types import MOST_LISTED
 
 if TYPE_CHECKING:
+    from moderate.results.read import Results
+    from moderate.run.listing import Listing
     from moderate.state.ledger import RunRecord
 
 
@@ -68,6 +71,7 @@ def report(
     shape_document: Annotated[
         bool, typer.Option("--shape-document", help=SHAPE_DOCUMENT_HELP)
     ] = False,
+    thumbnails: Annotated[bool, typer.Option("--thumbnails", help=THUMBNAILS_HELP)] = False,
     fail_on: Annotated[
         Literal["never", "review", "block"],
         typer.Option(help="Exit with 1 when a stored decision is at or above this, and list them."),
@@ -97,6 +101,7 @@ def report(
         check_overwriting,
         check_reports,
         check_stdout,
+        is_page,
         read_identities,
     )
     from moderate.run.summary import baseline_note
@@ -111,6 +116,8 @@ def report(
         raise UsageError("--fail-on and --baseline go with one results file, without --trend")
     if trend and (reports or shape):
         raise UsageError("--report and --shape are made of one results file, without --trend")
+    if thumbnails and (trend or out is None or not is_page(out)):
+        raise UsageError("--thumbnails goes with --out FILE.html, without --trend")
     targets, shaped = split_shaped([] if out is None else [out], shape, document=shape_document)
     exports = [*shaped, *map(parse_report, reports or ())]
     check_reports("--out", targets)
@@ -146,7 +153,8 @@ def report(
         if known and gate:
             note = baseline_note(known, gate.decisions, gate.unchanged)
             summary = replace(summary, notes=(*summary.notes, note))
-        shown = stored.report(summary)
+        listing = _listing(results, thumbnails) if any(map(is_page, targets)) else None
+        shown = stored.report(summary, listing)
     write_report(shown, targets)
     if as_json or not (targets or exports):
         print_report(shown, as_json=as_json, ascii_only=True)
@@ -156,6 +164,20 @@ def report(
         list_findings(gate, fail_on)
         return exit_codes.of_decisions(gate, fail_on)
     return exit_codes.FOUND if fail_on_drift and drifted else exit_codes.DONE
+
+
+def _listing(results: Results, thumbnails: bool) -> Listing:
+    """The rows for a page, and thumbnails of files that are still as they were."""
+    from moderate.analysis.policies import DECIDE_AGAIN, policy_of
+    from moderate.run.listing import Listing
+    from moderate.types import Limits
+
+    listing = Listing.of_results(results, policy_of(results, advice=DECIDE_AGAIN))
+    if thumbnails:
+        from moderate.run.thumbnails import make_thumbnails
+
+        listing.thumbnails = make_thumbnails(listing, Limits())
+    return listing
 
 
 def _runs(state: str | None) -> Sequence[RunRecord]:

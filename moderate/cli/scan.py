@@ -19,9 +19,11 @@ from moderate.cli.output import (
     CSV_BOM_HELP,
     CSV_RAW_HELP,
     FORCE_HELP,
+    PARTITION_BY_HELP,
     REPORT_HELP,
     SHAPE_DOCUMENT_HELP,
     SHAPE_HELP,
+    THUMBNAILS_HELP,
 )
 from moderate.cli.panels import option
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
@@ -119,6 +121,10 @@ def scan(
             help="Rows to .csv, .parquet or .jsonl; - for CSV on stdout. May be repeated.",
         ),
     ] = None,
+    partition_by: Annotated[
+        str | None,
+        option(panels.OUTPUT, "--partition-by", metavar="COLUMN,...", help=PARTITION_BY_HELP),
+    ] = None,
     summary: Annotated[
         list[str] | None,
         option(
@@ -134,6 +140,9 @@ def scan(
     ] = None,
     shape_document: Annotated[
         bool, option(panels.OUTPUT, "--shape-document", help=SHAPE_DOCUMENT_HELP)
+    ] = False,
+    thumbnails: Annotated[
+        bool, option(panels.OUTPUT, "--thumbnails", help=THUMBNAILS_HELP)
     ] = False,
     fail_on: Annotated[
         Literal["never", "review", "block"],
@@ -517,6 +526,7 @@ def scan(
     from moderate.exports.interface import ExportOptions
     from moderate.report.progress import progress_on
     from moderate.report.summary import as_text
+    from moderate.results.folders import parse_partition_by
     from moderate.results.interface import CsvForm
     from moderate.run.options import ScanOptions, StateOptions
     from moderate.run.scan import plan, run
@@ -557,6 +567,7 @@ def scan(
                 document=shape_document,
                 baseline=read_baseline(baseline) if baseline else None,
             ),
+            thumbnails=thumbnails,
             reading=InputOptions(
                 walk=WalkOptions(
                     all_files=all_files,
@@ -628,6 +639,7 @@ def scan(
             max_listed=max_listed,
             force=force,
             csv=CsvForm(csv_raw, csv_bom),
+            partition_by=parse_partition_by(partition_by),
         )
     )
     card = job.bundle.card

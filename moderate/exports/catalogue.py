@@ -9,6 +9,9 @@ REPORTS: Mapping[str, str] = {
     "junit": "junit:JunitReport",
     "github": "github:GithubAnnotations",
     "gitlab": "gitlab:GitlabReport",
+    "label-studio": "label_studio:LabelStudioTasks",
+    "fiftyone": "fiftyone:FiftyOneDataset",
+    "coop": "coop:CoopItems",
 }
 """What --report writes: the module below `moderate.exports`, and the class, of each form."""
 

@@ -50,11 +50,13 @@ from moderate.results.targets import (
     check_targets,
     finishing,
     identities,
+    is_page,
     open_texts,
     open_writers,
 )
 from moderate.run.highlights import Highlights
 from moderate.run.interface import Engine, Job, carried_columns
+from moderate.run.listing import Listing
 from moderate.run.options import ScanOptions, StateOptions
 from moderate.run.pipeline import LocalEngine
 from moderate.run.recorder import (
@@ -65,6 +67,7 @@ from moderate.run.recorder import (
     open_state,
 )
 from moderate.run.summary import Audit, Summary, audit_facts, selection_facts
+from moderate.run.thumbnails import make_thumbnails
 from moderate.sources.interface import Source
 from moderate.sources.memory import Input
 from moderate.sources.resolve import NO_INPUT, resolve
@@ -115,10 +118,12 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
         if (value := getattr(options, name)) not in choices:
             there = ", ".join(repr(choice) for choice in choices)
             raise UsageError(f"--{name} {value!r}: use {there}")
-    check_targets(options.out)
+    check_targets(options.out, options.partition_by)
     check_exports(options.exports)
     check_stdout([*options.out, *(each.target for each in options.exports)])
     check_reports("--summary", options.summary)
+    if options.thumbnails and not any(map(is_page, options.summary)):
+        raise UsageError("--thumbnails goes with --summary FILE.html")
     make_guard(options.http.allow_private, options.http.allowed_hosts)
     policy = load_policy(options.policy)
     sources = open_sources()
@@ -303,7 +308,7 @@ def _run(
     clock = time.monotonic()
     taken = _Taken.of(options.targets)
     with (
-        open_writers(options.out, options.csv) as row_writers,
+        open_writers(options.out, options.csv, options.partition_by) as row_writers,
         open_exports(options.exports, options.export) as exports,
         open_texts(options.summary) as summaries,
         LocalEngine(
@@ -319,6 +324,8 @@ def _run(
         summary.hourly_cost = options.hourly_cost
         summary.highlights = Highlights.of(_input_names(options), options.targets)
         summary.only, summary.max_listed = options.only, options.max_listed
+        if any(map(is_page, options.summary)):
+            summary.listing = Listing(job.policy.policy)
         summary.baseline = options.export.baseline
         summary.may_be_empty = any(source.may_be_empty for source in job.sources)
         recorder.counting(summary)
@@ -349,6 +356,10 @@ def _run(
             **selection_facts(summary),
             "ended": utc(summary.ended),
         }
+        if options.thumbnails and summary.listing:
+            summary.listing.thumbnails = make_thumbnails(
+                summary.listing, options.limits, require_sandbox=options.require_sandbox
+            )
         # What takes its time comes first.
         for writer in writers:
             writer.seal(facts)

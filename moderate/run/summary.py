@@ -14,6 +14,7 @@ from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
 from moderate.results.table import row_to_dict
 from moderate.run.highlights import Highlights
+from moderate.run.listing import Listing
 from moderate.text import one_line, path_text, printable, utc
 from moderate.types import CATEGORIES, Decision, ErrorCode, Origin, Row, Skipped
 
@@ -92,6 +93,8 @@ class Summary:
     the inputs were named. judge is what decides: its notes on overrides
     and lists belong to the summary.
 
+    listing takes the rows for a page, where one is to be written.
+
     findings are the first `max_listed` rows of each decision over `approve`. may_be_empty says that
     it means nothing if there are no images, as in a share of a small input. only is what `--only`
     names: rows of other origins are in left_out and, those with scores, in left_out_scored, and are
@@ -134,6 +137,7 @@ class Summary:
     unreadable: list[str] = field(default_factory=list)
     unreadable_count: int = 0
     missing_inputs: int = 0
+    listing: Listing | None = None
     baseline: Baseline | None = None
     unchanged: Counter[str] = field(default_factory=Counter)
     export_notes: list[str] = field(default_factory=list)
@@ -142,6 +146,8 @@ class Summary:
         """Take one row into the counts."""
         self.rows += 1
         self.highlights.count(row)
+        if self.listing is not None:
+            self.listing.add(row)
         self.decisions[row.decision] += 1
         self._count_input(row)
         listed = self.findings.get(row.decision)

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, sniff
 from moderate.fetch.local import FetchError, open_regular
+from moderate.fetch.naming import is_uri
 from moderate.globs import matches_any, matches_any_or_above
 from moderate.sources.directory import WalkOptions
 from moderate.sources.entries import MAX_PATH_BYTES, abridged, path_too_long
@@ -139,14 +140,18 @@ class ArchiveSource(Source):
             )
         if not data:
             return self._failed(path, ImageError(ErrorCode.EMPTY_FILE, "the file is empty"))
-        return ImageRef(path, location=Inline(data))
+        return ImageRef(path, location=Inline(data), within=self._itself)
 
     def _failed_itself(self, error: FetchError) -> ImageRef:
         return replace(self._failed(self.name, error.error), whole_input=True)
 
     def _failed(self, path: bytes, error: ImageError) -> ImageRef:
         # With a location the name may be a URI: an archive can be in an object store.
-        return ImageRef(path, error=error, location=Inline(b""))
+        return ImageRef(path, error=error, location=Inline(b""), within=self._itself)
+
+    @property
+    def _itself(self) -> ImageRef:
+        return ImageRef(self.name, location=Inline(b"") if is_uri(self.name) else None)
 
 
 def passed_over(name: bytes, options: WalkOptions) -> SkipReason | None:

@@ -372,7 +372,8 @@ class _Row:
 
     def bad(self, error: ImageError, name: bytes | None = None, text: bytes = b"") -> ImageRef:
         place = f"row {self.number} of {file_name(self.manifest)}"
-        return bad_ref(self.member(name), place, error, self.carried, text)
+        within = ImageRef(self.manifest)
+        return bad_ref(self.member(name), place, error, self.carried, text, within)
 
 
 def _ref(
@@ -392,7 +393,8 @@ def _ref(
         if not size:
             return row.bad(empty_file(), name)
         path = row.member(name)
-        return ImageRef(path, location=Inline(data.as_py()), carried=row.carried)
+        within = ImageRef(row.manifest)
+        return ImageRef(path, location=Inline(data.as_py()), carried=row.carried, within=within)
     if text is None:
         return row.bad(no_image("the image is null"), None)
     try:
