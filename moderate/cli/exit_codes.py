@@ -22,7 +22,7 @@ MEANINGS: dict[int, str] = {
     FOUND: "done, and something was found: a decision at or above `--fail-on` that the "
     "`--baseline` does not have (`scan`, `decide`, `report`), "
     "a missed gate (`eval`), a changed decision under `--fail-on-change` (`diff`), "
-    "drift under `--fail-on-drift` (`report`)",
+    "drift under `--fail-on-drift` (`report`), a file that is not applied (`apply`)",
     ERROR: "an error: wrong usage, configuration or weights, no input found, an input that could "
     "not be read to its end, no image that could be scored, a run that could not be finished, a "
     "failed check (`doctor`, `policy check`, `weights verify`), or more error rows than "

@@ -145,9 +145,9 @@ def report(
         shown = over_time.report(counted)
     else:
         results = read_results((files or [])[0])
+        summary = summarise(results)  # first: it refuses results that cannot be summed up
         for note in write_exports(results, exports, ExportOptions(shape_document, known)):
             say("warning", "report_cut", note)
-        summary = summarise(results)
         if known or fail_on != "never":
             gate = check_results(results, known, max_listed)
         if known and gate:
