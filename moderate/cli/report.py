@@ -131,7 +131,7 @@ def report(
         force=force,
         exports=[each.target for each in exports],
     )
-    drifted, gate = False, None
+    drifted, gate, shown = False, None, None
     if trend:
         limits = Limits(alpha, min_effect, min_effect)
         check_limits(limits)
@@ -145,19 +145,22 @@ def report(
         shown = over_time.report(counted)
     else:
         results = read_results((files or [])[0])
-        summary = summarise(results)  # first: it refuses results that cannot be summed up
+        # Where there is something to sum up: exports alone may be had of rows without their facts.
+        asked = bool(targets or as_json or not exports)
+        summary = summarise(results) if asked else None
         for note in write_exports(results, exports, ExportOptions(shape_document, known)):
             say("warning", "report_cut", note)
         if known or fail_on != "never":
             gate = check_results(results, known, max_listed)
-        if known and gate:
+        if summary and known and gate:
             note = baseline_note(known, gate.decisions, gate.unchanged)
             summary = replace(summary, notes=(*summary.notes, note))
         listing = _listing(results, thumbnails) if any(map(is_page, targets)) else None
-        shown = stored.report(summary, listing)
-    write_report(shown, targets)
-    if as_json or not (targets or exports):
-        print_report(shown, as_json=as_json, ascii_only=True)
+        shown = stored.report(summary, listing) if summary else None
+    if shown:
+        write_report(shown, targets)
+        if as_json or not (targets or exports):
+            print_report(shown, as_json=as_json, ascii_only=True)
     if gate:
         if known:
             say("info", "baseline", baseline_note(known, gate.decisions, gate.unchanged))

@@ -443,6 +443,8 @@ def test_results_without_their_policy_are_refused_where_it_counts(
     assert run(["report", "r.csv", "--shape", "azure", "--out", "a.jsonl"]) == 2
     assert "do not say by which policy they were decided" in capsys.readouterr().err
     assert not Path("a.jsonl").exists()
+    assert run(["report", "r.csv", "--shape", "flags", "--out", "f.jsonl"]) == 0
+    assert run(["report", "r.csv", "--shape", "flags", "--out", "f.jsonl", "--json"]) == 2
 
 
 @pytest.mark.parametrize(
