@@ -638,8 +638,7 @@ def scan(
             max_listed=max_listed,
             force=force,
             csv=CsvForm(csv_raw, csv_bom),
-        ),
-        heads_only=dry_run and not verify,
+        )
     )
     if dry_run:
         return _look_ahead(job, max_error_rate, quiet=quiet)
