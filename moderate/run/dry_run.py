@@ -163,9 +163,9 @@ class _Image:
 def look_ahead(job: Job) -> DryRun:
     """List and sniff the inputs of a job, and look up what is known. Writes nothing.
 
-    With job.options.verify, files are read to the end, as the run would; else archives give only the
-    start of their members. Raises InputError where a run would find nothing, and what a run raises
-    for inputs that cannot be read on.
+    With job.options.verify, files are read to the end, as the run would; else archives give only
+    the start of their members. Raises InputError where a run would find nothing, and what a run
+    raises for inputs that cannot be read on.
     """
     options = job.options
     placement = place(options.device, options.precision, options.backend, job.bundle.kinds)
