@@ -650,8 +650,7 @@ def scan(
             force=force,
             csv=CsvForm(csv_raw, csv_bom),
             partition_by=parse_partition_by(partition_by),
-        ),
-        heads_only=dry_run and not verify,
+        )
     )
     if dry_run:
         return _look_ahead(job, max_error_rate, quiet=quiet)

@@ -27,9 +27,11 @@ from moderate.run.scopes import scopes
 from moderate.run.speeds import Estimate, estimate, known_speeds
 from moderate.run.summary import EXAMPLES_KEPT
 from moderate.run.videos import VideoEnd, open_video
+from moderate.sources.archive import ArchiveSource
 from moderate.sources.hints import InputHints
 from moderate.sources.interface import Source
 from moderate.sources.resolve import FileSource
+from moderate.sources.subset import FilteredSource, ShardedSource
 from moderate.state.contents import Contents
 from moderate.state.scores import RunScores
 from moderate.text import one_line, path_text, printable
@@ -161,8 +163,8 @@ class _Image:
 def look_ahead(job: Job) -> DryRun:
     """List and sniff the inputs of a job, and look up what is known. Writes nothing.
 
-    With job.options.verify, files are read to the end, as the run would. The job is to be planned
-    with heads_only otherwise. Raises InputError where a run would find nothing, and what a run
+    With job.options.verify, files are read to the end, as the run would; else archives give only
+    the start of their members. Raises InputError where a run would find nothing, and what a run
     raises for inputs that cannot be read on.
     """
     options = job.options
@@ -192,8 +194,9 @@ def look_ahead(job: Job) -> DryRun:
             )
         fetcher = stack.enter_context(Fetcher(options.limits, options.http))
         look = _Look(job, found, fetcher, scores, contents)
-        for name, kind, sources in _grouped(job.sources):
-            if not look.count(name, kind, sources):
+        sources = job.sources if options.verify else [_heads_only(each) for each in job.sources]
+        for name, kind, group in _grouped(sources):
+            if not look.count(name, kind, group):
                 found.limited = True
                 break
         found.input_notes = look.hints.notes()
@@ -353,6 +356,16 @@ def _known_image(known: Known) -> _Image:
         error=result if isinstance(result, ImageError) else None,
         work=0,
     )
+
+
+def _heads_only(source: Source) -> Source:
+    """The source, which gives only the start of each member where it is an archive."""
+    match source:
+        case ArchiveSource():
+            return replace(source, heads_only=True)
+        case ShardedSource() | FilteredSource():
+            return replace(source, source=_heads_only(source.source))
+    return source
 
 
 def _rows_of(sources: Sequence[Source]) -> int | None:

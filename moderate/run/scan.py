@@ -94,18 +94,14 @@ NO_WEIGHTS = (
 )
 
 
-def plan(options: ScanOptions, *, heads_only: bool = False) -> Job:
-    """Check everything that can be checked cheaply. Raises the errors under ModerateError.
-
-    With heads_only, archives give only the start of their members, for a look ahead.
-    """
+def plan(options: ScanOptions) -> Job:
+    """Check everything that can be checked cheaply. Raises the errors under ModerateError."""
     if not (options.inputs or options.reading.files_from):
         raise InputError(NO_INPUT)
     reading = replace(
         options.reading,
         max_file_bytes=options.limits.max_file_bytes,
         max_pixels=options.limits.max_pixels,
-        heads_only=heads_only,
     )
     return plan_sources(options, lambda: resolve(options.inputs, reading))
 

@@ -48,8 +48,7 @@ class InputOptions:
 
     nul is for `files_from` and standard input; shard is (I, N), from 1. columns names those of CSV
     without a header. relative_to is where relative paths of lists and manifests start; None: at the
-    current folder, and at the manifest's own. heads_only is that of `ArchiveSource`, for a look
-    ahead.
+    current folder, and at the manifest's own.
     """
 
     walk: WalkOptions = field(default_factory=WalkOptions)
@@ -62,7 +61,6 @@ class InputOptions:
     shard: tuple[int, int] | None = None
     max_file_bytes: int = Limits().max_file_bytes
     max_pixels: int = Limits().max_pixels
-    heads_only: bool = False
 
     @property
     def manifest(self) -> ManifestOptions:
@@ -218,9 +216,7 @@ def _named_file(path: bytes, options: InputOptions) -> Source:
     if archive and is_archive(path, head):
         check_decompressor(path, head)
         name = ImageRef(path).display
-        return ArchiveSource(
-            name, local_opener(path), options.archive, options.walk, options.heads_only
-        )
+        return ArchiveSource(name, local_opener(path), options.archive, options.walk)
     check_readable(path, head)
     return FileSource(ImageRef(path, whole_input=archive))
 
@@ -237,9 +233,7 @@ def _in_store(name: bytes, uri: str, options: InputOptions) -> Source:
             "it first (what it names may stay in the store)"
         )
     if _may_be_archive(name):
-        return ArchiveSource(
-            name, _store_opener(uri), options.archive, options.walk, options.heads_only
-        )
+        return ArchiveSource(name, _store_opener(uri), options.archive, options.walk)
     from moderate.sources.store import StoreSource
 
     return StoreSource(uri, options.walk)

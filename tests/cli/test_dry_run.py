@@ -352,7 +352,7 @@ def test_the_report_fits_narrow_terminals(
     from moderate.run.options import ScanOptions
     from moderate.run.scan import plan
 
-    job = plan(ScanOptions(inputs=["in"], weights=str(bundle)), heads_only=True)
+    job = plan(ScanOptions(inputs=["in"], weights=str(bundle)))
     made = report(dry_run.look_ahead(job), job)
     (facts,) = (part for part in made.parts if isinstance(part, Facts))
     assert [fact.label for fact in facts.items if len(fact.label) > facts.label_width] == []
