@@ -60,7 +60,7 @@ def _columns() -> Iterator[str]:
     yield (
         "The columns of a result file, in their order and with their types, the same in CSV, "
         "Parquet and JSON Lines. Columns of a manifest that `--keep` carries stand after "
-        "`path_bytes`. "
+        "`uri`. "
         "`--keep-labels` adds a float32 column `label:MODEL/LABEL` per label after all others."
     )
     yield _table(

@@ -27,6 +27,7 @@ from moderate.version import __version__
 if TYPE_CHECKING:
     from moderate.api import Moderator, Rows, scan
     from moderate.decode.video import VideoOptions
+    from moderate.exports.in_memory import to_shape
     from moderate.fetch.options import HttpOptions
     from moderate.results.interface import CsvForm
     from moderate.results.table import row_to_dict, to_table
@@ -59,6 +60,7 @@ __all__ = [
     "__version__",
     "row_to_dict",
     "scan",
+    "to_shape",
     "to_table",
 ]
 
@@ -75,6 +77,7 @@ _LAZY = {
     "WalkOptions": "moderate.sources.directory",
     "row_to_dict": "moderate.results.table",
     "scan": "moderate.api",
+    "to_shape": "moderate.exports.in_memory",
     "to_table": "moderate.results.table",
 }
 

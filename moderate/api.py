@@ -36,6 +36,8 @@ _SCAN_ONLY = (
     "inputs",
     "out",
     "summary",
+    "exports",
+    "export",
     "reading",
     "limit",
     "state",
@@ -47,8 +49,10 @@ _SCAN_ONLY = (
     "hourly_cost",
     "only",
     "max_listed",
+    "thumbnails",
     "force",
     "csv",
+    "partition_by",
 )
 _NONE = type(None)
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {

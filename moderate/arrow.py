@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,8 @@ def python_values(array: Any) -> list[Any]:
     """The values of an Arrow array, see `python_value`; a list as it is."""
     if isinstance(array, list):
         return array
+    if _without_nanoseconds(array.type) is not None:
+        return [python_value(scalar) for scalar in array]
     try:
         values: list[Any] = array.to_pylist()
     except NO_PYTHON_VALUE:
@@ -34,12 +37,46 @@ def python_value(scalar: Any) -> Any:
     Examples are a timestamp in nanoseconds, or of a zone that this machine does not know. Text that
     is not UTF-8 keeps its other bytes as `\\xNN`.
     """
+    coarser = _without_nanoseconds(scalar.type)
     try:
-        return scalar.as_py()
+        # Arrow gives values of pandas for nanoseconds, where pandas is installed, and drops those
+        # of a time of the day.
+        return scalar.as_py() if coarser is None else scalar.cast(coarser).as_py()
     except UnicodeDecodeError:  # no writer is to be given such text, not even within a list
         return plain_value(scalar)
     except NO_PYTHON_VALUE:
         return scalar
+
+
+@lru_cache(maxsize=256)
+def _without_nanoseconds(kind: pa.DataType) -> pa.DataType | None:
+    """The type with microseconds for nanoseconds, which Python has not; None if it has none."""
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz) if kind.unit == "ns" else None
+    if pa.types.is_duration(kind):
+        return pa.duration("us") if kind.unit == "ns" else None
+    if pa.types.is_time64(kind):
+        return pa.time64("us") if kind.unit == "ns" else None
+    if pa.types.is_struct(kind):
+        fields = [kind.field(place) for place in range(kind.num_fields)]
+        inner = [_without_nanoseconds(field.type) for field in fields]
+        if not any(each is not None for each in inner):
+            return None
+        pairs = zip(fields, inner, strict=True)
+        return pa.struct([field.with_type(each or field.type) for field, each in pairs])
+    if pa.types.is_map(kind):
+        key, item = _without_nanoseconds(kind.key_type), _without_nanoseconds(kind.item_type)
+        return pa.map_(key or kind.key_type, item or kind.item_type) if key or item else None
+    if pa.types.is_dictionary(kind):
+        return _without_nanoseconds(kind.value_type)
+    if hasattr(kind, "value_type"):  # all kinds of lists
+        value = _without_nanoseconds(kind.value_type)
+        if value is None:
+            return None
+        if pa.types.is_fixed_size_list(kind):
+            return pa.list_(value, kind.list_size)
+        return pa.large_list(value) if pa.types.is_large_list(kind) else pa.list_(value)
+    return None
 
 
 def plain_value(scalar: Any) -> Any:

@@ -237,11 +237,13 @@ class Inline:
     """Bytes that came with the input itself: a column of a manifest, a member of an archive.
 
     from_pixels: the input was pixels, which were encoded to have them scored; format, size and
-    digest of these bytes are no facts about it.
+    digest of these bytes are no facts about it. start_of: data is only the start of so many bytes,
+    as for a look ahead; None where it is all of them.
     """
 
     data: bytes
     from_pixels: bool = False
+    start_of: int | None = None
 
 
 Location = Url | StoredObject | Inline
@@ -266,7 +268,9 @@ class ImageRef:
     that it cannot be read (an unreadable folder). A link is followed only where follow_symlinks
     says so, even one that took a file's place since the walk saw it. `carried` holds the values of
     the source's `columns` that go into the output, in their order. `listing` is the list or
-    manifest that named the image, if any: it explains paths that are not there. `whole_input` says
+    manifest that named the image, if any: it explains paths that are not there. `within` is the
+    file that holds the image where it is none by itself: a member of an archive, a frame of a
+    video; `path` then starts with the path of that file. `whole_input` says
     that the ref stands for an input, or a folder of one, rather than for an image: an error of it
     means that images have no rows.
     """
@@ -279,6 +283,7 @@ class ImageRef:
     carried: tuple[Any, ...] = ()
     listing: Listing | None = field(default=None, repr=False, compare=False)
     whole_input: bool = False
+    within: ImageRef | None = field(default=None, repr=False, compare=False)
 
     @property
     def display(self) -> bytes:
@@ -381,8 +386,9 @@ class Row:
     row that only says that there was an error. run_id is that of the run that wrote the row.
     scored_at is when the scores were computed (UTC), in an earlier run where they are reused; None
     without scores, and where an older version stored them. places says which frame or part of the
-    file each score is of, segments what a video shows from when to when. extra is known where the
-    row came from `moderate.scan` or a Moderator.
+    file each score is of, segments what a video shows from when to when. uri is where other
+    programs find the image; None for one in memory. extra is known where the row came from
+    `moderate.scan` or a Moderator.
     """
 
     ref: ImageRef
@@ -401,6 +407,7 @@ class Row:
     extra: ExtraColumns = NO_EXTRA_COLUMNS
     places: Places = field(default_factory=dict)
     segments: str | None = None
+    uri: str | None = None
 
     def __repr__(self) -> str:
         """One short line; `to_dict` has everything."""

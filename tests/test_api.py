@@ -375,7 +375,7 @@ def test_the_public_api_is_what_is_listed() -> None:
         "Category", "CsvForm", "Decision", "ErrorCode", "HttpOptions", "ImageError", "ImageFacts",
         "InputOptions", "Limits", "ModerateError", "Moderator", "Origin", "Row", "Rows",
         "ScanOptions", "StateOptions", "Status", "VideoOptions", "Views", "WalkOptions", "Warn",
-        "__version__", "row_to_dict", "scan", "to_table",
+        "__version__", "row_to_dict", "scan", "to_shape", "to_table",
     ]  # fmt: skip
     for name in moderate.__all__:
         assert getattr(moderate, name) is not None

@@ -342,6 +342,7 @@ class DecideOptions:
     max_listed: int = MOST_LISTED
     force: bool = False
     csv: CsvForm = field(default_factory=CsvForm)
+    partition_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,7 +372,7 @@ def redecide(
     InputError for what is no results file, OutputError.
     """
     clock, started = time.monotonic(), datetime.now(UTC)
-    check_targets(options.out)
+    check_targets(options.out, options.partition_by)
     check_reports("--summary", options.summary)
     results = read_results(options.results)
     loaded = load_policy(options.policy)
@@ -387,7 +388,7 @@ def redecide(
     )
     summary_targets = options.summary if summary_text else ()
     with (
-        open_writers(options.out, options.csv) as writers,
+        open_writers(options.out, options.csv, options.partition_by) as writers,
         open_texts(summary_targets) as summaries,
     ):
         columns = _carried_columns(results, options.out)

@@ -40,6 +40,11 @@ class Placement:
     backend: str = "torch"
     fallback: bool = False
 
+    @property
+    def shown(self) -> str:
+        """The device with its name, as audit facts have it."""
+        return self.device if self.device == self.name else f"{self.device} {self.name}"
+
 
 def check_device(device: str) -> None:
     """Raises UsageError unless it is auto, cpu, cuda or cuda:N."""

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from moderate.cli.messages import say
 from moderate.cli.output import Force, print_report
+from moderate.cli.state import State, find_state_folder
+
+if TYPE_CHECKING:
+    from moderate.run.bench import Bench
+    from moderate.run.interface import Job
 
 
 def bench(
@@ -32,6 +39,10 @@ def bench(
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the numbers too.")
     ] = None,
+    state: State = None,
+    no_state: Annotated[
+        bool, typer.Option("--no-state", help="Do not keep the speed for scan --dry-run.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Measure what limits speed here: decoding, the model, or both."""
@@ -64,11 +75,33 @@ def bench(
             batch_size=batch_size,
             workers=parse_workers(workers),
         )
-        for step in measure(plan(options), images, repeat):
+        job = plan(options)
+        for step in measure(job, images, repeat):
             if isinstance(step, Bench):
+                if not no_state:
+                    _keep(find_state_folder(state), job, step)
                 measured = report(step)
                 print_report(measured, as_json=False)
                 if json_file:
                     write_text(json_file, render(measured, ".json"))
             else:
                 typer.echo(step, err=True)
+
+
+def _keep(folder: Path | None, job: Job, measured: Bench) -> None:
+    """Keep the speed for `scan --dry-run`; where that is not possible, a warning says so."""
+    from moderate.errors import StateError
+    from moderate.run.speeds import save_bench
+    from moderate.state.database import UnavailableError
+    from moderate.state.ledger import Ledger
+
+    if folder is None:
+        return
+    try:
+        ledger = Ledger(folder)
+        try:
+            save_bench(ledger, job, measured)
+        finally:
+            ledger.close()
+    except (UnavailableError, StateError) as error:
+        say("warning", "state", f"the speed is not kept: {error}")

@@ -10,7 +10,7 @@ import typer
 from moderate.cli import exit_codes
 from moderate.cli.findings import list_findings
 from moderate.cli.messages import say
-from moderate.cli.output import CSV_BOM_HELP, CSV_RAW_HELP, Force
+from moderate.cli.output import CSV_BOM_HELP, CSV_RAW_HELP, PARTITION_BY_HELP, Force
 from moderate.types import MOST_LISTED
 
 
@@ -31,6 +31,10 @@ def decide(
             metavar="FILE",
             help="Rows to .csv, .parquet or .jsonl; - for CSV on stdout. May be repeated.",
         ),
+    ] = None,
+    partition_by: Annotated[
+        str | None,
+        typer.Option("--partition-by", metavar="COLUMN,...", help=PARTITION_BY_HELP),
     ] = None,
     summary: Annotated[
         list[str] | None,
@@ -64,6 +68,7 @@ def decide(
     from moderate.report.decide import report
     from moderate.report.files import render
     from moderate.report.terminal import show
+    from moderate.results.folders import parse_partition_by
     from moderate.results.interface import CsvForm
     from moderate.results.targets import to_stdout
 
@@ -75,6 +80,7 @@ def decide(
         max_listed,
         force,
         CsvForm(csv_raw, csv_bom),
+        parse_partition_by(partition_by),
     )
     redecided = redecide(options, lambda done, target: render(report(done), target))
     for note in redecided.notes:

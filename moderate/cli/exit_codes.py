@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
 
 from moderate.types import Decision
 
 if TYPE_CHECKING:
-    from moderate.run.summary import Summary
+    from moderate.run.input_counts import InputCounts
+    from moderate.run.summary import Finding, Summary
 
 DONE = 0
 FOUND = 1
@@ -17,9 +19,10 @@ PIPE_CLOSED = 141
 
 MEANINGS: dict[int, str] = {
     DONE: "done, and nothing at or above `--fail-on` (which is `never` by default)",
-    FOUND: "done, and something was found: a decision at or above `--fail-on` (`scan`, `decide`), "
+    FOUND: "done, and something was found: a decision at or above `--fail-on` that the "
+    "`--baseline` does not have (`scan`, `decide`, `report`), "
     "a missed gate (`eval`), a changed decision under `--fail-on-change` (`diff`), "
-    "drift under `--fail-on-drift` (`report`)",
+    "drift under `--fail-on-drift` (`report`), a file that is not applied (`apply`)",
     ERROR: "an error: wrong usage, configuration or weights, no input found, an input that could "
     "not be read to its end, no image that could be scored, a run that could not be finished, a "
     "failed check (`doctor`, `policy check`, `weights verify`), or more error rows than "
@@ -32,14 +35,28 @@ MEANINGS: dict[int, str] = {
 """One line per exit code, for the reference page."""
 
 
+class Decided(Protocol):
+    """Decisions of many rows, counted; see `Summary`."""
+
+    decisions: Counter[str]
+    unchanged: Counter[str]
+    findings: dict[Decision, list[Finding]]
+    max_listed: int
+
+
 def of_scan(summary: Summary, fail_on: str, max_error_rate: float) -> int:
     """The code of a finished scan: an error wins over a finding."""
     return ERROR if problems(summary, max_error_rate) else of_decisions(summary, fail_on)
 
 
-def of_decisions(summary: Summary, fail_on: str) -> int:
+def of_decisions(decided: Decided, fail_on: str) -> int:
     """The code that decisions alone give."""
-    return FOUND if any(summary.decisions[d.value] for d in failing(fail_on)) else DONE
+    return FOUND if failing_count(decided, fail_on) else DONE
+
+
+def failing_count(decided: Decided, fail_on: str) -> int:
+    """How many rows are at or above `fail_on`, without those that the baseline has."""
+    return sum(decided.decisions[d.value] - decided.unchanged[d.value] for d in failing(fail_on))
 
 
 def failing(fail_on: str) -> list[Decision]:
@@ -50,13 +67,13 @@ def failing(fail_on: str) -> list[Decision]:
     return [decision for decision in Decision if decision.severity >= least]
 
 
-def problems(summary: Summary, max_error_rate: float) -> list[tuple[str, str]]:
+def problems(summary: InputCounts, max_error_rate: float) -> list[tuple[str, str]]:
     """What makes a finished scan an error: an event's name, and a line that says it.
 
     A run without any row is none: all images may be left out by `--only`.
     """
     if summary.unreadable_count:
-        from moderate.run.summary import unreadable_text
+        from moderate.run.input_counts import unreadable_text
 
         text = unreadable_text(summary)
         return [("input_unreadable", text[0].lower() + text[1:])]

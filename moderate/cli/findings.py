@@ -8,24 +8,25 @@ from moderate.cli import exit_codes
 from moderate.cli.messages import say, say_error, say_item
 
 if TYPE_CHECKING:
+    from moderate.cli.exit_codes import Decided
     from moderate.run.summary import Summary
 
 _MANY_ERRORS = 0.5
 """A larger share of rows with an error is worth a warning."""
 
 
-def list_findings(summary: Summary, fail_on: str) -> None:
+def list_findings(decided: Decided, fail_on: str) -> None:
     """Name the first images at or above `fail_on`: the worst decision first, then in input order.
 
     As JSON, there is an event `finding` for each of these images, and before them an event
-    `findings` with how many there are in all.
+    `findings` with how many there are in all. Findings that the baseline has are not among them.
     """
     failing = exit_codes.failing(fail_on)
-    count = sum(summary.decisions[decision.value] for decision in failing)
+    count = exit_codes.failing_count(decided, fail_on)
     if not count:
         return
-    worst_first = [finding for each in reversed(failing) for finding in summary.findings[each]]
-    listed = worst_first[: summary.max_listed]
+    worst_first = [finding for each in reversed(failing) for finding in decided.findings[each]]
+    listed = worst_first[: decided.max_listed]
     images = "1 image" if count == 1 else f"{count:,} images"
     text = f"{images} at or above --fail-on {fail_on}"
     if len(listed) < count:

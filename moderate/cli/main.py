@@ -16,6 +16,7 @@ import typer
 
 from moderate import stopping
 from moderate.cli import exit_codes, help
+from moderate.cli.apply import apply
 from moderate.cli.bench import bench
 from moderate.cli.configuration import ConfiguredCommand, environment_flag
 from moderate.cli.decide import decide
@@ -65,6 +66,7 @@ app.command(rich_help_panel=help.RESULTS)(diff)
 app.command(name="eval", rich_help_panel=help.TUNING)(evaluate)
 app.command(rich_help_panel=help.RESULTS)(report)
 app.command(rich_help_panel=help.RESULTS)(review)
+app.command(rich_help_panel=help.RESULTS)(apply)
 app.command(rich_help_panel=help.TUNING)(sample)
 app.command(rich_help_panel=help.TUNING)(tune)
 

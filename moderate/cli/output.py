@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moderate.exports.catalogue import REPORTS, SHAPES
+from moderate.results.partition_columns import PARTITION_COLUMNS
 
 if TYPE_CHECKING:
     from moderate.report.model import Report
 
 FORCE_HELP = "Replace existing files, whoever wrote them."
+PARTITION_BY_HELP = f"Divide --out DIR/ by columns: {', '.join(PARTITION_COLUMNS)}."
 CSV_RAW_HELP = "Text of CSV as it is, without the ' before what a spreadsheet would run."
 CSV_BOM_HELP = "Start CSV with a byte order mark, so that Excel reads it as UTF-8."
 REPORT_HELP = f"For other programs: {', '.join(REPORTS)}. May be repeated."
 SHAPE_HELP = f"Rows of --out FILE.jsonl as a hosted service gives them: {', '.join(SHAPES)}."
 SHAPE_DOCUMENT_HELP = "With --shape: one document for the run, to --out FILE.json."
+THUMBNAILS_HELP = "Show the most severe images on the HTML page, small and blurred."
+BASELINE_HELP = "Earlier results, or a sarif or gitlab report: what they have fails no check again."
 Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 
 

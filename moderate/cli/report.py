@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from moderate.cli import exit_codes
+from moderate.cli.findings import list_findings
+from moderate.cli.messages import say
 from moderate.cli.output import (
+    BASELINE_HELP,
     REPORT_HELP,
     SHAPE_DOCUMENT_HELP,
     SHAPE_HELP,
+    THUMBNAILS_HELP,
     Force,
     print_report,
     write_report,
@@ -20,8 +25,11 @@ from moderate.cli.output import (
 from moderate.cli.state import State, is_there, readable_errors, state_folder
 from moderate.errors import StateError, UsageError
 from moderate.text import printable
+from moderate.types import MOST_LISTED
 
 if TYPE_CHECKING:
+    from moderate.results.read import Results
+    from moderate.run.listing import Listing
     from moderate.state.ledger import RunRecord
 
 
@@ -63,13 +71,27 @@ def report(
     shape_document: Annotated[
         bool, typer.Option("--shape-document", help=SHAPE_DOCUMENT_HELP)
     ] = False,
+    thumbnails: Annotated[bool, typer.Option("--thumbnails", help=THUMBNAILS_HELP)] = False,
+    fail_on: Annotated[
+        Literal["never", "review", "block"],
+        typer.Option(help="Exit with 1 when a stored decision is at or above this, and list them."),
+    ] = "never",
+    baseline: Annotated[str | None, typer.Option(metavar="FILE", help=BASELINE_HELP)] = None,
+    max_listed: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Images that --fail-on lists, the worst decisions first."
+        ),
+    ] = MOST_LISTED,
     force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     state: State = None,
 ) -> int:
     """Sum up or convert a results file, or show decisions over time."""
+    from moderate.analysis.gate import check_results
     from moderate.analysis.stored import summarise
     from moderate.analysis.trend import Counting, Limits, check_limits
+    from moderate.exports.baseline import read_baseline
     from moderate.exports.forms import check_exports, parse_report, split_shaped, write_exports
     from moderate.exports.interface import ExportOptions
     from moderate.report import stored
@@ -79,8 +101,10 @@ def report(
         check_overwriting,
         check_reports,
         check_stdout,
+        is_page,
         read_identities,
     )
+    from moderate.run.summary import baseline_note
 
     if not trend and (ledger or fail_on_drift):
         raise UsageError("--ledger and --fail-on-drift go with --trend")
@@ -88,21 +112,26 @@ def report(
         raise UsageError("name one results file, or several with --trend")
     if trend and not files and not ledger:
         raise UsageError("--trend: name results files, or add --ledger")
+    if trend and (fail_on != "never" or baseline):
+        raise UsageError("--fail-on and --baseline go with one results file, without --trend")
     if trend and (reports or shape):
         raise UsageError("--report and --shape are made of one results file, without --trend")
+    if thumbnails and (trend or out is None or not is_page(out)):
+        raise UsageError("--thumbnails goes with --out FILE.html, without --trend")
     targets, shaped = split_shaped([] if out is None else [out], shape, document=shape_document)
     exports = [*shaped, *map(parse_report, reports or ())]
     check_reports("--out", targets)
     check_exports(exports)
     check_stdout([each.target for each in exports])
+    known = read_baseline(baseline) if baseline else None
     check_overwriting(
         [],
         targets,
-        read_identities(files or []),
+        read_identities([*(files or ()), *(known.files if known else ())]),
         force=force,
         exports=[each.target for each in exports],
     )
-    drifted = False
+    drifted, gate, shown = False, None, None
     if trend:
         limits = Limits(alpha, min_effect, min_effect)
         check_limits(limits)
@@ -116,12 +145,42 @@ def report(
         shown = over_time.report(counted)
     else:
         results = read_results((files or [])[0])
-        write_exports(results, exports, ExportOptions(document=shape_document))
-        shown = stored.report(summarise(results))
-    write_report(shown, targets)
-    if as_json or not (targets or exports):
-        print_report(shown, as_json=as_json, ascii_only=True)
+        # Where there is something to sum up: exports alone may be had of rows without their facts.
+        asked = bool(targets or as_json or not exports)
+        summary = summarise(results) if asked else None
+        for note in write_exports(results, exports, ExportOptions(shape_document, known)):
+            say("warning", "report_cut", note)
+        if known or fail_on != "never":
+            gate = check_results(results, known, max_listed)
+        if summary and known and gate:
+            note = baseline_note(known, gate.decisions, gate.unchanged)
+            summary = replace(summary, notes=(*summary.notes, note))
+        listing = _listing(results, thumbnails) if any(map(is_page, targets)) else None
+        shown = stored.report(summary, listing) if summary else None
+    if shown:
+        write_report(shown, targets)
+        if as_json or not (targets or exports):
+            print_report(shown, as_json=as_json, ascii_only=True)
+    if gate:
+        if known:
+            say("info", "baseline", baseline_note(known, gate.decisions, gate.unchanged))
+        list_findings(gate, fail_on)
+        return exit_codes.of_decisions(gate, fail_on)
     return exit_codes.FOUND if fail_on_drift and drifted else exit_codes.DONE
+
+
+def _listing(results: Results, thumbnails: bool) -> Listing:
+    """The rows for a page, and thumbnails of files that are still as they were."""
+    from moderate.analysis.policies import DECIDE_AGAIN, policy_of
+    from moderate.run.listing import Listing
+    from moderate.types import Limits
+
+    listing = Listing.of_results(results, policy_of(results, advice=DECIDE_AGAIN))
+    if thumbnails:
+        from moderate.run.thumbnails import make_thumbnails
+
+        listing.thumbnails = make_thumbnails(listing, Limits())
+    return listing
 
 
 def _runs(state: str | None) -> Sequence[RunRecord]:

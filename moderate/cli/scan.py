@@ -13,14 +13,17 @@ import typer
 from moderate.cli import exit_codes, panels
 from moderate.cli.configuration import say_used, weaker_of
 from moderate.cli.findings import list_findings, report_errors
-from moderate.cli.messages import say, speak_json, speaks_json
+from moderate.cli.messages import say, say_error, speak_json, speaks_json
 from moderate.cli.output import (
+    BASELINE_HELP,
     CSV_BOM_HELP,
     CSV_RAW_HELP,
     FORCE_HELP,
+    PARTITION_BY_HELP,
     REPORT_HELP,
     SHAPE_DOCUMENT_HELP,
     SHAPE_HELP,
+    THUMBNAILS_HELP,
 )
 from moderate.cli.panels import option
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
@@ -30,6 +33,7 @@ from moderate.fetch.options import HttpOptions
 from moderate.types import MOST_LISTED, ErrorCode, Limits, Origin
 
 if TYPE_CHECKING:
+    from moderate.run.interface import Job
     from moderate.run.summary import Summary
 
 _DEFAULT = Limits()
@@ -118,6 +122,10 @@ def scan(
             help="Rows to .csv, .parquet or .jsonl; - for CSV on stdout. May be repeated.",
         ),
     ] = None,
+    partition_by: Annotated[
+        str | None,
+        option(panels.OUTPUT, "--partition-by", metavar="COLUMN,...", help=PARTITION_BY_HELP),
+    ] = None,
     summary: Annotated[
         list[str] | None,
         option(
@@ -134,6 +142,9 @@ def scan(
     shape_document: Annotated[
         bool, option(panels.OUTPUT, "--shape-document", help=SHAPE_DOCUMENT_HELP)
     ] = False,
+    thumbnails: Annotated[
+        bool, option(panels.OUTPUT, "--thumbnails", help=THUMBNAILS_HELP)
+    ] = False,
     fail_on: Annotated[
         Literal["never", "review", "block"],
         option(
@@ -141,6 +152,9 @@ def scan(
             help="Exit with 1 when a decision is at or above this, and list the images on stderr.",
         ),
     ] = "never",
+    baseline: Annotated[
+        str | None, option(panels.OUTPUT, metavar="FILE", help=BASELINE_HELP)
+    ] = None,
     max_error_rate: Annotated[
         float,
         option(
@@ -460,6 +474,15 @@ def scan(
             help="Of this machine; adds a cost line to the summary.",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        option(
+            panels.OUTPUT,
+            "--dry-run",
+            help="List and sniff only: what there is, what is known, time and cost. Nothing is "
+            "scored or written.",
+        ),
+    ] = False,
     force: Annotated[bool, option(panels.OUTPUT, "--force", help=FORCE_HELP)] = False,
     csv_raw: Annotated[bool, option(panels.OUTPUT, "--csv-raw", help=CSV_RAW_HELP)] = False,
     csv_bom: Annotated[bool, option(panels.OUTPUT, "--csv-bom", help=CSV_BOM_HELP)] = False,
@@ -508,13 +531,16 @@ def scan(
     from moderate.classify.allocator import tune_allocator
     from moderate.decode.formats import parse_formats
     from moderate.decode.video import VideoOptions
+    from moderate.exports.baseline import read_baseline
     from moderate.exports.forms import parse_report, split_shaped
     from moderate.exports.interface import ExportOptions
     from moderate.report.progress import progress_on
     from moderate.report.summary import as_text
+    from moderate.results.folders import parse_partition_by
     from moderate.results.interface import CsvForm
     from moderate.run.options import ScanOptions, StateOptions
     from moderate.run.scan import plan, run
+    from moderate.run.summary import baseline_note
     from moderate.sources.columns import parse_columns
     from moderate.sources.directory import WalkOptions
     from moderate.sources.resolve import InputOptions
@@ -547,7 +573,11 @@ def scan(
             out=rows,
             summary=summary or (),
             exports=exports,
-            export=ExportOptions(document=shape_document),
+            export=ExportOptions(
+                document=shape_document,
+                baseline=read_baseline(baseline) if baseline else None,
+            ),
+            thumbnails=thumbnails,
             reading=InputOptions(
                 walk=WalkOptions(
                     all_files=all_files,
@@ -619,8 +649,11 @@ def scan(
             max_listed=max_listed,
             force=force,
             csv=CsvForm(csv_raw, csv_bom),
+            partition_by=parse_partition_by(partition_by),
         )
     )
+    if dry_run:
+        return _look_ahead(job, max_error_rate, quiet=quiet)
     card = job.bundle.card
     if card.purpose == "demo":
         name = card.name
@@ -638,9 +671,34 @@ def scan(
     elif 2 * result.error_codes[ErrorCode.NOT_FOUND] > result.rows:
         for note in result.input_notes:
             say("warning", "inputs", note)
+    for note in result.export_notes:
+        say("warning", "report_cut", note)
+    if result.baseline and (quiet or speaks_json()):
+        say("info", "baseline", baseline_note(result.baseline, result.decisions, result.unchanged))
     list_findings(result, fail_on)
     report_errors(result, max_error_rate)
     return exit_codes.of_scan(result, fail_on, max_error_rate)
+
+
+def _look_ahead(job: Job, max_error_rate: float, *, quiet: bool) -> int:
+    """What the scan would find and cost, on standard output unless rows would go there."""
+    from moderate.report.dry_run import headline, report
+    from moderate.report.terminal import show
+    from moderate.results.targets import to_stdout
+    from moderate.run.dry_run import look_ahead
+
+    found = look_ahead(job)
+    if not quiet:
+        made = report(found, job)
+        stream = sys.stderr if any(map(to_stdout, job.options.targets)) else sys.stdout
+        if speaks_json():
+            say("info", "dry_run_finished", headline(found), summary=made.data)
+        elif stream is not None:
+            show(made, stream)
+    problems = exit_codes.problems(found, max_error_rate)
+    for event, message in problems:
+        say_error(event, message)
+    return exit_codes.ERROR if problems else exit_codes.DONE
 
 
 def _waiting(line: str) -> None:

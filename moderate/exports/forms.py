@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from moderate.errors import UsageError
@@ -40,11 +42,15 @@ def split_shaped(
     suffix = ".json" if document else ".jsonl"
     shaped = [each for each in out if target_name(each).lower().endswith(suffix)]
     if not shaped:
-        raise UsageError(f"--shape {shape}: name a file for it, --out FILE{suffix}")
+        hint = ""
+        if not document and any(target_name(each).lower().endswith(".json") for each in out):
+            hint = ", or add --shape-document"
+        raise UsageError(f"--shape {shape}: name a file for it, --out FILE{suffix}{hint}")
     targets = [
         ExportTarget(shape, "-" if each == f"-{suffix}" else each, made_by) for each in shaped
     ]
-    return [each for each in out if each not in shaped], targets
+    beside = [] if document else [each for target in targets for each in _companions(target)]
+    return [each for each in out if each not in shaped], [*targets, *beside]
 
 
 def check_exports(targets: Sequence[ExportTarget]) -> None:
@@ -68,12 +74,15 @@ def open_exports(
 
 def write_exports(
     results: Results, targets: Sequence[ExportTarget], options: ExportOptions
-) -> None:
-    """Make documents of a results file; all appear, or none. Raises InputError and OutputError."""
+) -> list[str]:
+    """Make documents of a results file; all appear, or none. Raises InputError and OutputError.
+
+    Returns what there is to say of them.
+    """
     facts = dict(results.facts)
     with open_exports(targets, options) as writers:
         if not writers:
-            return
+            return []
         for writer in writers:
             writer.start_with(facts)
         for row in results.rows():
@@ -84,9 +93,22 @@ def write_exports(
         with finishing([each.target for each in targets]):
             for writer in writers:
                 writer.commit({})
+        return [note for writer in writers for note in writer.notes]
+
+
+def _companions(lines: ExportTarget) -> list[ExportTarget]:
+    """The document that some shapes have beside their lines; a URI keeps the options behind it."""
+    end = getattr(lines.form_class(), "companion", None)
+    if end is None or lines.is_stdout:
+        return []
+    name = target_name(lines.target)
+    target = os.path.splitext(name)[0] + end + lines.target[len(name) :]
+    return [replace(lines, target=target, document=True)]
 
 
 def _open(options: ExportOptions, each: ExportTarget) -> ExportWriter:
+    if each.document is not None:
+        options = replace(options, document=each.document)
     export = each.form_class()(options)
     return ExportWriter(None if each.is_stdout else each.target, export, each.form)
 

@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from moderate.exports.baseline import Baseline
 
 Write = Callable[[str], None]
 """Adds text to the document. Raises OutputError."""
@@ -14,9 +17,13 @@ Write = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """How a document is made. `document`: one for the run where a form has an object per image."""
+    """How a document is made. `document`: one for the run where a form has an object per image.
+
+    baseline has the findings that are known already; forms for CI tell them apart.
+    """
 
     document: bool = False
+    baseline: Baseline | None = None
 
 
 class Export(ABC):
@@ -34,8 +41,15 @@ class Export(ABC):
     suffixes: ClassVar[tuple[str, ...]]
     """How the names of files in this form end, in lower case."""
 
+    notes: list[str]
+    """What whoever asked for the document has to know of it, such as what it leaves out.
+
+    Complete after `finish`: sentences without a capital or a full stop.
+    """
+
     def __init__(self, options: ExportOptions) -> None:
         self.options = options
+        self.notes = []
 
     @abstractmethod
     def start(self, write: Write, facts: Mapping[str, str]) -> None:
@@ -58,12 +72,14 @@ class Export(ABC):
 class ExportTarget:
     """A file that is to be in a form; `-` is standard output.
 
-    made_by is the module below `moderate.exports`, and its class, as MODULE:CLASS.
+    made_by is the module below `moderate.exports`, and its class, as MODULE:CLASS. document
+    replaces that of the `ExportOptions` where it is not None.
     """
 
     form: str
     target: str
     made_by: str
+    document: bool | None = None
 
     @property
     def is_stdout(self) -> bool:

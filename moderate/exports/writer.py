@@ -29,6 +29,11 @@ class ExportWriter(FactsBesideWriter):
         self._export = export
         self._names: list[str] = []
 
+    @property
+    def notes(self) -> list[str]:
+        """What there is to say of the document, once it is sealed."""
+        return self._export.notes
+
     def start(
         self, audit: dict[str, str], carried: Sequence[Column] = (), labels: Sequence[str] = ()
     ) -> None:

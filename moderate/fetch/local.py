@@ -107,9 +107,14 @@ def open_regular(path: bytes, *, follow_symlinks: bool = True) -> OpenFile:
 
 def read_head(path: bytes, count: int, *, follow_symlinks: bool = True) -> bytes:
     """The first `count` bytes of a regular file; raises FetchError."""
+    return read_start(path, count, follow_symlinks=follow_symlinks)[0]
+
+
+def read_start(path: bytes, count: int, *, follow_symlinks: bool = True) -> tuple[bytes, int]:
+    """The first `count` bytes of a regular file, and the size of all of it; raises FetchError."""
     file = open_regular(path, follow_symlinks=follow_symlinks)
     try:
-        return _read(file.fd, count, count)
+        return _read(file.fd, count, count), file.size
     except OSError as error:
         raise FetchError(os_error(error), file.size) from None
     finally:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
+from moderate.policy.statements import Statements
 from moderate.policy.when import parse_when
 from moderate.text import printable
 from moderate.types import CATEGORIES, PARTLY_SEEN_FROM, Category, Decision, Warn
@@ -216,6 +217,7 @@ class Policy(Table):
 
     labels has thresholds for labels of the networks themselves, named MODEL/LABEL. partly_seen_from
     is the unseen share of a picture from which on_warning counts `partly_seen`.
+    dsa is for statements of reasons; it decides nothing.
     `list_files` says what was in ignore_file and block_file; it is filled in when the policy is
     loaded.
     """
@@ -236,6 +238,7 @@ class Policy(Table):
     ignore_file: FileName | None = None
     block_file: FileName | None = None
     list_files: dict[Literal["ignore_file", "block_file"], ListFile] = {}
+    dsa: Statements | None = None
 
     @property
     def in_context(self) -> bool:

@@ -10,6 +10,7 @@ from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
 from moderate.policy.reasons import error_reason, placed
 from moderate.types import UNSCORED, ImageError, ImageFacts, ImageRef, Row
+from moderate.uris import uri_of, working_directory
 
 
 def judge_rows(judge: Judge, rows: Sequence[UndecidedRow]) -> list[Judged]:
@@ -19,13 +20,16 @@ def judge_rows(judge: Judge, rows: Sequence[UndecidedRow]) -> list[Judged]:
 
 def decide_rows(judge: Judge, rows: Sequence[UndecidedRow], run_id: str = "") -> list[Row]:
     """These rows of a run, decided; see `judge_rows`."""
+    folder = working_directory()  # once for all: it is a call of the system
     return [
-        decided_row(row, judged, run_id)
+        decided_row(row, judged, run_id, folder)
         for row, judged in zip(rows, judge_rows(judge, rows), strict=True)
     ]
 
 
-def decided_row(row: UndecidedRow, judged: Judged, run_id: str = "") -> Row:
+def decided_row(
+    row: UndecidedRow, judged: Judged, run_id: str = "", folder: bytes | None = None
+) -> Row:
     """The row with what the policy makes of it."""
     return Row(
         row.ref,
@@ -42,6 +46,7 @@ def decided_row(row: UndecidedRow, judged: Judged, run_id: str = "") -> Row:
         run_id,
         row.scored_at,
         places=row.places,
+        uri=uri_of(row.ref, folder),
     )
 
 
@@ -51,4 +56,13 @@ def failed_row(policy: Policy, ref: ImageRef, error: ImageError, run_id: str = "
     It has the policy's on_error, whatever overrides and lists say.
     """
     reasons = (error_reason(error.code, policy.on_error),)
-    return Row(ref, ImageFacts(), UNSCORED, policy.on_error, reasons, error=error, run_id=run_id)
+    return Row(
+        ref,
+        ImageFacts(),
+        UNSCORED,
+        policy.on_error,
+        reasons,
+        error=error,
+        run_id=run_id,
+        uri=uri_of(ref),
+    )

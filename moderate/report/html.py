@@ -1,20 +1,30 @@
-"""Reports as one HTML file each: nothing is loaded from elsewhere, no script, plots as SVG."""
+"""Reports as one HTML file each: nothing is loaded from elsewhere, plots as SVG.
+
+A report with rows has a script in it, without which all but the list of rows is there; others have
+none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from moderate.report import page
 from moderate.report.model import (
+    Bars,
     Fact,
     Facts,
     Figures,
     Paragraph,
     Part,
     Report,
+    Rows,
+    Segment,
     Sentences,
     Table,
+    Tiles,
     Tone,
+    share,
 )
 from moderate.report.svg import svg
 from moderate.results.marks import MARK
@@ -62,6 +72,9 @@ _CELLS: dict[str, Tone] = {
 def to_html(report: Report) -> str:
     """A report as a page."""
     title = _text(report.title)
+    with_rows = any(isinstance(part, Rows) for part in report.parts)
+    style = _STYLE + page.style() if with_rows else _STYLE
+    policy = page.security_policy(style) if with_rows else _POLICY
     body = [f"<h1>{title}</h1>"]
     if report.headline:
         body.append(f"<p><strong>{_text(report.headline)}</strong></p>")
@@ -71,10 +84,10 @@ def to_html(report: Report) -> str:
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f'<meta name="generator" content="{MARK}">',
-            f"<title>{title}</title><style>{_STYLE}</style></head><body>",
+            f"<title>{title}</title><style>{style}</style></head><body>",
             *body,
             "</body></html>",
             "",
@@ -98,6 +111,15 @@ def _lines(part: Part) -> Iterator[str]:
         case Figures():
             yield f"<h2>{_text(part.title)}</h2>"
             yield from (f"<figure>{svg(plot)}</figure>" for plot in part.plots)
+        case Bars():
+            yield from _bars(part)
+        case Tiles():
+            yield '<ul class="tiles">'
+            for item in part.items:
+                yield f"<li{_class(item.tone)}><b>{item.count:,}</b> {_text(item.name)}</li>"
+            yield "</ul>"
+        case Rows():
+            yield from page.section(part, list(_table(part.first)))
 
 
 def _table(table: Table) -> Iterator[str]:
@@ -115,6 +137,49 @@ def _table(table: Table) -> Iterator[str]:
     yield "</tbody></table></div>"
     if table.notes:
         yield _list([_item(note) for note in table.notes])
+
+
+_BAR = 1000  # the width of a whole bar in units of its drawing
+
+
+def _bars(bars: Bars) -> Iterator[str]:
+    yield f"<h2>{_text(bars.title)}</h2>"
+    if bars.legend:
+        found = {each.name: each.tone for _, bar in bars.bars for each in bar}
+        keys = (
+            f"<span><span{_class('key', tone)}></span>{_text(name)}</span>"
+            for name, tone in found.items()
+        )
+        yield f'<p class="legend">{" ".join(keys)}</p>'
+    yield '<table class="chart"><tbody>'
+    for name, segments in bars.bars:
+        counts = ", ".join(
+            f"<span>{_text(f'{each.name} {each.count:,}'.lstrip())} "
+            f"({share(each.count, bars.whole)})</span>"
+            for each in segments
+            if each.count or len(segments) == 1
+        )
+        yield (
+            f'<tr><th scope="row">{_text(name)}</th><td>{_bar(segments, bars.whole)}</td>'
+            f'<td class="counts">{counts}</td></tr>'
+        )
+    yield "</tbody></table>"
+
+
+def _bar(segments: Sequence[Segment], whole: int) -> str:
+    left, parts = 0.0, []
+    for each in segments:
+        width = _BAR * each.count / whole if whole else 0.0
+        if each.count:
+            # A gap between the parts tells them apart without their colours, too.
+            shown = max(width - 2, 5)
+            tone = _class(each.tone or "quiet")
+            parts.append(f'<rect{tone} x="{left:.1f}" width="{shown:.1f}" height="10"/>')
+        left += width
+    return (
+        f'<svg viewBox="0 0 {_BAR} 10" preserveAspectRatio="none" aria-hidden="true">'
+        f"{''.join(parts)}</svg>"
+    )
 
 
 def _cell(text: str, index: int, table: Table) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from moderate.report.model import Facts, Figures, Paragraph, Part, Report, Sentences, Table
+from moderate.report.model import ONLY_HTML, Facts, Paragraph, Part, Report, Sentences, Table
 from moderate.results.marks import MARK
 from moderate.text import printable
 
@@ -18,7 +18,7 @@ def to_markdown(report: Report) -> str:
     if report.headline:
         lines += [f"**{_text(report.headline)}**", ""]
     for part in report.parts:
-        if lines[-1] and not isinstance(part, Sentences | Figures):
+        if lines[-1] and not isinstance(part, (Sentences, *ONLY_HTML)):
             lines.append("")
         lines += _lines(part)
     return "\n".join(lines) + "\n"
@@ -39,8 +39,8 @@ def _lines(part: Part) -> Iterator[str]:
             yield from (f"- {_text(sentence.text)}" for sentence in part.items)
         case Paragraph():
             yield from (_text(part.text), "")
-        case Figures():
-            pass  # only HTML shows them
+        case _:
+            pass  # ONLY_HTML
 
 
 def _table(table: Table) -> Iterator[str]:

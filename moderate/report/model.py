@@ -6,7 +6,7 @@ not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -98,7 +98,54 @@ class Figures:
     plots: tuple[Plot, ...]
 
 
-Part = Table | Facts | Sentences | Paragraph | Figures
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A count in a bar; the tone is the colour of what it counts."""
+
+    name: str
+    count: int
+    tone: Tone = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """A bar per name, divided by counts, which only HTML shows.
+
+    A bar is as long as the sum of its counts is of `whole`. legend explains the colours.
+    """
+
+    title: str
+    bars: tuple[tuple[str, tuple[Segment, ...]], ...]
+    whole: int
+    legend: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """The figures to be seen first, which only HTML shows."""
+
+    items: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows that a reader filters and sorts, which only HTML shows, by a script in the page.
+
+    data is what the script takes, as JSON values whose texts are safe to show; thumbnails are
+    base64 of JPEG files by the place of their row, None where none were asked for. notes are
+    sentences under the title. first is a table of the first rows for a reader without scripts.
+    """
+
+    title: str
+    data: Mapping[str, Any]
+    first: Table
+    notes: tuple[str, ...] = ()
+    thumbnails: Mapping[str, str] | None = None
+
+
+Part = Table | Facts | Sentences | Paragraph | Figures | Bars | Tiles | Rows
+ONLY_HTML = (Figures, Bars, Tiles, Rows)
+"""The parts that no other format shows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,10 +131,18 @@ def _lines(record: RunRecord) -> Iterator[tuple[str, str]]:
         "images",
         ", ".join(f"{counts.get(name, 0)} {name}" for name in ("rows", "errors", "skipped")),
     )
+    yield from _speed(counts.get("speed"))
     for label, name in _KINDS:
         of_kind = [f"{count} {kind}" for kind, count in _counts(counts.get(name)).items() if count]
         if of_kind:
             yield label, ", ".join(of_kind)
+
+
+def _speed(measured: Any) -> Iterator[tuple[str, str]]:
+    """Nothing for a run that has not decoded anything, or has no record of its speed."""
+    images, seconds = (_counts(measured).get(name) for name in ("images", "seconds"))
+    if isinstance(images, int) and isinstance(seconds, int | float) and images and seconds > 0:
+        yield "speed", f"{images / seconds:.1f} images/s over {images:,} images"
 
 
 def _outputs(record: RunRecord) -> Iterator[tuple[str, str]]:

@@ -7,8 +7,10 @@ from typing import Any
 
 from moderate.analysis.stored import Stored
 from moderate.classify.coverage import Coverage
+from moderate.report.listing import page_parts
 from moderate.report.model import Part, Report, sentences
 from moderate.report.summary import count_tables, problem_tables
+from moderate.run.listing import Listing
 from moderate.run.summary import SCHEMA_VERSION
 from moderate.types import Decision
 
@@ -19,10 +21,14 @@ _FACTS = (
 )
 
 
-def report(stored: Stored) -> Report:
-    """All counts of a file."""
+def report(stored: Stored, listing: Listing | None = None) -> Report:
+    """All counts of a file, with charts and its rows where there is a listing."""
     coverage = Coverage.of_facts(stored.facts).lines()
+    page: tuple[Part, ...] = ()
+    if listing is not None:
+        page = tuple(page_parts(listing, stored.decisions, stored.bands, stored.error_codes))
     parts: tuple[Part, ...] = (
+        *page,
         *count_tables(stored.decisions, stored.rows, stored.bands, coverage),
         *problem_tables(stored.error_codes, stored.error_examples, stored.warnings),
         sentences(list(_closing(stored))),

@@ -9,8 +9,9 @@ from moderate.decode.sandbox import missing
 from moderate.policy.load import shown_name
 from moderate.policy.thresholds import BANDS
 from moderate.report.files import render
+from moderate.report.listing import page_parts
 from moderate.report.model import Fact, Facts, Part, Report, Table, counted, share
-from moderate.results.targets import to_stdout
+from moderate.results.targets import is_page, to_stdout
 from moderate.run.summary import Summary, as_json, left_out_text
 from moderate.types import Decision, Origin
 
@@ -18,16 +19,23 @@ _INPUTS_SHOWN = 3
 _PLURALS = {Origin.DUPLICATE: "duplicates"}
 
 
-def report(summary: Summary) -> Report:
-    """The whole summary."""
+def report(summary: Summary, *, with_rows: bool = False) -> Report:
+    """The whole summary; `with_rows` adds charts and the rows, where they were kept for a page."""
     notes = (Fact("note", note, "warning") for note in summary.all_notes())
-    parts: tuple[Part, ...] = (*tables(summary), Facts((*_facts(summary), *notes)))
+    page = _page(summary) if with_rows else ()
+    parts: tuple[Part, ...] = (*page, *tables(summary), Facts((*_facts(summary), *notes)))
     return Report("moderate: summary", parts, as_json(summary), headline(summary))
 
 
 def as_text(summary: Summary, target: str) -> str:
     """The whole summary in the format of a target, which its suffix decides."""
-    return render(report(summary), target)
+    return render(report(summary, with_rows=is_page(target)), target)
+
+
+def _page(summary: Summary) -> Iterator[Part]:
+    if summary.listing is not None:
+        codes = dict(sorted(summary.error_codes.items()))
+        yield from page_parts(summary.listing, summary.decisions, summary.bands, codes)
 
 
 def headline(summary: Summary) -> str:
@@ -46,16 +54,16 @@ def tables(summary: Summary) -> Iterator[Table]:
     codes = dict(sorted(summary.error_codes.items()))
     yield from problem_tables(codes, summary.error_examples, dict(sorted(summary.warnings.items())))
     if summary.skipped:
-        yield skipped_table(summary)
+        yield skipped_table(summary.skipped, summary.highlights.skipped)
     if summary.highlights.worst:
         yield worst_table(summary)
 
 
-def skipped_table(summary: Summary) -> Table:
+def skipped_table(counts: Mapping[str, int], examples: Mapping[str, list[str]]) -> Table:
     """Files without a row by reason, the first of each by name."""
     lines: list[tuple[str, ...]] = []
-    for reason, count in sorted(summary.skipped.items()):
-        first, *others = summary.highlights.skipped.get(reason) or [""]
+    for reason, count in sorted(counts.items()):
+        first, *others = examples.get(reason) or [""]
         lines.append((reason, str(count), first))
         lines += [("", "", name) for name in others]
     header = ("reason", "files", "for example")

@@ -9,6 +9,7 @@ from html import escape
 from moderate.text import printable
 
 _SIDE, _LEFT, _TOP, _BELOW, _RIGHT = 220, 46, 26, 40, 14  # px: the square, and room around it
+_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _RULE = 'fill="none" stroke="#98a2ac"'
 _LINE = 'fill="none" stroke="#2463b4" stroke-width="2"'
 
@@ -35,7 +36,11 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A plot; all coordinates are from 0 to 1. diagonal draws the line x = y for comparison."""
+    """A plot; all coordinates are from 0 to 1. diagonal draws the line x = y for comparison.
+
+    limits are places on the x axis with names, drawn as lines upwards. y_ticks are the texts of the
+    five lines across where the scale of y is not linear.
+    """
 
     title: str
     x: str
@@ -45,6 +50,8 @@ class Plot:
     points: Sequence[Place] = ()
     marks: Sequence[Mark] = ()
     diagonal: bool = False
+    limits: Sequence[tuple[float, str]] = ()
+    y_ticks: Sequence[str] = ()
 
 
 def svg(plot: Plot) -> str:
@@ -58,15 +65,22 @@ def svg(plot: Plot) -> str:
         f'aria-label="{_text(plot.title)}" font-size="11" text-anchor="middle">',
         f'<text class="title" text-anchor="start" x="{_LEFT}" y="15">{_text(plot.title)}</text>',
     ]
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+    y_ticks = plot.y_ticks or [f"{tick:g}" for tick in _TICKS]
+    for tick, text in zip(_TICKS, y_ticks, strict=True):
         x, y = _place((tick, tick))
         parts.append(
             f'<path class="grid" {_RULE} d="M{x} {_TOP}V{_TOP + _SIDE}M{_LEFT} {y}h{_SIDE}"/>'
         )
         parts.append(f'<text class="tick" x="{x}" y="{_TOP + _SIDE + 14}">{tick:g}</text>')
         side = f'class="tick side" text-anchor="end" x="{_LEFT - 5}" y="{y + 4:g}"'
-        parts.append(f"<text {side}>{tick:g}</text>")
+        parts.append(f"<text {side}>{_text(text)}</text>")
     parts += [_bar(bar) for bar in plot.bars]
+    for at_x, name in plot.limits:
+        x, _ = _place((at_x, 0.0))
+        parts.append(
+            f'<path class="limit" stroke="#1d2329" stroke-dasharray="3 3" '
+            f'd="M{x} {_TOP}V{_TOP + _SIDE}"><title>{_text(name)}</title></path>'
+        )
     if plot.diagonal:
         parts.append(f'<path class="diagonal" {_RULE} d="M{_pair((0, 0))}L{_pair((1, 1))}"/>')
     if plot.line:

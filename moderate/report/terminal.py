@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from moderate.errors import ReaderGoneError
-from moderate.report.model import Facts, Figures, Paragraph, Part, Report, Sentences, Table, Tone
+from moderate.report.model import Facts, Paragraph, Part, Report, Sentences, Table, Tone
 from moderate.terminal import unguarded
 from moderate.text import for_terminal, printable
 
@@ -85,8 +85,8 @@ def _print(part: Part, out: Console) -> None:
         case Paragraph():
             out.print(_text(part.text))
             out.print()
-        case Figures():
-            pass  # a terminal draws none
+        case _:
+            pass  # ONLY_HTML
 
 
 def _text(text: str, tone: Tone = "") -> Text:

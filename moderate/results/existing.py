@@ -7,14 +7,13 @@ else may be a person's work, and is replaced with `--force` alone.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 from collections.abc import Callable
 from typing import BinaryIO, Literal
 
 from moderate.errors import InputError, ModerateError, OutputError
-from moderate.regular import read_regular
+from moderate.regular import read_regular, sha256_of
 from moderate.results.marks import is_marked, is_unchanged
 from moderate.results.remote import is_remote, receive, shown_target, target_name
 from moderate.results.text_writers import metadata_path
@@ -26,6 +25,7 @@ Kind = Literal["results", "export", "report", "labels", "policy"]
 
 MAX_REPORT_BYTES = 256 << 20
 _MAX_FOOTER_BYTES = 256 << 20
+_MAX_EXPORT_BYTES = 1 << 40  # an object per image, of millions of images
 
 _CHANGED = "was changed since moderate wrote it"
 
@@ -162,7 +162,7 @@ def _why_not_export(target: str) -> str | None:
         facts = {}
     if facts.get("tool") != "moderate" or "export" not in facts:
         return f"is not known to be an export of moderate, by {shown_target(metadata_path(target))}"
-    digest = hashlib.sha256(read_regular(target, MAX_REPORT_BYTES)).hexdigest()
+    digest = sha256_of(target, _MAX_EXPORT_BYTES)
     return None if facts.get("sha256") == digest else _CHANGED
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ from moderate.types import Column, Row
 ROW_GROUP_ROWS = 20_000
 """Rows kept in memory before they are written as a row group (about 10 MB)."""
 
-_REFUSED = (pa.ArrowException, ValueError, TypeError, OverflowError)
+REFUSED = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 _TYPES = {
     "string": pa.string(),
@@ -34,10 +35,33 @@ _TYPES = {
 }
 
 
+DESCRIPTION = "description"
+"""Key in the metadata of a field of the Arrow schema: what the column means."""
+
+DESCRIPTIONS = "column_descriptions"
+"""Key in a file's metadata: the same as a JSON object, for readers without Arrow's schema."""
+
+
 def arrow_schema(carried: Sequence[Column] = (), labels: Sequence[str] = ()) -> pa.Schema:
-    """The row schema in Arrow's types, with the columns that rows carry and those of labels."""
-    own = [pa.field(column.name, _TYPES[column.type]) for column in own_columns(labels)]
+    """The row schema in Arrow's types, with the columns that rows carry and those of labels.
+
+    The metadata of each own column's field has its description.
+    """
+    own = [
+        pa.field(column.name, _TYPES[column.type], metadata={DESCRIPTION: column.meaning})
+        for column in own_columns(labels)
+    ]
     return pa.schema(in_order(own, [pa.field(column.name, column.type) for column in carried]))
+
+
+def file_schema(schema: pa.Schema, audit: Mapping[str, str]) -> pa.Schema:
+    """`arrow_schema` with what the metadata of a file has."""
+    described = {
+        field.name: field.metadata[DESCRIPTION.encode()].decode()
+        for field in schema
+        if field.metadata
+    }
+    return schema.with_metadata({**audit, DESCRIPTIONS: json.dumps(described)})
 
 
 def arrays_of(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> list[pa.Array]:
@@ -46,20 +70,15 @@ def arrays_of(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> list[pa.Array
     return [_array(cells, field.type) for cells, field in zip(columns, schema, strict=True)]
 
 
-class ParquetResultWriter(ResultWriter):
-    """Rows to a Parquet file, zstd-compressed."""
+class TableWriter(ResultWriter):
+    """Takes rows, however they come, as Arrow tables."""
 
     def __init__(self, target: str) -> None:
         self._target = target
-        self._atomic = open_whole(target)
-        self._file: HashedFile
-        self._writer: pq.ParquetWriter | None = None
+        self._schema: pa.Schema
         self._rows: list[list[Any]] = []
-        self._tables: list[Any] = []  # rows that wait for a row group to be full
-        self._waiting = 0
         self._carried: list[str] = []
         self._labels: Sequence[str] = ()
-        self._sealed = False
 
     def start(
         self, audit: dict[str, str], carried: Sequence[Column] = (), labels: Sequence[str] = ()
@@ -67,9 +86,16 @@ class ParquetResultWriter(ResultWriter):
         """See `ResultWriter`."""
         self._carried = [column.name for column in carried]
         self._labels = labels
-        schema = arrow_schema(carried, labels).with_metadata(audit)
-        self._file = HashedFile(self._atomic.file)
-        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
+        self._schema = file_schema(arrow_schema(carried, labels), audit)
+        self.begin(audit)
+
+    @abstractmethod
+    def begin(self, audit: dict[str, str]) -> None:
+        """Begin, after the schema is known."""
+
+    @abstractmethod
+    def add(self, table: Any) -> None:
+        """Write some rows. Raises OutputError."""
 
     def prepare(self, row: Row) -> list[Any]:
         """See `ResultWriter`."""
@@ -88,12 +114,40 @@ class ParquetResultWriter(ResultWriter):
         """See `ResultWriter`."""
         if not len(own[0]):
             return
-        assert self._writer is not None
-        columns = zip(in_order(own, carried), self._writer.schema, strict=True)
+        columns = zip(in_order(own, carried), self._schema, strict=True)
         try:
-            self._add([_typed(cells, field.type) for cells, field in columns])
-        except _REFUSED as error:
-            raise self._refused(error) from error
+            arrays = [_typed(cells, field.type) for cells, field in columns]
+            self.add(pa.Table.from_arrays(arrays, schema=self._schema))
+        except REFUSED as error:
+            raise self.refused(error) from error
+
+    def _take_rows(self) -> None:
+        if self._rows:
+            arrays = arrays_of(self._rows, self._schema)
+            self.add(pa.Table.from_arrays(arrays, schema=self._schema))
+            self._rows.clear()
+
+    def refused(self, error: Exception) -> OutputError:
+        """The line for rows that Arrow does not write."""
+        return OutputError(f"cannot write {shown_target(self._target)}: {one_line(str(error))}")
+
+
+class ParquetResultWriter(TableWriter):
+    """Rows to a Parquet file, zstd-compressed."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self._atomic = open_whole(target)
+        self._file: HashedFile
+        self._writer: pq.ParquetWriter | None = None
+        self._tables: list[Any] = []  # rows that wait for a row group to be full
+        self._waiting = 0
+        self._sealed = False
+
+    def begin(self, audit: dict[str, str]) -> None:
+        """See `TableWriter`."""
+        self._file = HashedFile(self._atomic.file)
+        self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd")
 
     def seal(self, facts: dict[str, str]) -> None:
         """See `ResultWriter`. The facts of `start` are in the schema too, all in the file's."""
@@ -126,18 +180,10 @@ class ParquetResultWriter(ResultWriter):
         finally:
             self._atomic.discard()
 
-    def _take_rows(self) -> None:
-        if not self._rows:
-            return
-        assert self._writer is not None
-        self._add(arrays_of(self._rows, self._writer.schema))
-        self._rows.clear()
-
-    def _add(self, arrays: Sequence[Any]) -> None:
-        """Row groups have one size, however many rows come at a time."""
-        assert self._writer is not None
-        self._tables.append(pa.Table.from_arrays(arrays, schema=self._writer.schema))
-        self._waiting += len(arrays[0])
+    def add(self, table: Any) -> None:
+        """See `TableWriter`. Row groups have one size, however many rows come at a time."""
+        self._tables.append(table)
+        self._waiting += table.num_rows
         self._write_groups(self._waiting - self._waiting % ROW_GROUP_ROWS)
 
     def _write_groups(self, count: int) -> None:
@@ -151,12 +197,9 @@ class ParquetResultWriter(ResultWriter):
         except OSError as error:
             raise output_error(self._target, error) from error
         except pa.ArrowException as error:
-            raise self._refused(error) from error
+            raise self.refused(error) from error
         self._waiting -= count
         self._tables = [table.slice(count)] if self._waiting else []
-
-    def _refused(self, error: Exception) -> OutputError:
-        return OutputError(f"cannot write {shown_target(self._target)}: {one_line(str(error))}")
 
 
 def _typed(cells: Cells, kind: pa.DataType) -> pa.Array:
@@ -172,7 +215,7 @@ def _array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """The cells of a column; one that its type cannot hold is null and costs no other its place."""
     try:
         return pa.array(cells, kind)
-    except _REFUSED:
+    except REFUSED:
         return pa.concat_arrays([_one(cell, kind) for cell in cells])
 
 
@@ -181,5 +224,5 @@ def _one(cell: Any, kind: pa.DataType) -> pa.Array:
         cell = cell.encode("utf-8", "backslashreplace").decode()
     try:
         return pa.array([cell], kind)
-    except _REFUSED:
+    except REFUSED:
         return pa.nulls(1, kind)

@@ -9,7 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from moderate.errors import InputError
+from moderate.results.folders import PART
 from moderate.results.pages import PAGES, pages_digest
+from moderate.results.parquet_writer import DESCRIPTIONS
 from moderate.results.read_format import (
     CONVERSION_ERRORS,
     Chunk,
@@ -29,7 +31,8 @@ MAX_GROUP_BYTES = 1 << 30
 MAX_RATIO = 1000
 """How many times its size a file may hold, once that is over MAX_GROUP_BYTES."""
 
-_NOT_FACTS = ("ARROW:schema", "pandas", PAGES)  # of libraries, and of the file alone
+_NOT_FACTS = ("ARROW:schema", "pandas", PAGES, DESCRIPTIONS, PART)
+"""Metadata of libraries, and what is true of one file alone."""
 
 
 class _ParquetChunk(Chunk):

@@ -40,6 +40,11 @@ COLUMNS: tuple[Column, ...] = (
         "binary",
         "the exact bytes of a path that is not UTF-8, else null (base64 in CSV and JSONL)",
     ),
+    Column(
+        "uri",
+        "string",
+        "absolute file:// URI or the URL, # and the name of what lies in it; null: in memory",
+    ),
     Column("origin", "string", "new, changed, reused or duplicate"),
     Column("run_id", "string", "the run that wrote the row, as in 'moderate runs list'"),
     Column(
@@ -76,7 +81,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("error_message", "string", "the same in a line for people"),
 )
 
-IDENTITY = 2
+IDENTITY = 3
 """How many of the first columns identify the input of a row; carried columns follow them."""
 
 _all_scores = itemgetter(*CATEGORIES)
@@ -100,6 +105,7 @@ def values(row: Row, labels: Sequence[str] = ()) -> list[Cell]:
     return [
         path,
         path_bytes,
+        row.uri,
         row.origin,
         row.run_id or None,
         None if row.scored_at is None else _to_the_second(row.scored_at),

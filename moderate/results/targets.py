@@ -22,6 +22,11 @@ from moderate.results.atomic import (
     write_atomic,
 )
 from moderate.results.existing import Kind, check_facts_replaceable, check_replaceable
+from moderate.results.folders import (
+    check_folder_replaceable,
+    check_partition_by,
+    is_folder_target,
+)
 from moderate.results.interface import CsvForm, ResultWriter
 from moderate.results.marks import sign
 from moderate.results.remote import is_remote, shown_target, target_name
@@ -57,12 +62,16 @@ def to_stdout(target: str) -> bool:
 
 def has_metadata(target: str) -> bool:
     """Whether a results file of this name has its audit facts in a file beside it."""
-    return not target_name(target).lower().endswith(".parquet")
+    return not target_name(target).lower().endswith((".parquet", "/"))
 
 
-def check_targets(targets: Sequence[str]) -> None:
-    """Refuse targets for results that could not be written. Raises UsageError or OutputError."""
-    files = [target for target in targets if not to_stdout(target)]
+def check_targets(targets: Sequence[str], partition_by: Sequence[str] = ()) -> None:
+    """Refuse targets for results that could not be written; partition_by is for those of folders.
+
+    Raises UsageError or OutputError.
+    """
+    check_partition_by(targets, partition_by)
+    files = [each for each in targets if not (to_stdout(each) or is_folder_target(each))]
     rule = f"{_by_suffix(SUFFIXES)} or - for standard output"
     for target in files:
         if not is_remote(target):
@@ -94,6 +103,11 @@ def check_reports(option: str, targets: Sequence[str], *, local: bool = False) -
         if is_remote(target):
             raise UsageError(f"{option} {shown_target(target)}: reports are written to local files")
     check_files(option, targets, REPORT_SUFFIXES, _by_suffix(REPORT_SUFFIXES))
+
+
+def is_page(target: str) -> bool:
+    """Whether a target of a report is an HTML page."""
+    return target_name(target).lower().endswith(".html")
 
 
 def check_files(option: str, targets: Sequence[str], suffixes: tuple[str, ...], rule: str) -> None:
@@ -180,10 +194,16 @@ def check_overwriting(
             raise UsageError(f"{shown_target(name)} would be written twice")
         if not is_remote(name) and file_identity(name) in inputs:
             raise UsageError(f"{shown_target(name)} is an input; write the results elsewhere")
+    folders = [target for target in results if is_folder_target(target)]
+    for target in folders:
+        inside = os.path.join(os.path.realpath(target), "")
+        if any(path.startswith(inside) for path in real):
+            raise UsageError(f"--out {shown_target(target)}: another file would be written into it")
+        check_folder_replaceable(target, force=force)
     if force:
         return
     for target in results:
-        if not to_stdout(target):
+        if not to_stdout(target) and target not in folders:
             check_replaceable(target, "results")
     for target in exports:
         if not to_stdout(target):
@@ -246,10 +266,10 @@ def open_texts(targets: Sequence[str]) -> contextlib.AbstractContextManager[list
 
 
 def open_writers(
-    targets: Sequence[str], csv: CsvForm = _GUARDED
+    targets: Sequence[str], csv: CsvForm = _GUARDED, partition_by: Sequence[str] = ()
 ) -> contextlib.AbstractContextManager[list[ResultWriter]]:
     """A writer per target; whatever was not committed when the block ends is discarded."""
-    return opened(targets, partial(_open_writer, csv))
+    return opened(targets, partial(_open_writer, csv, partition_by))
 
 
 def write_text(target: str, text: str) -> None:
@@ -280,7 +300,11 @@ def opened(
         yield files
 
 
-def _open_writer(csv: CsvForm, target: str) -> ResultWriter:
+def _open_writer(csv: CsvForm, partition_by: Sequence[str], target: str) -> ResultWriter:
+    if is_folder_target(target):
+        from moderate.results.partitioned import PartitionedWriter
+
+        return PartitionedWriter(target, partition_by)
     file = None if to_stdout(target) else target
     name = target_name(target).lower()
     if name.endswith(".parquet"):

@@ -59,6 +59,7 @@ class Bench:
     decode: float
     forward: float
     end_to_end: float
+    device_name: str = ""
 
     @property
     def shared_cores(self) -> bool:
@@ -142,6 +143,7 @@ def measure(job: Job, images: int, repeat: int) -> Iterator[str | Bench]:
         decode=statistics.median(decode),
         forward=statistics.median(forward),
         end_to_end=statistics.median(whole),
+        device_name=measured.device_name,
     )
 
 
@@ -187,6 +189,7 @@ class _Measured:
     rate: float
     forward: float
     device: str
+    device_name: str
     precision: str
     backend: str
 
@@ -209,6 +212,7 @@ def _end_to_end(job: Job, refs: Sequence[ImageRef]) -> _Measured:
         rate=len(rows) / seconds,
         forward=forward,
         device=placement.device,
+        device_name=placement.shown,
         precision=placement.precision,
         backend=placement.backend,
     )

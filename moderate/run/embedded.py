@@ -60,7 +60,9 @@ class EmbeddedFiles:
             suffix = _SUFFIXES.get(each.kind, each.kind)
             path = ref.path + f"!/embedded-{number}.{suffix}".encode()
             # Without the bytes: rows wait in batches, and so many files are too much to hold.
-            own = ImageRef(path, ref.warnings, location=Inline(b""), carried=ref.carried)
+            own = ImageRef(
+                path, ref.warnings, location=Inline(b""), carried=ref.carried, within=ref
+            )
             self._rows_left -= 1
             if self._rows_left < 0 or depth > MOST_DEPTH:
                 if self._rows_left >= -1 or depth > MOST_DEPTH:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 
@@ -58,6 +58,15 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 0.5  # seconds; whether the run is over, while bytes are waited for
 _BLOCK_ROWS = 512  # of inputs that need no decoding and travel together
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An input that was not read: local is its file as the state knows it, known its outcome."""
+
+    entry: ImageRef | Skipped
+    local: LocalFile | None
+    known: Known | None
 
 
 class Reader:
@@ -145,6 +154,30 @@ class Reader:
             if len(group) < MOST_KEYS:
                 yield from self._flush()
         yield from self._flush()
+
+    def listed(self) -> Iterator[Listed]:
+        """Every input as `images` would come to it, with what the state knows of it.
+
+        No image is read or fetched. `begin` comes before.
+        """
+        for group in self._groups():
+            looked_up = self._local_files.look_up(group, self._scores)
+            for entry, local in zip(group, looked_up, strict=True):
+                if isinstance(entry, Skipped):
+                    self.hints.note_skipped(entry)
+                    yield Listed(entry, None, None)
+                else:
+                    yield Listed(entry, local, self._known(entry, local))
+
+    def examined(self, listed: Listed, position: int) -> Item:
+        """What becomes of an image that is read, and compared with those at lower positions.
+
+        It has to be on this machine.
+        """
+        assert isinstance(listed.entry, ImageRef)
+        self._position = position
+        item, _ = self._fetch(listed.entry, listed.local)
+        return item
 
     def _groups(self) -> Iterator[list[ImageRef | Skipped]]:
         """Inputs that are looked up together. One that may have to be waited for comes alone."""

@@ -36,7 +36,9 @@ class ScanOptions:
     """What a scan is asked to do; the defaults are those of the command line.
 
     inputs are names, as on the command line, and images in memory (see `moderate.scan`).
-    exports are documents in the forms of other programs, export is how they are made.
+    exports are documents in the forms of other programs, export is how they are made; its baseline
+    has the findings that fail no check again. thumbnails has pages of the summary show some of the
+    most severe images.
     batch_size, workers (None for one per core) and images_per_decoder change speed alone. rescore
     has everything scored anew, retry_errors what was an error; verify has every file read, and
     scored where its content is new. frames, views and formats are those of `DecodeOptions`.
@@ -49,7 +51,8 @@ class ScanOptions:
     scores of the networks' own labels; those that the policy has thresholds for are written in any
     case. only writes and counts the rows of these origins alone; empty for all. max_listed is how
     many rows of each decision over `approve` the summary keeps for a list. force replaces existing
-    files that no run of this tool wrote as they are.
+    files that no run of this tool wrote as they are. partition_by are the columns that targets of
+    `out` which are folders are divided by.
     """
 
     inputs: Sequence[Input] = ()
@@ -59,6 +62,7 @@ class ScanOptions:
     summary: Sequence[str] = ()
     exports: Sequence[ExportTarget] = ()
     export: ExportOptions = field(default_factory=ExportOptions)
+    thumbnails: bool = False
     reading: InputOptions = field(default_factory=InputOptions)
     http: HttpOptions = field(default_factory=HttpOptions)
     limits: Limits = field(default_factory=Limits)
@@ -90,6 +94,7 @@ class ScanOptions:
     max_listed: int = MOST_LISTED
     force: bool = False
     csv: CsvForm = field(default_factory=CsvForm)
+    partition_by: tuple[str, ...] = ()
 
     @property
     def looked_at(self) -> str:

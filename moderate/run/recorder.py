@@ -6,10 +6,11 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from moderate.classify.bundle import Bundle
 from moderate.errors import StateError, UsageError
@@ -19,9 +20,12 @@ from moderate.policy.load import LoadedPolicy
 from moderate.results.remote import is_remote, shown_target
 from moderate.results.targets import to_stdout
 from moderate.run.options import StateOptions
+from moderate.run.speeds import SPEED, speed_of_run
 from moderate.run.summary import Summary, audit_facts, counts
 from moderate.state.database import MisplacedError, UnavailableError
+from moderate.state.ledger import FILE as RUNS_FILE
 from moderate.state.ledger import ActiveRun, Ledger, RunRecord, RunStatus
+from moderate.state.scores import FILE as SCORES_FILE
 from moderate.state.scores import ScoreStore
 from moderate.system_limits import with_limit
 from moderate.text import one_line, printable
@@ -38,6 +42,32 @@ class State:
 
     scores: ScoreStore
     ledger: Ledger
+
+
+@contextmanager
+def look_at_state(
+    options: StateOptions | None,
+) -> Iterator[tuple[ScoreStore | None, Ledger | None]]:
+    """What there is of the state, to read; nothing of it is written.
+
+    Raises StateError where a newer version of this program wrote it.
+    """
+    folder = options.folder if options else None
+    scores: ScoreStore | None = None
+    ledger: Ledger | None = None
+    with ExitStack() as stack:
+        try:
+            if folder is not None and (folder / SCORES_FILE).exists():
+                scores = ScoreStore.open(folder, read_only=True)
+                stack.callback(scores.close)
+                keep_out_of(folder)
+            if folder is not None and (folder / RUNS_FILE).exists():
+                ledger = Ledger(folder, read_only=True)
+                stack.callback(ledger.close)
+                keep_out_of(folder)
+        except (UnavailableError, OSError) as error:
+            log.warning("the state cannot be read (%s), so that not all counts as known", error)
+        yield scores, ledger
 
 
 @contextmanager
@@ -70,10 +100,8 @@ def open_state(options: StateOptions | None) -> Iterator[State | None]:
             state.ledger.close()
 
 
-def _opened(folder: Path | None) -> State:
+def _opened(folder: Path) -> State:
     """Raises UnavailableError and StateError."""
-    if folder is None:
-        raise UnavailableError("there is no home folder to keep it in")
     scores = ScoreStore.open(folder)
     try:
         ledger = Ledger(folder)
@@ -91,7 +119,8 @@ def _opened(folder: Path | None) -> State:
 class Recorder:
     """Keeps the ledger's record of the run that this process is; without a ledger, it does nothing.
 
-    summary is what is counted, once there is one; outputs the SHA-256 of each file written.
+    summary is what is counted, once there is one; outputs the SHA-256 of each file written;
+    settings are those that the speed of the run depends on.
     """
 
     def __init__(self, active: ActiveRun | None, state: State | None = None) -> None:
@@ -100,6 +129,7 @@ class Recorder:
         self._due = 0.0
         self.summary: Summary | None = None
         self.outputs: dict[str, str] = {}
+        self.settings: dict[str, str] = {}
 
     def save_policy(self, policy: LoadedPolicy) -> None:
         """Keep the policy's text, for whoever asks why when its file is gone."""
@@ -139,9 +169,15 @@ class Recorder:
         self._active.end(
             status,
             message,
-            counts=counts(self.summary) if self.summary else None,
+            counts={**counts(self.summary), **self._speed()} if self.summary else None,
             outputs=self.outputs,
         )
+
+    def _speed(self) -> dict[str, Any]:
+        """How fast the run was; nothing of one that did not come to its end."""
+        if self.summary is None or not self.summary.seconds:
+            return {}
+        return {SPEED: speed_of_run(self.summary, self.settings)}
 
     def unfinished_since(self) -> int | None:
         """When the first run began that this one finishes, in seconds since 1970; None for none.

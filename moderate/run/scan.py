@@ -37,7 +37,6 @@ from moderate.fetch.address import make_guard
 from moderate.fetch.local import FetchError, read_head
 from moderate.folders import cache_outside_home
 from moderate.libraries import installed_version
-from moderate.native import working_directory_problem
 from moderate.policy.judge import Judge
 from moderate.policy.load import load_policy
 from moderate.policy.rows import failed_row
@@ -50,11 +49,14 @@ from moderate.results.targets import (
     check_targets,
     finishing,
     identities,
+    is_page,
     open_texts,
     open_writers,
 )
 from moderate.run.highlights import Highlights
+from moderate.run.input_counts import nothing_found, nothing_was_there
 from moderate.run.interface import Engine, Job, carried_columns
+from moderate.run.listing import Listing
 from moderate.run.options import ScanOptions, StateOptions
 from moderate.run.pipeline import LocalEngine
 from moderate.run.recorder import (
@@ -64,13 +66,15 @@ from moderate.run.recorder import (
     check_resumable,
     open_state,
 )
+from moderate.run.speeds import speed_settings
 from moderate.run.summary import Audit, Summary, audit_facts, selection_facts
+from moderate.run.thumbnails import make_thumbnails
 from moderate.sources.interface import Source
 from moderate.sources.memory import Input
 from moderate.sources.resolve import NO_INPUT, resolve
 from moderate.state.run_lock import exclusive
 from moderate.text import one_line, path_text, printable, utc
-from moderate.types import ErrorCode, Row, Skipped, SkipReason
+from moderate.types import Row, Skipped
 from moderate.version import __version__
 
 SummaryText = Callable[[Summary, str], str]
@@ -115,18 +119,21 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
         if (value := getattr(options, name)) not in choices:
             there = ", ".join(repr(choice) for choice in choices)
             raise UsageError(f"--{name} {value!r}: use {there}")
-    check_targets(options.out)
+    check_targets(options.out, options.partition_by)
     check_exports(options.exports)
     check_stdout([*options.out, *(each.target for each in options.exports)])
     check_reports("--summary", options.summary)
+    if options.thumbnails and not any(map(is_page, options.summary)):
+        raise UsageError("--thumbnails goes with --summary FILE.html")
     make_guard(options.http.allow_private, options.http.allowed_hosts)
     policy = load_policy(options.policy)
     sources = open_sources()
+    baseline = options.export.baseline
     read = identities(file for source in sources for file in source.files)
     check_overwriting(
         options.out,
         options.summary,
-        read | identities(policy.files),
+        read | identities([*policy.files, *(baseline.files if baseline else ())]),
         force=options.force,
         exports=[each.target for each in options.exports],
     )
@@ -255,7 +262,7 @@ def iterate(
     started, run_id = datetime.now(UTC), uuid4().hex
     with open_state(options.state) as state:
         command = options.state.command if options.state else ()
-        named = _input_names(options)
+        named = input_names(options)
         queued = options.lock is not None
         recorder = begin(state, run_id, started, command, named, options.targets, queued=queued)
         try:
@@ -267,6 +274,7 @@ def iterate(
                 if not options.rescore:
                     check_resumable(state, run_id, job.bundle, options.out)
                 recorder.save_policy(job.policy)
+                recorder.settings = speed_settings(options)
                 summary = yield from _run(job, run_id, started, state, recorder, summary_text)
         except BaseException as error:
             how = recorder.how_to_go_on(rescore=options.rescore)
@@ -279,7 +287,8 @@ def iterate(
     return summary
 
 
-def _input_names(options: ScanOptions) -> list[str]:
+def input_names(options: ScanOptions) -> list[str]:
+    """The inputs as the ledger and summaries name them."""
     return [*map(_input_name, options.inputs), *options.reading.files_from]
 
 
@@ -302,7 +311,7 @@ def _run(
     clock = time.monotonic()
     taken = _Taken.of(options.targets)
     with (
-        open_writers(options.out, options.csv) as row_writers,
+        open_writers(options.out, options.csv, options.partition_by) as row_writers,
         open_exports(options.exports, options.export) as exports,
         open_texts(options.summary) as summaries,
         LocalEngine(
@@ -316,8 +325,11 @@ def _run(
         audit = _audit(job, engine, run_id, started)
         summary = Summary(audit, job.policy.policy, job.judge)
         summary.hourly_cost = options.hourly_cost
-        summary.highlights = Highlights.of(_input_names(options), options.targets)
+        summary.highlights = Highlights.of(input_names(options), options.targets)
         summary.only, summary.max_listed = options.only, options.max_listed
+        if any(map(is_page, options.summary)):
+            summary.listing = Listing(job.policy.policy)
+        summary.baseline = options.export.baseline
         summary.may_be_empty = any(source.may_be_empty for source in job.sources)
         recorder.counting(summary)
         known = {k: v for k, v in audit_facts(audit).items() if k not in _KNOWN_LATE}
@@ -340,16 +352,21 @@ def _run(
         summary.limit = options.limit if engine.limited else None
         summary.input_notes = engine.input_notes
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
-        if _nothing_was_there(summary):
-            raise InputError(_nothing_found(summary))
+        if nothing_was_there(summary):
+            raise InputError(nothing_found(summary))
         facts = {
             **audit_facts(summary.audit),
             **selection_facts(summary),
             "ended": utc(summary.ended),
         }
+        if options.thumbnails and summary.listing:
+            summary.listing.thumbnails = make_thumbnails(
+                summary.listing, options.limits, require_sandbox=options.require_sandbox
+            )
         # What takes its time comes first.
         for writer in writers:
             writer.seal(facts)
+        summary.export_notes = [note for export in exports for note in export.notes]
         for file in summaries:
             file.seal(summary_text(summary, file.target))
         with finishing(options.targets):
@@ -420,36 +437,6 @@ def _head(name: str) -> bytes:
         return b""
 
 
-def _nothing_was_there(summary: Summary) -> bool:
-    """Whether none of the inputs that were named is there, or none of their files is an image.
-
-    Inputs that are there and are empty are fine: nothing was uploaded since yesterday. A folder
-    that holds hidden files alone, such as .gitkeep, is as good as empty.
-    """
-    if summary.rows:
-        return summary.rows == summary.missing_inputs
-    if working_directory_problem():  # which makes anything in it look empty
-        return True
-    files = summary.skipped.total() - summary.skipped[SkipReason.HIDDEN.value]
-    return files > 0 and not (summary.left_out or summary.may_be_empty)
-
-
-def _nothing_found(summary: Summary) -> str:
-    hints = "".join(f"; {note.rstrip('.')}" for note in summary.input_notes)
-    return f"no input found: {_what_is_missing(summary)}{hints}"
-
-
-def _what_is_missing(summary: Summary) -> str:
-    if summary.rows:
-        missing = summary.error_examples[ErrorCode.NOT_FOUND]
-        return f"nothing is at {', '.join(map(printable, missing))}"
-    if problem := working_directory_problem():
-        return problem
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.skipped.items()))
-    where = summary.highlights.named_inputs()
-    return f"none of {summary.skipped.total()} files in {where} is an image ({reasons})"
-
-
 def _audit(job: Job, engine: Engine, run_id: str, started: datetime) -> Audit:
     placement = engine.placement
     return Audit(
@@ -463,9 +450,7 @@ def _audit(job: Job, engine: Engine, run_id: str, started: datetime) -> Audit:
         policy_sha256=job.policy.sha256,
         policy_json=job.policy.policy.model_dump_json(),
         policy_file=job.policy.shown_file,
-        device=placement.device
-        if placement.device == placement.name
-        else f"{placement.device} {placement.name}",
+        device=placement.shown,
         precision=placement.precision,
         backend=placement.backend,
         sandbox=engine.sandbox,

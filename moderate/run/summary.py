@@ -6,20 +6,37 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moderate.classify.coverage import Coverage
 from moderate.config import ConfigRecord
 from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
+from moderate.results.table import row_to_dict
 from moderate.run.highlights import Highlights
+from moderate.run.input_counts import unreadable_text
+from moderate.run.listing import Listing
 from moderate.text import one_line, path_text, printable, utc
-from moderate.types import CATEGORIES, Decision, ErrorCode, Origin, Row, Skipped
+from moderate.types import (
+    CATEGORIES,
+    Decision,
+    ErrorCode,
+    Origin,
+    Row,
+    Skipped,
+    StoredObject,
+    Url,
+)
+
+if TYPE_CHECKING:
+    from moderate.exports.baseline import Baseline
 
 SCHEMA_VERSION = 1
 EXAMPLES_KEPT = 5
 MOST_NAMES = 50
 """Names of warnings and of error codes that are counted apart; a run knows fewer of either."""
+
+_DECODED = (Origin.NEW, Origin.CHANGED)
 
 OTHER_NAMES = "(other names)"
 
@@ -88,11 +105,17 @@ class Summary:
     the inputs were named. judge is what decides: its notes on overrides
     and lists belong to the summary.
 
+    listing takes the rows for a page, where one is to be written.
+
     findings are the first `max_listed` rows of each decision over `approve`. may_be_empty says that
     it means nothing if there are no images, as in a share of a small input. only is what `--only`
     names: rows of other origins are in left_out and, those with scores, in left_out_scored, and are
     counted nowhere else but in origins. unreadable names the first inputs, or folders of them, that
-    could not be read, with the reason; unreadable_count counts all of these.
+    could not be read, with the reason; unreadable_count counts all of these. baseline is that of
+    --baseline; unchanged counts by decision the rows whose findings it has, which are not among
+    findings. export_notes say what the documents of --report leave out. fetched
+    counts the rows of images that are not on this machine, decoded those that this run decoded and
+    that have decoded_pixels in all.
     """
 
     audit: Audit
@@ -128,15 +151,26 @@ class Summary:
     unreadable: list[str] = field(default_factory=list)
     unreadable_count: int = 0
     missing_inputs: int = 0
+    listing: Listing | None = None
+    baseline: Baseline | None = None
+    unchanged: Counter[str] = field(default_factory=Counter)
+    export_notes: list[str] = field(default_factory=list)
+    fetched: int = 0
+    decoded: int = 0
+    decoded_pixels: int = 0
 
     def count(self, row: Row) -> None:
         """Take one row into the counts."""
         self.rows += 1
         self.highlights.count(row)
+        if self.listing is not None:
+            self.listing.add(row)
         self.decisions[row.decision] += 1
         self._count_input(row)
         listed = self.findings.get(row.decision)
-        if listed is not None and len(listed) < self.max_listed:
+        if self.baseline and listed is not None and self.baseline.covers(row_to_dict(row)):
+            self.unchanged[row.decision] += 1
+        elif listed is not None and len(listed) < self.max_listed:
             path = path_text(row.ref.display)
             listed.append(Finding(path, row.decision, "; ".join(row.reasons)))
         for warning in row.facts.warnings:
@@ -163,6 +197,10 @@ class Summary:
 
     def _count_input(self, row: Row) -> None:
         self.origins[row.origin] += 1
+        self.fetched += isinstance(row.ref.location, Url | StoredObject)
+        if row.facts.width is not None and row.origin in _DECODED:
+            self.decoded += 1
+            self.decoded_pixels += row.facts.width * (row.facts.height or 0)
         if row.error is None or not row.ref.whole_input:
             return
         self.unreadable_count += 1
@@ -242,6 +280,9 @@ class Summary:
             )
         if self.unreadable_count:
             notes.append(f"{unreadable_text(self)}.")
+        if self.baseline:
+            notes.append(baseline_note(self.baseline, self.decisions, self.unchanged))
+        notes += [f"{note[0].upper()}{note[1:]}." for note in self.export_notes]
         if self.limit is not None:
             notes.append(f"Stopped at --limit {self.limit}: there may be more input.")
         notes += self.input_notes
@@ -252,13 +293,6 @@ class Summary:
                 f"policy {self.policy.name} {what}."
             )
         return notes + (self.judge.notes() if self.judge else [])
-
-
-def unreadable_text(summary: Summary) -> str:
-    """Which inputs could not be read, as a sentence without its full stop."""
-    more = summary.unreadable_count - len(summary.unreadable)
-    names = "; ".join(summary.unreadable) + (f"; and {more} more" if more else "")
-    return f"Some input could not be read, so images may be missing from the rows: {names}"
 
 
 def left_out_text(summary: Summary) -> str:
@@ -272,6 +306,28 @@ def selection_facts(summary: Summary) -> dict[str, str]:
     if not summary.only:
         return {}
     return {"only": ",".join(summary.only), "left_out": left_out_text(summary)}
+
+
+def baseline_note(
+    baseline: Baseline, decisions: Mapping[str, int], unchanged: Mapping[str, int]
+) -> str:
+    """How many findings a baseline has, as a sentence. Both counts are by decision."""
+    found = sum(decisions.get(each, 0) for each in Decision if each is not Decision.APPROVE)
+    known = sum(unchanged.values())
+    parts = [f"{found - known:,} new", f"{known:,} in the baseline {printable(baseline.shown)}"]
+    return f"Findings: {', '.join(parts)}."
+
+
+def baseline_counts(
+    baseline: Baseline | None, decisions: Mapping[str, int], unchanged: Mapping[str, int]
+) -> dict[str, Any]:
+    """The findings by decision, new ones and those that a baseline has; nothing without one."""
+    if baseline is None:
+        return {}
+    over = [each for each in Decision if each is not Decision.APPROVE]
+    known = {each.value: unchanged.get(each, 0) for each in over}
+    new = {each.value: decisions.get(each, 0) - known[each.value] for each in over}
+    return {"baseline": {"file": baseline.shown, "unchanged": known, "new": new}}
 
 
 def sandbox_text(active: tuple[str, ...] | None) -> str:
@@ -346,6 +402,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "skipped_by_reason": dict(sorted(summary.skipped.items())),
         **summary.highlights.as_json(),
         "unreadable_inputs": summary.unreadable_count,
+        **baseline_counts(summary.baseline, summary.decisions, summary.unchanged),
         "notes": summary.all_notes(),
         "throughput": {
             "seconds": round(summary.seconds, 3),

@@ -356,7 +356,7 @@ def _none_scored(frames: list[Row]) -> ImageError:
 def _frame_ref(ref: ImageRef, seconds: float) -> ImageRef:
     """Without the bytes: rows wait in batches, and so many images are too much to hold."""
     path = ref.path + b"!/" + timestamp(seconds).encode()
-    return ImageRef(path, ref.warnings, location=Inline(b""), carried=ref.carried)
+    return ImageRef(path, ref.warnings, location=Inline(b""), carried=ref.carried, within=ref)
 
 
 def _time_of(row: Row) -> str:

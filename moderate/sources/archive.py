@@ -6,10 +6,11 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, sniff
 from moderate.fetch.local import FetchError, open_regular
+from moderate.fetch.naming import is_uri
 from moderate.globs import matches_any, matches_any_or_above
 from moderate.sources.directory import WalkOptions
 from moderate.sources.entries import MAX_PATH_BYTES, abridged, path_too_long
@@ -65,13 +66,18 @@ class ArchiveSource(Source):
     links are not followed. A member that cannot be read has its error row. Where the archive cannot
     be read any further, or a limit is reached, the last row is that of the archive itself.
 
+    With heads_only, members come with their first HEAD_BYTES and the size that they claim.
+
     Iterating raises InputError for a .zip that cannot seek and for zstd without a decoder.
     """
+
+    kind: ClassVar[str] = "archive"
 
     name: bytes
     opener: Opener
     limits: ArchiveLimits = field(default_factory=ArchiveLimits)
     options: WalkOptions = field(default_factory=WalkOptions)
+    heads_only: bool = False
 
     @property
     def files(self) -> tuple[bytes, ...]:
@@ -146,6 +152,8 @@ class ArchiveSource(Source):
                 return Skipped(path, SkipReason.NOT_AN_IMAGE)
         if member.size > limit:
             return self._failed(path, _too_large(f"{member.size} bytes is", limit))
+        if self.heads_only and (head := head or member.read(HEAD_BYTES)):
+            return ImageRef(path, location=Inline(head, start_of=member.size))
         data = head + member.read(limit + 1 - len(head))
         if len(data) > limit:
             return self._failed(
@@ -153,14 +161,18 @@ class ArchiveSource(Source):
             )
         if not data:
             return self._failed(path, ImageError(ErrorCode.EMPTY_FILE, "the file is empty"))
-        return ImageRef(path, location=Inline(data))
+        return ImageRef(path, location=Inline(data), within=self._itself)
 
     def _failed_itself(self, error: FetchError) -> ImageRef:
         return replace(self._failed(self.name, error.error), whole_input=True)
 
     def _failed(self, path: bytes, error: ImageError) -> ImageRef:
         # With a location the name may be a URI: an archive can be in an object store.
-        return ImageRef(path, error=error, location=Inline(b""))
+        return ImageRef(path, error=error, location=Inline(b""), within=self._itself)
+
+    @property
+    def _itself(self) -> ImageRef:
+        return ImageRef(self.name, location=Inline(b"") if is_uri(self.name) else None)
 
 
 def passed_over(name: bytes, options: WalkOptions) -> SkipReason | None:

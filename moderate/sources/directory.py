@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
+from typing import ClassVar
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, sniff
 from moderate.fetch.local import FetchError, is_kept, os_error, read_head
@@ -54,9 +55,16 @@ class DirectorySource(Source):
     the system's path length alone bounds the depth; what is longer is reported.
     """
 
+    kind: ClassVar[str] = "folder"
+
     root: bytes
     options: WalkOptions = field(default_factory=WalkOptions)
     pattern: GlobPattern | None = None
+
+    @property
+    def label(self) -> bytes:
+        """See `Source`."""
+        return os.path.join(self.root, *(self.pattern.segments if self.pattern else ()))
 
     @property
     def countable(self) -> bool:
@@ -80,9 +88,8 @@ class DirectorySource(Source):
                 yield item
         if not matched:
             # As a shell does with a pattern that matches nothing: the pattern itself is missing.
-            path = os.path.join(self.root, *(self.pattern.segments if self.pattern else ()))
             missing = ImageError(ErrorCode.NOT_FOUND, "nothing matches")
-            yield ImageRef(path, error=missing, whole_input=True)
+            yield ImageRef(self.label, error=missing, whole_input=True)
 
     def _list(
         self, folder: _Folder, visited: set[tuple[int, int]]

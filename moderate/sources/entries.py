@@ -91,7 +91,12 @@ def joined_urls(text: str) -> str:
 
 
 def bad_ref(
-    path: bytes, place: str, error: ImageError, carried: tuple[Any, ...] = (), text: bytes = b""
+    path: bytes,
+    place: str,
+    error: ImageError,
+    carried: tuple[Any, ...] = (),
+    text: bytes = b"",
+    within: ImageRef | None = None,
 ) -> ImageRef:
     """The row of a line or value that does not name an image.
 
@@ -101,7 +106,9 @@ def bad_ref(
     message = one_line(f"{place}: {error.message}", 400)
     if text:
         message += f"; it reads: {_excerpt(text)}"
-    return ImageRef(path, error=ImageError(error.code, message), carried=carried)
+    found = ImageError(error.code, message)
+    # With a location, as there is no file of that name.
+    return ImageRef(path, error=found, location=Inline(b""), carried=carried, within=within)
 
 
 def bad_line(

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 from moderate.types import Column, ImageRef, Limits, Skipped
 
 
 class Source(ABC):
     """One input of a run."""
+
+    kind: ClassVar[str] = "input"
+    """What a person calls such an input."""
+
+    @property
+    def label(self) -> bytes:
+        """The input's name, without credentials; empty for one that has none, such as a stream."""
+        return self.files[0] if self.files else b""
 
     @abstractmethod
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
@@ -35,6 +44,10 @@ class Source(ABC):
     def countable(self) -> bool:
         """Whether a second pass, to show how much is left, is possible and cheap."""
         return False
+
+    def image_count(self) -> int | None:
+        """How many images there are, where that is known without reading any; None elsewhere."""
+        return None
 
     def largest_image(self, limits: Limits) -> int:
         """The most bytes of an image to which limits.max_file_bytes does not apply; 0: it does."""

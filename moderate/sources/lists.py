@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from moderate.fetch.local import FetchError
 from moderate.fetch.naming import is_uri
@@ -30,6 +31,8 @@ class ListSource(Source):
     file: a path, or a binary stream, which can be iterated once and yields refs as lines arrive.
     name: how rows and messages show the list. max_file_bytes: limit for what `data:` URLs hold.
     """
+
+    kind: ClassVar[str] = "list"
 
     file: LineFile = field(repr=False)
     nul: bool = field(kw_only=True)

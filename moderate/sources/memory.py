@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
+from typing import IO, TYPE_CHECKING, Any, ClassVar, TypeAlias, Union
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -52,6 +52,8 @@ class MemorySource(Source):
     list; a folder, archive or list is no image there. Files are read and pixels encoded when their
     turn comes.
     """
+
+    kind: ClassVar[str] = "memory"
 
     items: Iterable[Any] = field(repr=False)
     limits: Limits = field(default_factory=Limits)

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -70,6 +70,8 @@ class ParquetManifest(Source):
     where the rest of a file cannot be read, since rows would be missing.
     """
 
+    kind: ClassVar[str] = "Parquet"
+
     paths: tuple[bytes, ...]
     kept: tuple[Column, ...]
     kept_from: tuple[str, ...]
@@ -86,6 +88,16 @@ class ParquetManifest(Source):
     def files(self) -> tuple[bytes, ...]:
         """See `Source`."""
         return self.paths
+
+    def image_count(self) -> int | None:
+        """See `Source`: the rows of files that hold the images themselves."""
+        rows = 0
+        for path in self.paths:
+            with open_parquet(path) as file:
+                if _image_fields(file.schema, self.options, file_name(path)).data is None:
+                    return None
+                rows += file.row_count
+        return rows
 
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
@@ -372,7 +384,8 @@ class _Row:
 
     def bad(self, error: ImageError, name: bytes | None = None, text: bytes = b"") -> ImageRef:
         place = f"row {self.number} of {file_name(self.manifest)}"
-        return bad_ref(self.member(name), place, error, self.carried, text)
+        within = ImageRef(self.manifest)
+        return bad_ref(self.member(name), place, error, self.carried, text, within)
 
 
 def _ref(
@@ -392,7 +405,8 @@ def _ref(
         if not size:
             return row.bad(empty_file(), name)
         path = row.member(name)
-        return ImageRef(path, location=Inline(data.as_py()), carried=row.carried)
+        within = ImageRef(row.manifest)
+        return ImageRef(path, location=Inline(data.as_py()), carried=row.carried, within=within)
     if text is None:
         return row.bad(no_image("the image is null"), None)
     try:

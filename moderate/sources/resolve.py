@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, TypeGuard
+from typing import BinaryIO, ClassVar, TypeGuard
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format
 from moderate.errors import InputError, UsageError
@@ -82,6 +82,8 @@ class InputOptions:
 @dataclass(frozen=True, slots=True)
 class FileSource(Source):
     """One path or URL that the user named; it always gets a row."""
+
+    kind: ClassVar[str] = "file"
 
     ref: ImageRef | Skipped
 

@@ -7,11 +7,12 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, sniff
 from moderate.errors import InputError
 from moderate.fetch.local import FetchError
+from moderate.fetch.naming import shown
 from moderate.fetch.store import Store, Stores, StoreUri, parse_store_uri, store_error
 from moderate.sources.directory import WalkOptions
 from moderate.sources.entries import MAX_PATH_BYTES, abridged, path_too_long
@@ -51,8 +52,15 @@ class StoreSource(Source):
     Iterating raises InputError where there is no such bucket, object or prefix, or no access to it.
     """
 
+    kind: ClassVar[str] = "store"
+
     uri: str
     options: WalkOptions = field(default_factory=WalkOptions)
+
+    @property
+    def label(self) -> bytes:
+        """See `Source`."""
+        return shown(os.fsencode(self.uri))
 
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""

@@ -34,6 +34,11 @@ class ShardedSource(Source):
                 yield item
 
     @property
+    def label(self) -> bytes:
+        """See `Source`."""
+        return self.source.label
+
+    @property
     def files(self) -> tuple[bytes, ...]:
         """See `Source`."""
         return self.source.files
@@ -84,6 +89,11 @@ class FilteredSource(Source):
                 yield Skipped(item.path, SkipReason.EXCLUDED)
             else:
                 yield item
+
+    @property
+    def label(self) -> bytes:
+        """See `Source`."""
+        return self.source.label
 
     @property
     def files(self) -> tuple[bytes, ...]:

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from moderate.errors import InputError
 from moderate.fetch.local import FetchError
@@ -59,6 +59,8 @@ class CsvManifest(Source):
     record with another number of cells, or with broken quoting, is an error row named by its line.
     Raises InputError where a quote swallows lines, since rows would be missing.
     """
+
+    kind: ClassVar[str] = "CSV"
 
     file: LineFile = field(repr=False)
     name: str
@@ -219,6 +221,8 @@ class JsonlManifest(Source):
     later value does not fit a bool, int64 or float64 column, its row is an error row, since a null
     would hide the value.
     """
+
+    kind: ClassVar[str] = "JSON lines"
 
     file: LineFile = field(repr=False)
     name: str

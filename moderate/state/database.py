@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 from moderate.errors import StateError
 from moderate.folders import user_state
@@ -69,15 +70,17 @@ class Database:
     machines, or without such memory, it has a rollback journal. `migrations` are scripts, one for
     each version of the schema; those that a file lacks are run when it is opened. A file that turns
     out to be broken, at opening or later, is put aside with a warning and replaced by an empty one.
-    Other users of the machine cannot read it.
+    Other users of the machine cannot read it. With read_only, nothing is written or created: not
+    the file, nor anything beside it.
 
     Raises UnavailableError where the file cannot be used, StateError where a newer version of
     this program wrote it.
     """
 
-    def __init__(self, path: Path, migrations: Sequence[str]) -> None:
+    def __init__(self, path: Path, migrations: Sequence[str], *, read_only: bool = False) -> None:
         self.path = path
         self._migrations = migrations
+        self._read_only = read_only
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
@@ -94,7 +97,8 @@ class Database:
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """The same in one transaction, kept if `work` returns and undone if it raises."""
-
+        if self._read_only:
+            raise UnavailableError(f"{printable(str(self.path))} was opened for reading only")
         with self._lock:
             if self._connection and not self._is_ours():
                 self._close()  # another process has put it aside, or somebody has removed it
@@ -119,7 +123,7 @@ class Database:
             try:
                 return work(self._connected())
             except sqlite3.DatabaseError as error:
-                if not _is_broken(error):
+                if self._read_only or not _is_broken(error):
                     raise self._unavailable(error) from error
                 self._put_aside()
             try:
@@ -160,7 +164,7 @@ class Database:
             self._connect_patiently()
         except sqlite3.DatabaseError as error:
             self._close()
-            if not _is_broken(error):
+            if self._read_only or not _is_broken(error):
                 raise self._unavailable(error) from error
             self._put_aside()
             try:
@@ -190,6 +194,9 @@ class Database:
         return self._connect()
 
     def _connect(self) -> None:
+        if self._read_only:
+            self._connect_to_read()
+            return
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # SQLite would let the umask decide who may read it; the files beside it get the same mode.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -200,6 +207,27 @@ class Database:
             self._connection = connection = self._connect_alone(connection)
         connection.execute("PRAGMA cache_size = -16384")
         connection.execute("PRAGMA temp_store = MEMORY")
+        if self._checked_version(connection) < len(self._migrations):
+            self._migrate(connection)
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+    def _connect_to_read(self) -> None:
+        """A reader of a file in WAL mode makes files beside it, unless it takes it for immutable.
+
+        It may, where there is no journal: nobody writes then, and everything is in the file. If
+        somebody begins to, this reader finds damage at worst, which the checksums of records show.
+        """
+        journals = [Path(f"{self.path}{suffix}") for suffix in ("-wal", "-journal")]
+        at_rest = not any(path.exists() and path.stat().st_size for path in journals)
+        name = quote(os.fsencode(os.path.abspath(self.path)))
+        self._inode = self.path.stat().st_ino
+        self._connection = connection = self._sqlite(
+            f"file:{name}?{'immutable=1' if at_rest else 'mode=ro'}"
+        )
+        self._checked_version(connection)
+
+    def _checked_version(self, connection: sqlite3.Connection) -> int:
+        """The version of the schema. Raises StateError for one that is newer than this program."""
         version = _version(connection)
         if version and _pragma(connection, "application_id") != _APPLICATION_ID:
             raise _ForeignError("its header is not ours")
@@ -209,13 +237,15 @@ class Database:
                 f"{version}, this one knows {len(self._migrations)}); update, or use another "
                 "--state DIR"
             )
-        if version < len(self._migrations):
-            self._migrate(connection)
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        return version
 
-    def _sqlite(self) -> sqlite3.Connection:
+    def _sqlite(self, uri: str | None = None) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            uri or self.path,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=uri is not None,
         )
         # A damaged text must not keep the rest from being read.
         connection.text_factory = lambda data: data.decode("utf-8", "replace")

@@ -53,6 +53,12 @@ _MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE TABLE policies (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL, toml TEXT NOT NULL)
     """,
+    """
+    CREATE TABLE benches (
+        ended TEXT NOT NULL, host TEXT NOT NULL, facts TEXT NOT NULL, speed TEXT NOT NULL
+    );
+    CREATE INDEX benches_ended ON benches (ended)
+    """,
 )
 
 
@@ -96,6 +102,16 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class BenchRecord:
+    """A measurement by `moderate bench`: facts as of a run, speed as in the counts of one."""
+
+    ended: str
+    host: str
+    facts: dict[str, Any]
+    speed: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerInfo:
     """How much there is; alive are the runs that have not ended, nbytes is on the disk."""
 
@@ -113,9 +129,9 @@ class Ledger:
     reader records the end of runs whose process is gone.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self._folder = folder
-        self._database = Database(folder / FILE, _MIGRATIONS)
+        self._database = Database(folder / FILE, _MIGRATIONS, read_only=read_only)
 
     def begin(
         self,
@@ -141,7 +157,7 @@ class Ledger:
             started=utc(started),
             ended=None,
             updated=now,
-            host=printable(socket.gethostname()),
+            host=this_host(),
             pid=os.getpid(),
             user=_user(),
             version=version,
@@ -221,6 +237,26 @@ class Ledger:
         )
         return (row[0], row[1]) if row and all(isinstance(x, str) for x in row) else None
 
+    def add_bench(self, facts: Mapping[str, str], speed: Mapping[str, Any]) -> None:
+        """Keep what a bench on this machine has measured."""
+        now = utc(datetime.now(UTC))
+        values = (now, this_host(), json.dumps(dict(facts)), json.dumps(dict(speed)))
+        self._database.write(
+            lambda connection: connection.execute("INSERT INTO benches VALUES (?, ?, ?, ?)", values)
+        )
+
+    def benches(self, limit: int) -> list[BenchRecord]:
+        """The newest `limit` benches, newest first; none of a ledger from before there were any."""
+
+        def work(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+            table = "SELECT 1 FROM sqlite_schema WHERE name = 'benches'"
+            if not connection.execute(table).fetchone():
+                return []
+            query = "SELECT ended, host, facts, speed FROM benches ORDER BY ended DESC LIMIT ?"
+            return connection.execute(query, (limit,)).fetchall()
+
+        return [bench for row in self._database.read(work) if (bench := _bench(row))]
+
     def info(self) -> LedgerInfo:
         """How much is stored."""
         self._end_dead_runs()
@@ -258,6 +294,9 @@ class Ledger:
                 {"before": before},
             ).rowcount
             connection.execute("DELETE FROM run_targets WHERE run NOT IN (SELECT id FROM runs)")
+            connection.execute(
+                "DELETE FROM benches WHERE :before IS NULL OR ended < :before", {"before": before}
+            )
             connection.execute(
                 "DELETE FROM policies WHERE NOT EXISTS "
                 "(SELECT 1 FROM runs WHERE CASE WHEN json_valid(facts) THEN "
@@ -469,6 +508,19 @@ def _record(row: dict[str, Any]) -> RunRecord | None:
         return None
 
 
+def _bench(row: tuple[Any, ...]) -> BenchRecord | None:
+    """The record of a row; None for what this version cannot have written."""
+    try:
+        ended, host = str(row[0]), str(row[1])
+        facts, speed = json.loads(row[2]), json.loads(row[3])
+        is_moment = datetime.fromisoformat(ended).tzinfo is not None
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not (is_moment and isinstance(facts, dict) and isinstance(speed, dict)):
+        return None
+    return BenchRecord(ended, host, facts, speed)
+
+
 def _died(record: RunRecord) -> RunRecord:
     """The record of a run that is no longer alive, as if its end had been recorded."""
     if record.ended:
@@ -486,6 +538,11 @@ def _few(names: tuple[str, ...]) -> tuple[str, ...]:
         return names
     half = _MOST_NAMES // 2
     return (*names[:half], f"… {len(names) - 2 * half} more …", *names[-half:])
+
+
+def this_host() -> str:
+    """What the ledger calls this machine."""
+    return printable(socket.gethostname())
 
 
 def _user() -> str | None:

@@ -120,9 +120,9 @@ class ScoreStore:
         """Whether a run has stopped using it."""
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path, *, read_only: bool = False) -> Self:
         """Open or create the store of a state folder. Raises UnavailableError, StateError."""
-        return cls(Database(folder / FILE, _MIGRATIONS))
+        return cls(Database(folder / FILE, _MIGRATIONS, read_only=read_only))
 
     def close(self) -> None:
         """Close the file."""
@@ -140,6 +140,13 @@ class ScoreStore:
             return scope_ids[scopes.scores], scope_ids[scopes.errors]
 
         return self._database.write(work)
+
+    def known_scope_ids(self, scopes: Scopes) -> tuple[int, int]:
+        """The row ids of the two scopes, of which nothing is written; -1 where one is new."""
+        query = "SELECT digest, id FROM scopes WHERE digest IN (?, ?)"
+        digests = (scopes.scores, scopes.errors)
+        ids = dict(self._database.read(lambda connection: connection.execute(query, digests)))
+        return ids.get(scopes.scores, -1), ids.get(scopes.errors, -1)
 
     def is_empty(self) -> bool:
         """Whether there is nothing to look up yet."""
@@ -301,8 +308,15 @@ class RunScores:
     """
 
     def __init__(
-        self, store: ScoreStore, scopes: Scopes, *, rescore: bool, retry_errors: bool
+        self,
+        store: ScoreStore,
+        scopes: Scopes,
+        *,
+        rescore: bool,
+        retry_errors: bool,
+        read_only: bool = False,
     ) -> None:
+        """With read_only, nothing is to be added."""
         self._store = store
         self._scopes = scopes
         self._rescore = rescore
@@ -314,7 +328,8 @@ class RunScores:
         # What this run finds out itself, `Contents` knows.
         self._empty = False
         try:
-            self._ids = _patiently(lambda: store.scope_ids(scopes), _PATIENCE_AT_START)
+            ids_of = store.known_scope_ids if read_only else store.scope_ids
+            self._ids = _patiently(lambda: ids_of(scopes), _PATIENCE_AT_START)
             self._empty = store.is_empty()
         except UnavailableError as error:
             self._give_up(error)

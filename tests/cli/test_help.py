@@ -86,7 +86,7 @@ def test_a_group_alone_prints_its_commands(names: tuple[str, ...], capsys: Captu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["polcy"], "No such command 'polcy'. Did you mean 'policy'?"),
+        (["polici"], "No such command 'polici'. Did you mean 'policy'?"),
         (["scan", "--bach-size", "3"], "No such option: --bach-size"),
         (["policy", "show"], "Missing argument"),
     ],

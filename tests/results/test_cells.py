@@ -133,6 +133,7 @@ def rows(draw: st.DrawFn) -> Row:
         scored_at=draw(st.none() | st.datetimes(timezones=st.just(datetime.UTC))),
         places=draw(st.dictionaries(TEXT, TEXT, max_size=2)),
         segments=draw(st.none() | TEXT),
+        uri=draw(st.none() | TEXT),
     )
 
 
@@ -144,6 +145,7 @@ def plain_record(row: Row) -> dict[str, Any]:
     return {
         "path": text,
         "path_bytes": None if text.encode() == path else path,
+        "uri": row.uri,
         "origin": row.origin.value,
         "run_id": row.run_id or None,
         "scored_at": row.scored_at and row.scored_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -177,7 +179,7 @@ def with_carried(row: Row, carried: bool, plain: Callable[[Any, bool], Any]) -> 
     given_values = row.ref.carried or (None,) * len(CARRIED)
     pairs = zip(COLUMNS_CARRIED, given_values, strict=True)
     between = {column.name: plain(value, True) for column, value in pairs} if carried else {}
-    names = ("path", "path_bytes")
+    names = ("path", "path_bytes", "uri")
     return {**{name: own[name] for name in names}, **between, **own}
 
 

@@ -116,6 +116,7 @@ def expected(each: Row) -> dict[str, Any]:
     cells = {
         "path": path,
         "path_bytes": None if path.encode() == exact else exact,
+        "uri": each.uri,
         "origin": each.origin.value,
         "run_id": each.run_id,
         "scored_at": each.scored_at and "2026-11-26T23:59:59Z",

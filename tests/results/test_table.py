@@ -74,7 +74,7 @@ def test_carried_columns_and_labels_stand_where_results_have_them() -> None:
         SCORED, ref=replace(SCORED.ref, carried=(7, late)), extra=extra, labels={"net/dog": 0.5}
     )
     values = row.to_dict()
-    assert list(values)[:5] == ["path", "path_bytes", "n", "when", "origin"]
+    assert list(values)[:6] == ["path", "path_bytes", "uri", "n", "when", "origin"]
     assert list(values)[-2:] == ["label:net/cat", "label:net/dog"]
     assert (values["n"], values["label:net/cat"], values["label:net/dog"]) == (7, None, 0.5)
     assert isinstance(values["when"], str)

@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moderate.errors import OutputError
+from moderate.results.parquet_writer import DESCRIPTIONS
 from moderate.results.schema import COLUMNS
 from moderate.results.targets import open_writers
 from moderate.results.text_writers import CsvWriter, JsonlWriter
@@ -152,7 +153,8 @@ def test_parquet_types_and_metadata(tmp_path: Path) -> None:
     for column in COLUMNS:
         expected = {"float32": "float"}.get(column.type, column.type)
         assert str(schema.field(column.name).type) == expected
-    assert schema.metadata == {key.encode(): text.encode() for key, text in AUDIT.items()}
+    kept = {key: text for key, text in schema.metadata.items() if key != DESCRIPTIONS.encode()}
+    assert kept == {key.encode(): text.encode() for key, text in AUDIT.items()}
     assert pq.read_metadata(in_parquet).metadata[b"ended"] == b"now"
     for name in ("out.csv", "out.jsonl"):
         assert json.loads((tmp_path / f"{name}.meta.json").read_text()) == {

@@ -112,7 +112,7 @@ BYTES_TYPES = [
 def test_bytes_of_every_binary_type(tmp_path: Path, kind: pa.DataType) -> None:
     path = write(tmp_path / "m.parquet", {"image": pa.array([PNG, None, PNG], kind)})
     found = refs(source_of(path))
-    assert [one.location for one in found] == [Inline(PNG), None, Inline(PNG)]
+    assert [one.location for one in found] == [Inline(PNG), Inline(b""), Inline(PNG)]
     assert members(source_of(path)) == ["row-000000", "row-000001", "row-000002"]
     assert codes(source_of(path)) == [None, ErrorCode.BAD_INPUT, None]
 
@@ -149,9 +149,9 @@ def test_hugging_face_image(tmp_path: Path, binary: pa.DataType) -> None:
         Inline(PNG),
         Inline(PNG),
         None,
-        None,
-        None,
-        None,
+        Inline(b""),
+        Inline(b""),
+        Inline(b""),
         Inline(PNG),
         Url("https://u:hunter2@example.com/d.png"),
     ]

@@ -1,0 +1,86 @@
+"""A CSV that FiftyOne imports as a `CSVDataset`: a sample per image, a field per column."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from moderate.exports.images import image_uri, local_path
+from moderate.exports.interface import Export, ExportOptions, Write
+from moderate.results.schema import shortest
+from moderate.types import CATEGORIES
+
+log = logging.getLogger(__name__)
+
+_TEXTS = ("decision", "reasons", "label", "risk", "rating", "status", "error_code")
+_AFTER = ("sha256", "format", "warnings", "scored_at", "run_id", "uri")
+FIELDS: Mapping[str, str] = {
+    **dict.fromkeys(_TEXTS, "str"),
+    **{each.value: "float" for each in CATEGORIES},
+    "nsfw_score": "float",
+    "confidence": "float",
+    "unseen": "float",
+    **dict.fromkeys(_AFTER, "str"),
+}
+"""The columns after `filepath`, and what makes a value of their text when they are imported."""
+
+
+class FiftyOneDataset(Export):
+    """`filepath`, an absolute path, and FIELDS; null is empty, which is no value of a sample.
+
+    FiftyOne opens local files by paths in UTF-8: other rows are left out. Of several rows of one
+    path it keeps the last; all are of the same file.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".csv",)
+
+    def __init__(self, options: ExportOptions) -> None:
+        super().__init__(options)
+        self._write: Write
+        self._without = 0
+
+    def start(self, write: Write, facts: Mapping[str, str]) -> None:
+        """See `Export`."""
+        self._write = write
+        write(_line(["filepath", *FIELDS]))
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """See `Export`."""
+        path = _readable(local_path(image_uri(row) or ""))
+        if path is None:
+            self._without += 1
+            return
+        self._write(_line([path, *(_cell(row.get(name)) for name in FIELDS)]))
+
+    def finish(self, facts: Mapping[str, str]) -> None:
+        """See `Export`."""
+        if self._without:
+            log.warning(
+                "fiftyone: %d rows are left out: their images are not local files with a name in "
+                "UTF-8",
+                self._without,
+            )
+
+
+def _readable(path: bytes | None) -> str | None:
+    """A path as text that a CSV can hold; its reader would make `\\r` a line end."""
+    try:
+        text = None if path is None else path.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if text is None or "\r" in text else text
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return shortest(value) if isinstance(value, float) else str(value)
+
+
+def _line(cells: list[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()

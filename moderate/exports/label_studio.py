@@ -1,0 +1,123 @@
+"""Tasks for Label Studio with our decisions as predictions, for people to confirm or correct."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import ValidationError
+
+from moderate.exports.images import image_uri
+from moderate.exports.interface import Export, ExportOptions, Write
+from moderate.policy.model import Policy
+from moderate.types import CATEGORIES, Decision, Status
+
+log = logging.getLogger(__name__)
+
+MOST_TASKS = 100_000
+"""Tasks that its makers advise for a project; the rows behind them are left out."""
+
+
+class LabelStudioTasks(Export):
+    """A JSON array of tasks: the image, and the choices `decision` and `categories`.
+
+    The names that the predictions refer to are `decision`, `categories` and `image`, as in the
+    labelling setup in docs/warehouse.md. `categories` are those whose score reaches the policy's
+    threshold for review. A row without scores has no prediction. Rows whose image has no URI of
+    its own have no task.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".json",)
+
+    def __init__(self, options: ExportOptions) -> None:
+        super().__init__(options)
+        self._write: Write
+        self._model = ""
+        self._policy: Policy | None = None
+        self._tasks = 0
+        self._without = 0
+        self._over = 0
+
+    def start(self, write: Write, facts: Mapping[str, str]) -> None:
+        """See `Export`."""
+        self._write = write
+        digest = facts.get("weights_sha256", "")[:12]
+        self._model = "@".join(filter(None, (facts.get("weights") or "moderate", digest)))
+        try:
+            self._policy = Policy.model_validate_json(facts.get("policy_json", ""))
+        except ValidationError:  # results whose audit facts are gone
+            self._policy = None
+        write("[")
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """See `Export`."""
+        uri = image_uri(row)
+        if uri is None:
+            self._without += 1
+            return
+        if self._tasks == MOST_TASKS:
+            self._over += 1
+            return
+        text = json.dumps(self._task(row, uri), ensure_ascii=False)
+        self._write(("\n" if not self._tasks else ",\n") + text)
+        self._tasks += 1
+
+    def finish(self, facts: Mapping[str, str]) -> None:
+        """See `Export`."""
+        self._write("\n]\n")
+        if self._without:
+            log.warning(
+                "label-studio: %d rows have no task: their images are in memory or in other files",
+                self._without,
+            )
+        if self._over:
+            log.warning(
+                "label-studio: %d rows have no task: the file ends at %d tasks, as many as a "
+                "project is to have",
+                self._over,
+                MOST_TASKS,
+            )
+
+    def _task(self, row: Mapping[str, Any], uri: str) -> dict[str, Any]:
+        names = ("path", "sha256", "decision", "reasons", "status", "error_code", "scored_at")
+        data = {"image": uri, **{name: row[name] for name in names if row.get(name) is not None}}
+        scores = {each.value: row[each] for each in CATEGORIES if row.get(each) is not None}
+        if row["status"] == Status.ERROR or not scores:
+            return {"data": data}
+        chosen = [_choices("decision", [row["decision"]])]
+        if reached := self._reached(scores):
+            chosen.append(_choices("categories", reached))
+        prediction = {
+            "model_version": self._model,
+            "score": _rounded(max(scores.values())),
+            "result": chosen,
+        }
+        data["scores"] = {name: _rounded(score) for name, score in scores.items()}
+        return {"data": data, "predictions": [prediction]}
+
+    def _reached(self, scores: Mapping[str, float]) -> list[str]:
+        if self._policy is None:
+            return []
+        return [
+            each.value
+            for each in CATEGORIES
+            if each.value in scores
+            and self._policy.categories[each].decision(scores[each.value]) is not Decision.APPROVE
+        ]
+
+
+def _choices(name: str, chosen: list[str]) -> dict[str, Any]:
+    return {
+        "id": name,
+        "from_name": name,
+        "to_name": "image",
+        "type": "choices",
+        "value": {"choices": chosen},
+    }
+
+
+def _rounded(score: float) -> float:
+    """To the precision of a float32."""
+    return float(f"{score:.7g}")

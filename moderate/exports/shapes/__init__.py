@@ -1,0 +1,1 @@
+"""The answers of hosted services, as their clients read them: a module per service."""
