@@ -79,7 +79,7 @@ def review(
     from moderate.results.read import open_results
     from moderate.review.access import Access
     from moderate.review.journal import beside
-    from moderate.review.queue import Selection, parse_kind, row_numbers
+    from moderate.review.queue import Selection, parse_kind, queue_of
     from moderate.review.session import Session
     from moderate.types import Limits
 
@@ -100,12 +100,17 @@ def review(
     with open_results(results) as read:
         policy = policy_of(read, advice=DECIDE_AGAIN)
         journal = decisions or beside(results)
-        numbers = row_numbers(read, policy, selection)
-        if not len(numbers):
+        chosen = queue_of(read, policy, selection)
+        if not len(chosen.numbers):
             say("info", "review", "the queue is empty: no row of the results is in it")
             return
         session = Session(
-            read, numbers, journal, journal.with_name(journal.name + ".leases"), second_look
+            read,
+            chosen.numbers,
+            journal,
+            journal.with_name(journal.name + ".leases"),
+            second_look,
+            probability=chosen.probability,
         )
         http = HttpOptions(allow_private=allow_private_network)
         with listening(host, port) as listener, Pictures(Limits(), http) as pictures:
