@@ -1,14 +1,18 @@
-"""Decisions again from stored scores: a results file under another policy, without an image."""
+"""Decisions again from stored scores: a results file under another policy, without an image.
+
+What people decided on its rows can come to it, with the policy or alone.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from functools import cache, cached_property
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,17 +20,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from moderate.analysis.policies import policy_of
 from moderate.arrow import python_values
 from moderate.classify.coverage import Coverage
 from moderate.config import ConfigRecord
-from moderate.errors import PolicyError
+from moderate.errors import PolicyError, UsageError
 from moderate.places import read_places
 from moderate.policy.batch import UNKNOWN_ERROR, Batch, Codes, Decided, Encoded
 from moderate.policy.judge import Judge
+from moderate.policy.lists import Lists
 from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.policy.reasons import placed
 from moderate.policy.rows import judge_rows
 from moderate.policy.thresholds import BANDS, DECISIONS, Severities, band_counts
+from moderate.regular import sha256_of
 from moderate.results.interface import CsvForm
 from moderate.results.read import Results, read_results
 from moderate.results.read_format import Chunk
@@ -43,6 +50,8 @@ from moderate.results.targets import (
     read_identities,
     to_stdout,
 )
+from moderate.review.verdicts import COLUMNS as FINAL_COLUMNS
+from moderate.review.verdicts import Final, read_decisions
 from moderate.run.summary import EXAMPLES_KEPT, Audit, Finding, Summary, name_counted
 from moderate.run.videos import Video, VideoEnd
 from moderate.text import one_line, printable, utc
@@ -336,12 +345,35 @@ class DecideOptions:
     """What to decide again and by what; the names are those of the command line."""
 
     results: str
-    policy: str
+    policy: str | None
     out: Sequence[str] = ()
     summary: Sequence[str] = ()
     max_listed: int = MOST_LISTED
     force: bool = False
     csv: CsvForm = field(default_factory=CsvForm)
+    decisions: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class People:
+    """How many rows people decided on, and who they are.
+
+    copies are those of the rows that have the verdict of another; on unsure ones the machine's
+    decision stays; on disputed ones people disagree, and the strictest decision holds.
+    """
+
+    rows: int = 0
+    copies: int = 0
+    unsure: int = 0
+    disputed: int = 0
+    reviewers: tuple[str, ...] = ()
+
+    def count(self, final: Final) -> None:
+        """Take rows into the counts."""
+        self.rows += len(final.verdicts)
+        self.copies += len(final.copies)
+        self.unsure += sum(verdict.is_unsure for verdict in final.verdicts.values())
+        self.disputed += sum(verdict.is_disputed for verdict in final.verdicts.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +381,8 @@ class Redecided:
     """What came of it: counts as of a scan, and of changes.
 
     facts are the audit facts of what was written, before those of the source. changes counts the
-    rows by severity, before (first axis) and now. notes are sentences for every form of it.
+    rows by severity, before (first axis) and now. notes are sentences for every form of it. people
+    is None without journals of their decisions.
     """
 
     source: str
@@ -359,12 +392,42 @@ class Redecided:
     changes: NDArray[np.int64]
     notes: tuple[str, ...]
     outputs: dict[str, str] = field(default_factory=dict)
+    people: People | None = None
+
+
+class _Keeper:
+    """In place of a Redecider: leaves every decision of the machine as it is stored."""
+
+    def __init__(self, results: Results) -> None:
+        self.policy = policy_of(results)
+        # Lists count as they did: what they say is in the decisions, and files may be gone.
+        self.judge = Judge(self.policy, columns=results.carried, lists=Lists())
+
+    def decide(self, piece: Piece) -> Stored:
+        """What the rows have."""
+        texts = _encoded(piece.own["reasons"])
+        reasons = [tuple(text.split("; ")) for text in texts.values]
+        none = len(reasons)
+        codes = np.where(texts.codes < 0, np.int32(none), texts.codes).astype(np.int32)
+        bands = self.judge.bands(piece.batch)
+        return Stored(piece.severity, Encoded([*reasons, ()], codes), bands)
+
+
+class Stored(NamedTuple):
+    """What is counted of decisions; see `Decided`."""
+
+    severity: Severities
+    reasons: Encoded[tuple[str, ...]]
+    bands: Severities
 
 
 def redecide(
     options: DecideOptions, summary_text: Callable[[Redecided, str], str] | None = None
 ) -> Redecided:
     """Read a results file, decide on its rows by another policy, and write them.
+
+    Without a policy, the decisions stay as they are. With journals of what people decided, rows get
+    the columns of `verdicts`, and what is counted is what people decided.
 
     summary_text gives the text of a summary for a target; without it, no summary is written.
     Nothing is put under a target's name before all rows are there. Raises UsageError, PolicyError,
@@ -374,16 +437,38 @@ def redecide(
     check_targets(options.out)
     check_reports("--summary", options.summary)
     results = read_results(options.results)
-    loaded = load_policy(options.policy)
-    inputs = read_identities([options.results]) | identities(loaded.files)
+    if options.policy is None and not options.decisions:
+        raise UsageError(
+            "there is nothing to decide by: name a policy, decisions of people, or both"
+        )
+    loaded = None if options.policy is None else load_policy(options.policy)
+    inputs = read_identities([options.results]) | identities(options.decisions)
+    inputs |= identities(loaded.files if loaded else ())
     check_overwriting(options.out, options.summary, inputs, force=options.force)
-    facts = _facts(results, loaded, started)
-    redecider = Redecider(loaded, results)
-    summary = Summary(_audit(facts, started), loaded.policy, redecider.judge)
+    redecider = Redecider(loaded, results) if loaded else None
+    keeper = None if redecider else _Keeper(results)
+    decisions = read_decisions(options.decisions) if options.decisions else None
+    facts = _facts(results, loaded, started) | _people_facts(options.decisions)
+    if redecider:
+        summary = Summary(_audit(facts, started), redecider.loaded.policy, redecider.judge)
+    else:
+        assert keeper
+        facts = {"policy": keeper.policy.name, "policy_sha256": "", **facts}
+        summary = Summary(_audit(facts, started), keeper.policy, keeper.judge)
     summary.max_listed = options.max_listed
     changes = np.zeros((len(DECISIONS), len(DECISIONS)), np.int64)
+    people = None
+    if decisions:
+        reviewers = dict.fromkeys(entry.reviewer for entry in decisions.entries)
+        people = People(reviewers=tuple(reviewers))
     made = Redecided(
-        results.path, facts, dict(results.facts), summary, changes, tuple(_notes(results))
+        results.path,
+        facts,
+        dict(results.facts),
+        summary,
+        changes,
+        tuple(_notes(results)),
+        people=people,
     )
     summary_targets = options.summary if summary_text else ()
     with (
@@ -391,18 +476,39 @@ def redecide(
         open_texts(summary_targets) as summaries,
     ):
         columns = _carried_columns(results, options.out)
+        if decisions:
+            # Those of an earlier time are replaced, and are the last of the carried ones.
+            columns = [column for column in columns if column.name not in FINAL_COLUMNS]
+            columns += [Column(name, pa.string()) for name in FINAL_COLUMNS]
         for writer in writers:
             writer.start(facts, columns, results.labels)
+        count = 0
         for piece in pieces(results):
-            decided = redecider.decide(piece)
-            _count(summary, piece, decided)
-            np.add.at(changes, (piece.severity, decided.severity), 1)
-            own = {**piece.own, **policy_columns(decided)}
-            own["segments"] = redecider.segments_column(len(piece))
+            own, carried = piece.own, dict(piece.carried)
+            if redecider:
+                decided = redecider.decide(piece)
+                counted = Stored(decided.severity, decided.reasons, decided.bands)
+                own = {**own, **policy_columns(decided)}
+                own["segments"] = redecider.segments_column(len(piece))
+            else:
+                assert keeper
+                counted = keeper.decide(piece)
+            if decisions:
+                assert people
+                final = decisions.final(piece.first, own, counted.severity)
+                people.count(final)
+                counted = _by_people(counted, final)
+                carried |= final.columns()
+            _count(summary, piece, counted)
+            np.add.at(changes, (piece.severity, counted.severity), 1)
             for writer in writers:
                 writer.write_columns(
-                    [own[name] for name in results.own], list(piece.carried.values())
+                    [own[name] for name in results.own],
+                    [carried[column.name] for column in columns],
                 )
+            count += len(piece)
+        if decisions:
+            decisions.check_rows(count)
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
         # What takes its time, and may fail, comes first: files appear all or none.
         for writer in writers:
@@ -418,21 +524,44 @@ def redecide(
     return made
 
 
-def _facts(results: Results, loaded: LoadedPolicy, started: datetime) -> dict[str, str]:
+def _by_people(machine: Stored, final: Final) -> Stored:
+    """What is counted where people decided; the reasons name them before those of the machine."""
+    codes, reasons = machine.reasons.codes.copy(), list(machine.reasons.values)
+    known: dict[tuple[str, int], int] = {}
+    for index, verdict in final.verdicts.items():
+        key = (verdict.by, int(codes[index]))
+        if key not in known:
+            known[key] = len(reasons)
+            reasons.append((f"decided by {key[0]}", *reasons[key[1]]))
+        codes[index] = known[key]
+    return Stored(final.severity, Encoded(reasons, codes), machine.bands)
+
+
+def _facts(results: Results, loaded: LoadedPolicy | None, started: datetime) -> dict[str, str]:
     """The audit facts of the source, with what is true of these decisions."""
-    # A preset has no file to take the place of the earlier one.
-    replaced = {"sha256", "csv", "policy_file"}
+    replaced = {"sha256", "csv"}
+    if loaded:  # a preset has no file to take the place of the earlier one
+        replaced.add("policy_file")
     facts = {key: value for key, value in results.facts.items() if key not in replaced}
+    if loaded:
+        facts |= {
+            "policy": loaded.policy.name,
+            "policy_sha256": loaded.sha256,
+            "policy_json": loaded.policy.model_dump_json(),
+            **({"policy_file": loaded.shown_file} if loaded.shown_file else {}),
+        }
     return facts | {
         "tool": "moderate",
-        "policy": loaded.policy.name,
-        "policy_sha256": loaded.sha256,
-        "policy_json": loaded.policy.model_dump_json(),
-        **({"policy_file": loaded.shown_file} if loaded.shown_file else {}),
         "decided_from": results.sha256,
         "decided": utc(started),
         "decided_version": __version__,
     }
+
+
+def _people_facts(files: Sequence[str]) -> dict[str, str]:
+    """Which journals people's decisions come from, by their digests as they are now."""
+    digests = [sha256_of(file) for file in files if os.path.isfile(file)]
+    return {"decisions_sha256": "; ".join(digests)} if digests else {}
 
 
 def _notes(results: Results) -> Iterator[str]:
@@ -471,7 +600,7 @@ def _audit(facts: dict[str, str], started: datetime) -> Audit:
     )
 
 
-def _count(summary: Summary, piece: Piece, decided: Decided) -> None:
+def _count(summary: Summary, piece: Piece, decided: Stored) -> None:
     """Take rows into the counts, as `Summary.count` does one by one."""
     summary.rows += len(piece)
     for severity, count in enumerate(np.bincount(decided.severity, minlength=len(DECISIONS))):

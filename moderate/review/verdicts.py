@@ -36,11 +36,11 @@ class Verdict:
 
     def decision(self, machine: Decision) -> Decision:
         """What holds: the strictest decision, where somebody unsure leaves that of the machine."""
-        given = (
-            machine if entry.decision == _UNSURE else Decision(entry.decision)
+        answers = (
+            machine if entry.decision in (_UNSURE, None) else Decision(str(entry.decision))
             for entry in self.entries
         )
-        return max(given, key=lambda decision: decision.severity)
+        return max(answers, key=lambda decision: decision.severity)
 
     @property
     def is_unsure(self) -> bool:
@@ -140,9 +140,7 @@ class Decisions:
         verdicts: dict[int, Verdict] = {}
         for number in self._numbers[low:high].tolist():
             index = number - first
-            self._check(
-                number, columns["path"][index].as_py(), columns["sha256"][index].as_py()
-            )
+            self._check(number, columns["path"][index].as_py(), columns["sha256"][index].as_py())
             verdicts[index] = self.by_row[number]
         copies = []
         is_copy = pc.and_(
