@@ -68,7 +68,7 @@ def decide(
         bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")
     ] = False,
 ) -> int:
-    """Decide again by another policy, or as people decided, from stored scores.
+    """Decide again from stored scores, by a policy or as people did.
 
     No image and no weights are needed. Scores, carried columns and everything else stay as they
     are. Nothing is written over RESULTS.

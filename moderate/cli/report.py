@@ -22,6 +22,7 @@ from moderate.errors import StateError, UsageError
 from moderate.text import printable
 
 if TYPE_CHECKING:
+    from moderate.report.model import Report
     from moderate.state.ledger import RunRecord
 
 
@@ -29,6 +30,14 @@ def report(
     files: Annotated[
         list[str] | None,
         typer.Argument(metavar="RESULTS...", help="Rows of scans: .csv, .parquet or .jsonl."),
+    ] = None,
+    decisions: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Of what people decided in 'moderate review' instead: where they overturned the "
+            "scores, and what it cost. May be repeated.",
+        ),
     ] = None,
     trend: Annotated[
         bool,
@@ -67,7 +76,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     state: State = None,
 ) -> int:
-    """Sum up or convert a results file, or show decisions over time."""
+    """Sum up or convert a results file, or show its review or trend."""
     from moderate.analysis.stored import summarise
     from moderate.analysis.trend import Counting, Limits, check_limits
     from moderate.exports.forms import check_exports, parse_report, split_shaped, write_exports
@@ -88,6 +97,8 @@ def report(
         raise UsageError("name one results file, or several with --trend")
     if trend and not files and not ledger:
         raise UsageError("--trend: name results files, or add --ledger")
+    if decisions and (trend or reports or shape):
+        raise UsageError("--decisions goes with one results file, without --trend or an export")
     if trend and (reports or shape):
         raise UsageError("--report and --shape are made of one results file, without --trend")
     targets, shaped = split_shaped([] if out is None else [out], shape, document=shape_document)
@@ -98,7 +109,7 @@ def report(
     check_overwriting(
         [],
         targets,
-        read_identities(files or []),
+        read_identities([*(files or []), *(decisions or [])]),
         force=force,
         exports=[each.target for each in exports],
     )
@@ -114,6 +125,8 @@ def report(
         counted = counting.finish(limits)
         drifted = bool(counted.drifted)
         shown = over_time.report(counted)
+    elif decisions:
+        shown = _of_review((files or [])[0], decisions)
     else:
         results = read_results((files or [])[0])
         write_exports(results, exports, ExportOptions(document=shape_document))
@@ -122,6 +135,19 @@ def report(
     if as_json or not (targets or exports):
         print_report(shown, as_json=as_json, ascii_only=True)
     return exit_codes.FOUND if fail_on_drift and drifted else exit_codes.DONE
+
+
+def _of_review(file: str, decisions: Sequence[str]) -> Report:
+    """The report on what people decided. Raises InputError."""
+    from moderate.analysis.policies import DECIDE_AGAIN, policy_of
+    from moderate.analysis.review_report import review_report
+    from moderate.report.review import report as of_review
+    from moderate.results.read import read_results
+    from moderate.review.verdicts import read_decisions
+
+    results = read_results(file)
+    policy = policy_of(results, advice=DECIDE_AGAIN)
+    return of_review(review_report(results, policy, read_decisions(decisions)))
 
 
 def _runs(state: str | None) -> Sequence[RunRecord]:

@@ -1,21 +1,31 @@
-"""`moderate review`: a local page on which people work through the queue."""
+"""`moderate review`: a local page on which people work through the queue, and what comes of it."""
 
 from __future__ import annotations
 
 import os
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from moderate.cli.help import Commands, DefaultGroup
 from moderate.cli.messages import say
+from moderate.cli.output import Force
 from moderate.errors import UsageError
+from moderate.text import one_line
 from moderate.types import Category
+
+app = Commands(
+    cls=DefaultGroup,
+    help="Work through the queue in a browser, and use what was decided.",
+)
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def review(
+@app.command()
+def page(
     results: Annotated[
         str, typer.Argument(metavar="RESULTS", help="Rows of a scan: .csv, .parquet or .jsonl.")
     ],
@@ -134,6 +144,114 @@ def review(
 
             serve(app, listener, ready)
         session.close()
+
+
+@app.command()
+def export(
+    results: Annotated[str, typer.Argument(metavar="RESULTS", help="The rows that were reviewed.")],
+    decisions: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Else RESULTS.decisions.jsonl. May be repeated."),
+    ] = None,
+    cleared: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.csv", help="Approved images, for a policy's ignore_file."),
+    ] = None,
+    blocked: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.csv", help="Blocked images, for a policy's block_file."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.csv", help="Answers for categories, for eval and tune."),
+    ] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Why the images are on a list; lists need it."),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="When clearances end (2027-01-31); --cleared needs it."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write what people decided as lists for a policy, and as labels.
+
+    Images that somebody was unsure of and nobody blocked are on no list.
+    """
+    from moderate.analysis import review_export
+    from moderate.results.read import read_results
+    from moderate.results.targets import finishing, open_texts
+    from moderate.review.journal import beside
+    from moderate.review.verdicts import read_decisions
+
+    lists = [target for target in (cleared, blocked) if target is not None]
+    targets = [*lists, *([labels] if labels is not None else [])]
+    if not targets:
+        raise UsageError("name what to write: --cleared, --blocked, --labels, or several of them")
+    why, last_day = _of_lists(lists, cleared, reason, expires)
+    files = decisions or [str(beside(results))]
+    _check_targets(lists, labels, [results, *files], force=force)
+    exported = review_export.export(read_results(results), read_decisions(files))
+    texts = {}
+    if cleared is not None:
+        assert last_day
+        texts[cleared] = review_export.cleared_csv(exported.cleared, why, last_day)
+    if blocked is not None:
+        texts[blocked] = review_export.blocked_csv(exported.blocked, why)
+    if labels is not None:
+        texts[labels] = review_export.labels_csv(exported.labels)
+    with open_texts(targets) as opened:
+        for file in opened:
+            file.seal(texts[file.target])
+        with finishing(targets):
+            for file in opened:
+                file.commit()
+    counts = {
+        "cleared": len(exported.cleared),
+        "blocked": len(exported.blocked),
+        "undecided": exported.undecided,
+        "labelled": exported.labelled,
+    }
+    text = ", ".join(f"{count} {name}" for name, count in counts.items())
+    say("info", "exported", f"{text} images", **counts)
+    if exported.unnamed and lists:
+        say("warning", "unnamed", f"{exported.unnamed} decisions are on files without a digest: "
+            "they are on no list")  # fmt: skip
+    if labels is not None and not exported.labelled:
+        say("warning", "labels", "no reviewer answered for a category: the labels are all empty")
+
+
+def _of_lists(
+    lists: list[str], cleared: str | None, reason: str | None, expires: str | None
+) -> tuple[str, date | None]:
+    """The reason and the last day of entries. Raises UsageError where lists lack them."""
+    why = (reason or "").strip()
+    if lists and not why:
+        raise UsageError("--cleared and --blocked need --reason TEXT: a list says why")
+    if cleared is None:
+        return why, None
+    if expires is None:
+        raise UsageError("--cleared needs --expires DATE: no clearance is for ever")
+    try:
+        day = date.fromisoformat(expires)
+    except ValueError:
+        raise UsageError(f"--expires {one_line(expires, 40)!r}: a date is 2027-01-31") from None
+    if day <= datetime.now(UTC).date():
+        raise UsageError(f"--expires {day}: entries would be without effect from the start")
+    return why, day
+
+
+def _check_targets(lists: list[str], labels: str | None, inputs: list[str], *, force: bool) -> None:
+    from moderate.results.targets import check_files, check_overwriting, read_identities
+
+    labelled = [labels] if labels is not None else []
+    check_files("--cleared, --blocked", lists, (".csv",), "a list is a .csv file")
+    check_files("--labels", labelled, (".csv",), "labels are a .csv file")
+    read = read_identities(inputs)
+    check_overwriting([], [*lists, *labelled], read, force=True)
+    check_overwriting([], lists, read, force=force, kind="list")
+    check_overwriting([], labelled, read, force=force, kind="labels")
 
 
 def _check_server_is_there() -> None:
