@@ -27,7 +27,11 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 @app.command()
 def page(
     results: Annotated[
-        str, typer.Argument(metavar="RESULTS", help="Rows of a scan: .csv, .parquet or .jsonl.")
+        str,
+        typer.Argument(
+            metavar="RESULTS",
+            help="Rows of a scan: .csv, .parquet or .jsonl; or labels.csv of 'moderate sample'.",
+        ),
     ],
     queue: Annotated[
         str,
@@ -66,6 +70,13 @@ def page(
         Path | None,
         typer.Option(metavar="FILE", help="Where decisions go; else RESULTS.decisions.jsonl."),
     ] = None,
+    approve_is_no: Annotated[
+        bool,
+        typer.Option(
+            "--approve-is-no",
+            help="Of labels: to approve says no to every category without an answer.",
+        ),
+    ] = False,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: a free one.")] = 0,
     host: Annotated[
         str, typer.Option(help="Other than this machine's own: needs --token-file.")
@@ -83,14 +94,22 @@ def page(
 
     Every decision is on the disk before the next picture comes. Ctrl-C ends it; the same command
     goes on where you were.
+
+    A template of 'moderate sample' is labelled on the same page: answers for categories go into its
+    empty cells, too. Lines with a label are done.
     """
+    from contextlib import ExitStack
+
     from moderate.analysis.policies import DECIDE_AGAIN, policy_of
     from moderate.fetch.options import HttpOptions
+    from moderate.policy.load import load_policy
     from moderate.results.read import open_results
     from moderate.review.access import Access
     from moderate.review.journal import beside
+    from moderate.review.labelling import is_template, label_session
     from moderate.review.queue import Selection, parse_kind, queue_of
     from moderate.review.session import Session
+    from moderate.review.verdicts import check_decisions
     from moderate.types import Limits
 
     _check_server_is_there()
@@ -107,21 +126,34 @@ def page(
             "name those who may come in with --token-file FILE"
         )
     name = reviewer or _user()
-    with open_results(results) as read:
-        policy = policy_of(read, advice=DECIDE_AGAIN)
-        journal = decisions or beside(results)
-        chosen = queue_of(read, policy, selection)
-        if not len(chosen.numbers):
-            say("info", "review", "the queue is empty: no row of the results is in it")
-            return
-        session = Session(
-            read,
-            chosen.numbers,
-            journal,
-            journal.with_name(journal.name + ".leases"),
-            second_look,
-            probability=chosen.probability,
+    journal = decisions or beside(results)
+    labelling = is_template(results)
+    if labelling and selection != Selection():
+        raise UsageError(
+            "a template is labelled as a whole: choose its images in 'moderate sample'"
         )
+    if approve_is_no and not labelling:
+        raise UsageError("--approve-is-no goes with a template of labels")
+    with ExitStack() as stack:
+        if labelling:
+            policy = load_policy("balanced").policy  # there are no scores to hold against it
+            session = label_session(results, journal, second_look, approve_is_no=approve_is_no)
+        else:
+            read = stack.enter_context(open_results(results))
+            policy = policy_of(read, advice=DECIDE_AGAIN)
+            check_decisions(read, journal)
+            chosen = queue_of(read, policy, selection)
+            if not len(chosen.numbers):
+                say("info", "review", "the queue is empty: no row of the results is in it")
+                return
+            session = Session(
+                read,
+                chosen.numbers,
+                journal,
+                journal.with_name(journal.name + ".leases"),
+                second_look,
+                probability=chosen.probability,
+            )
         http = HttpOptions(allow_private=allow_private_network)
         with listening(host, port) as listener, Pictures(Limits(), http) as pictures:
             bound = listener.getsockname()[1]

@@ -72,11 +72,13 @@ class NotYoursError(Exception):
 class Rows(Protocol):
     """The rows of a queue: `numbers` in their order, each row by its number.
 
-    salt is the same for all queues that are to have the same rows judged by two people.
+    salt is the same for all queues that are to have the same rows judged by two people. own are the
+    columns of a row that are not carried.
     """
 
     numbers: NDArray[np.int64]
     salt: str
+    own: frozenset[str]
 
     def __len__(self) -> int: ...
 
@@ -88,6 +90,9 @@ class Rows(Protocol):
 
     def probability(self, number: int) -> float | None:
         """How likely the row was to be in the queue; see `Entry`."""
+
+    def paths(self) -> list[str]:
+        """Of all rows."""
 
 
 class Session:
@@ -158,6 +163,16 @@ class Session:
         self._severe: Counter[str] = Counter()
         self._open_from = 0  # all rows before this place of the order need nobody any more
         self._catch_up()
+
+    @property
+    def own(self) -> frozenset[str]:
+        """The columns of a row that are not carried."""
+        return self._rows.own
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of the queue, in no order."""
+        return self._rows.paths()
 
     def next(self, reviewer: str, count: int = 1) -> list[dict[str, Any]]:
         """The rows that this reviewer is to look at now, leased; `row` is the number of each."""
@@ -301,6 +316,7 @@ class _ResultRows:
         self, results: Results, numbers: NDArray[np.int64], probability: float | None
     ) -> None:
         self.numbers = numbers
+        self.own = frozenset(results.own)
         self.salt = results.facts.get("run_id", "")
         self._probability = probability
         wanted = np.sort(numbers)
@@ -322,6 +338,11 @@ class _ResultRows:
         assert self._table is not None
         row: dict[str, Any] = self._table.slice(place, 1).to_pylist()[0]
         return row
+
+    def paths(self) -> list[str]:
+        """Of all rows."""
+        paths: list[str] = self._table["path"].to_pylist() if self._table is not None else []
+        return paths
 
     def probability(self, number: int) -> float | None:
         """See `Rows`."""

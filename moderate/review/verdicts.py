@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,10 @@ COLUMNS = ("final_decision", "decided_by", "decided_at")
 """What results get for each row that a person decided on; null in all others."""
 
 _UNSURE = "unsure"
+
+
+class DecisionsOfOthersError(InputError):
+    """A journal is on other results than those that it was to go with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +196,20 @@ def read_decisions(files: Sequence[str]) -> Decisions:
     return Decisions(tuple(files), tuple(held.values()), tuple(every.values()), file_of)
 
 
+def check_decisions(results: Results, journal: Path) -> None:
+    """Raises InputError where a journal that exists is on other results than these.
+
+    So it is where a scan wrote its results over those that were reviewed.
+    """
+    if not journal.exists() or not (decisions := read_decisions([str(journal)])).entries:
+        return
+    try:
+        for _ in decided_rows(results, decisions):
+            pass
+    except DecisionsOfOthersError as error:
+        raise InputError(f"{error}; move it away, or name another one (--decisions)") from None
+
+
 def decided_rows(
     results: Results, decisions: Decisions, names: Sequence[str] = ()
 ) -> Iterator[tuple[int, Final, dict[str, Any]]]:
@@ -220,5 +239,7 @@ def _time(entry: Entry) -> datetime:
     return entry.time
 
 
-def _of_others(file: str, reason: str) -> InputError:
-    return InputError(f"{file_name(file)} holds decisions on other results than these: {reason}")
+def _of_others(file: str, reason: str) -> DecisionsOfOthersError:
+    return DecisionsOfOthersError(
+        f"{file_name(file)} holds decisions on other results than these: {reason}"
+    )
