@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,17 +37,24 @@ class Label:
     probability: float | None
 
 
+class Listed(NamedTuple):
+    """An image by its SHA-256, and who decided on it."""
+
+    sha256: str
+    by: str
+
+
 @dataclass(frozen=True, slots=True)
 class Export:
     """What people decided on the rows of one results file.
 
-    cleared and blocked are the SHA-256 of images that all who decided approved, and that one of
-    them blocked. undecided are images that somebody was unsure of and nobody blocked, unnamed rows
-    without a digest.
+    cleared are images that all who decided approved, blocked those that one of them blocked.
+    undecided are images that somebody was unsure of and nobody blocked, unnamed rows without a
+    digest.
     """
 
-    cleared: tuple[str, ...]
-    blocked: tuple[str, ...]
+    cleared: tuple[Listed, ...]
+    blocked: tuple[Listed, ...]
     labels: tuple[Label, ...]
     undecided: int
     unnamed: int
@@ -68,9 +75,9 @@ def export(results: Results, decisions: Decisions) -> Export:
     for digest, verdict in decisions.by_digest.items():
         answers = {entry.decision for entry in verdict.entries}
         if "block" in answers:
-            blocked.append(digest)
+            blocked.append(Listed(digest, verdict.by))
         elif answers == {"approve"}:
-            cleared.append(digest)
+            cleared.append(Listed(digest, verdict.by))
         else:
             undecided += 1
     unnamed = sum(
@@ -86,15 +93,17 @@ def export(results: Results, decisions: Decisions) -> Export:
     )
 
 
-def cleared_csv(digests: Iterable[str], reason: str, expires: date) -> str:
+def cleared_csv(images: Iterable[Listed], reason: str, expires: date) -> str:
     """A file for the `ignore_file` of a policy."""
-    rows = ((digest, guarded(reason), expires.isoformat()) for digest in digests)
-    return _csv(("sha256", "reason", "expires"), rows)
+    day = expires.isoformat()
+    rows = ((each.sha256, guarded(reason), day, guarded(each.by)) for each in images)
+    return _csv(("sha256", "reason", "expires", "by"), rows)
 
 
-def blocked_csv(digests: Iterable[str], reason: str) -> str:
+def blocked_csv(images: Iterable[Listed], reason: str) -> str:
     """A file for the `block_file` of a policy, whose entries do not expire."""
-    return _csv(("sha256", "reason"), ((digest, guarded(reason)) for digest in digests))
+    rows = ((each.sha256, guarded(reason), guarded(each.by)) for each in images)
+    return _csv(("sha256", "reason", "by"), rows)
 
 
 def labels_csv(labels: Iterable[Label]) -> str:

@@ -16,7 +16,7 @@ MOST_REVIEWERS = 50
 
 def report(review: Review) -> Report:
     """The whole of it."""
-    parts: list[Part] = [_against(review), _bands(review)]
+    parts: list[Part] = [_against(review), _overturned(review), _asked(review)]
     if review.reviewers:
         parts.append(_reviewers(review))
     parts.append(sentences(list(_closing(review))))
@@ -35,7 +35,31 @@ def _against(review: Review) -> Table:
     return Table(title, ("", *OUTCOMES, "in all"), tuple(rows))
 
 
-def _bands(review: Review) -> Table:
+def _overturned(review: Review) -> Table:
+    rows = tuple(
+        (
+            band.category or "no category",
+            band.name,
+            str(band.sure),
+            str(rate.events),
+            rate_text(rate),
+        )
+        for band in review.bands
+        if (rate := band.overturned) is not None
+    )
+    return Table(
+        "Where people overturned the scores",
+        ("category", "band", "sure", "overturned", f"share ({CONFIDENCE:.0%})"),
+        rows,
+        (
+            "Images that the scores approve or block and that people were sure of; one counts "
+            "under each category that blocks it.",
+        ),
+        text_columns=(0, 1),
+    )
+
+
+def _asked(review: Review) -> Table:
     rows = tuple(
         (
             band.category or "no category",
@@ -44,18 +68,17 @@ def _bands(review: Review) -> Table:
             str(band.blocked),
             str(band.unsure),
             rate_text(band.blocked_share),
-            "-" if band.overturned is None else rate_text(band.overturned),
         )
         for band in review.bands
+        if band.overturned is None
     )
     return Table(
-        "Where people decided against the scores",
-        ("category", "band", "approved", "blocked", "unsure", "of which blocked", "overturned"),
+        "What people decided where the scores ask them",
+        ("category", "band", "approved", "blocked", "unsure", f"blocked ({CONFIDENCE:.0%})"),
         rows,
         (
-            f"Shares: of the images that people were sure of, with intervals at {CONFIDENCE:.0%}.",
-            "The bands from review to block are thirds of the way between the thresholds; an image "
-            "counts under each category that does not approve it.",
+            "The bands are thirds of the way from review to block; an image counts under each "
+            "category that asks. Shares are of the images that people were sure of.",
         ),
         text_columns=(0, 1),
     )
@@ -89,7 +112,7 @@ def rate_text(rate: Rate) -> str:
     """A share with its interval; `-` of nothing."""
     if rate.value is None:
         return "-"
-    return f"{rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%})"
+    return f"{rate.value:.1%} ({100 * rate.low:.1f} to {100 * rate.high:.1f})"
 
 
 def _closing(review: Review) -> Iterator[str]:

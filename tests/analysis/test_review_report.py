@@ -112,6 +112,7 @@ def test_the_report_in_every_format(results: Path, capsys: Captured) -> None:
     assert run(given) == 0
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
+    assert "nudity    block     1           1  100.0% (2.5 to 100.0)" in shown
     assert "2 images of 12 rows decided by 2 reviewers" in shown
     assert "middle band: 1 of 7 images decided; 1.67 hours per 1,000 images" in shown
     assert "kappa is not defined" in shown
@@ -122,8 +123,8 @@ def test_the_report_in_every_format(results: Path, capsys: Captured) -> None:
     assert data["second_looks"]["count"] == 1
     assert data["severe_seen"] == 2
     for name, text in (
-        ("r.md", "## Where people decided against the scores"),
-        ("r.html", "<caption>Where people decided against the scores</caption>"),
+        ("r.md", "## Where people overturned the scores"),
+        ("r.html", "<caption>Where people overturned the scores</caption>"),
         ("r.json", '"middle_band"'),
     ):
         assert run([*given, "--out", name]) == 0

@@ -136,7 +136,7 @@ def test_nothing_is_listed_without_a_reason_and_an_end(reviewed: Path, capsys: C
         assert message in said
         assert said.count("\n") == 1
     assert run(["review", "export", "r.csv", "--blocked", "b.csv", "--reason", "=x"]) == 0
-    assert Path("b.csv").read_text().splitlines()[1].endswith(",'=x")
+    assert Path("b.csv").read_text().splitlines()[1].endswith(",'=x,ada")
     capsys.readouterr()
     assert run(["review", "export", "r.csv", "--blocked", "b.csv", "--reason", "x"]) == 2
     assert "may be a list that somebody wrote; add --force" in capsys.readouterr().err
