@@ -1,7 +1,8 @@
 """Labelling a template of `moderate sample` on the review page.
 
 Each answer goes into the journal first and then into the template: only into cells that are empty,
-so that nothing that somebody filled in is lost. What a kill left out is written at the next start.
+so that nothing that somebody filled in is lost. One that is taken back leaves the template first.
+So what a kill left out is an answer in the journal, which is written at the next start.
 """
 
 from __future__ import annotations

@@ -129,7 +129,9 @@ class Session:
         """A session on rows from elsewhere.
 
         done are rows that nobody needs to look at. on_record is called with each line that this
-        session has put into the journal, and may raise what `decide` and `undo` raise.
+        session puts into the journal: after a decision is there, before the end of one is. So a
+        kill leaves a decision whose effects can be had again, never effects without it. It may
+        raise what `decide` and `undo` raise.
         """
         session = cls.__new__(cls)
         session._begin(rows, journal, leases, second_look, done, on_record)
@@ -228,10 +230,10 @@ class Session:
                 return None
             last = decisions[-1]
             undone = as_undone(last)
+            self._on_record(undone)
             self._journal.append(undone)
             self._catch_up()
             self._leases.holds(last.row, reviewer)
-            self._on_record(undone)
             return self._shown(last.row, reviewer)
 
     def progress(self, reviewer: str) -> Progress:

@@ -15,7 +15,7 @@ from moderate.analysis.sample import as_csv, sample
 from moderate.errors import InputError, OutputError
 from moderate.policy.load import load_policy
 from moderate.results.read import read_results
-from moderate.review.journal import read_journal
+from moderate.review.journal import Entry, Journal, read_journal
 from moderate.review.labelling import is_template, label_session
 from moderate.review.session import Judgement, NotYoursError, Session
 from moderate.types import Category
@@ -131,6 +131,26 @@ def test_what_a_kill_left_out_is_written_at_the_next_start(labels: Path, start: 
     labels.write_bytes(before)
     start()
     assert labels.read_bytes() == written
+
+
+def test_a_kill_amid_an_undo_leaves_the_decision(
+    labels: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No label may stay that no decision stands for."""
+
+    def killed(journal: Journal, entry: Entry) -> None:
+        raise KeyboardInterrupt
+
+    session = start()
+    session.next("ada")
+    session.decide(1, "ada", NUDE)
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            session.undo("ada")
+    assert nudity(labels)[0] == ""
+    assert start().progress("ada").decided == 1
+    assert nudity(labels)[0] == "1"
 
 
 def test_the_form_of_the_file_and_further_columns_stay(labels: Path, start: Start) -> None:
