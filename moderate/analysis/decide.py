@@ -51,7 +51,7 @@ from moderate.results.targets import (
     to_stdout,
 )
 from moderate.review.verdicts import COLUMNS as FINAL_COLUMNS
-from moderate.review.verdicts import Final, read_decisions
+from moderate.review.verdicts import Final, People, read_decisions
 from moderate.run.summary import EXAMPLES_KEPT, Audit, Finding, Summary, name_counted
 from moderate.run.videos import Video, VideoEnd
 from moderate.text import one_line, printable, utc
@@ -354,28 +354,6 @@ class DecideOptions:
     decisions: Sequence[str] = ()
 
 
-@dataclass(slots=True)
-class People:
-    """How many rows people decided on, and who they are.
-
-    copies are those of the rows that have the verdict of another; on unsure ones the machine's
-    decision stays; on disputed ones people disagree, and the strictest decision holds.
-    """
-
-    rows: int = 0
-    copies: int = 0
-    unsure: int = 0
-    disputed: int = 0
-    reviewers: tuple[str, ...] = ()
-
-    def count(self, final: Final) -> None:
-        """Take rows into the counts."""
-        self.rows += len(final.verdicts)
-        self.copies += len(final.copies)
-        self.unsure += sum(verdict.is_unsure for verdict in final.verdicts.values())
-        self.disputed += sum(verdict.is_disputed for verdict in final.verdicts.values())
-
-
 @dataclass(frozen=True, slots=True)
 class Redecided:
     """What came of it: counts as of a scan, and of changes.
@@ -395,30 +373,45 @@ class Redecided:
     people: People | None = None
 
 
-class _Keeper:
-    """In place of a Redecider: leaves every decision of the machine as it is stored."""
+class Counted(NamedTuple):
+    """What is counted of decisions; see `Decided`."""
+
+    severity: Severities
+    reasons: Encoded[tuple[str, ...]]
+    bands: Severities
+
+
+class _ByPolicy:
+    """The machine's decisions by another policy."""
+
+    def __init__(self, loaded: LoadedPolicy, results: Results) -> None:
+        self.policy = loaded.policy
+        self._redecider = Redecider(loaded, results)
+        self.judge = self._redecider.judge
+
+    def decide(self, piece: Piece) -> tuple[Counted, dict[str, Any]]:
+        """What is counted of the rows, and their own columns."""
+        decided = self._redecider.decide(piece)
+        segments = self._redecider.segments_column(len(piece))
+        own = {**piece.own, **policy_columns(decided), "segments": segments}
+        return Counted(decided.severity, decided.reasons, decided.bands), own
+
+
+class _AsStored:
+    """The machine's decisions as they are. Raises InputError for results without their policy."""
 
     def __init__(self, results: Results) -> None:
         self.policy = policy_of(results)
         # Lists count as they did: what they say is in the decisions, and files may be gone.
         self.judge = Judge(self.policy, columns=results.carried, lists=Lists())
 
-    def decide(self, piece: Piece) -> Stored:
-        """What the rows have."""
+    def decide(self, piece: Piece) -> tuple[Counted, dict[str, Any]]:
+        """See `_ByPolicy`."""
         texts = _encoded(piece.own["reasons"])
         reasons = [tuple(text.split("; ")) for text in texts.values]
-        none = len(reasons)
-        codes = np.where(texts.codes < 0, np.int32(none), texts.codes).astype(np.int32)
+        codes = np.where(texts.codes < 0, len(reasons), texts.codes).astype(np.int32)
         bands = self.judge.bands(piece.batch)
-        return Stored(piece.severity, Encoded([*reasons, ()], codes), bands)
-
-
-class Stored(NamedTuple):
-    """What is counted of decisions; see `Decided`."""
-
-    severity: Severities
-    reasons: Encoded[tuple[str, ...]]
-    bands: Severities
+        return Counted(piece.severity, Encoded([*reasons, ()], codes), bands), piece.own
 
 
 def redecide(
@@ -445,22 +438,14 @@ def redecide(
     inputs = read_identities([options.results]) | identities(options.decisions)
     inputs |= identities(loaded.files if loaded else ())
     check_overwriting(options.out, options.summary, inputs, force=options.force)
-    redecider = Redecider(loaded, results) if loaded else None
-    keeper = None if redecider else _Keeper(results)
+    machine = _ByPolicy(loaded, results) if loaded else _AsStored(results)
     decisions = read_decisions(options.decisions) if options.decisions else None
+    people = People.of(decisions) if decisions else None
     facts = _facts(results, loaded, started) | _people_facts(options.decisions)
-    if redecider:
-        summary = Summary(_audit(facts, started), redecider.loaded.policy, redecider.judge)
-    else:
-        assert keeper
-        facts = {"policy": keeper.policy.name, "policy_sha256": "", **facts}
-        summary = Summary(_audit(facts, started), keeper.policy, keeper.judge)
+    facts = {"policy": machine.policy.name, "policy_sha256": "", **facts}
+    summary = Summary(_audit(facts, started), machine.policy, machine.judge)
     summary.max_listed = options.max_listed
     changes = np.zeros((len(DECISIONS), len(DECISIONS)), np.int64)
-    people = None
-    if decisions:
-        reviewers = dict.fromkeys(entry.reviewer for entry in decisions.entries)
-        people = People(reviewers=tuple(reviewers))
     made = Redecided(
         results.path,
         facts,
@@ -484,17 +469,9 @@ def redecide(
             writer.start(facts, columns, results.labels)
         count = 0
         for piece in pieces(results):
-            own, carried = piece.own, dict(piece.carried)
-            if redecider:
-                decided = redecider.decide(piece)
-                counted = Stored(decided.severity, decided.reasons, decided.bands)
-                own = {**own, **policy_columns(decided)}
-                own["segments"] = redecider.segments_column(len(piece))
-            else:
-                assert keeper
-                counted = keeper.decide(piece)
-            if decisions:
-                assert people
+            counted, own = machine.decide(piece)
+            carried = dict(piece.carried)
+            if decisions and people:
                 final = decisions.final(piece.first, own, counted.severity)
                 people.count(final)
                 counted = _by_people(counted, final)
@@ -524,7 +501,7 @@ def redecide(
     return made
 
 
-def _by_people(machine: Stored, final: Final) -> Stored:
+def _by_people(machine: Counted, final: Final) -> Counted:
     """What is counted where people decided; the reasons name them before those of the machine."""
     codes, reasons = machine.reasons.codes.copy(), list(machine.reasons.values)
     known: dict[tuple[str, int], int] = {}
@@ -534,7 +511,7 @@ def _by_people(machine: Stored, final: Final) -> Stored:
             known[key] = len(reasons)
             reasons.append((f"decided by {key[0]}", *reasons[key[1]]))
         codes[index] = known[key]
-    return Stored(final.severity, Encoded(reasons, codes), machine.bands)
+    return Counted(final.severity, Encoded(reasons, codes), machine.bands)
 
 
 def _facts(results: Results, loaded: LoadedPolicy | None, started: datetime) -> dict[str, str]:
@@ -600,7 +577,7 @@ def _audit(facts: dict[str, str], started: datetime) -> Audit:
     )
 
 
-def _count(summary: Summary, piece: Piece, decided: Stored) -> None:
+def _count(summary: Summary, piece: Piece, decided: Counted) -> None:
     """Take rows into the counts, as `Summary.count` does one by one."""
     summary.rows += len(piece)
     for severity, count in enumerate(np.bincount(decided.severity, minlength=len(DECISIONS))):

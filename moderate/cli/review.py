@@ -18,7 +18,8 @@ from moderate.types import Category
 
 app = Commands(
     cls=DefaultGroup,
-    help="Work through the queue in a browser, and use what was decided.",
+    help="Work through the queue in a browser, and use what was decided.\n\n"
+    "Without the name of a command, it is 'page': moderate review RESULTS.",
 )
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")

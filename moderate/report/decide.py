@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from moderate.analysis.decide import People, Redecided
+from moderate.analysis.decide import Redecided
 from moderate.policy.load import shown_name
 from moderate.report.model import Report, Table, counted, sentences, share
 from moderate.report.summary import headline, tables
+from moderate.review.verdicts import People
 from moderate.run.highlights import Highlights
 from moderate.run.summary import as_json
 from moderate.text import printable

@@ -177,6 +177,33 @@ class Decisions:
                 raise _of_others(file, f"{what}, had other bytes when it was decided on")
 
 
+@dataclass(slots=True)
+class People:
+    """How many rows people decided on, and who they are.
+
+    copies are those of the rows that have the verdict of another; on unsure ones the machine's
+    decision stays; on disputed ones people disagree, and the strictest decision holds.
+    """
+
+    rows: int = 0
+    copies: int = 0
+    unsure: int = 0
+    disputed: int = 0
+    reviewers: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, decisions: Decisions) -> People:
+        """Those of decisions, before any row is counted."""
+        return cls(reviewers=tuple({entry.reviewer: None for entry in decisions.entries}))
+
+    def count(self, final: Final) -> None:
+        """Take rows into the counts."""
+        self.rows += len(final.verdicts)
+        self.copies += len(final.copies)
+        self.unsure += sum(verdict.is_unsure for verdict in final.verdicts.values())
+        self.disputed += sum(verdict.is_disputed for verdict in final.verdicts.values())
+
+
 def read_decisions(files: Sequence[str]) -> Decisions:
     """The decisions in journals. Of a reviewer's decisions on a row, the last counts.
 
