@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Rows of which four are in review; the page is ready at once, and ends."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("moderate.review.run.serve", lambda app, listener, on_ready: on_ready())
+    monkeypatch.setattr("moderate.review.pictures.Pictures", lambda *_: nullcontext())
     scores = {Category.NUDITY: np.array([0.1, 0.4, 0.5, 0.6, 0.7, 0.9], np.float32)}
     return write_results(tmp_path / "r.csv", scores)
 
