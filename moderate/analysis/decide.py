@@ -1,14 +1,18 @@
-"""Decisions again from stored scores: a results file under another policy, without an image."""
+"""Decisions again from stored scores: a results file under another policy, without an image.
+
+What people decided on its rows can come to it, with the policy or alone.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from functools import cache, cached_property
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,17 +20,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from moderate.analysis.policies import policy_of
 from moderate.arrow import python_values
 from moderate.classify.coverage import Coverage
 from moderate.config import ConfigRecord
-from moderate.errors import PolicyError
+from moderate.errors import PolicyError, UsageError
 from moderate.places import read_places
 from moderate.policy.batch import UNKNOWN_ERROR, Batch, Codes, Decided, Encoded
 from moderate.policy.judge import Judge
+from moderate.policy.lists import Lists
 from moderate.policy.load import LoadedPolicy, load_policy
 from moderate.policy.reasons import placed
 from moderate.policy.rows import judge_rows
 from moderate.policy.thresholds import BANDS, DECISIONS, Severities, band_counts
+from moderate.regular import sha256_of
 from moderate.results.interface import CsvForm
 from moderate.results.read import Results, read_results
 from moderate.results.read_format import Chunk
@@ -43,6 +50,8 @@ from moderate.results.targets import (
     read_identities,
     to_stdout,
 )
+from moderate.review.verdicts import COLUMNS as FINAL_COLUMNS
+from moderate.review.verdicts import Final, People, read_decisions
 from moderate.run.summary import EXAMPLES_KEPT, Audit, Finding, Summary, name_counted
 from moderate.run.videos import Video, VideoEnd
 from moderate.text import one_line, printable, utc
@@ -336,13 +345,14 @@ class DecideOptions:
     """What to decide again and by what; the names are those of the command line."""
 
     results: str
-    policy: str
+    policy: str | None
     out: Sequence[str] = ()
     summary: Sequence[str] = ()
     max_listed: int = MOST_LISTED
     force: bool = False
     csv: CsvForm = field(default_factory=CsvForm)
     partition_by: tuple[str, ...] = ()
+    decisions: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,7 +360,8 @@ class Redecided:
     """What came of it: counts as of a scan, and of changes.
 
     facts are the audit facts of what was written, before those of the source. changes counts the
-    rows by severity, before (first axis) and now. notes are sentences for every form of it.
+    rows by severity, before (first axis) and now. notes are sentences for every form of it. people
+    is None without journals of their decisions.
     """
 
     source: str
@@ -360,12 +371,57 @@ class Redecided:
     changes: NDArray[np.int64]
     notes: tuple[str, ...]
     outputs: dict[str, str] = field(default_factory=dict)
+    people: People | None = None
+
+
+class Counted(NamedTuple):
+    """What is counted of decisions; see `Decided`."""
+
+    severity: Severities
+    reasons: Encoded[tuple[str, ...]]
+    bands: Severities
+
+
+class _ByPolicy:
+    """The machine's decisions by another policy."""
+
+    def __init__(self, loaded: LoadedPolicy, results: Results) -> None:
+        self.policy = loaded.policy
+        self._redecider = Redecider(loaded, results)
+        self.judge = self._redecider.judge
+
+    def decide(self, piece: Piece) -> tuple[Counted, dict[str, Any]]:
+        """What is counted of the rows, and their own columns."""
+        decided = self._redecider.decide(piece)
+        segments = self._redecider.segments_column(len(piece))
+        own = {**piece.own, **policy_columns(decided), "segments": segments}
+        return Counted(decided.severity, decided.reasons, decided.bands), own
+
+
+class _AsStored:
+    """The machine's decisions as they are. Raises InputError for results without their policy."""
+
+    def __init__(self, results: Results) -> None:
+        self.policy = policy_of(results)
+        # Lists count as they did: what they say is in the decisions, and files may be gone.
+        self.judge = Judge(self.policy, columns=results.carried, lists=Lists())
+
+    def decide(self, piece: Piece) -> tuple[Counted, dict[str, Any]]:
+        """See `_ByPolicy`."""
+        texts = _encoded(piece.own["reasons"])
+        reasons = [tuple(text.split("; ")) for text in texts.values]
+        codes = np.where(texts.codes < 0, len(reasons), texts.codes).astype(np.int32)
+        bands = self.judge.bands(piece.batch)
+        return Counted(piece.severity, Encoded([*reasons, ()], codes), bands), piece.own
 
 
 def redecide(
     options: DecideOptions, summary_text: Callable[[Redecided, str], str] | None = None
 ) -> Redecided:
     """Read a results file, decide on its rows by another policy, and write them.
+
+    Without a policy, the decisions stay as they are. With journals of what people decided, rows get
+    the columns of `verdicts`, and what is counted is what people decided.
 
     summary_text gives the text of a summary for a target; without it, no summary is written.
     Nothing is put under a target's name before all rows are there. Raises UsageError, PolicyError,
@@ -375,16 +431,30 @@ def redecide(
     check_targets(options.out, options.partition_by)
     check_reports("--summary", options.summary)
     results = read_results(options.results)
-    loaded = load_policy(options.policy)
-    inputs = read_identities([options.results]) | identities(loaded.files)
+    if options.policy is None and not options.decisions:
+        raise UsageError(
+            "there is nothing to decide by: name a policy, decisions of people, or both"
+        )
+    loaded = None if options.policy is None else load_policy(options.policy)
+    inputs = read_identities([options.results]) | identities(options.decisions)
+    inputs |= identities(loaded.files if loaded else ())
     check_overwriting(options.out, options.summary, inputs, force=options.force)
-    facts = _facts(results, loaded, started)
-    redecider = Redecider(loaded, results)
-    summary = Summary(_audit(facts, started), loaded.policy, redecider.judge)
+    machine = _ByPolicy(loaded, results) if loaded else _AsStored(results)
+    decisions = read_decisions(options.decisions) if options.decisions else None
+    people = People.of(decisions) if decisions else None
+    facts = _facts(results, loaded, started) | _people_facts(options.decisions)
+    facts = {"policy": machine.policy.name, "policy_sha256": "", **facts}
+    summary = Summary(_audit(facts, started), machine.policy, machine.judge)
     summary.max_listed = options.max_listed
     changes = np.zeros((len(DECISIONS), len(DECISIONS)), np.int64)
     made = Redecided(
-        results.path, facts, dict(results.facts), summary, changes, tuple(_notes(results))
+        results.path,
+        facts,
+        dict(results.facts),
+        summary,
+        changes,
+        tuple(_notes(results)),
+        people=people,
     )
     summary_targets = options.summary if summary_text else ()
     with (
@@ -392,18 +462,31 @@ def redecide(
         open_texts(summary_targets) as summaries,
     ):
         columns = _carried_columns(results, options.out)
+        if decisions:
+            # Those of an earlier time are replaced, and are the last of the carried ones.
+            columns = [column for column in columns if column.name not in FINAL_COLUMNS]
+            columns += [Column(name, pa.string()) for name in FINAL_COLUMNS]
         for writer in writers:
             writer.start(facts, columns, results.labels)
+        count = 0
         for piece in pieces(results):
-            decided = redecider.decide(piece)
-            _count(summary, piece, decided)
-            np.add.at(changes, (piece.severity, decided.severity), 1)
-            own = {**piece.own, **policy_columns(decided)}
-            own["segments"] = redecider.segments_column(len(piece))
+            counted, own = machine.decide(piece)
+            carried = dict(piece.carried)
+            if decisions and people:
+                final = decisions.final(piece.first, own, counted.severity)
+                people.count(final)
+                counted = _by_people(counted, final)
+                carried |= final.columns()
+            _count(summary, piece, counted)
+            np.add.at(changes, (piece.severity, counted.severity), 1)
             for writer in writers:
                 writer.write_columns(
-                    [own[name] for name in results.own], list(piece.carried.values())
+                    [own[name] for name in results.own],
+                    [carried[column.name] for column in columns],
                 )
+            count += len(piece)
+        if decisions:
+            decisions.check_rows(count)
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
         # What takes its time, and may fail, comes first: files appear all or none.
         for writer in writers:
@@ -419,21 +502,44 @@ def redecide(
     return made
 
 
-def _facts(results: Results, loaded: LoadedPolicy, started: datetime) -> dict[str, str]:
+def _by_people(machine: Counted, final: Final) -> Counted:
+    """What is counted where people decided; the reasons name them before those of the machine."""
+    codes, reasons = machine.reasons.codes.copy(), list(machine.reasons.values)
+    known: dict[tuple[str, int], int] = {}
+    for index, verdict in final.verdicts.items():
+        key = (verdict.by, int(codes[index]))
+        if key not in known:
+            known[key] = len(reasons)
+            reasons.append((f"decided by {key[0]}", *reasons[key[1]]))
+        codes[index] = known[key]
+    return Counted(final.severity, Encoded(reasons, codes), machine.bands)
+
+
+def _facts(results: Results, loaded: LoadedPolicy | None, started: datetime) -> dict[str, str]:
     """The audit facts of the source, with what is true of these decisions."""
-    # A preset has no file to take the place of the earlier one.
-    replaced = {"sha256", "csv", "policy_file"}
+    replaced = {"sha256", "csv"}
+    if loaded:  # a preset has no file to take the place of the earlier one
+        replaced.add("policy_file")
     facts = {key: value for key, value in results.facts.items() if key not in replaced}
+    if loaded:
+        facts |= {
+            "policy": loaded.policy.name,
+            "policy_sha256": loaded.sha256,
+            "policy_json": loaded.policy.model_dump_json(),
+            **({"policy_file": loaded.shown_file} if loaded.shown_file else {}),
+        }
     return facts | {
         "tool": "moderate",
-        "policy": loaded.policy.name,
-        "policy_sha256": loaded.sha256,
-        "policy_json": loaded.policy.model_dump_json(),
-        **({"policy_file": loaded.shown_file} if loaded.shown_file else {}),
         "decided_from": results.sha256,
         "decided": utc(started),
         "decided_version": __version__,
     }
+
+
+def _people_facts(files: Sequence[str]) -> dict[str, str]:
+    """Which journals people's decisions come from, by their digests as they are now."""
+    digests = [sha256_of(file) for file in files if os.path.isfile(file)]
+    return {"decisions_sha256": "; ".join(digests)} if digests else {}
 
 
 def _notes(results: Results) -> Iterator[str]:
@@ -472,7 +578,7 @@ def _audit(facts: dict[str, str], started: datetime) -> Audit:
     )
 
 
-def _count(summary: Summary, piece: Piece, decided: Decided) -> None:
+def _count(summary: Summary, piece: Piece, decided: Counted) -> None:
     """Take rows into the counts, as `Summary.count` does one by one."""
     summary.rows += len(piece)
     for severity, count in enumerate(np.bincount(decided.severity, minlength=len(DECISIONS))):

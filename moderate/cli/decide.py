@@ -1,4 +1,4 @@
-"""`moderate decide`: decisions again, by another policy, from stored scores."""
+"""`moderate decide`: decisions again, by another policy or by people, from stored scores."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from moderate.cli import exit_codes
 from moderate.cli.findings import list_findings
 from moderate.cli.messages import say
 from moderate.cli.output import CSV_BOM_HELP, CSV_RAW_HELP, PARTITION_BY_HELP, Force
+from moderate.errors import UsageError
 from moderate.types import MOST_LISTED
 
 
@@ -20,9 +21,21 @@ def decide(
         typer.Argument(metavar="RESULTS", help="Rows of a scan: .csv, .parquet or .jsonl."),
     ],
     policy: Annotated[
-        str,
-        typer.Option(metavar="NAME|FILE", help="A preset or a TOML file: the policy to decide by."),
-    ],
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="A preset or a TOML file: the policy to decide by; without it, with --decisions, "
+            "the machine's decisions stay.",
+        ),
+    ] = None,
+    decisions: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="What people decided in 'moderate review' (RESULTS.decisions.jsonl). "
+            "May be repeated.",
+        ),
+    ] = None,
     out: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,10 +72,13 @@ def decide(
         bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")
     ] = False,
 ) -> int:
-    """Decide again by another policy, from stored scores.
+    """Decide again from stored scores, by a policy or as people did.
 
     No image and no weights are needed. Scores, carried columns and everything else stay as they
     are. Nothing is written over RESULTS.
+
+    With --decisions, rows get the columns final_decision, decided_by and decided_at, null where
+    nobody decided. Summaries and --fail-on count the final decisions.
     """
     from moderate.analysis.decide import DecideOptions, redecide
     from moderate.report.decide import report
@@ -72,6 +88,8 @@ def decide(
     from moderate.results.interface import CsvForm
     from moderate.results.targets import to_stdout
 
+    if policy is None and not decisions:
+        raise UsageError("Missing option '--policy' or '--decisions'")
     options = DecideOptions(
         results,
         policy,
@@ -81,6 +99,7 @@ def decide(
         force,
         CsvForm(csv_raw, csv_bom),
         parse_partition_by(partition_by),
+        tuple(decisions or ()),
     )
     redecided = redecide(options, lambda done, target: render(report(done), target))
     for note in redecided.notes:

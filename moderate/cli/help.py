@@ -95,12 +95,41 @@ class PlainGroup(TyperGroup):
         _write_parameters(self.get_params(ctx), formatter)
 
 
+class DefaultGroup(PlainGroup):
+    """A group whose first command is meant where none is named.
+
+    `group FILE` is `group FIRST FILE`; the help of the group has the options of that command, too.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See `TyperGroup`."""
+        own = {"-h", "--help", *self.commands}
+        if args and args[0] not in own and not ctx.resilient_parsing:
+            args = [next(iter(self.commands)), *args]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """See `TyperGroup`."""
+        default = next(iter(self.commands.values()))
+        arguments = [argument_name(p) for p in default.params if isinstance(p, TyperArgument)]
+        return [f"{' '.join(arguments)}|COMMAND", "[OPTIONS]"]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """See `TyperGroup`."""
+        name, default = next(iter(self.commands.items()))
+        rows = [(name, first_paragraph(each.help or "")) for name, each in self.commands.items()]
+        _write_sections({"Commands": rows}, formatter)
+        _write_parameters(
+            [*default.params, *self.get_params(ctx)], formatter, f"Options of {name}, the default"
+        )
+
+
 class Commands(typer.Typer):
     """A group of commands whose help is written by this module."""
 
-    def __init__(self, *, help: str, **settings: Any) -> None:
+    def __init__(self, *, help: str, cls: type[PlainGroup] = PlainGroup, **settings: Any) -> None:
         super().__init__(
-            cls=PlainGroup,
+            cls=cls,
             help=help,
             rich_markup_mode=None,
             pretty_exceptions_enable=False,
@@ -118,7 +147,7 @@ def first_paragraph(text: str) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
 
-def _write_parameters(params: Iterable[Any], formatter: Any) -> None:
+def _write_parameters(params: Iterable[Any], formatter: Any, heading: str = "Options") -> None:
     sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
     general: list[tuple[str, str]] = []
     for param in params:
@@ -131,7 +160,7 @@ def _write_parameters(params: Iterable[Any], formatter: Any) -> None:
             section = sections.setdefault(panel, []) if panel else general
             section.append((_names(param), _meaning(param)))
     only_help = len(general) == 1
-    ordered = {**sections, "Options": general} if only_help else {"Options": general, **sections}
+    ordered = {**sections, heading: general} if only_help else {heading: general, **sections}
     arguments = ordered.pop("Arguments")
     _write_sections({"Arguments": arguments, **ordered}, formatter)
 

@@ -27,7 +27,7 @@ from moderate.cli.explain import explain
 from moderate.cli.messages import parser_message, say_error, speaking
 from moderate.cli.policy import app as policy_app
 from moderate.cli.report import report
-from moderate.cli.review import review
+from moderate.cli.review import app as review_app
 from moderate.cli.runs import app as runs_app
 from moderate.cli.sample import sample
 from moderate.cli.scan import scan
@@ -65,7 +65,7 @@ app.command(rich_help_panel=help.RESULTS)(decide)
 app.command(rich_help_panel=help.RESULTS)(diff)
 app.command(name="eval", rich_help_panel=help.TUNING)(evaluate)
 app.command(rich_help_panel=help.RESULTS)(report)
-app.command(rich_help_panel=help.RESULTS)(review)
+app.add_typer(review_app, name="review", rich_help_panel=help.RESULTS)
 app.command(rich_help_panel=help.RESULTS)(apply)
 app.command(rich_help_panel=help.TUNING)(sample)
 app.command(rich_help_panel=help.TUNING)(tune)

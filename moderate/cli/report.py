@@ -28,6 +28,7 @@ from moderate.text import printable
 from moderate.types import MOST_LISTED
 
 if TYPE_CHECKING:
+    from moderate.report.model import Report
     from moderate.results.read import Results
     from moderate.run.listing import Listing
     from moderate.state.ledger import RunRecord
@@ -37,6 +38,14 @@ def report(
     files: Annotated[
         list[str] | None,
         typer.Argument(metavar="RESULTS...", help="Rows of scans: .csv, .parquet or .jsonl."),
+    ] = None,
+    decisions: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Of what people decided in 'moderate review' instead: where they overturned the "
+            "scores, and what it cost. May be repeated.",
+        ),
     ] = None,
     trend: Annotated[
         bool,
@@ -87,7 +96,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     state: State = None,
 ) -> int:
-    """Sum up or convert a results file, or show decisions over time."""
+    """Sum up or convert a results file, or show its review or trend."""
     from moderate.analysis.gate import check_results
     from moderate.analysis.stored import summarise
     from moderate.analysis.trend import Counting, Limits, check_limits
@@ -114,6 +123,8 @@ def report(
         raise UsageError("--trend: name results files, or add --ledger")
     if trend and (fail_on != "never" or baseline):
         raise UsageError("--fail-on and --baseline go with one results file, without --trend")
+    if decisions and (trend or reports or shape or baseline or thumbnails or fail_on != "never"):
+        raise UsageError("--decisions goes with one results file, --out and --json alone")
     if trend and (reports or shape):
         raise UsageError("--report and --shape are made of one results file, without --trend")
     if thumbnails and (trend or out is None or not is_page(out)):
@@ -127,7 +138,7 @@ def report(
     check_overwriting(
         [],
         targets,
-        read_identities([*(files or ()), *(known.files if known else ())]),
+        read_identities([*(files or ()), *(decisions or ()), *(known.files if known else ())]),
         force=force,
         exports=[each.target for each in exports],
     )
@@ -143,6 +154,8 @@ def report(
         counted = counting.finish(limits)
         drifted = bool(counted.drifted)
         shown = over_time.report(counted)
+    elif decisions:
+        shown = _of_review((files or [])[0], decisions)
     else:
         results = read_results((files or [])[0])
         # Where there is something to sum up: exports alone may be had of rows without their facts.
@@ -181,6 +194,19 @@ def _listing(results: Results, thumbnails: bool) -> Listing:
 
         listing.thumbnails = make_thumbnails(listing, Limits())
     return listing
+
+
+def _of_review(file: str, decisions: Sequence[str]) -> Report:
+    """The report on what people decided. Raises InputError."""
+    from moderate.analysis.policies import DECIDE_AGAIN, policy_of
+    from moderate.analysis.review_report import review_report
+    from moderate.report.review import report as of_review
+    from moderate.results.read import read_results
+    from moderate.review.verdicts import read_decisions
+
+    results = read_results(file)
+    policy = policy_of(results, advice=DECIDE_AGAIN)
+    return of_review(review_report(results, policy, read_decisions(decisions)))
 
 
 def _runs(state: str | None) -> Sequence[RunRecord]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from moderate.analysis.decide import Redecided
 from moderate.policy.load import shown_name
-from moderate.report.model import Report, Table, sentences, share
+from moderate.report.model import Report, Table, counted, sentences, share
 from moderate.report.summary import headline, tables
+from moderate.review.verdicts import People
 from moderate.run.highlights import Highlights
 from moderate.run.summary import as_json
 from moderate.text import printable
 from moderate.types import Decision
+
+MOST_NAMED = 10
+"""Reviewers that the report names."""
 
 # What only the run that scored the images can know.
 _OF_THE_RUN = (
@@ -72,8 +77,25 @@ def _closing(redecided: Redecided) -> Iterator[str]:
     yield f"policy: {_named(facts, 'policy')}; before: {_named(before, 'policy')}"
     if run := before.get("run_id"):
         yield f"run: {run}, moderate {before.get('version', '-')}"
+    if people := redecided.people:
+        yield f"people: {_people(people)}"
     yield f"speed: {redecided.summary.seconds:.1f} s"
     yield from (f"note: {note}" for note in _notes(redecided))
+
+
+def _people(people: People) -> str:
+    """Who decided on how many rows, in one line."""
+    names = [printable(name) for name in people.reviewers[:MOST_NAMED]]
+    more = len(people.reviewers) - len(names)
+    who = ", ".join([*names, *([f"{more} more"] if more else [])]) or "nobody"
+    parts = [f"{counted(people.rows, 'row')} decided by {who}"]
+    if people.copies:
+        parts.append(f"{people.copies:,} of them copies of another")
+    if people.unsure:
+        parts.append(f"{people.unsure:,} unsure, where the machine's decision stays")
+    if people.disputed:
+        parts.append(f"{people.disputed:,} disputed, where the strictest decision holds")
+    return "; ".join(parts)
 
 
 def _notes(redecided: Redecided) -> list[str]:
@@ -90,6 +112,7 @@ def _data(redecided: Redecided) -> dict[str, Any]:
             "name": redecided.before.get("policy"),
             "sha256": redecided.before.get("policy_sha256"),
         },
+        "people": None if redecided.people is None else asdict(redecided.people),
         "changed": _changed(redecided.changes),
         "transitions": transitions_data(redecided.changes),
         "notes": _notes(redecided),

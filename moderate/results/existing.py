@@ -20,8 +20,8 @@ from moderate.results.text_writers import metadata_path
 from moderate.scratch import scratch_folder
 from moderate.types import ErrorCode
 
-Kind = Literal["results", "export", "report", "labels", "policy"]
-"""What a command writes. People fill in labels and edit policies: those are never replaced."""
+Kind = Literal["results", "export", "report", "labels", "policy", "list"]
+"""What a command writes. People fill in labels, edit policies, keep lists: never replaced."""
 
 MAX_REPORT_BYTES = 256 << 20
 _MAX_FOOTER_BYTES = 256 << 20
@@ -179,4 +179,5 @@ _CHECKS: dict[Kind, Callable[[str], str | None]] = {
     "report": _why_not_report,
     "labels": lambda _: "may hold labels that somebody filled in",
     "policy": lambda _: "may be a policy that somebody wrote",
+    "list": lambda _: "may be a list that somebody wrote",
 }

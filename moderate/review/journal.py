@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,7 +22,7 @@ from moderate.errors import InputError, OutputError
 from moderate.regular import read_regular
 from moderate.tables.lines import file_name
 from moderate.text import one_line
-from moderate.types import CATEGORIES
+from moderate.types import CATEGORIES, Decision
 
 SCHEMA = 1
 """Counts up when a key changes its meaning."""
@@ -44,6 +45,8 @@ class Entry:
     row counts from 1 in the results. machine_scores are those of the results, None: not scored.
     labels hold yes or no for categories that the reviewer judged. seconds is the time on screen.
     second: the image was shown to this reviewer to compare with somebody else's decision.
+    inclusion_probability is how likely the row was to be in the queue, over 0 and at most 1, which
+    is 1 where that was certain; None where it is not known.
     """
 
     row: int
@@ -58,6 +61,7 @@ class Entry:
     seconds: float = 0.0
     revealed: Reveal = "blur"
     second: bool = False
+    inclusion_probability: float | None = None
     undoes: str | None = None
     id: str = field(default_factory=lambda: uuid4().hex)
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -162,9 +166,26 @@ def _check(entry: Entry) -> None:
         raise ValueError("no row")
     if not all(isinstance(text, str) for text in (entry.id, entry.reviewer, entry.note)):
         raise ValueError("id, reviewer or note is no text")
+    if not (isinstance(entry.labels, dict) and isinstance(entry.machine_scores, dict)):
+        raise ValueError("labels or machine_scores is no object")
     unknown = set(entry.labels) - set(CATEGORIES)
     if unknown or not all(isinstance(value, bool) for value in entry.labels.values()):
         raise ValueError("labels that are not yes or no for a category")
+    if not (entry.sha256 is None or isinstance(entry.sha256, str)):
+        raise ValueError("sha256 is no text")
+    if not (isinstance(entry.machine_decision, str) and entry.revealed in get_args(Reveal)):
+        raise ValueError("machine_decision is no text, or revealed none of its values")
+    if not (_is_number(entry.seconds) and 0 <= entry.seconds < math.inf):
+        raise ValueError("seconds is no number of seconds")
+    chance = entry.inclusion_probability
+    if chance is not None and not (_is_number(chance) and 0 < chance <= 1):
+        raise ValueError("inclusion_probability is no probability over 0")
+    if entry.time.tzinfo is None:
+        raise ValueError("the time has no zone")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class Tail:
@@ -221,4 +242,11 @@ def as_undone(entry: Entry, *, seconds: float = 0.0) -> Entry:
         name: getattr(entry, name)
         for name in ("row", "path", "sha256", "reviewer", "machine_decision", "machine_scores")
     }
-    return Entry(**values, decision=None, undoes=entry.id, seconds=seconds, second=entry.second)
+    values |= {"second": entry.second, "inclusion_probability": entry.inclusion_probability}
+    return Entry(**values, decision=None, undoes=entry.id, seconds=seconds)
+
+
+def is_severe(entry: Entry) -> bool:
+    """Whether the reviewer saw a severe image sharp: one that they or the machine blocked."""
+    seen = entry.decision is not None and entry.revealed != "blur"
+    return seen and (entry.decision == "block" or entry.machine_decision == Decision.BLOCK.value)

@@ -55,8 +55,25 @@ def parse_kind(text: str) -> tuple[Kind, int]:
     return next(kind for kind in get_args(Kind) if kind == found[1]), 0
 
 
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The rows to look at, counted from 1, in their order.
+
+    probability is how likely each of those that were to choose from was to be taken, 1 where all
+    were.
+    """
+
+    numbers: NDArray[np.int64]
+    probability: float = 1.0
+
+
 def row_numbers(results: Results, policy: Policy, selection: Selection) -> NDArray[np.int64]:
-    """The rows of the queue, counted from 1, in the order to look at them.
+    """The rows of `queue_of` alone."""
+    return queue_of(results, policy, selection).numbers
+
+
+def queue_of(results: Results, policy: Policy, selection: Selection) -> Queue:
+    """The queue of a selection.
 
     Copies of another row are left out, since its decision is theirs. Raises InputError.
     """
@@ -76,13 +93,15 @@ def row_numbers(results: Results, policy: Policy, selection: Selection) -> NDArr
         keys.append(_order_keys(part, policy, selection))
         done += len(table)
     if not numbers:
-        return np.empty(0, np.int64)
+        return Queue(np.empty(0, np.int64))
     all_numbers, all_keys = np.concatenate(numbers), np.concatenate(keys)
+    probability = 1.0
     if selection.kind == "approve-sample":
         rng = np.random.default_rng(0)
         keep = np.sort(rng.permutation(len(all_numbers))[: selection.sample])
+        probability = len(keep) / max(len(all_numbers), 1)
         all_numbers, all_keys = all_numbers[keep], all_keys[keep]
-    return all_numbers[np.argsort(all_keys, kind="stable")]
+    return Queue(all_numbers[np.argsort(all_keys, kind="stable")], probability)
 
 
 def _tables(results: Results, names: Sequence[str]) -> Iterator[pa.Table]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -29,10 +29,11 @@ from moderate.review.journal import (
     Reveal,
     Tail,
     as_undone,
+    is_severe,
 )
 from moderate.review.leases import Leases
 from moderate.review.queue import needs_second_look
-from moderate.types import CATEGORIES, Decision
+from moderate.types import CATEGORIES
 
 MOST_AT_ONCE = 64
 """Rows that one reviewer has at a time: a grid, and what is decoded ahead."""
@@ -68,11 +69,38 @@ class NotYoursError(Exception):
     """Somebody else has the row, or it is decided already."""
 
 
+class Rows(Protocol):
+    """The rows of a queue: `numbers` in their order, each row by its number.
+
+    salt is the same for all queues that are to have the same rows judged by two people. own are the
+    columns of a row that are not carried.
+    """
+
+    numbers: NDArray[np.int64]
+    salt: str
+    own: frozenset[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """The columns of a row. Raises KeyError."""
+
+    def identity(self, number: int) -> str:
+        """What is the same for the same picture: its digest, else its path."""
+
+    def probability(self, number: int) -> float | None:
+        """How likely the row was to be in the queue; see `Entry`."""
+
+    def paths(self) -> list[str]:
+        """Of all rows."""
+
+
 class Session:
     """The rows of `numbers` (counted from 1 in the results), in their order.
 
-    second_look is the share of rows that two people judge. Raises InputError for a journal that
-    cannot be read, OutputError for one that cannot be written.
+    second_look is the share of rows that two people judge. probability is how likely each row was
+    to be in the queue, see `Entry`. Raises InputError for a journal that cannot be read,
+    OutputError for one that cannot be written.
     """
 
     def __init__(
@@ -82,15 +110,51 @@ class Session:
         journal: Path,
         leases: Path,
         second_look: float = 0.0,
+        *,
+        probability: float | None = None,
+    ) -> None:
+        self._begin(_ResultRows(results, numbers, probability), journal, leases, second_look)
+
+    @classmethod
+    def over(
+        cls,
+        rows: Rows,
+        journal: Path,
+        leases: Path,
+        second_look: float = 0.0,
+        *,
+        done: frozenset[int] = frozenset(),
+        on_record: Callable[[Entry], None] | None = None,
+    ) -> Session:
+        """A session on rows from elsewhere.
+
+        done are rows that nobody needs to look at. on_record is called with each line that this
+        session puts into the journal: after a decision is there, before the end of one is. So a
+        kill leaves a decision whose effects can be had again, never effects without it. It may
+        raise what `decide` and `undo` raise.
+        """
+        session = cls.__new__(cls)
+        session._begin(rows, journal, leases, second_look, done, on_record)
+        return session
+
+    def _begin(
+        self,
+        rows: Rows,
+        journal: Path,
+        leases: Path,
+        second_look: float,
+        done: frozenset[int] = frozenset(),
+        on_record: Callable[[Entry], None] | None = None,
     ) -> None:
         if not 0 <= second_look <= 1:
             raise UsageError(f"--second-look {second_look:g}: use a share of 0 to 1")
-        self._rows = _Rows(results, numbers)
-        salt = results.facts.get("run_id", "")
+        self._rows = rows
+        self._done = done
+        self._on_record = on_record or (lambda _: None)
         self._by_two = frozenset(
             number
-            for number in (numbers.tolist() if second_look else ())
-            if needs_second_look(self._rows.identity(number), second_look, salt)
+            for number in (rows.numbers.tolist() if second_look else ())
+            if needs_second_look(rows.identity(number), second_look, rows.salt)
         )
         self._lock = threading.RLock()
         self._journal = Journal(journal)
@@ -101,6 +165,16 @@ class Session:
         self._severe: Counter[str] = Counter()
         self._open_from = 0  # all rows before this place of the order need nobody any more
         self._catch_up()
+
+    @property
+    def own(self) -> frozenset[str]:
+        """The columns of a row that are not carried."""
+        return self._rows.own
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of the queue, in no order."""
+        return self._rows.paths()
 
     def next(self, reviewer: str, count: int = 1) -> list[dict[str, Any]]:
         """The rows that this reviewer is to look at now, leased; `row` is the number of each."""
@@ -136,10 +210,12 @@ class Session:
                 seconds=judgement.seconds,
                 revealed=judgement.revealed,
                 second=bool(self._held[number]),
+                inclusion_probability=self._rows.probability(number),
             )
             self._journal.append(entry)
             self._catch_up()
             self._leases.give_back([number], reviewer)
+            self._on_record(entry)
             return entry
 
     def undo(self, reviewer: str) -> dict[str, Any] | None:
@@ -153,7 +229,9 @@ class Session:
             if not decisions:
                 return None
             last = decisions[-1]
-            self._journal.append(as_undone(last))
+            undone = as_undone(last)
+            self._on_record(undone)
+            self._journal.append(undone)
             self._catch_up()
             self._leases.holds(last.row, reviewer)
             return self._shown(last.row, reviewer)
@@ -162,7 +240,7 @@ class Session:
         """How far the queue is."""
         with self._lock:
             self._catch_up()
-            decided = sum(self._is_finished(number) for number in self._held)
+            decided = sum(self._is_finished(number) for number in {*self._held, *self._done})
             return Progress(
                 total=len(self._rows),
                 decided=decided,
@@ -198,7 +276,7 @@ class Session:
                 held[entry.reviewer] = entry
                 decisions.append(entry)
                 # Exposure counts even where the decision is taken back: it was seen.
-                self._severe[entry.reviewer] += _is_severe(entry)
+                self._severe[entry.reviewer] += is_severe(entry)
             elif last is not None and last.id == entry.undoes:
                 self._forget(last)
                 del held[entry.reviewer]
@@ -223,6 +301,8 @@ class Session:
 
     def _is_finished(self, number: int) -> bool:
         """Whether all who have to judge the row have."""
+        if number in self._done:
+            return True
         count = len(self._held.get(number, ()))
         return count > 1 or (count == 1 and number not in self._by_two)
 
@@ -231,16 +311,16 @@ class Session:
         return {**self._rows[number], "row": number, "second": bool(others)}
 
 
-def _is_severe(entry: Entry) -> bool:
-    seen = entry.revealed != "blur"
-    return seen and (entry.decision == "block" or entry.machine_decision == Decision.BLOCK.value)
+class _ResultRows:
+    """The rows of a queue in memory, as Arrow columns. See `Rows`."""
 
-
-class _Rows:
-    """The rows of a queue in memory, as Arrow columns."""
-
-    def __init__(self, results: Results, numbers: NDArray[np.int64]) -> None:
+    def __init__(
+        self, results: Results, numbers: NDArray[np.int64], probability: float | None
+    ) -> None:
         self.numbers = numbers
+        self.own = frozenset(results.own)
+        self.salt = results.facts.get("run_id", "")
+        self._probability = probability
         wanted = np.sort(numbers)
         pieces: list[pa.Table] = []
         done = 0
@@ -261,8 +341,17 @@ class _Rows:
         row: dict[str, Any] = self._table.slice(place, 1).to_pylist()[0]
         return row
 
+    def paths(self) -> list[str]:
+        """Of all rows."""
+        paths: list[str] = self._table["path"].to_pylist() if self._table is not None else []
+        return paths
+
+    def probability(self, number: int) -> float | None:
+        """See `Rows`."""
+        return self._probability
+
     def identity(self, number: int) -> str:
-        """What is the same for the same picture: its digest, else its path."""
+        """See `Rows`."""
         place = self._places[number]
         assert self._table is not None
         return str(self._table["sha256"][place].as_py() or self._table["path"][place].as_py())

@@ -9,11 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moderate.cli.main import run
 from moderate.results.atomic import AtomicFile
 from moderate.results.read import read_results
+from moderate.types import Category
+from tests.support.reviewed import write_journal
+from tests.support.scored import write_results
 
 Captured = pytest.CaptureFixture[str]
 HEAD = "path,status,decision,nudity,violence,error_code\n"
@@ -102,7 +106,7 @@ def test_errors_are_one_line(source: Path, capsys: Captured) -> None:
         (["none.csv", "--policy", "strict"], "cannot read none.csv"),
         (["rows.csv", "--policy", "strict", "--out", "x.txt"], "the suffix decides the format"),
         (["rows.csv", "--policy", "strict", "--summary", "x.txt"], "the suffix decides the format"),
-        (["rows.csv"], "Missing option '--policy'"),
+        (["rows.csv"], "Missing option '--policy' or '--decisions'"),
     ):
         assert run(["decide", *arguments]) == 2
         said = capsys.readouterr().err
@@ -156,3 +160,89 @@ def test_it_needs_neither_torch_nor_weights(source: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.fixture
+def reviewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Rows that a machine approves, sends to review (twice) and blocks, and a journal of them."""
+    monkeypatch.chdir(tmp_path)
+    scores = {Category.NUDITY: np.array([0.1, 0.5, 0.6, 0.9], np.float32)}
+    rows = write_results(tmp_path / "r.csv", scores, copies=(1,))
+    answers = [(2, "=ada", "block"), (3, "bob", "approve"), (3, "ada", "unsure")]
+    write_journal(tmp_path / "r.csv.decisions.jsonl", rows, [*answers, (4, "bob", "approve")])
+    return rows
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_decisions_of_people_are_columns_beside_those_of_the_machine(
+    reviewed: Path, suffix: str, capsys: Captured
+) -> None:
+    out, again = f"final.{suffix}", f"again.{suffix}"
+    given = ["--decisions", "r.csv.decisions.jsonl"]
+    assert run(["decide", "r.csv", *given, "--out", out, "--summary", "s.json"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "4 rows decided by =ada, bob, ada; 1 of them copies of another" in shown
+    assert "1 disputed" in shown
+    assert run(["decide", out, *given, "--out", again, "-q"]) == 0
+    for file in (out, again):
+        before, after = read_results("r.csv"), read_results(file)
+        assert after.carried == ("final_decision", "decided_by", "decided_at")
+        for old, new in zip(before.rows(), after.rows(), strict=True):
+            assert {name: new[name] for name in old} == old, "the machine's decision stays"
+        final = [(row["final_decision"] or None, row["decided_by"] or None) for row in after.rows()]
+        ada = ("block", "=ada")
+        assert final == [
+            (None, None),
+            ada,
+            ("review", "bob; ada (unsure)"),
+            ("approve", "bob"),
+            ada,
+        ]
+        assert after.facts["policy_json"] == before.facts["policy_json"]
+        assert after.facts["decided_from"]
+        assert len(after.facts["decisions_sha256"]) == 64
+    summary = json.loads(Path("s.json").read_text())
+    assert summary["decisions"] == {"approve": 2, "review": 1, "block": 2}
+    assert summary["changed"] == 3
+    assert summary["people"]["rows"] == 4
+
+
+def test_a_policy_and_decisions_of_people_go_together(reviewed: Path) -> None:
+    given = ["--decisions", "r.csv.decisions.jsonl", "--policy", "permissive"]
+    assert run(["decide", "r.csv", *given, "--out", "final.csv", "-q"]) == 0
+    rows = list(read_results("final.csv").rows())
+    decisions = ["approve", "approve", "review", "review", "approve"]
+    assert [row["decision"] for row in rows] == decisions
+    assert rows[2]["final_decision"] == "review"
+    assert rows[1]["final_decision"] == "block"
+
+
+def test_fail_on_counts_what_people_decided(reviewed: Path, capsys: Captured) -> None:
+    given = ["decide", "r.csv", "--decisions", "r.csv.decisions.jsonl", "-q", "--fail-on"]
+    assert run([*given, "block"]) == 1
+    said = capsys.readouterr().err
+    assert "2 images" in said
+    assert "./1.jpg: decided by =ada; nudity" in said
+    assert "./3.jpg" not in said
+    scores = {Category.NUDITY: np.array([0.9], np.float32)}
+    rows = write_results(Path("one.csv"), scores)
+    write_journal(Path("one"), rows, [(1, "ada", "approve")])
+    assert run(["decide", "one.csv", "--decisions", "one", "-q", "--fail-on", "review"]) == 0
+
+
+def test_decisions_that_cannot_be_used_are_one_line(reviewed: Path, capsys: Captured) -> None:
+    write_results(Path("other.csv"), {Category.NUDITY: np.full(2, 0.5, np.float32)})
+    Path("nothing").write_text("no journal\n")
+    Path("bare.csv").write_text(HEAD + ROWS)
+    journal = "r.csv.decisions.jsonl"
+    for arguments, line in (
+        (["other.csv", "--decisions", journal], "decisions on other results than these"),
+        (["r.csv", "--decisions", "none"], "cannot read none"),
+        (["r.csv", "--decisions", "nothing"], "no line of a review's decisions"),
+        (["bare.csv", "--decisions", journal], "name it (--policy)"),
+        (["r.csv", "--decisions", journal, "--summary", journal], "use one of"),
+    ):
+        assert run(["decide", *arguments, "--out", "new.csv"]) == 2
+        said = capsys.readouterr().err
+        assert line in said.splitlines()[-1]
+        assert not Path("new.csv").exists()

@@ -75,7 +75,37 @@ def test_options_of_scan_stand_under_headings(
     assert "  -q, --quiet  " in text
 
 
-@pytest.mark.parametrize("names", [(), ("policy",), ("weights",), ("runs",), ("state",)])
+def test_help_of_review_shows_its_commands_and_the_options_of_the_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    text = help_of(("review",), 80, monkeypatch, capsys)
+    assert text.startswith("Usage: moderate review RESULTS|COMMAND [OPTIONS]\n")
+    assert "  export  Write what people decided" in text
+    assert "      --second-look SHARE  " in text
+    assert "--cleared" in help_of(("review", "export"), 80, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.csv"], "cannot read none.csv"),
+        (["--queue", "all", "none.csv"], "cannot read none.csv"),
+        (["page", "none.csv"], "cannot read none.csv"),
+        (["--queue", "most", "none.csv"], "use review, block, errors, all or approve-sample:N"),
+        (["--queue", "all"], "Missing argument 'RESULTS'"),
+        (["export", "none.csv"], "name what to write"),
+    ],
+)
+def test_review_is_the_page_where_no_command_is_named(
+    arguments: list[str], message: str, capsys: Captured
+) -> None:
+    assert run(["review", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "names", [(), ("policy",), ("weights",), ("runs",), ("state",), ("review",)]
+)
 def test_a_group_alone_prints_its_commands(names: tuple[str, ...], capsys: Captured) -> None:
     assert run([*names]) == 0
     out, err = capsys.readouterr()

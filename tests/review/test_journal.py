@@ -116,3 +116,35 @@ def test_a_journal_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="No space left"):
             journal.append(entry(1))
     assert beside("a/r.csv") == Path("a/r.csv.decisions.jsonl")
+
+
+def test_the_chance_of_a_row_is_kept_and_may_be_missing_in_older_lines(tmp_path: Path) -> None:
+    path = written(tmp_path / "j", entry(1, inclusion_probability=0.25), entry(2))
+    (first, second) = read_journal(path)
+    assert (first.inclusion_probability, second.inclusion_probability) == (0.25, None)
+    assert as_undone(first).inclusion_probability == 0.25
+    older = path.read_bytes().replace(b'"inclusion_probability": 0.25, ', b"")
+    assert older != path.read_bytes()
+    path.write_bytes(older)
+    assert read_journal(path)[0].inclusion_probability is None
+
+
+@pytest.mark.parametrize(
+    ("was", "changed", "message"),
+    [
+        ('"inclusion_probability": null', '"inclusion_probability": 0', "no probability over 0"),
+        ('"inclusion_probability": null', '"inclusion_probability": true', "no probability"),
+        ('"seconds": 0.0', '"seconds": NaN', "no number of seconds"),
+        ('"seconds": 0.0', '"seconds": "1"', "no number of seconds"),
+        ('"revealed": "blur"', '"revealed": "all"', "none of its values"),
+        ('"labels": {}', '"labels": []', "no object"),
+        ("+00:00", "", "no zone"),
+    ],
+)
+def test_values_that_no_review_wrote_are_refused(
+    tmp_path: Path, was: str, changed: str, message: str
+) -> None:
+    path = written(tmp_path / "j", entry(1))
+    path.write_text(path.read_text().replace(was, changed))
+    with pytest.raises(InputError, match=f"line 1: .*{message}"):
+        read_journal(path)

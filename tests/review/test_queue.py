@@ -10,7 +10,7 @@ import pytest
 from moderate.errors import InputError, UsageError
 from moderate.policy.load import load_policy
 from moderate.results.read import read_results
-from moderate.review.queue import Selection, needs_second_look, parse_kind, row_numbers
+from moderate.review.queue import Selection, needs_second_look, parse_kind, queue_of, row_numbers
 from moderate.types import CATEGORIES, Category
 from tests.support.scored import write_results
 
@@ -76,3 +76,12 @@ def test_a_second_look_takes_its_share_and_always_the_same() -> None:
     assert taken == [name for name in names if needs_second_look(name, 0.05, "salt")]
     assert not any(needs_second_look(name, 0.0, "salt") for name in names)
     assert all(needs_second_look(name, 1.0, "salt") for name in names)
+
+
+def test_the_chance_of_a_row_is_that_of_the_sample(rows: Path) -> None:
+    def probability(**selection: object) -> float:
+        return queue_of(read_results(str(rows)), POLICY, Selection(**selection)).probability  # type: ignore[arg-type]
+
+    assert probability() == 1
+    assert probability(kind="approve-sample", sample=4) == 4 / 6
+    assert probability(kind="approve-sample", sample=9) == 1

@@ -157,3 +157,13 @@ def test_what_was_decided_before_a_kill_stays_decided(folder: Path) -> None:
     assert session.progress("ada").decided == len(decided)
     assert not set(decided) & set(rows(session.next("ada", 64)))
     session.close()
+
+
+def test_the_chance_of_a_row_goes_into_the_journal(folder: Path) -> None:
+    results = read_results(str(folder / "r.csv"))
+    numbers = np.arange(3, 0, -1, dtype=np.int64)
+    session = Session(results, numbers, folder / "j", folder / "l.sqlite", probability=0.1)
+    session.next("ada")
+    assert session.decide(3, "ada", YES).inclusion_probability == 0.1
+    session.close()
+    assert [entry.inclusion_probability for entry in read_journal(folder / "j")] == [0.1]
