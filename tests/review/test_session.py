@@ -27,7 +27,7 @@ NO = Judgement("block", {"nudity": True}, seconds=1.5, revealed="colour")
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     scores = {name: np.full(30, 0.5, np.float32) for name in CATEGORIES}
-    write_results(tmp_path / "r.csv", scores)
+    write_results(tmp_path / "r.csv", scores, run_id="always the same second looks")
     return tmp_path
 
 
