@@ -81,6 +81,7 @@ def review(
     from moderate.review.journal import beside
     from moderate.review.queue import Selection, parse_kind, row_numbers
     from moderate.review.session import Session
+    from moderate.review.shown import find_copies
     from moderate.types import Limits
 
     _check_server_is_there()
@@ -112,7 +113,8 @@ def review(
             bound = listener.getsockname()[1]
             access = Access(host_names(host, bound), tokens)
             title = os.path.basename(results)
-            app = application(session, pictures, access, policy, title)
+            copies = find_copies(read, session.paths)
+            app = application(session, pictures, access, policy, title, copies)
 
             def ready() -> None:
                 shown = f"[{host}]" if ":" in host else host

@@ -98,13 +98,17 @@ class Pictures:
             for coming in self._kept.values():
                 coming.cancel()
 
-    def ask(self, number: int, row: Mapping[str, Any]) -> Future[list[Picture]]:
+    def ask(
+        self, number: int, row: Mapping[str, Any], *, again: bool = False
+    ) -> Future[list[Picture]]:
         """The frames of the image of a row, which may be of many; fails with OriginalError.
 
-        number is what the row is known by.
+        number is what the row is known by. again: what failed is tried once more.
         """
         with self._lock:
             coming = self._kept.get(number)
+            if again and coming is not None and coming.done() and coming.exception():
+                coming = None
             if coming is not None:
                 self._kept.move_to_end(number)
                 return coming

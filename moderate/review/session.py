@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -40,13 +41,18 @@ MOST_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a reviewer says of one row; see `Entry` for the fields."""
+    """What a reviewer says of one row; see `Entry` for the fields.
+
+    id is the entry's: a decision that is sent once more, since its answer was lost, is recorded
+    once. None: a new one.
+    """
 
     decision: HumanDecision
     labels: Mapping[str, bool]
     note: str = ""
     seconds: float = 0.0
     revealed: Reveal = "blur"
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,16 @@ class Session:
         self._open_from = 0  # all rows before this place of the order need nobody any more
         self._catch_up()
 
+    @property
+    def own(self) -> frozenset[str]:
+        """The columns of a row that are not carried."""
+        return self._rows.own
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of the queue, in no order."""
+        return self._rows.paths()
+
     def next(self, reviewer: str, count: int = 1) -> list[dict[str, Any]]:
         """The rows that this reviewer is to look at now, leased; `row` is the number of each."""
         with self._lock:
@@ -121,8 +137,13 @@ class Session:
         with self._lock:
             row = self._rows[number]
             self._catch_up()
+            before = self._held[number].get(reviewer) if number in self._held else None
+            if before is not None:
+                if before.id == judgement.id:
+                    return before
+                raise NotYoursError("you have decided on this image already")
             if self._is_done(number, reviewer) or not self._leases.holds(number, reviewer):
-                raise NotYoursError
+                raise NotYoursError("somebody else has this image, or has decided on it")
             entry = Entry(
                 row=number,
                 path=row["path"],
@@ -136,6 +157,7 @@ class Session:
                 seconds=judgement.seconds,
                 revealed=judgement.revealed,
                 second=bool(self._held[number]),
+                id=judgement.id or uuid4().hex,
             )
             self._journal.append(entry)
             self._catch_up()
@@ -241,6 +263,7 @@ class _Rows:
 
     def __init__(self, results: Results, numbers: NDArray[np.int64]) -> None:
         self.numbers = numbers
+        self.own = frozenset(results.own)
         wanted = np.sort(numbers)
         pieces: list[pa.Table] = []
         done = 0
@@ -260,6 +283,11 @@ class _Rows:
         assert self._table is not None
         row: dict[str, Any] = self._table.slice(place, 1).to_pylist()[0]
         return row
+
+    def paths(self) -> list[str]:
+        """Of all rows."""
+        paths: list[str] = self._table["path"].to_pylist() if self._table is not None else []
+        return paths
 
     def identity(self, number: int) -> str:
         """What is the same for the same picture: its digest, else its path."""
