@@ -78,6 +78,8 @@ export class Details {
       { class: "bar", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
       draw("rect", { class: "track", width: 100, height: 10 }),
       filled,
+      draw("line", { class: "limit halo", x1: review * 100, x2: review * 100, y1: 0, y2: 10 }),
+      draw("line", { class: "limit halo", x1: block * 100, x2: block * 100, y1: 0, y2: 10 }),
       draw("line", { class: "limit review", x1: review * 100, x2: review * 100, y1: 0, y2: 10 }),
       draw("line", { class: "limit block", x1: block * 100, x2: block * 100, y1: 0, y2: 10 }),
     );

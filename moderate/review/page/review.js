@@ -72,7 +72,9 @@ async function askForMore() {
     return;
   }
   clearProblem("fetch");
-  showProgress(answer.progress);
+  // What was decided meanwhile is not in this answer.
+  const isCurrent = changes === changesBefore && !sending;
+  if (isCurrent) showProgress(answer.progress);
   const known = new Map(items.map((item) => [item.number, item]));
   let added = 0;
   for (const row of answer.rows) {
@@ -80,7 +82,7 @@ async function askForMore() {
     if (!item) {
       items.push(new Item(row));
       added += 1;
-    } else if (!isOpen(item) && !sending && changes === changesBefore) {
+    } else if (!isOpen(item) && isCurrent) {
       item.reopen(); // taken back in another window
       items = [...items.filter((each) => each !== item), item];
       added += 1;
@@ -622,6 +624,10 @@ function wire() {
   onClick("alert-close", () => {
     waiting?.drop();
     by("alert").hidden = true;
+  });
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    focusImage();
   });
   onClick("open-legend", () => by("legend").showModal());
   onClick("open-invite", () => by("invite").showModal());
