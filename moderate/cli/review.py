@@ -97,6 +97,8 @@ def review(
             f"--host {host} shows the pictures to everybody who can reach it and has a link: "
             "name those who may come in with --token-file FILE"
         )
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - what is refused here
+        raise UsageError(f"--host {host}: use the address or name that the reviewers open")
     name = reviewer or _user()
     with open_results(results) as read:
         policy = policy_of(read, advice=DECIDE_AGAIN)

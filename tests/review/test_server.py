@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from moderate.cli.main import run
 from moderate.review.access import HEADERS, parse_tokens
 from moderate.review.journal import read_journal
 from moderate.review.server import MOST_BODY
@@ -395,6 +396,18 @@ def test_a_full_disk_is_told_and_nothing_counts_as_decided(tmp_path: Path) -> No
         resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, infinite)
         assert client.decide(row).status == 200
         assert len(read_journal(journal)) == 1
+
+
+def test_other_hosts_need_a_token_file_and_a_name(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = str(folder / "r.jsonl")
+    assert run(["review", results, "--host", "192.0.2.7"]) == 2
+    assert "--token-file" in capsys.readouterr().err
+    (folder / "t").write_text(f"ada {TOKENS['ada']}\n")
+    for host in ("0.0.0.0", "::"):
+        assert run(["review", results, "--host", host, "--token-file", str(folder / "t")]) == 2
+        assert "the address or name that the reviewers open" in capsys.readouterr().err
 
 
 def test_token_files() -> None:
