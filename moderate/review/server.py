@@ -50,6 +50,7 @@ _PAGE = {
 
 _GO_ON = (
     '<!doctype html><html lang="en"><title>Review</title>'
+    '<link rel="icon" href="/page/icon.svg">'
     '<meta http-equiv="refresh" content="0; url=/"><p><a href="/">Go on to the review</a></p>'
 )
 

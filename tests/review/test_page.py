@@ -390,6 +390,48 @@ def test_a_decision_of_somebody_else_is_not_written_over(page: ReviewPage, tmp_p
     assert decided(results) == [("image-001.png", "approve")]
 
 
+def test_what_did_not_reach_the_screen_is_not_judged(page: ReviewPage, tmp_path: Path) -> None:
+    results = drawn_queue(tmp_path, 2)
+    page.call("Network.setBlockedURLs", urls=["*/0/large"])
+    with Served(results) as served:
+        page.call("Page.navigate", url=served.link)
+        page.wait_for("document.body?.innerText.includes('It did not load')")
+        page.press("a")
+        page.wait_for("document.querySelector('#live').textContent.includes('still loading')")
+        page.call("Network.setBlockedURLs", urls=[])
+        page.press("r")
+        page.wait_for("document.querySelector('#frame img') !== null")
+        page.decide("a")
+    assert decided(results) == [("image-000.png", "approve")]
+
+
+def test_an_older_answer_does_not_undo_what_was_decided(page: ReviewPage, tmp_path: Path) -> None:
+    """The rows that were asked for before a decision come after it."""
+    late = (
+        "const ask = window.fetch; window.late = 0;"
+        "window.fetch = async (url, ...rest) => {"
+        "  const answer = await ask(url, ...rest);"
+        "  if (String(url).includes('/api/next') && window.isSlow) {"
+        "    await new Promise(done => setTimeout(done, 400)); window.late += 1;"
+        "  }"
+        "  return answer; };"
+    )
+    script = page.call("Page.addScriptToEvaluateOnNewDocument", source=late)["identifier"]
+    results = drawn_queue(tmp_path, 12)
+    with Served(results) as served:
+        page.visit(served.link)
+        page.run("window.isSlow = true")
+        page.decide("a")
+        page.decide("b")
+        page.wait_for("window.late > 0")
+        page.run(SOON)
+        assert page.text("#counts").startswith("2 of 12")
+        assert page.shown() == "image-002.png"
+        signs = "[...document.querySelectorAll('#strip .sign')].map(each => each.textContent)"
+        assert page.run(signs)[:3] == ["✓", "✕", ""]
+    page.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_everything_has_a_name_and_fits(page: ReviewPage, tmp_path: Path, width: int) -> None:
     results = drawn_queue(tmp_path, 3)

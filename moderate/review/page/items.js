@@ -15,6 +15,9 @@ export class Item {
   place = 0; // which of the frames
   frames = null;
   problem = null; // why it cannot be shown
+  wasShown = false; // only what was is judged
+  lostWhy = ""; // why it was not recorded
+  retryTimer = 0;
   #large = new Map();
   #loading = null;
   #attempt = ["", ""];

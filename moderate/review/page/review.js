@@ -16,6 +16,8 @@ const MOST = 64; // what the server gives one reviewer at a time
 const RENEW_SECONDS = 60; // leases end after five minutes
 const RETRY_SECONDS = 3;
 const DONE = { approve: "Approved", block: "Blocked", unsure: "Unsure" };
+const ANOTHER =
+  "The server was started anew: open the link that it printed in this browser, and this page goes on by itself.";
 const LEVEL_TEXT = ["blurred", "grey", "colour"];
 
 const api = new Api();
@@ -118,7 +120,8 @@ async function loadItem(item, again = false) {
   try {
     await item.load(api, again);
   } catch (problem) {
-    setTimeout(() => items.includes(item) && loadItem(item), RETRY_SECONDS * 1000);
+    clearTimeout(item.retryTimer);
+    item.retryTimer = setTimeout(() => items.includes(item) && loadItem(item), RETRY_SECONDS * 1000);
     if (item === current && !waiting) problemBanner(problem, () => loadItem(item));
     return;
   }
@@ -188,12 +191,12 @@ async function decide(decision) {
   if (item.state === "decided") {
     return tell(`You have decided on this image: ${stateText(item)}. Z takes your last decision back.`);
   }
-  if (item.state === "lost") return tell("Somebody else has this image, or has decided on it.");
+  if (item.state === "lost") return tell(`Not recorded: ${item.lostWhy}.`);
   if (decision !== "unsure") {
     if (item.problem) {
       return showAlert("An image that cannot be shown is not judged: skip it with →, or say unsure.", "hint");
     }
-    if (!item.frames) return tell("The image is still loading.");
+    if (!item.wasShown) return tell("The image is still loading.");
   }
   countTime();
   const recorded = await send(item, decision);
@@ -221,6 +224,7 @@ async function send(item, decision) {
         if (!(problem instanceof Problem)) throw problem;
         if (problem.status === 409 && problem.code === "not_yours") {
           item.state = "lost";
+          item.lostWhy = problem.message;
           showAlert(`${baseName(item.row.path)} was not recorded: ${problem.message}.`, "info");
           return false;
         }
@@ -241,19 +245,16 @@ async function send(item, decision) {
     }
   } finally {
     sending = false;
+    waiting = null;
     render();
   }
 }
 
 // Say what is wrong, and wait for a while or for a click; false: the decision is dropped.
 function pause(problem, item, decision) {
-  const what = `${DONE[decision]}, ${baseName(item.row.path)}: not recorded yet, since ${problem.message}.`;
-  const more =
-    problem.status === 401
-      ? " Open the link of the server in this browser: this page then goes on by itself."
-      : " It is tried again every few seconds.";
-  const isNew = waiting === null;
-  if (isNew || by("alert-text").textContent !== what + more) showAlert(what + more, "error", "Drop it");
+  const what = `${DONE[decision]}, ${baseName(item.row.path)}: not recorded yet.`;
+  const more = problem.status === 401 ? ` ${ANOTHER}` : ` It is tried again: ${problem.message}.`;
+  if (waiting === null || by("alert-text").textContent !== what + more) showAlert(what + more, "error", "Drop it");
   return new Promise((done) => {
     const timer = setTimeout(() => done(true), RETRY_SECONDS * 1000);
     waiting = {
@@ -303,7 +304,7 @@ async function undo() {
   try {
     answer = await api.undo();
   } catch (problem) {
-    showAlert(`Nothing was taken back for certain: ${problem.message}.`, "info");
+    showAlert(`It is not certain that your decision was taken back: ${problem.message}.`, "info");
     if (problem.status === 401 || problem.status === 403) await comeBack();
     sending = false;
     fetchMore();
@@ -360,7 +361,7 @@ function newBatch() {
 }
 
 function restOfBatch() {
-  return (batch ?? []).filter((item) => item.state === "open" && item.frames && !item.problem);
+  return (batch ?? []).filter((item) => item.state === "open" && item.wasShown && !item.problem);
 }
 
 function askForRest() {
@@ -422,7 +423,7 @@ function renderState() {
     : item.state === "decided"
       ? `Your decision: ${stateText(item)}.`
       : item.state === "lost"
-        ? "Not recorded: somebody else has this image, or has decided on it."
+        ? `Not recorded: ${item.lostWhy}.`
         : item.row.second
           ? "Second look: somebody else has judged this image, too."
           : "";
@@ -440,6 +441,7 @@ function renderTiles() {
     grid.show(batch, current, (item) => Math.max(item.level, item === current ? heldLevel : 0));
     for (const item of batch) {
       const seen = () => {
+        item.wasShown = true;
         item.most = Math.max(item.most, item.level, item === current ? heldLevel : 0);
       };
       if (grid.isLoaded(item)) seen();
@@ -479,7 +481,7 @@ function showProgress(now) {
   by("bar").max = Math.max(now.total, 1);
   by("bar").value = now.decided;
   by("counts").textContent =
-    `${now.decided} of ${now.total} decided · ${now.mine} by you · ${now.severe} severe seen`;
+    `${now.decided} of ${now.total} decided · ${now.mine} by you (${about.reviewer}) · ${now.severe} severe seen`;
   breaks.severe(now.severe);
 }
 
@@ -498,9 +500,9 @@ function showAlert(text, kind, close = "Dismiss") {
 }
 
 function problemBanner(problem, retry) {
-  const more = problem.status === 401 ? " This page then goes on by itself." : "";
+  const why = problem.status === 401 ? ANOTHER : `${problem.message}.`;
   retryFetch = retry;
-  showAlert(`The queue cannot be read: ${problem.message}.${more}`, "fetch");
+  showAlert(`The queue cannot be read: ${why}`, "fetch");
   if (problem.status === 401 || problem.status === 403) comeBack();
 }
 

@@ -73,6 +73,7 @@ export class Stage {
     const radios = document.querySelectorAll("#levels input");
     for (const radio of radios) radio.checked = Number(radio.value) === (this.#item?.level ?? 0);
     if (!this.#shown || !this.#item) return;
+    this.#item.wasShown = true;
     this.#item.most = Math.max(this.#item.most, level);
     this.#shown.alt = `${this.#item.row.path}, shown ${SHOWN[level]}`;
   }

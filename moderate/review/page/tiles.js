@@ -9,7 +9,7 @@ const DONE = { approve: "approved", block: "blocked", unsure: "unsure" };
 // What is known of an item, in words.
 export function stateText(item) {
   if (item.state === "decided") return DONE[item.decision];
-  if (item.state === "lost") return "not recorded: decided elsewhere";
+  if (item.state === "lost") return "not recorded";
   if (item.problem) return "cannot be shown";
   return item.row.second ? "second look" : "open";
 }
