@@ -253,7 +253,8 @@ async function send(item, decision) {
 // Say what is wrong, and wait for a while or for a click; false: the decision is dropped.
 function pause(problem, item, decision) {
   const what = `${DONE[decision]}, ${baseName(item.row.path)}: not recorded yet.`;
-  const more = problem.status === 401 ? ` ${ANOTHER}` : ` It is tried again: ${problem.message}.`;
+  const more =
+    problem.status === 401 ? ` ${ANOTHER}` : ` Trying again, since ${problem.message}.`;
   if (waiting === null || by("alert-text").textContent !== what + more) showAlert(what + more, "error", "Drop it");
   return new Promise((done) => {
     const timer = setTimeout(() => done(true), RETRY_SECONDS * 1000);
