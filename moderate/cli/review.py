@@ -110,6 +110,7 @@ def page(
     from moderate.review.labelling import is_template, label_session
     from moderate.review.queue import Selection, parse_kind, queue_of
     from moderate.review.session import Session
+    from moderate.review.shown import find_copies
     from moderate.review.verdicts import check_decisions
     from moderate.types import Limits
 
@@ -126,6 +127,8 @@ def page(
             f"--host {host} shows the pictures to everybody who can reach it and has a link: "
             "name those who may come in with --token-file FILE"
         )
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - what is refused here
+        raise UsageError(f"--host {host}: use the address or name that the reviewers open")
     name = reviewer or _user()
     journal = decisions or beside(results)
     labelling = is_template(results)
@@ -160,7 +163,8 @@ def page(
             bound = listener.getsockname()[1]
             access = Access(host_names(host, bound), tokens)
             title = os.path.basename(results)
-            app = application(session, pictures, access, policy, title)
+            copies = {} if labelling else find_copies(read, session.paths)
+            app = application(session, pictures, access, policy, title, copies)
 
             def ready() -> None:
                 shown = f"[{host}]" if ":" in host else host

@@ -39,6 +39,7 @@ KEPT = 96
 """Pictures that are kept, of about 300 kB each."""
 
 _QUALITY = 85
+_END_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +93,25 @@ class Pictures:
     def __exit__(self, *_: object) -> None:
         """End; whoever waits for a picture gets none."""
         self._asked.put(None)
+        # So that the pool is not ended while it begins; a hanging image is not waited for.
+        self._thread.join(timeout=_END_SECONDS)
         self._pool.__exit__()
         self._fetcher.__exit__()
         with self._lock:
             for coming in self._kept.values():
                 coming.cancel()
 
-    def ask(self, number: int, row: Mapping[str, Any]) -> Future[list[Picture]]:
+    def ask(
+        self, number: int, row: Mapping[str, Any], *, again: bool = False
+    ) -> Future[list[Picture]]:
         """The frames of the image of a row, which may be of many; fails with OriginalError.
 
-        number is what the row is known by.
+        number is what the row is known by. again: what failed is tried once more.
         """
         with self._lock:
             coming = self._kept.get(number)
+            if again and coming is not None and coming.done() and coming.exception():
+                coming = None
             if coming is not None:
                 self._kept.move_to_end(number)
                 return coming

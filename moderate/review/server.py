@@ -5,8 +5,11 @@ Starlette runs it; what blocks (files, decoders, SQLite) runs on its worker thre
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from importlib.resources import files
@@ -27,6 +30,8 @@ from moderate.review.journal import MOST_NOTE, HumanDecision, Reveal
 from moderate.review.originals import OriginalError
 from moderate.review.pictures import Picture, Pictures
 from moderate.review.session import MOST_AT_ONCE, Judgement, NotYoursError, Session
+from moderate.review.shown import Copies, shown_row
+from moderate.text import printable
 from moderate.types import CATEGORIES
 
 MOST_BODY = 64 << 10
@@ -34,28 +39,45 @@ MOST_BODY = 64 << 10
 
 _PAGE = {
     "review.css": "text/css",
-    "review.js": "text/javascript",
-    "keys.js": "text/javascript",
-    "api.js": "text/javascript",
     "icon.svg": "image/svg+xml",
+    **{
+        f"{name}.js": "text/javascript"
+        for name in ("review", "api", "breaks", "details", "dom", "items", "keys", "stage", "tiles")
+    },
 }
 """The files of the page, and what they are. Nothing else is served, whatever a URL says."""
 
 
-class _RefusedError(Exception):
-    """A request is answered with a status and a sentence."""
+_GO_ON = (
+    '<!doctype html><html lang="en"><title>Review</title>'
+    '<link rel="icon" href="/page/icon.svg">'
+    '<meta http-equiv="refresh" content="0; url=/"><p><a href="/">Go on to the review</a></p>'
+)
 
-    def __init__(self, status: int, reason: str) -> None:
+
+class _RefusedError(Exception):
+    """A request is answered with a status and a sentence; `code` is for the page to act on."""
+
+    def __init__(self, status: int, reason: str, code: str | None = None) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.code = code
 
 
 def application(
-    session: Session, pictures: Pictures, access: Access, policy: Policy, title: str
+    session: Session,
+    pictures: Pictures,
+    access: Access,
+    policy: Policy,
+    title: str,
+    copies: Mapping[str, Copies] | None = None,
 ) -> Starlette:
-    """The server's application. title is what the page calls the results."""
-    app = _Server(session, pictures, access, policy, title)
+    """The server's application.
+
+    title is what the page calls the results. copies are other files with the same bytes, by path.
+    """
+    app = _Server(session, pictures, access, policy, title, copies or {})
     routes = [
         Route("/", app.page, methods=["GET"]),
         Route("/page/{name}", app.page_file, methods=["GET"]),
@@ -82,13 +104,20 @@ def application(
 
 class _Server:
     def __init__(
-        self, session: Session, pictures: Pictures, access: Access, policy: Policy, title: str
+        self,
+        session: Session,
+        pictures: Pictures,
+        access: Access,
+        policy: Policy,
+        title: str,
+        copies: Mapping[str, Copies],
     ) -> None:
         self._session = session
         self._pictures = pictures
         self._access = access
         self._policy = policy
         self._title = title
+        self._copies = copies
 
     async def guard(
         self, request: Request, call_next: Callable[[Request], Awaitable[Response]]
@@ -101,7 +130,7 @@ class _Server:
         elif entering:
             response = self._enter(request)
         else:
-            browser = self._access.browser(request.cookies.get(COOKIE))
+            browser = self._access.browser(request.cookies.get(_cookie(request)))
             if browser is None:
                 response = _sentence(401, "open the link that 'moderate review' printed")
             elif request.method not in ("GET", "HEAD") and not self._access.may_change(
@@ -110,21 +139,24 @@ class _Server:
                 response = _sentence(403, "the request does not come from the page; reload it")
             else:
                 request.state.browser = browser
-                response = await call_next(request)
+                response = await _answer(request, call_next)
         for name, value in HEADERS.items():
             response.headers[name] = value
         return response
 
     def _enter(self, request: Request) -> Response:
+        if request.method != "GET":  # a program that looks where the link leads uses it up
+            return _sentence(405, "open the link in a browser")
         cookie = self._access.let_in(request.query_params["token"])
         if cookie is None:
-            if self._access.browser(request.cookies.get(COOKIE)):
+            if self._access.browser(request.cookies.get(_cookie(request))):
                 return RedirectResponse("/", 303)  # the link was opened once more
             return _sentence(
                 403, "the link was used already, or is another server's; ask for a new one"
             )
-        response = RedirectResponse("/", 303)
-        response.set_cookie(COOKIE, cookie, httponly=True, samesite="strict", path="/")
+        # A redirect would belong to the site with the link, and go without a strict cookie.
+        response = Response(_GO_ON, media_type="text/html")
+        response.set_cookie(_cookie(request), cookie, httponly=True, samesite="strict", path="/")
         return response
 
     async def page(self, request: Request) -> Response:
@@ -167,14 +199,14 @@ class _Server:
         count = _whole_number(request.query_params.get("count", "1"), 1, MOST_AT_ONCE)
         rows = await _blocking(self._session.next, browser.reviewer, count)
         for row in rows:
-            self._pictures.ask(row["row"], row)
+            self._pictures.ask(row["row"], self._session.row(row["row"]))
         progress = await _blocking(self._progress, browser)
-        return _json({"rows": [_shown(row) for row in rows], "progress": progress})
+        return _json({"rows": [self._shown(row) for row in rows], "progress": progress})
 
     async def frames(self, request: Request) -> Response:
-        """Which frames of an image can be shown, or why none can."""
+        """Which frames of an image can be shown, or why none can; `again` tries once more."""
         try:
-            found = await self._found(request)
+            found = await self._found(request, again="again" in request.query_params)
         except OriginalError as error:
             return _json({"frames": [], "problem": str(error)})
         frames = [{"frame": one.frame, "milliseconds": one.milliseconds} for one in found]
@@ -193,16 +225,24 @@ class _Server:
         return Response(data, media_type="image/jpeg")
 
     async def decide(self, request: Request) -> Response:
-        """Record a decision. When this answers, it is on the disk."""
+        """Record a decision. When this answers, it is on the disk.
+
+        A page whose server was replaced by that of another queue does not decide on its rows, and
+        nobody approves or blocks what could not be shown.
+        """
         values = await _body(request)
         number = _whole_number(values.get("row"), 1, 1 << 62)
         judgement = _judgement(values)
-        try:
-            entry = await _blocking(
-                self._session.decide, number, _browser(request).reviewer, judgement
-            )
-        except KeyError:
-            raise _RefusedError(404, "there is no such row in the queue") from None
+        row = self._row(number)
+        if values.get("path") != printable(row["path"]):
+            raise _RefusedError(409, "the queue is another one now: reload the page", "queue")
+        if judgement.decision != "unsure":
+            try:
+                await _coming(self._pictures.ask(number, row))
+            except OriginalError as error:
+                reason = f"the image could not be shown ({error}): skip it, or say unsure"
+                raise _RefusedError(409, reason, "not_shown") from None
+        entry = await _blocking(self._session.decide, number, _browser(request).reviewer, judgement)
         progress = await _blocking(self._progress, _browser(request))
         return _json({"id": entry.id, "progress": progress})
 
@@ -212,9 +252,9 @@ class _Server:
         await _body(request)
         row = await _blocking(self._session.undo, browser.reviewer)
         if row is not None:
-            self._pictures.ask(row["row"], row)
+            self._pictures.ask(row["row"], self._session.row(row["row"]))
         progress = await _blocking(self._progress, browser)
-        return _json({"row": None if row is None else _shown(row), "progress": progress})
+        return _json({"row": None if row is None else self._shown(row), "progress": progress})
 
     async def invite(self, request: Request) -> Response:
         """A link that lets one more browser in, for another reviewer."""
@@ -232,16 +272,24 @@ class _Server:
             for name in ("total", "decided", "second_looks", "mine", "severe")
         }
 
-    async def _found(self, request: Request) -> list[Picture]:
+    def _shown(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row of `Session.next` as the page gets it."""
+        number = row["row"]
+        whole = self._session.row(number)  # a carried column may be called `row`, too
+        copies = self._copies.get(whole["path"])
+        shown = shown_row(whole, self._session.own, self._policy, copies)
+        return {**shown, "row": number, "second": row["second"]}
+
+    def _row(self, number: int) -> dict[str, Any]:
+        try:
+            return self._session.row(number)
+        except KeyError:
+            raise _RefusedError(404, "there is no such row in the queue", "queue") from None
+
+    async def _found(self, request: Request, *, again: bool = False) -> list[Picture]:
         """The frames of a row's image. Raises OriginalError."""
         number = request.path_params["number"]
-        try:
-            row = self._session.row(number)
-        except KeyError:
-            raise _RefusedError(404, "there is no such row in the queue") from None
-        coming: Future[list[Picture]] = self._pictures.ask(number, row)
-        pictures: list[Picture] = await _blocking(coming.result)
-        return pictures
+        return await _coming(self._pictures.ask(number, self._row(number), again=again))
 
 
 def _browser(request: Request) -> Browser:
@@ -249,16 +297,30 @@ def _browser(request: Request) -> Browser:
     return browser
 
 
+def _cookie(request: Request) -> str:
+    """The cookie's name: browsers send cookies to every port of a host."""
+    port = request.headers.get("host", "").rpartition(":")[2]
+    return f"{COOKIE}_{port}" if port.isdecimal() else COOKIE
+
+
+async def _coming(future: Future[list[Picture]]) -> list[Picture]:
+    """Wait for images; others may wait for the same ones, so that giving up ends nothing."""
+    return await asyncio.shield(asyncio.wrap_future(future))
+
+
+async def _answer(
+    request: Request, call_next: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    """The response, with the headers of all others where the server itself fails."""
+    try:
+        return await call_next(request)
+    except Exception:  # told in words, and in full on the terminal
+        logging.getLogger(__name__).exception("a request failed")
+        return _sentence(500, "the server failed; its terminal says how")
+
+
 async def _blocking(work: Callable[..., Any], *arguments: Any) -> Any:
     return await anyio.to_thread.run_sync(work, *arguments, abandon_on_cancel=True)
-
-
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as the page gets it: text and numbers, which it shows as text."""
-    return {
-        name: value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else value
-        for name, value in row.items()
-    }
 
 
 def _judgement(values: Mapping[str, Any]) -> Judgement:
@@ -282,7 +344,12 @@ def _judgement(values: Mapping[str, Any]) -> Judgement:
         raise _RefusedError(400, f"note: use text of {MOST_NOTE} characters or fewer")
     if type(seconds) not in (int, float) or not 0 <= seconds <= 86_400:
         raise _RefusedError(400, "seconds: use 0 to 86400")
-    return Judgement(decision, labels, note, round(float(seconds), 3), revealed)
+    identity = values.get("id")
+    if identity is not None and not (
+        isinstance(identity, str) and re.fullmatch("[0-9a-f]{32}", identity)
+    ):
+        raise _RefusedError(400, "id: use 32 hexadecimal digits")
+    return Judgement(decision, labels, note, round(float(seconds), 3), revealed, identity)
 
 
 def _whole_number(value: Any, least: int, most: int) -> int:
@@ -316,17 +383,17 @@ def _json(values: Any) -> JSONResponse:
     return JSONResponse(values)
 
 
-def _sentence(status: int, text: str) -> Response:
-    return JSONResponse({"problem": text}, status_code=status)
+def _sentence(status: int, text: str, code: str | None = None) -> Response:
+    return JSONResponse({"problem": text, "code": code}, status_code=status)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, _RefusedError)
-    return _sentence(error.status, error.reason)
+    return _sentence(error.status, error.reason, error.code)
 
 
 async def _not_yours(request: Request, error: Exception) -> Response:
-    return _sentence(409, "somebody else has this image, or has decided on it")
+    return _sentence(409, str(error), "not_yours")
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -41,13 +42,18 @@ MOST_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a reviewer says of one row; see `Entry` for the fields."""
+    """What a reviewer says of one row; see `Entry` for the fields.
+
+    id is the entry's: a decision that is sent once more, since its answer was lost, is recorded
+    once. None: a new one.
+    """
 
     decision: HumanDecision
     labels: Mapping[str, bool]
     note: str = ""
     seconds: float = 0.0
     revealed: Reveal = "blur"
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +201,13 @@ class Session:
         with self._lock:
             row = self._rows[number]
             self._catch_up()
+            before = self._held[number].get(reviewer) if number in self._held else None
+            if before is not None:
+                if before.id == judgement.id:
+                    return before
+                raise NotYoursError("you have decided on this image already")
             if self._is_done(number, reviewer) or not self._leases.holds(number, reviewer):
-                raise NotYoursError
+                raise NotYoursError("somebody else has this image, or has decided on it")
             entry = Entry(
                 row=number,
                 path=row["path"],
@@ -211,6 +222,7 @@ class Session:
                 revealed=judgement.revealed,
                 second=bool(self._held[number]),
                 inclusion_probability=self._rows.probability(number),
+                id=judgement.id or uuid4().hex,
             )
             self._journal.append(entry)
             self._catch_up()
