@@ -258,6 +258,13 @@ def test_an_unknown_variable_is_an_error(
     )
 
 
+def test_a_list_is_no_value_for_an_option_that_is_given_once(dump: Path, capsys: Captured) -> None:
+    Path("mine.toml").write_text('partition_by = ["decision", "date"]\n')
+    assert scan(dump, "--config", "mine.toml") == 2
+    said = "partition_by: expected a single value, got a list\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
 def test_keys_and_variables_are_called_as_the_options_are() -> None:
     command = typer.main.get_command(app)
     assert isinstance(command, TyperGroup)
