@@ -33,7 +33,7 @@ _OF_A_SERVICE = re.compile(
 )
 
 # Values that name a file are meant relative to the configuration file they stand in.
-_PATH_KEYS = frozenset({"out", "summary", "state", "lock"})
+_PATH_KEYS = frozenset({"out", "summary", "state", "lock", "baseline"})
 _PATH_OR_NAME_KEYS = frozenset({"weights", "policy"})
 
 _PYPROJECT = "pyproject.toml"
@@ -245,6 +245,9 @@ def _checked(path: str, table: Mapping[str, Any], known: Iterable[str]) -> dict[
 def _located(key: str, value: Any, folder: str) -> Any:
     if isinstance(value, list):
         return [_located(key, item, folder) for item in value]
+    if key == "report" and isinstance(value, str):
+        form, colon, file = value.partition(":")
+        return f"{form}{colon}{_located('out', file, folder)}" if file else value
     if isinstance(value, str) and not value.startswith("-") and not _URI.match(value):
         beside = os.path.join(folder, value)
         if key in _PATH_KEYS or (key in _PATH_OR_NAME_KEYS and os.path.exists(beside)):

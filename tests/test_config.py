@@ -66,6 +66,20 @@ def test_an_object_in_a_store_is_no_path_beside_the_file(place: Path) -> None:
     assert out == ["s3://bucket/rows.parquet", str(place / "rows.csv")]
 
 
+def test_files_of_reports_and_the_baseline_are_relative_to_the_file(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "moderate.toml").write_text(
+        'baseline = "old.sarif"\nreport = ["sarif:new.sarif", "github:-", "junit:/x.xml", "dsa:"]\n'
+    )
+    (place / "below").mkdir()
+    monkeypatch.chdir(place / "below")
+    assert find_config({"baseline", "report"}).settings == {
+        "baseline": str(place / "old.sarif"),
+        "report": [f"sarif:{place / 'new.sarif'}", "github:-", "junit:/x.xml", "dsa:"],
+    }
+
+
 def test_a_working_directory_that_is_gone_has_no_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,10 @@ class ConfiguredCommand(PlainCommand):
                     f"config {config.record.path}: {name}: expected a value, got "
                     f"{str(value).lower()}"
                 )
+            if isinstance(value, list) and not options[name].multiple and config.record:
+                raise ConfigError(
+                    f"config {config.record.path}: {name}: expected a single value, got a list"
+                )
         settings = {
             name: [value] if options[name].multiple and not isinstance(value, list) else value
             for name, value in config.settings.items()

@@ -132,7 +132,7 @@ def scan(
             panels.OUTPUT, metavar="FILE", help="Summary to .json, .md or .html. May be repeated."
         ),
     ] = None,
-    reports: Annotated[
+    report: Annotated[
         list[str] | None,
         option(panels.OUTPUT, "--report", metavar="FORMAT:FILE", help=REPORT_HELP),
     ] = None,
@@ -564,7 +564,7 @@ def scan(
     if lock_wait is not None and lock is None:
         raise UsageError("--lock-wait goes with --lock FILE")
     rows, shaped = split_shaped(out or (), shape, document=shape_document)
-    exports = [*shaped, *map(parse_report, reports or ())]
+    exports = [*shaped, *map(parse_report, report or ())]
     job = plan(
         ScanOptions(
             inputs=inputs or (),

@@ -14,7 +14,7 @@ from moderate.regular import read_regular
 from moderate.results.read import open_results
 from moderate.results.remote import is_remote, shown_target, target_name
 from moderate.results.targets import SUFFIXES
-from moderate.tables.lines import file_name, unreadable
+from moderate.tables.lines import file_name
 from moderate.types import Decision
 
 State = Literal["new", "updated", "unchanged"]
@@ -126,7 +126,7 @@ def _of_report(path: str, root: Root) -> Iterator[Known]:
     try:
         data = json.loads(read_regular(path, MAX_BYTES))
     except OSError as error:
-        raise unreadable(file_name(path), error) from None
+        raise InputError(f"cannot read {file_name(path)}: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise InputError(f"{file_name(path)} is not a baseline: it is not JSON") from None
     read: Callable[[Any, Root], Iterator[Known]]

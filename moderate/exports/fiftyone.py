@@ -60,7 +60,7 @@ class FiftyOneDataset(Export):
         if self._without:
             log.warning(
                 "fiftyone: %d rows are left out: their images are not local files with a name in "
-                "UTF-8",
+                "UTF-8 and without a carriage return",
                 self._without,
             )
 

@@ -13,7 +13,7 @@ from moderate.exports.catalogue import REPORTS, SHAPES
 from moderate.exports.interface import ExportOptions, ExportTarget
 from moderate.exports.writer import ExportWriter
 from moderate.results.read import Results
-from moderate.results.remote import target_name
+from moderate.results.remote import shown_target, target_name
 from moderate.results.targets import check_files, check_place, finishing, opened
 from moderate.results.text_writers import metadata_path
 from moderate.text import nearest, one_line
@@ -46,6 +46,12 @@ def split_shaped(
         if not document and any(target_name(each).lower().endswith(".json") for each in out):
             hint = ", or add --shape-document"
         raise UsageError(f"--shape {shape}: name a file for it, --out FILE{suffix}{hint}")
+    documents = [each for each in out if target_name(each).lower().endswith(".json")]
+    if documents and not document:
+        raise UsageError(
+            f"--out {shown_target(documents[0])}: that is for --shape-document, which leaves rows "
+            "in FILE.jsonl; the other of the two is made by 'moderate report RESULTS'"
+        )
     targets = [
         ExportTarget(shape, "-" if each == f"-{suffix}" else each, made_by) for each in shaped
     ]

@@ -8,8 +8,10 @@ import os
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
-from moderate.cli.main import run
+from moderate.cli.main import app, run
 from moderate.results.read import read_results
 from tests.support.pictures import encode, scene
 
@@ -254,6 +256,21 @@ def test_an_unknown_variable_is_an_error(
         "moderate: error: environment: unknown variable MODERATE_POLCY; "
         "did you mean MODERATE_POLICY?\n"
     )
+
+
+def test_a_list_is_no_value_for_an_option_that_is_given_once(dump: Path, capsys: Captured) -> None:
+    Path("mine.toml").write_text('partition_by = ["decision", "date"]\n')
+    assert scan(dump, "--config", "mine.toml") == 2
+    said = "partition_by: expected a single value, got a list\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_keys_and_variables_are_called_as_the_options_are() -> None:
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperGroup)
+    for parameter in command.commands["scan"].params:
+        names = [each[2:].replace("-", "_") for each in parameter.opts if each.startswith("--")]
+        assert not names or parameter.name in names, parameter.opts
 
 
 def test_help_needs_no_configuration(dump: Path, capsys: Captured) -> None:

@@ -155,6 +155,14 @@ def test_what_is_no_baseline_is_refused_in_a_line(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_baseline_that_cannot_be_read_says_why() -> None:
+    with pytest.raises(InputError, match=r"^cannot read gone\.sarif: .*No such file"):
+        read_baseline("gone.sarif")
+    os.mkfifo("pipe.sarif")
+    with pytest.raises(InputError, match=r"^cannot read pipe\.sarif: .*not a regular file"):
+        read_baseline("pipe.sarif")
+
+
 def test_only_known_forms_are_baselines() -> None:
     with pytest.raises(UsageError, match="a report in the form sarif"):
         read_baseline("x.xml")

@@ -186,6 +186,7 @@ def test_fiftyone_takes_the_samples(results: Path, caplog: pytest.LogCaptureFixt
     assert bad["error_code"] == "truncated"
     assert "nudity" not in bad, "null is no value"
     assert "4 rows are left out" in caplog.text
+    assert "without a carriage return" in caplog.text
     reserved = {"id", "filepath", "tags", "metadata", "created_at", "last_modified_at", "frames"}
     for name in fiftyone.FIELDS:
         assert name not in reserved

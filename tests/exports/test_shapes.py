@@ -469,6 +469,11 @@ def test_a_shape_without_a_file_for_it_is_refused(
     assert said in capsys.readouterr().err
 
 
+def test_lines_and_a_document_are_not_made_at_once() -> None:
+    with pytest.raises(UsageError, match=r"^--out x\.json: that is for --shape-document"):
+        split_shaped(["rows.csv", "x.jsonl", "x.json"], "scores", document=False)
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_standard_output_has_the_answers_alone(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
