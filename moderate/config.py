@@ -33,7 +33,7 @@ _OF_A_SERVICE = re.compile(
 )
 
 # Values that name a file are meant relative to the configuration file they stand in.
-_PATH_KEYS = frozenset({"out", "summary", "state", "lock", "baseline"})
+_PATH_KEYS = frozenset({"out", "summary", "state", "lock", "baseline", "files_from", "relative_to"})
 _PATH_OR_NAME_KEYS = frozenset({"weights", "policy"})
 
 _PYPROJECT = "pyproject.toml"

@@ -70,12 +70,16 @@ def test_files_of_reports_and_the_baseline_are_relative_to_the_file(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (place / "moderate.toml").write_text(
-        'baseline = "old.sarif"\nreport = ["sarif:new.sarif", "github:-", "junit:/x.xml", "dsa:"]\n'
+        'baseline = "old.sarif"\nfiles_from = ["names.txt", "-"]\nrelative_to = "base"\n'
+        'report = ["sarif:new.sarif", "github:-", "junit:/x.xml", "dsa:"]\n'
     )
     (place / "below").mkdir()
     monkeypatch.chdir(place / "below")
-    assert find_config({"baseline", "report"}).settings == {
+    known = {"baseline", "report", "files_from", "relative_to"}
+    assert find_config(known).settings == {
         "baseline": str(place / "old.sarif"),
+        "files_from": [str(place / "names.txt"), "-"],
+        "relative_to": str(place / "base"),
         "report": [f"sarif:{place / 'new.sarif'}", "github:-", "junit:/x.xml", "dsa:"],
     }
 
