@@ -10,9 +10,19 @@ from moderate.text import one_line
 
 _RANGE = re.compile(r"Input should be (greater|less) than or equal to ([^\s,]+)")
 
+_KINDS = {
+    "Input should be a valid tuple": "is not a list",
+    "Input should be a valid list": "is not a list",
+    "Input should be a valid dictionary": "is not a table",
+}
+"""How the validation calls what is a list or a table in TOML -> what is wrong then."""
+
 
 def plain_words(message: str) -> str:
     """A message of the validation, as this program says such things elsewhere."""
+    for start, words in _KINDS.items():
+        if message.startswith(start):
+            return words
     return _RANGE.sub(
         lambda found: f"use {found[2]} or {'more' if found[1] == 'greater' else 'less'}", message
     )

@@ -172,10 +172,16 @@ def located(shown: bytes, uri: str | None, working: bytes) -> bytes | None:
     if path is None or shown.startswith(b"/") or not (uri or "").startswith("file:///"):
         return path
     assert uri is not None
-    elsewhere = absolute(unquote_to_bytes(uri.removeprefix("file://").partition("#")[0]), b"/")
-    names = [name for name in shown.split(b"/") if name not in (b".", b"..", b"")]
+    file, _, name = uri.partition("#")
+    elsewhere = absolute(unquote_to_bytes(file.removeprefix("file://")), b"/")
+    # The URI of what is in a file is that of the file, with its own name as the fragment.
+    inside = _INSIDE + unquote_to_bytes(name)
+    outermost = shown.removesuffix(inside) if name else shown
+    if outermost == shown:
+        inside = b""
+    names = [each for each in outermost.split(b"/") if each not in (b".", b"..", b"")]
     agrees = elsewhere is not None and elsewhere.endswith(b"/" + b"/".join(names))
-    return elsewhere if agrees else path
+    return absolute(elsewhere + inside, b"/") if agrees and elsewhere is not None else path
 
 
 def _has_content(file: File | None) -> bool:

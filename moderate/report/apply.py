@@ -8,12 +8,12 @@ from typing import Any
 
 from moderate.apply.run import Applied, Undone
 from moderate.report.model import Fact, Facts, Part, Report, Table, counted, sentences
+from moderate.report.runs import size
 from moderate.text import path_text, printable
 from moderate.types import Decision
 
 _DONE = {"copy": "copied", "move": "moved", "link": "linked"}
 _EXAMPLES = 3  # paths for each reason
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def report(applied: Applied) -> Report:
@@ -57,7 +57,7 @@ def undo_report(undone: Undone) -> Report:
 
 def _headline(applied: Applied) -> str:
     count = sum(applied.done.values())
-    files = f"{counted(count, 'file')} ({_size(applied.byte_count)})"
+    files = f"{counted(count, 'file')} ({size(applied.byte_count)})"
     if not count and applied.before:
         headline = f"nothing more to {applied.kind}"
     elif applied.acted:
@@ -118,8 +118,8 @@ def _folder(applied: Applied, decision: str) -> str:
 
 def _first_files(examples: Sequence[tuple[str, str, int]], count: int) -> Table:
     title = "Files" if count == len(examples) else f"First {len(examples)} of {count:,} files"
-    rows = tuple((path, decision, _size(size)) for path, decision, size in examples)
-    widths = (max(len(each) for each in Decision), max(len(size) for _, _, size in rows))
+    rows = tuple((path, decision, size(nbytes)) for path, decision, nbytes in examples)
+    widths = (max(len(each) for each in Decision), max(len(shown) for _, _, shown in rows))
     return Table(title, ("path", "decision", "size"), rows, name_last=widths)
 
 
@@ -224,7 +224,7 @@ def _data(applied: Applied) -> dict[str, Any]:
 
 def _first_data(examples: Sequence[tuple[str, str, int]]) -> list[dict[str, Any]]:
     return [
-        {"path": path, "decision": decision, "bytes": size} for path, decision, size in examples
+        {"path": path, "decision": decision, "bytes": nbytes} for path, decision, nbytes in examples
     ]
 
 
@@ -233,10 +233,3 @@ def _refused_data(refused: Mapping[str, Sequence[str]], most: int) -> list[dict[
         {"reason": reason, "rows": len(paths), "first": list(paths[:most])}
         for reason, paths in refused.items()
     ]
-
-
-def _size(count: int) -> str:
-    value, unit = float(count), 0
-    while value >= 999.5 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.3g} {_UNITS[unit]}" if unit else f"{count} bytes"

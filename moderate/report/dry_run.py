@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -12,7 +13,8 @@ from moderate.report.summary import problem_tables, skipped_table
 from moderate.results.targets import to_stdout
 from moderate.run.dry_run import Amount, DryRun
 from moderate.run.interface import Job
-from moderate.run.speeds import Estimate
+from moderate.run.options import ScanOptions
+from moderate.run.speeds import Estimate, speed_settings
 
 
 def report(found: DryRun, job: Job) -> Report:
@@ -147,13 +149,17 @@ def _unaccounted(found: DryRun) -> str:
 
 def _no_basis(job: Job, found: DryRun) -> str:
     options = job.options
-    bench = f"moderate bench --weights {options.weights}"
-    if options.device != "auto":
-        bench += f" --device {options.device}"
     if 2 * found.unread > found.rows:
         return "no run that fetched images with these weights on this machine is recorded yet"
     if options.state is None:
         return "--no-state leaves earlier runs and benches out"
+    if speed_settings(options) != speed_settings(ScanOptions(inputs=(), weights=options.weights)):
+        # No bench measures that.
+        return "no run with these weights and settings on this machine yet"
+    bench = f"moderate bench --weights {shlex.quote(str(options.weights))}"
+    for name in ("device", "precision", "backend"):
+        if (chosen := getattr(options, name)) != "auto":
+            bench += f" --{name} {chosen}"
     return f"no run or bench of these weights on this machine yet; run {bench}"
 
 

@@ -79,7 +79,7 @@ def test_a_dry_run_tells_all_and_touches_nothing(tmp_path: Path, capsys: Capture
     assert data["root"] == str(place.photos)
     assert place.run("--move") == 0
     out = capsys.readouterr().out
-    assert "would move 6 files" in out
+    assert "would move 6 files (9.5 KB)" in out
     assert "\x1b" not in out
     assert "new\\nline" in out
 
@@ -188,6 +188,29 @@ def test_what_is_no_file_of_its_own_is_reported(tmp_path: Path, capsys: Captured
     assert (done["rows_of_parts"], done["rows_again"]) == (2, 1)
     moved = {os.fsdecode(name) for name in snapshot(place.into / "block")}
     assert moved == {"b.mp4", "wow!/real.jpg", "twice.jpg"}
+
+
+def test_what_is_in_a_file_is_found_from_another_folder(tmp_path: Path, capsys: Captured) -> None:
+    from moderate.apply import plan
+
+    holder, zipped = put(tmp_path / "photos" / "c #1.jpg"), put(tmp_path / "photos" / "a.zip")
+    columns = "path,uri,status,decision,bytes,sha256\n"
+    lines = [
+        f"./photos/{holder.name}{name},{holder.parent.as_uri()}/c%20%231.jpg{at},ok,{said}"
+        for name, at, said in (
+            ("", "", f"approve,{len(ODD_DATA)},{hashlib.sha256(ODD_DATA).hexdigest()}"),
+            ("!/embedded-1.jpg", "#embedded-1.jpg", "block,,"),
+        )
+    ]
+    lines.append(f"./photos/a.zip!/b/1%.jpg,{zipped.as_uri()}#b/1%25.jpg,ok,block,,")
+    place = Place(tmp_path, [])
+    place.results.write_text(columns + "\n".join(lines) + "\n")
+    for each in tmp_path.glob("rows.csv.meta.json"):
+        each.unlink()
+    done = place.json(capsys, "--move", "--yes", to=("block", "approve"))
+    assert reasons(done) == {plan.HOLDS_WORSE: 1, plan.INSIDE: 1}
+    assert done["inside"] == [{"path": str(zipped), "approve": 0, "review": 0, "block": 1}]
+    assert holder.exists()
 
 
 def test_hostile_results_lead_nowhere(tmp_path: Path, capsys: Captured) -> None:
@@ -390,7 +413,10 @@ def test_absolute_paths(path: bytes, wanted: bytes | None) -> None:
         (b"./a b.jpg", "file:///mnt/x/a%20b.jpg", b"/mnt/x/a b.jpg"),
         (b"./\xff#.jpg", "file:///mnt/%FF%23.jpg", b"/mnt/\xff#.jpg"),
         (b"./../x/a.jpg", "file:///mnt/x/a.jpg", b"/mnt/x/a.jpg"),
-        (b"./z.zip!/a.jpg", "file:///mnt/z.zip#a.jpg", b"/work/z.zip!/a.jpg"),
+        (b"./z.zip!/a.jpg", "file:///mnt/z.zip#a.jpg", b"/mnt/z.zip!/a.jpg"),
+        (b"./z.zip!/a.jpg", "file:///mnt/z.zip#b.jpg", b"/work/z.zip!/a.jpg"),
+        (b"./z.zip!/../a.jpg", "file:///mnt/z.zip#../a.jpg", None),
+        (b"./a.jpg", "file:///mnt/z.zip#a.jpg", b"/work/a.jpg"),
         (b"./a.jpg", "file:///etc/passwd", b"/work/a.jpg"),
         (b"./a.jpg", "file:///mnt/../etc/a.jpg", b"/work/a.jpg"),
         (b"/x/a.jpg", "file:///mnt/a.jpg", b"/x/a.jpg"),

@@ -199,6 +199,14 @@ def test_time_and_cost_have_a_basis_or_are_unknown(
     shown = " ".join(capsys.readouterr().out.split())
     assert "unknown: no run or bench of these weights on this machine yet; run moderate" in shown
     assert f"moderate bench --weights {bundle} --device cpu" in shown
+    assert run(["scan", *arguments, "--backend", "openvino", "--dry-run"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"moderate bench --weights {bundle} --device cpu --backend openvino" in shown
+    assert run(["scan", *arguments, "--views", "3", "--dry-run"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    # A bench has no views.
+    assert "unknown: no run with these weights and settings on this machine yet" in shown
+    assert "bench" not in shown
     bench = ["bench", "in", "--weights", str(bundle), "--device", "cpu", "--repeat", "1"]
     assert run([*bench, "--images", "64", "--no-state"]) == 0
     assert not list(Path(os.environ["XDG_STATE_HOME"]).rglob("*.sqlite3"))

@@ -138,6 +138,8 @@ def test_what_the_platform_says_in_its_policy_is_in_each_statement() -> None:
     [
         ('decision_visibility = ["REMOVED"]', "dsa.decision_visibility"),
         ('territorial_scope = ["UK"]', "dsa.territorial_scope"),
+        ('territorial_scope = "DE"', "dsa.territorial_scope: is not a list, got 'DE'"),
+        ("categories = 3", "dsa.categories: is not a table, got 3"),
         ('territorial_scope = ["DE", "DE"]', "a value is there twice"),
         ('puid = "mine"', "dsa.puid: unknown key"),
         ('categories.nudity.category = "PORN"', "dsa.categories.nudity.category"),
