@@ -18,11 +18,13 @@ class Root:
 
 
 def find_root(option: str | None, inputs: Sequence[str], common: bytes | None) -> Root | None:
-    """As `option` has it; else the folder of all inputs of the run, as far as those are recorded
-    and all files are below it; else `common`, the longest folder that all files have in common.
+    """As `option` has it; else the folder of all inputs of the run, as far as those are recorded;
+    else `common`, the longest folder that all files have in common.
 
-    None where there are no files. Raises UsageError where there is no such folder but `/`: what a
-    results file names is not to decide alone that files may be anywhere.
+    Inputs that are folders decide alone: a row that was edited does not widen them, and its file is
+    outside. Where there are lists among them, all files have to be below their folder. None where
+    there are no files. Raises UsageError where there is no such folder but `/`: what a results file
+    names is not to decide alone that files may be anywhere.
     """
     if option is not None:
         path = os.path.abspath(os.fsencode(option))
@@ -33,7 +35,7 @@ def find_root(option: str | None, inputs: Sequence[str], common: bytes | None) -
         return None
     recorded = _folder_of(inputs)
     root = Root(common, "the longest folder that all files have in common")
-    if recorded is not None and _is_below(common, recorded):
+    if recorded is not None and (_is_below(common, recorded) or all(map(os.path.isdir, inputs))):
         root = Root(recorded, "what the run had as its input")
     if root.path == b"/":
         raise UsageError("the files have no folder in common: name the one to keep by --root DIR")
