@@ -76,6 +76,8 @@ class Pictures:
             1,
             options=options,
             require_sandbox=require_sandbox,
+            # While the results are read: the first image is waited for.
+            at_once=True,
         )
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Future[list[Picture]]] = OrderedDict()
