@@ -46,7 +46,8 @@ def serve(app: Starlette, listener: socket.socket, on_ready: Callable[[], None])
     """Answer until SIGINT or SIGTERM; `on_ready` is called when it begins."""
     config = uvicorn.Config(
         app,
-        log_level="error",
+        # Its errors are tracebacks of requests that the end cuts off; ours are logged by ourselves.
+        log_level="critical",
         access_log=False,  # URLs name images
         server_header=False,
         date_header=False,

@@ -123,3 +123,10 @@ def test_a_picture_is_decoded_once_and_only_so_many_are_kept(
     with pytest.raises(OriginalError):
         last.result(timeout=60)
     assert pictures.ask(known, row(tmp_path / "a.png", data)) is not first
+
+
+def test_an_image_does_not_wait_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moderate.decode.scheduler._MAX_HELD_SECONDS", 3_600.0)
+    (tmp_path / "a.png").write_bytes(data := encode(scene((60, 40)), "PNG"))
+    with Pictures(Limits(), HttpOptions()) as pictures:
+        assert len(shown(pictures, tmp_path / "a.png", data)) == 1

@@ -290,6 +290,8 @@ def test_bodies_that_are_wrong_or_too_large(ada: Client, server: Served) -> None
         {"row": "x"},
         {"row": True},
         {"row": 0},
+        {"row": row["row"] + 0.5},
+        {"row": float("inf")},
     ):
         values = {"row": row["row"], "path": row["path"], "decision": "approve", **wrong}
         assert ada.post("/api/decide", values).status == 400, wrong
@@ -413,10 +415,20 @@ def test_answers_are_sent_at_once() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_its_end_names_where_the_decisions_are(tmp_path: Path, number: signal.Signals) -> None:
     write_queue(tmp_path / "r.csv", [review_row(tmp_path / "0.png", b"")])
-    with Served(tmp_path / "r.csv") as served:
-        with socket.create_connection(("127.0.0.1", served.port)) as connection:
-            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            assert connection.recv(1)
+    (tmp_path / "tokens").write_text(f"ada {TOKENS['ada']}\n")
+    with Served(tmp_path / "r.csv", "--token-file", str(tmp_path / "tokens")) as served:
+        client = Client(served.port, "ada")
+        slow = http.client.HTTPConnection("127.0.0.1", served.port)
+        slow.putrequest("POST", "/api/decide")
+        for name, value in (
+            ("Cookie", client.cookie),
+            ("Origin", f"http://127.0.0.1:{served.port}"),
+            ("X-Moderate-CSRF", client.csrf),
+            ("Content-Length", "9"),
+        ):
+            slow.putheader(name, value)
+        slow.endheaders(b"{")
+        client.get("/api/session")  # by now, the other request is under way
         served.process.send_signal(number)
         assert served.process.wait() == 128 + number
     said = (tmp_path / "server.log").read_text()
