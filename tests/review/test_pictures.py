@@ -130,3 +130,16 @@ def test_an_image_does_not_wait_for_others(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "a.png").write_bytes(data := encode(scene((60, 40)), "PNG"))
     with Pictures(Limits(), HttpOptions()) as pictures:
         assert len(shown(pictures, tmp_path / "a.png", data)) == 1
+
+
+def test_relative_paths_are_found_from_another_folder(pictures: Pictures, tmp_path: Path) -> None:
+    data = encode(scene((60, 40)), "PNG")
+    (tmp_path / "a #é.png").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("in/b c.png", data)
+    for path, uri in (
+        ("./nowhere/a #é.png", (tmp_path / "a #é.png").as_uri()),
+        ("./nowhere/a.zip!/in/b c.png", f"{(tmp_path / 'a.zip').as_uri()}#in/b%20c.png"),
+    ):
+        found = pictures.ask(next(_numbers), {**row(path, data), "uri": uri}).result(timeout=60)
+        assert len(found) == 1
