@@ -112,6 +112,8 @@ def page(
     from moderate.review.session import Session
     from moderate.review.shown import find_copies
     from moderate.review.verdicts import check_decisions
+    from moderate.stopping import Stopped
+    from moderate.text import printable
     from moderate.types import Limits
 
     _check_server_is_there()
@@ -138,7 +140,10 @@ def page(
         )
     if approve_is_no and not labelling:
         raise UsageError("--approve-is-no goes with a template of labels")
+    http = HttpOptions(allow_private=allow_private_network)
     with ExitStack() as stack:
+        listener = stack.enter_context(listening(host, port))
+        pictures = stack.enter_context(Pictures(Limits(), http))
         if labelling:
             policy = load_policy("balanced").policy  # there are no scores to hold against it
             session = label_session(results, journal, second_look, approve_is_no=approve_is_no)
@@ -158,28 +163,28 @@ def page(
                 second_look,
                 probability=chosen.probability,
             )
-        http = HttpOptions(allow_private=allow_private_network)
-        with listening(host, port) as listener, Pictures(Limits(), http) as pictures:
-            bound = listener.getsockname()[1]
-            access = Access(host_names(host, bound), tokens)
-            title = os.path.basename(results)
-            copies = {} if labelling else find_copies(read, session.paths)
-            app = application(session, pictures, access, policy, title, copies)
+        bound = listener.getsockname()[1]
+        access = Access(host_names(host, bound), tokens)
+        title = os.path.basename(results)
+        copies = {} if labelling else find_copies(read, session.paths)
+        app = application(session, pictures, access, policy, title, copies)
 
-            def ready() -> None:
-                shown = f"[{host}]" if ":" in host else host
-                link = f"http://{shown}:{bound}/?token={access.invite(name)}"
-                progress = session.progress(name)
-                typer.echo(
-                    f"queue    {progress.total - progress.decided} of {progress.total} images"
-                )
-                typer.echo(f"records  {journal}")
-                typer.echo(f"open     {link}")
-                if tokens:
-                    typer.echo(f"         or http://{shown}:{bound}/?token=TOKEN of {token_file}")
-                typer.echo("end      Ctrl-C")
+        def ready() -> None:
+            shown = f"[{host}]" if ":" in host else host
+            link = f"http://{shown}:{bound}/?token={access.invite(name)}"
+            progress = session.progress(name)
+            typer.echo(f"queue    {progress.total - progress.decided} of {progress.total} images")
+            typer.echo(f"records  {journal}")
+            typer.echo(f"open     {link}")
+            if tokens:
+                typer.echo(f"         or http://{shown}:{bound}/?token=TOKEN of {token_file}")
+            typer.echo("end      Ctrl-C")
 
+        try:
             serve(app, listener, ready)
+        except Stopped as stopped:
+            stopped.add_note(f"what was decided is in {printable(str(journal))}")
+            raise
         session.close()
 
 

@@ -50,7 +50,9 @@ class DecoderPool(Generic[Item]):
     before has given all its results; a run that is broken off, or that raises, is the last.
 
     The decoders are started when the first image is there to be decoded, or `at_once`. `niceness`
-    is added to that of the decoders, so that a model on the same cores goes first.
+    is added to that of the decoders, so that a model on the same cores goes first. An answer whose
+    decoder gets no other image is given after `held_seconds`, None: a second; the decoder ends
+    then, and another one is started.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class DecoderPool(Generic[Item]):
         at_once: bool = False,
         images_per_decoder: int = IMAGES_PER_DECODER,
         lasts: bool = False,
+        held_seconds: float | None = None,
     ) -> None:
         self._lasts = lasts
         self._workers = workers
@@ -109,6 +112,7 @@ class DecoderPool(Generic[Item]):
             # More at once would only run into each other's time limits.
             max_busy=max(1, min(workers, 2 * available_cores())),
             on_work=lambda: self._results.put(_Signal.WORK),
+            held_seconds=held_seconds,
         )
 
     def __enter__(self) -> DecoderPool[Item]:

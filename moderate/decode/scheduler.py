@@ -62,9 +62,9 @@ class _Work(Generic[Item]):
     held_bytes: int = 0
     first_answer: float = 0.0  # by time.monotonic()
 
-    def has_waited(self, now: float) -> bool:
-        """Whether its answers have waited long enough."""
-        return bool(self.answered) and now - self.first_answer > _MAX_HELD_SECONDS
+    def has_waited(self, now: float, seconds: float) -> bool:
+        """Whether its answers have waited for longer than that."""
+        return bool(self.answered) and now - self.first_answer > seconds
 
 
 class Scheduler(Generic[Item]):
@@ -82,13 +82,19 @@ class Scheduler(Generic[Item]):
         images_per_decoder: int,
         max_busy: int,
         on_work: Callable[[], None],
+        held_seconds: float | None = None,
     ) -> None:
-        """max_busy decoders work at once. on_work is called when a run's first image is there."""
+        """max_busy decoders work at once. on_work is called when a run's first image is there.
+
+        held_seconds is how long an answer waits for the end of its decoder, while that has no other
+        image.
+        """
         self._intake: Intake[Item]
         self._ring = ring
         self._supervisor = supervisor
         self._images_per_decoder = images_per_decoder
         self._max_busy = max_busy
+        self._held_seconds = _MAX_HELD_SECONDS if held_seconds is None else held_seconds
         self._on_work = on_work
         self._has_work = False
         self._work: defaultdict[Decoder, _Work[Item]] = defaultdict(_Work)
@@ -136,7 +142,7 @@ class Scheduler(Generic[Item]):
         for decoder in self._supervisor.usable():
             work = self._work[decoder]
             if work.task is None and work.answered:
-                yield 0.0 if self._intake.ended else work.first_answer + _MAX_HELD_SECONDS
+                yield 0.0 if self._intake.ended else work.first_answer + self._held_seconds
 
     # Handing images out
 
@@ -290,9 +296,9 @@ class Scheduler(Generic[Item]):
             if not work.answered:
                 continue
             if work.task is None and not decoder.channel_closed:
-                if at_end or starved or work.has_waited(now):
+                if at_end or starved or work.has_waited(now, self._held_seconds):
                     self._retire(decoder)
-            elif work.has_waited(now) and (at_end or starved):
+            elif work.has_waited(now, self._held_seconds) and (at_end or starved):
                 # It is busy with a slow image, and everything waits for its earlier answers.
                 self._discard_answers(work)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from moderate.state.database import Database
+from moderate.errors import OutputError
+from moderate.state.database import Database, UnavailableError
 
 LEASE_SECONDS = 300.0
 """How long an image is kept for somebody who does not answer: the browser asks for more in time."""
@@ -21,12 +23,13 @@ _MIGRATIONS = (
 class Leases:
     """Leases of rows in a SQLite file, shared by all servers of a queue.
 
-    `clock` gives seconds since 1970: several machines may share the file. Raises UnavailableError
-    where it cannot be used.
+    `clock` gives seconds since 1970: several machines may share the file. Every method raises
+    OutputError where it cannot be used.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        self._database = Database(path, _MIGRATIONS)
+        with _told():
+            self._database = Database(path, _MIGRATIONS)
         self._clock = clock
 
     def take(self, rows: Iterable[int], reviewer: str, count: int) -> list[int]:
@@ -53,7 +56,8 @@ class Leases:
             )
             return taken
 
-        return self._database.write(work)
+        with _told():
+            return self._database.write(work)
 
     def holds(self, row: int, reviewer: str) -> bool:
         """Whether the reviewer has the row, or nobody has: then it is leased now."""
@@ -62,12 +66,22 @@ class Leases:
     def give_back(self, rows: Iterable[int], reviewer: str) -> None:
         """End leases of the reviewer."""
         pairs = [(row, reviewer) for row in rows]
-        self._database.write(
-            lambda connection: connection.executemany(
-                "DELETE FROM lease WHERE row = ? AND reviewer = ?", pairs
+        with _told():
+            self._database.write(
+                lambda connection: connection.executemany(
+                    "DELETE FROM lease WHERE row = ? AND reviewer = ?", pairs
+                )
             )
-        )
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Errors of the file as those that users are told in a line."""
+    try:
+        yield
+    except UnavailableError as error:
+        raise OutputError(f"cannot keep who has which image: {error}") from error

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from hashlib import sha256
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from moderate.decode.sniff import HEAD_BYTES
 from moderate.fetch.fetcher import Fetcher
@@ -33,6 +34,7 @@ class Originals:
         if digest is None:
             raise OriginalError("the results hold no digest, so that it could be another picture")
         path = row.get("path_bytes") or os.fsencode(row["path"])
+        path = _from_here(path, row.get("uri") or "")
         try:
             data = self._member(path)
             if data is None:
@@ -66,6 +68,18 @@ class Originals:
                 raise FetchError(missing)
             return data
         return None
+
+
+def _from_here(path: bytes, uri: str) -> bytes:
+    """The path itself; by its URI where it starts at the folder of the scan, and we are elsewhere.
+
+    Whichever it is, the digest says whether it holds the scanned bytes.
+    """
+    outer = next((archive for archive, _ in _splits(path) if os.path.isfile(archive)), path)
+    if os.path.isabs(path) or not uri.startswith("file:///") or os.path.lexists(outer):
+        return path
+    file, _, inside = uri.removeprefix("file://").partition("#")
+    return unquote_to_bytes(f"{file}!/{inside}" if inside else file)
 
 
 def _splits(path: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -39,6 +39,7 @@ KEPT = 96
 """Pictures that are kept, of about 300 kB each."""
 
 _QUALITY = 85
+_HELD_SECONDS = 0.05  # somebody waits, and whoever decides asks for one image at a time
 _END_SECONDS = 5.0
 
 
@@ -76,6 +77,9 @@ class Pictures:
             1,
             options=options,
             require_sandbox=require_sandbox,
+            # While the results are read: the first image is waited for.
+            at_once=True,
+            held_seconds=_HELD_SECONDS,
         )
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Future[list[Picture]]] = OrderedDict()

@@ -353,8 +353,8 @@ def _judgement(values: Mapping[str, Any]) -> Judgement:
 
 
 def _whole_number(value: Any, least: int, most: int) -> int:
-    with contextlib.suppress(ValueError, TypeError):
-        if not isinstance(value, bool) and least <= int(value) <= most:
+    with contextlib.suppress(ValueError):
+        if type(value) in (int, str) and least <= int(value) <= most:
             return int(value)
     raise _RefusedError(400, f"use a whole number from {least} to {most}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -336,11 +336,14 @@ class _ResultRows:
         wanted = np.sort(numbers)
         pieces: list[pa.Table] = []
         done = 0
-        for chunk in results.chunks():
-            first, last = np.searchsorted(wanted, [done + 1, done + chunk.count + 1])
+        # Not by chunks: parts are several times as fast, and somebody waits for the page.
+        for own, carried in results.parts(results.own, results.carried):
+            count = len(own["path"])
+            first, last = np.searchsorted(wanted, [done + 1, done + count + 1])
             if first < last:
-                pieces.append(_table(results, chunk, wanted[first:last] - done - 1))
-            done += chunk.count
+                mine = {name: own[name] for name in results.own}
+                pieces.append(_table(mine, carried, wanted[first:last] - done - 1))
+            done += count
         self._table = pa.concat_tables(pieces) if pieces else None
         self._places = {number: place for place, number in enumerate(wanted.tolist())}
 
@@ -369,14 +372,13 @@ class _ResultRows:
         return str(self._table["sha256"][place].as_py() or self._table["path"][place].as_py())
 
 
-def _table(results: Results, chunk: Any, places: Sequence[int] | NDArray[np.int64]) -> pa.Table:
-    """These rows of a chunk; cells of carried columns as text."""
-    own = dict(zip(results.own, chunk.arrays(results.own), strict=True))
+def _table(
+    own: Mapping[str, Any], carried: Mapping[str, Any], places: NDArray[np.int64]
+) -> pa.Table:
+    """These rows of columns; cells of carried columns as text."""
     kept = {name: array.take(pa.array(places)) for name, array in own.items()}
-    for name in results.carried:
-        cells = chunk.carried(name)
-        chosen = [cells[int(place)] for place in places]
-        kept[name] = pa.array([_text(cell) for cell in chosen], pa.string())
+    for name, cells in carried.items():
+        kept[name] = pa.array([_text(cells[place]) for place in places.tolist()], pa.string())
     return pa.table(kept)
 
 

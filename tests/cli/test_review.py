@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from moderate.cli.main import run
+from moderate.results.read import Results
+from moderate.review.queue import Queue, queue_of
 from moderate.types import Category
 from tests.support.reviewed import write_journal
 from tests.support.scored import write_results
@@ -70,3 +73,23 @@ def test_a_journal_of_results_that_were_overwritten_is_refused(
     assert "r.csv.decisions.jsonl holds decisions on other results than these" in said
     assert "move it away, or name another one (--decisions)" in said
     assert run(["review", "r.csv", "--decisions", "new"]) == 0
+
+
+def test_rows_are_read_the_fast_way_and_the_decoders_start_meanwhile(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    happened = []
+
+    class Started(nullcontext[None]):
+        def __enter__(self) -> None:
+            happened.append("decoders")
+
+    def queue(*arguments: Any) -> Queue:
+        happened.append("queue")
+        return queue_of(*arguments)
+
+    monkeypatch.setattr("moderate.review.pictures.Pictures", lambda *_: Started())
+    monkeypatch.setattr("moderate.review.queue.queue_of", queue)
+    monkeypatch.setattr(Results, "chunks", None)  # explains mistakes, and takes three times as long
+    assert run(["review", "r.csv"]) == 0
+    assert happened == ["decoders", "queue"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
+from moderate.errors import OutputError
 from moderate.review.leases import LEASE_SECONDS, Leases
 
 
@@ -53,3 +56,9 @@ def test_servers_and_threads_share_the_file(tmp_path: Path) -> None:
     assert not (one | other) & third
     for server in servers:
         server.close()
+
+
+def test_a_file_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="cannot keep who has which image"):
+        Leases(tmp_path / "folder")

@@ -123,3 +123,23 @@ def test_a_picture_is_decoded_once_and_only_so_many_are_kept(
     with pytest.raises(OriginalError):
         last.result(timeout=60)
     assert pictures.ask(known, row(tmp_path / "a.png", data)) is not first
+
+
+def test_an_image_does_not_wait_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moderate.decode.scheduler._MAX_HELD_SECONDS", 3_600.0)
+    (tmp_path / "a.png").write_bytes(data := encode(scene((60, 40)), "PNG"))
+    with Pictures(Limits(), HttpOptions()) as pictures:
+        assert len(shown(pictures, tmp_path / "a.png", data)) == 1
+
+
+def test_relative_paths_are_found_from_another_folder(pictures: Pictures, tmp_path: Path) -> None:
+    data = encode(scene((60, 40)), "PNG")
+    (tmp_path / "a #é.png").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("in/b c.png", data)
+    for path, uri in (
+        ("./nowhere/a #é.png", (tmp_path / "a #é.png").as_uri()),
+        ("./nowhere/a.zip!/in/b c.png", f"{(tmp_path / 'a.zip').as_uri()}#in/b%20c.png"),
+    ):
+        found = pictures.ask(next(_numbers), {**row(path, data), "uri": uri}).result(timeout=60)
+        assert len(found) == 1

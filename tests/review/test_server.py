@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import resource
+import signal
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from moderate.cli.main import run
 from moderate.review.access import HEADERS, parse_tokens
 from moderate.review.journal import read_journal
+from moderate.review.run import listening
 from moderate.review.server import MOST_BODY
 from tests.support.pictures import encode, scene
 from tests.support.reviewing import Served, animation, review_row, write_queue
@@ -287,6 +290,8 @@ def test_bodies_that_are_wrong_or_too_large(ada: Client, server: Served) -> None
         {"row": "x"},
         {"row": True},
         {"row": 0},
+        {"row": row["row"] + 0.5},
+        {"row": float("inf")},
     ):
         values = {"row": row["row"], "path": row["path"], "decision": "approve", **wrong}
         assert ada.post("/api/decide", values).status == 400, wrong
@@ -396,6 +401,39 @@ def test_a_full_disk_is_told_and_nothing_counts_as_decided(tmp_path: Path) -> No
         resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, infinite)
         assert client.decide(row).status == 200
         assert len(read_journal(journal)) == 1
+
+
+def test_answers_are_sent_at_once() -> None:
+    # What asyncio asks of a socket before it has small packets sent without a delay.
+    with listening("127.0.0.1", 0) as listener:
+        with socket.create_connection(listener.getsockname()):
+            connection, _ = listener.accept()
+        with connection:
+            assert connection.proto == socket.IPPROTO_TCP
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_its_end_names_where_the_decisions_are(tmp_path: Path, number: signal.Signals) -> None:
+    write_queue(tmp_path / "r.csv", [review_row(tmp_path / "0.png", b"")])
+    (tmp_path / "tokens").write_text(f"ada {TOKENS['ada']}\n")
+    with Served(tmp_path / "r.csv", "--token-file", str(tmp_path / "tokens")) as served:
+        client = Client(served.port, "ada")
+        slow = http.client.HTTPConnection("127.0.0.1", served.port)
+        slow.putrequest("POST", "/api/decide")
+        for name, value in (
+            ("Cookie", client.cookie),
+            ("Origin", f"http://127.0.0.1:{served.port}"),
+            ("X-Moderate-CSRF", client.csrf),
+            ("Content-Length", "9"),
+        ):
+            slow.putheader(name, value)
+        slow.endheaders(b"{")
+        client.get("/api/session")  # by now, the other request is under way
+        served.process.send_signal(number)
+        assert served.process.wait() == 128 + number
+    said = (tmp_path / "server.log").read_text()
+    end = f"what was decided is in {tmp_path / 'r.csv.decisions.jsonl'}\n"
+    assert said == f"moderate: error: stopped by {number.name}; {end}"
 
 
 def test_other_hosts_need_a_token_file_and_a_name(
