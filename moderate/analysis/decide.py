@@ -34,6 +34,7 @@ from moderate.policy.reasons import placed
 from moderate.policy.rows import judge_rows
 from moderate.policy.thresholds import BANDS, DECISIONS, Severities, band_counts
 from moderate.regular import sha256_of
+from moderate.results.final import DECIDED_BY, FINAL_COLUMNS, has_final
 from moderate.results.interface import CsvForm
 from moderate.results.read import Results, read_results
 from moderate.results.read_format import Chunk
@@ -50,7 +51,6 @@ from moderate.results.targets import (
     read_identities,
     to_stdout,
 )
-from moderate.review.verdicts import COLUMNS as FINAL_COLUMNS
 from moderate.review.verdicts import Final, People, read_decisions
 from moderate.run.summary import EXAMPLES_KEPT, Audit, Finding, Summary, name_counted
 from moderate.run.videos import Video, VideoEnd
@@ -453,7 +453,7 @@ def redecide(
         dict(results.facts),
         summary,
         changes,
-        tuple(_notes(results)),
+        tuple(_notes(results, options)),
         people=people,
     )
     summary_targets = options.summary if summary_text else ()
@@ -510,7 +510,7 @@ def _by_people(machine: Counted, final: Final) -> Counted:
         key = (verdict.by, int(codes[index]))
         if key not in known:
             known[key] = len(reasons)
-            reasons.append((f"decided by {key[0]}", *reasons[key[1]]))
+            reasons.append((f"{DECIDED_BY}{key[0]}", *reasons[key[1]]))
         codes[index] = known[key]
     return Counted(final.severity, Encoded(reasons, codes), machine.bands)
 
@@ -542,7 +542,12 @@ def _people_facts(files: Sequence[str]) -> dict[str, str]:
     return {"decisions_sha256": "; ".join(digests)} if digests else {}
 
 
-def _notes(results: Results) -> Iterator[str]:
+def _notes(results: Results, options: DecideOptions) -> Iterator[str]:
+    if has_final(results) and not options.decisions:
+        yield (
+            "People have decided on the source: final_decision stays as it was, and the machine's "
+            "decisions are counted. Give --decisions again to put them together."
+        )
     if not results.facts:
         yield "The source has no audit facts: which weights gave the scores is not known."
     elif results.mismatch:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from moderate.exports.baseline import Baseline
+from moderate.results.final import decided_rows
 from moderate.results.read import Results
 from moderate.run.summary import Finding
 from moderate.types import Decision
@@ -24,9 +25,9 @@ class Gate:
 
 
 def check_results(results: Results, baseline: Baseline | None, max_listed: int) -> Gate:
-    """Count the decisions of a results file. Raises InputError."""
+    """Count the decisions of a results file, people's where there are any. Raises InputError."""
     gate = Gate(max_listed)
-    for row in results.rows():
+    for row in decided_rows(results):
         decision = Decision(row["decision"])
         gate.decisions[decision] += 1
         if decision is Decision.APPROVE:

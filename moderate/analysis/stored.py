@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from moderate.analysis.policies import DECIDE_AGAIN, policy_of
+from moderate.arrow import python_values
 from moderate.policy.batch import UNKNOWN_ERROR
 from moderate.policy.model import Policy
 from moderate.policy.thresholds import BANDS, band_counts, score_bands
+from moderate.results.final import columns_of_final, decided
 from moderate.results.read import Results
 from moderate.run.summary import EXAMPLES_KEPT, name_counted
 from moderate.types import CATEGORIES, Origin, Status
@@ -45,7 +47,10 @@ def summarise(results: Results) -> Stored:
     """Count the rows of a file. Raises InputError, also where it does not hold its policy."""
     policy = policy_of(results, advice=DECIDE_AGAIN)
     own = ("path", "origin", "status", "decision", "duplicate_of", "warnings", "error_code")
-    table = results.table([*own, *CATEGORIES])
+    people = columns_of_final(results)
+    table = results.table([*own, *CATEGORIES, *people])
+    carried = {name: table[name].combine_chunks() for name in people}
+    final = decided(results, {"decision": table["decision"]}, carried)
     statuses, origins = counted(table["status"]), counted(table["origin"])
     warnings: Counter[str] = Counter()
     for text, count in counted(table["warnings"]).items():
@@ -59,12 +64,12 @@ def summarise(results: Results) -> Stored:
         errors=statuses.get("error", 0),
         duplicates=table.num_rows - table["duplicate_of"].null_count,
         origins={o.value: n for o in Origin if (n := origins.get(o.value))},
-        decisions=counted(table["decision"]),
+        decisions=counted(final["decision"]),
         bands={name.value: _bands(table[name], policy, name, scored) for name in CATEGORIES},
         error_codes=dict(sorted(codes.items())),
         error_examples=dict(sorted(examples.items())),
         warnings=dict(sorted(warnings.items())),
-        notes=tuple(_notes(results, policy)),
+        notes=(*_people_notes(results, table), *_notes(results, policy)),
     )
 
 
@@ -99,6 +104,12 @@ def _errors(table: Any) -> tuple[Counter[str], dict[str, list[str]]]:
         if len(paths) < EXAMPLES_KEPT:
             paths.append(failed["path"][index].as_py())
     return counts, examples
+
+
+def _people_notes(results: Results, table: Any) -> Iterator[str]:
+    if people := columns_of_final(results):
+        cells = python_values(table[people[0]].combine_chunks())
+        yield f"people decided on {sum(map(bool, cells)):,} rows: decisions are the final ones"
 
 
 def _notes(results: Results, policy: Policy) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from moderate.apply.contents import Content
+from moderate.results.final import columns_of_final, decided
 from moderate.results.read import Results
 from moderate.text import path_text
 from moderate.types import Decision
@@ -76,7 +77,8 @@ class Plan:
 def read_plan(results: Results, asked: Sequence[str], working: bytes) -> Plan:
     """Read all rows. asked are the decisions that are to be applied.
 
-    working is the folder that relative paths start from, unless their rows say where they were.
+    Where people decided on a row, that is its decision. working is the folder that relative paths
+    start from, unless their rows say where they were.
     Raises InputError for rows that no run of this tool wrote.
     """
     plan, reader = Plan(), _Reader(results, working)
@@ -201,7 +203,8 @@ class _Reader:
         """The path as shown, the absolute one or None, the decision, size (bytes) and digest."""
         known = set(self._results.own)
         columns = [name for name in _COLUMNS if name in known]
-        for own, _ in self._results.parts(columns):
+        for parts in self._results.parts(columns, columns_of_final(self._results)):
+            own = decided(self._results, *parts)
             cells = (own[name].to_pylist() if name in own else None for name in _COLUMNS)
             lists = [c if c is not None else [None] * len(own["path"]) for c in cells]
             for text, exact, uri, decision, size, sha256 in zip(*lists, strict=True):

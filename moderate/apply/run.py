@@ -29,6 +29,7 @@ from moderate.apply.trees import (
     status_in,
 )
 from moderate.errors import OutputError, UsageError
+from moderate.results.final import FINAL_COLUMNS, has_final
 from moderate.results.read import Results
 from moderate.results.remote import is_remote
 from moderate.text import path_text, printable
@@ -136,6 +137,12 @@ def apply(results: Results, options: ApplyOptions, most_listed: int) -> Applied:
     )
     if results.mismatch:
         applied.notes.append("the results file is not as it was written: its rows were changed")
+    if has_final(results):
+        applied.notes.append("where people decided (final_decision), that is what is applied")
+    elif FINAL_COLUMNS[0] in results.carried:
+        applied.notes.append(
+            "the column final_decision is not of these results: the machine's decisions are applied"
+        )
     if root is None:
         return applied
     check_targets(options.targets, root)

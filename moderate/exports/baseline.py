@@ -11,6 +11,7 @@ from moderate.errors import InputError, UsageError
 from moderate.exports.findings import Finding, finding_of, is_finding
 from moderate.exports.places import Root
 from moderate.regular import read_regular
+from moderate.results.final import decided_rows
 from moderate.results.read import open_results
 from moderate.results.remote import is_remote, shown_target, target_name
 from moderate.results.targets import SUFFIXES
@@ -105,7 +106,7 @@ def read_baseline(path: str) -> Baseline:
     )
     if name.endswith(SUFFIXES):
         with open_results(path) as results:
-            for row in results.rows():
+            for row in decided_rows(results):
                 if is_finding(row):
                     found = finding_of(row, baseline.root.place(row))
                     baseline.add(Known(found.place.name, found.sha256, found.decision, found.rules))

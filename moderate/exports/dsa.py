@@ -20,6 +20,7 @@ from moderate.exports.interface import Export, ExportOptions, Write
 from moderate.policy.model import Policy
 from moderate.policy.reasons import BLOCK_LIST
 from moderate.policy.statements import Statements
+from moderate.results.final import DECIDED_BY
 from moderate.types import CATEGORIES, Category, Decision
 
 FIELDS = (
@@ -137,15 +138,21 @@ def _blocked_by(row: Mapping[str, Any]) -> list[Category]:
 
     The reasons of a blocked row name them, whatever overrides the policy has.
     """
-    named = {reason.partition(" ")[0] for reason in (row["reasons"] or "").split("; ")}
+    reasons = row["reasons"] or ""
+    if reasons.startswith(DECIDED_BY):
+        return []  # people blocked it: the scores did not reach what the machine blocks at
+    named = {reason.partition(" ")[0] for reason in reasons.split("; ")}
     found = [c for c in CATEGORIES if c.value in named and row[c.value] is not None]
     return sorted(found, key=lambda category: -row[category.value])
 
 
 def _automation(row: Mapping[str, Any]) -> str:
     """A person has decided on what is on the block list; the tool recognised it."""
-    by_list = (row["reasons"] or "").startswith(BLOCK_LIST)
-    return "AUTOMATED_DECISION_PARTIALLY" if by_list else "AUTOMATED_DECISION_FULLY"
+    reasons = row["reasons"] or ""
+    if reasons.startswith(DECIDED_BY):
+        return "AUTOMATED_DECISION_NOT_AUTOMATED"
+    with_people = reasons.startswith(BLOCK_LIST) or f"; {DECIDED_BY}" in reasons
+    return "AUTOMATED_DECISION_PARTIALLY" if with_people else "AUTOMATED_DECISION_FULLY"
 
 
 def _is_frame(row: Mapping[str, Any]) -> bool:

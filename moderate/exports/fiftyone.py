@@ -36,6 +36,7 @@ class FiftyOneDataset(Export):
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".csv",)
+    is_of_people: ClassVar[bool] = False
 
     def __init__(self, options: ExportOptions) -> None:
         super().__init__(options)

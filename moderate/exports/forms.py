@@ -12,6 +12,7 @@ from moderate.errors import UsageError
 from moderate.exports.catalogue import REPORTS, SHAPES
 from moderate.exports.interface import ExportOptions, ExportTarget
 from moderate.exports.writer import ExportWriter
+from moderate.results.final import row_as_decided
 from moderate.results.read import Results
 from moderate.results.remote import shown_target, target_name
 from moderate.results.targets import check_files, check_place, finishing, opened
@@ -92,8 +93,9 @@ def write_exports(
         for writer in writers:
             writer.start_with(facts)
         for row in results.rows():
+            decided = row_as_decided(results, row)
             for writer in writers:
-                writer.put(row)
+                writer.put(decided if writer.is_of_people else row)
         for writer in writers:
             writer.seal({})
         with finishing([each.target for each in targets]):

@@ -41,6 +41,12 @@ class Export(ABC):
     suffixes: ClassVar[tuple[str, ...]]
     """How the names of files in this form end, in lower case."""
 
+    is_of_people: ClassVar[bool] = True
+    """Whether what people decided, where they did, stands in the place of the machine's decision.
+
+    False for forms that show the machine's opinion, to be compared with that of people.
+    """
+
     notes: list[str]
     """What whoever asked for the document has to know of it, such as what it leaves out.
 

@@ -30,6 +30,7 @@ class LabelStudioTasks(Export):
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
+    is_of_people: ClassVar[bool] = False
 
     def __init__(self, options: ExportOptions) -> None:
         super().__init__(options)

@@ -1,7 +1,7 @@
 """Which rules of the policy decided on an image: identifiers that reports and baselines share.
 
-A rule is a category, `label/MODEL/LABEL`, `warning/NAME`, `error/CODE`, `block-list`, `unscored`,
-or `other`.
+A rule is a category, `label/MODEL/LABEL`, `warning/NAME`, `error/CODE`, `block-list`, `people`,
+`unscored`, or `other`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import re
 from dataclasses import dataclass
 
 from moderate.policy.reasons import BLOCK_LIST
+from moderate.results.final import DECIDED_BY
 from moderate.text import one_line
 from moderate.types import CATEGORIES, ErrorCode, Warn
 
 OTHER = "other"
+PEOPLE = "people"
 _LONGEST = 200
 _LABEL = re.compile(r"label (.+?/.+) [0-9.e-]+ (?:>=|<) (?:review|block) ")
 _UNSCORED = re.compile(r"(?:no category was|.+ not) scored\b")
@@ -38,7 +40,8 @@ def rules_of(reasons: str | None, error_code: str | None) -> tuple[str, ...]:
     if error_code is not None:
         return (_error(error_code),)
     found = dict.fromkeys(_rule(part) for part in (reasons or "").split("; "))
-    return tuple(found)
+    # People who agreed with the machine are no rule of their own: the finding stays the same one.
+    return tuple(rule for place, rule in enumerate(found) if rule != PEOPLE or not place)
 
 
 def rule_text(rule: str) -> RuleText:
@@ -75,6 +78,11 @@ def rule_text(rule: str) -> RuleText:
             "Block list",
             "The policy names this very file, by its SHA-256, as one to block. Remove it.",
         )
+    if rule == PEOPLE:
+        return RuleText(
+            "Decided by people",
+            "People have looked at this image and changed what the policy decided.",
+        )
     if rule == "unscored":
         return RuleText(
             "Not scored for a category",
@@ -85,6 +93,8 @@ def rule_text(rule: str) -> RuleText:
 
 def _rule(reason: str) -> str:
     word, _, rest = reason.partition(" ")
+    if reason.startswith(DECIDED_BY):
+        return PEOPLE
     if reason.startswith(BLOCK_LIST):
         return "block-list"
     if word == "label" and (label := _LABEL.match(reason)):

@@ -34,6 +34,11 @@ class ExportWriter(FactsBesideWriter):
         """What there is to say of the document, once it is sealed."""
         return self._export.notes
 
+    @property
+    def is_of_people(self) -> bool:
+        """See `Export`."""
+        return self._export.is_of_people
+
     def start(
         self, audit: dict[str, str], carried: Sequence[Column] = (), labels: Sequence[str] = ()
     ) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -32,6 +31,9 @@ MOST_BYTES = 4 << 30
 
 MOST_NOTE = 2_000
 """Characters of a note."""
+
+_MOST_ROWS = 2**63 - 1
+_MOST_SECONDS = 1e9
 
 HumanDecision = Literal["approve", "block", "unsure"]
 Reveal = Literal["blur", "grey", "colour"]
@@ -139,12 +141,17 @@ def _entries(data: bytes, path: str, before: int = 0) -> list[Entry]:
 
 
 def _was_cut(line: bytes) -> bool:
+    if not line.strip(b"\0"):
+        return True  # what a power cut leaves on some file systems
     return line.startswith(b'{"schema"'[: len(line)]) and not line.endswith(b"}")
 
 
 def _entry(line: bytes) -> Entry:
     """Raises ValueError."""
-    values = json.loads(line)
+    try:
+        values = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(values, dict):
         raise ValueError("not an object")
     if values.pop("schema", None) != SCHEMA:
@@ -162,8 +169,12 @@ def _check(entry: Entry) -> None:
         raise ValueError(f"decision {entry.decision!r}")
     if (entry.decision is None) == (entry.undoes is None):
         raise ValueError("neither a decision nor the end of one")
-    if not (isinstance(entry.row, int) and entry.row >= 1 and isinstance(entry.path, str)):
+    if not (_is_row(entry.row) and isinstance(entry.path, str)):
         raise ValueError("no row")
+    if not (entry.undoes is None or isinstance(entry.undoes, str)):
+        raise ValueError("undoes is no id")
+    if not isinstance(entry.second, bool):
+        raise ValueError("second is not true or false")
     if not all(isinstance(text, str) for text in (entry.id, entry.reviewer, entry.note)):
         raise ValueError("id, reviewer or note is no text")
     if not (isinstance(entry.labels, dict) and isinstance(entry.machine_scores, dict)):
@@ -175,13 +186,21 @@ def _check(entry: Entry) -> None:
         raise ValueError("sha256 is no text")
     if not (isinstance(entry.machine_decision, str) and entry.revealed in get_args(Reveal)):
         raise ValueError("machine_decision is no text, or revealed none of its values")
-    if not (_is_number(entry.seconds) and 0 <= entry.seconds < math.inf):
+    if not (_is_number(entry.seconds) and 0 <= entry.seconds <= _MOST_SECONDS):
         raise ValueError("seconds is no number of seconds")
     chance = entry.inclusion_probability
     if chance is not None and not (_is_number(chance) and 0 < chance <= 1):
         raise ValueError("inclusion_probability is no probability over 0")
     if entry.time.tzinfo is None:
         raise ValueError("the time has no zone")
+    try:
+        entry.time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time is none of UTC") from None
+
+
+def _is_row(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= _MOST_ROWS
 
 
 def _is_number(value: Any) -> bool:

@@ -17,14 +17,12 @@ from numpy.typing import NDArray
 
 from moderate.errors import InputError
 from moderate.policy.thresholds import DECISIONS, Severities
+from moderate.results.final import FINAL_COLUMNS
 from moderate.results.read import Results
 from moderate.review.journal import Entry, read_journal, standing
 from moderate.tables.lines import file_name
 from moderate.text import one_line
 from moderate.types import Decision
-
-COLUMNS = ("final_decision", "decided_by", "decided_at")
-"""What results get for each row that a person decided on; null in all others."""
 
 _UNSURE = "unsure"
 
@@ -95,12 +93,12 @@ class Final:
     copies: frozenset[int]
 
     def columns(self) -> dict[str, Any]:
-        """COLUMNS as Arrow arrays of text."""
+        """FINAL_COLUMNS as Arrow arrays of text."""
         count = len(self.severity)
-        cells: dict[str, list[str | None]] = {name: [None] * count for name in COLUMNS}
+        cells: dict[str, list[str | None]] = {name: [None] * count for name in FINAL_COLUMNS}
         for index, verdict in self.verdicts.items():
             values = DECISIONS[self.severity[index]].value, verdict.by, verdict.at
-            for name, value in zip(COLUMNS, values, strict=True):
+            for name, value in zip(FINAL_COLUMNS, values, strict=True):
                 cells[name][index] = value
         return {name: pa.array(values, pa.string()) for name, values in cells.items()}
 

@@ -88,10 +88,15 @@ class Listing:
 
     @classmethod
     def of_results(cls, results: Results, policy: Policy) -> Listing:
-        """The listing of a results file, which is read in parts. Raises InputError."""
+        """The listing of a results file, which is read in parts, as people decided on its rows.
+
+        Raises InputError.
+        """
+        from moderate.results.final import columns_of_final, decided
+
         listing = cls(policy)
-        for own, _ in results.parts(LISTED):
-            listing.add_columns(own)
+        for own, carried in results.parts(LISTED, columns_of_final(results)):
+            listing.add_columns(decided(results, own, carried))
         return listing
 
     def add(self, row: Row) -> None:

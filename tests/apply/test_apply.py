@@ -17,8 +17,12 @@ from moderate.apply import run as applying
 from moderate.apply.plan import absolute, located
 from moderate.cli.main import run
 from moderate.locks import try_lock
+from moderate.policy.load import load_policy
+from moderate.results.read import read_results
+from moderate.results.targets import open_writers
 from moderate.types import Decision, ImageRef, Inline, Row, Url
 from tests.support.applying import Commands, make_files, row, snapshot, write_rows
+from tests.support.reviewed import write_journal
 
 Captured = pytest.CaptureFixture[str]
 ODD_DATA = b"not to be touched"
@@ -55,6 +59,22 @@ class Place:
     def undo(self) -> int:
         """Bring all back."""
         return run(["apply", "--undo", str(self.log)])
+
+
+def decided(results: Path, journal: Path, out: Path) -> Path:
+    """The results with what people decided."""
+    read = read_results(str(results))
+    facts = {"tool": "moderate", "policy_json": load_policy("balanced").policy.model_dump_json()}
+    with_policy = results.with_name("with-policy.jsonl")
+    with open_writers([str(with_policy)]) as (writer,):
+        writer.start(facts, ())
+        for columns, _ in read.parts(read.own):
+            writer.write_columns([columns[name] for name in read.own], [])
+        writer.seal({})
+        writer.commit({})
+    given = ["--decisions", str(journal), "--out", str(out), "-q"]
+    assert run(["decide", str(with_policy), *given]) == 0
+    return out
 
 
 def put(path: Path, data: bytes = ODD_DATA) -> Path:
@@ -553,3 +573,39 @@ def test_digests_of_rows_are_compared_before_anything(tmp_path: Path, capsys: Ca
         assert "another sha256" in next(iter(reasons(data)))
     assert path.read_bytes() == ODD_DATA
     assert snapshot(place.into) == {}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_what_people_decided_is_applied(tmp_path: Path, capsys: Captured, suffix: str) -> None:
+    place = Place(tmp_path)
+    answers = [(1, "ada", "approve"), (3, "ada", "block"), (4, "ada", "unsure")]
+    journal = write_journal(tmp_path / "journal", place.results, answers)
+    final = decided(place.results, journal, tmp_path / f"final.{suffix}")
+    place.results = final
+    data = place.json(capsys)
+    assert data["by_decision"]["block"]["files"] == 3, "one approved, one blocked by a person"
+    moved = {each["path"] for each in data["first"] if each["decision"] == "block"}
+    rows = list(read_results(str(final)).rows())
+    assert rows[0]["path"] not in moved
+    assert rows[2]["path"] in moved
+    assert any("people decided" in note for note in data["notes"])
+
+
+def test_a_column_of_a_list_decides_nothing(tmp_path: Path, capsys: Captured) -> None:
+    place = Place(tmp_path)
+    plain = place.json(capsys)
+    journal = write_journal(tmp_path / "journal", place.results, [(1, "ada", "approve")])
+    place.results = decided(place.results, journal, tmp_path / "final.csv")
+    facts = tmp_path / "final.csv.meta.json"
+    of_scan = json.loads(facts.read_text())
+    del of_scan["decisions_sha256"]
+    facts.write_text(json.dumps(of_scan))
+    data = place.json(capsys)
+    assert data["by_decision"] == plain["by_decision"]
+    assert any("not of these results" in note for note in data["notes"])
+    # Without facts, and with something that is no decision.
+    facts.unlink()
+    text = place.results.read_text()
+    place.results.write_text(text.replace(",approve,ada,", ",remove,ada,"))
+    assert place.run() == 2
+    assert "final_decision 'remove' is none of approve, review, block" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from moderate.cli.main import run
+from moderate.exports.fiftyone import FiftyOneDataset
 from moderate.results.atomic import AtomicFile
 from moderate.results.read import read_results
 from moderate.types import Category
@@ -246,3 +247,50 @@ def test_decisions_that_cannot_be_used_are_one_line(reviewed: Path, capsys: Capt
         said = capsys.readouterr().err
         assert line in said.splitlines()[-1]
         assert not Path("new.csv").exists()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_reports_on_final_results_go_by_what_people_decided(
+    reviewed: Path, suffix: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opinions: list[str] = []
+    monkeypatch.setattr(FiftyOneDataset, "add", lambda _, row: opinions.append(row["decision"]))
+    final, given = f"final.{suffix}", ["--decisions", "r.csv.decisions.jsonl"]
+    assert run(["decide", "r.csv", *given, "--out", final, "-q"]) == 0
+    forms = [f"--report={form}" for form in ("dsa:d.csv", "junit:j.xml", "fiftyone:f.csv")]
+    capsys.readouterr()
+    assert run(["report", final, *forms, "--out", "s.json", "--fail-on", "block"]) == 1
+    said = capsys.readouterr().err
+    assert "2 images" in said
+    assert "./1.jpg: decided by =ada; nudity" in said
+    assert "./3.jpg" not in said
+    summary = json.loads(Path("s.json").read_text())
+    assert summary["decisions"] == {"approve": 2, "review": 1, "block": 2}
+    with open("d.csv", newline="") as file:
+        statements = list(csv.DictReader(file))
+    assert [each["automated_decision"] for each in statements] == [
+        "AUTOMATED_DECISION_NOT_AUTOMATED"
+    ] * 2
+    assert not any(each["category"] + each["decision_facts"] for each in statements)
+    assert Path("j.xml").read_text().count('type="people"') == 2
+    assert opinions == ["approve", "review", "review", "block", "review"], "to be compared"
+    assert run(["report", final, "--baseline", final, "--fail-on", "review", "--out", "t.md"]) == 0
+    # Another policy alone leaves what people decided, and says so.
+    capsys.readouterr()
+    assert run(["decide", final, "--policy", "strict", "--out", "other.csv"]) == 0
+    assert "People have decided on the source" in " ".join(capsys.readouterr().out.split())
+
+
+def test_who_confirmed_a_decision_is_named_last(reviewed: Path, capsys: Captured) -> None:
+    write_journal(Path("j"), reviewed, [(4, "ada", "block"), (2, "bob", "unsure")])
+    assert run(["decide", "r.csv", "--decisions", "j", "--out", "final.csv", "-q"]) == 0
+    # The same finding as before, which a baseline of the machine's results has.
+    listed = ["--fail-on", "review", "--report", "dsa:d.csv", "--report", "junit:j.xml"]
+    assert run(["report", "final.csv", "--baseline", "r.csv", *listed]) == 0
+    with open("d.csv", newline="") as file:
+        (statement,) = csv.DictReader(file)
+    assert statement["automated_decision"] == "AUTOMATED_DECISION_PARTIALLY"
+    assert "nudity 0.90" in statement["decision_facts"]
+    text = Path("j.xml").read_text()
+    assert "block 0.85; decided by ada" in text
+    assert "bob" not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,7 @@ def test_a_line_that_a_kill_left_unfinished_is_no_decision(tmp_path: Path, kept:
         (entry(0).line(), "no row"),
         (entry(1).line().replace(b'"note"', b'"nota"'), "unknown"),
         (b"\xff\xfe", "line 2"),
+        (b"[" * 200_000, "nested too deeply"),
     ],
 )
 def test_what_is_no_journal_is_refused_with_its_line(
@@ -88,6 +90,14 @@ def test_what_is_no_journal_is_refused_with_its_line(
     with pytest.raises(InputError, match=said) as caught:
         read_journal(path)
     assert "line 2" in str(caught.value)
+
+
+def test_zeros_that_a_power_cut_left_are_no_decision(tmp_path: Path) -> None:
+    path = written(tmp_path / "j", entry(1))
+    with path.open("ab") as file:
+        file.write(bytes(100))
+    written(path, later := entry(2))
+    assert [each.id for each in read_journal(path)][1:] == [later.id]
 
 
 def test_two_processes_write_whole_lines(tmp_path: Path) -> None:
@@ -138,13 +148,18 @@ def test_the_chance_of_a_row_is_kept_and_may_be_missing_in_older_lines(tmp_path:
         ('"seconds": 0.0', '"seconds": "1"', "no number of seconds"),
         ('"revealed": "blur"', '"revealed": "all"', "none of its values"),
         ('"labels": {}', '"labels": []', "no object"),
+        ('"seconds": 0.0', f'"seconds": {10**400}', "no number of seconds"),
+        ('"row": 1', f'"row": {10**30}', "no row"),
+        ('"row": 1', '"row": true', "no row"),
+        ('"second": false', '"second": "no"', "not true or false"),
         ("+00:00", "", "no zone"),
+        ('"time": ".*"', '"time": "0001-01-01T00:00:00+14:00"', "none of UTC"),
     ],
 )
 def test_values_that_no_review_wrote_are_refused(
     tmp_path: Path, was: str, changed: str, message: str
 ) -> None:
     path = written(tmp_path / "j", entry(1))
-    path.write_text(path.read_text().replace(was, changed))
+    path.write_text(re.sub(re.escape(was) if was[0] == "+" else was, changed, path.read_text()))
     with pytest.raises(InputError, match=f"line 1: .*{message}"):
         read_journal(path)
