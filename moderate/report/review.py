@@ -145,9 +145,9 @@ def _agreement(agreement: Agreement | None) -> str:
     text = f"{counted(agreement.count, 'image')}, {agreement.alike:.1%} alike"
     if agreement.kappa is None:
         return f"{text}; Cohen's kappa is not defined, as all answers are the same"
-    assert agreement.low is not None
-    assert agreement.high is not None
-    interval = f"{agreement.low:.2f} to {agreement.high:.2f}"
+    interval = "too few for an interval"
+    if agreement.low is not None and agreement.high is not None:
+        interval = f"{agreement.low:.2f} to {agreement.high:.2f}"
     return f"{text}; Cohen's kappa {agreement.kappa:.2f} ({interval})"
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_NO_VARIANCE = 1e-12
 _Z = 1.959963984540054  # of 95 %
 
 
@@ -14,7 +15,8 @@ _Z = 1.959963984540054  # of 95 %
 class Agreement:
     """Over `count` images that two people judged each: the share alike, and kappa with bounds.
 
-    kappa and its bounds (95 %) are None where it is not defined: all answers are the same one.
+    kappa is None where it is not defined: all answers are the same one. Its bounds (95 %) are None
+    there, and where the formula knows of no error: so few images do not make it certain.
     """
 
     count: int
@@ -51,6 +53,8 @@ def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> Agreement | None:
         if one != other
     )
     variance = on_diagonal + off_diagonal - (kappa - chance * (1 - kappa)) ** 2
+    if variance < _NO_VARIANCE:
+        return Agreement(count, alike, kappa, None, None)
     error = math.sqrt(max(variance, 0.0) / count) / (1 - chance)
     return Agreement(
         count, alike, kappa, max(-1.0, kappa - _Z * error), min(1.0, kappa + _Z * error)
