@@ -150,11 +150,12 @@ def commands() -> Iterator[Commands]:
 def _main() -> None:
     from moderate.cli.main import run
 
-    # Once, so that all there is to be imported is.
+    # Once for each format, so that all there is to be imported is: a child may run as another user.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         rows = make_files(Path(folder) / "photos", 6)
-        results = write_rows(Path(folder) / "rows.jsonl", rows)
-        run(["apply", str(results), "--root", folder, "--block-to", f"{folder}/into"])
+        for suffix in ("csv", "jsonl", "parquet"):
+            results = write_rows(Path(folder) / f"rows.{suffix}", rows)
+            run(["apply", str(results), "--root", folder, "--block-to", f"{folder}/into"])
     for line in sys.stdin:
         request = json.loads(line)
         counts, out = os.memfd_create("calls"), os.memfd_create("out")
