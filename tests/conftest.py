@@ -8,21 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from moderate.cores import available_cores
 from tests.support.bundles import make_bundle
 
 # Before torch and NumPy load, for processes of the tests too. Threads that wait for work spin
 # otherwise, which takes the cores from the other test processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # a power of two of cycles, the fewest
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """Of `-n auto`: one more than there are cores, as many tests wait for what they have started.
-
-    They wait for processes, servers and clocks for about a fifth of the time.
-    """
-    return available_cores() + 1
 
 
 @pytest.fixture(scope="session", autouse=True)
