@@ -327,7 +327,7 @@ def _create_locked(path: str, mode: int) -> int:
             _remove_abandoned(path)
             continue
         try:
-            _lock(descriptor, path)
+            lock_part(descriptor, path)
             # Before it was locked, another run may have found it abandoned.
             if is_file_at(descriptor, path):
                 return descriptor
@@ -350,7 +350,7 @@ def _remove_abandoned(path: str) -> None:
         line = f"{printable(path)} is in the way: {error.strerror}"
         raise OSError(error.errno, line) from error
     try:
-        _lock(descriptor, path)
+        lock_part(descriptor, path)
         # Its writer may have renamed it into place just now: then it is a finished file.
         if is_file_at(descriptor, path):
             os.unlink(path)
@@ -358,8 +358,11 @@ def _remove_abandoned(path: str) -> None:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, path: str) -> None:
-    """Raises BlockingIOError where another run holds it; goes on where there are no locks."""
+def lock_part(descriptor: int, path: str) -> None:
+    """Lock what a run is writing, whose path messages name.
+
+    Raises BlockingIOError where another run holds it; goes on where there are no locks.
+    """
     try:
         is_locked = try_lock(descriptor)
     except OSError as error:

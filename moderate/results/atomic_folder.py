@@ -10,8 +10,8 @@ import shutil
 import stat
 
 from moderate.errors import OutputError
-from moderate.locks import is_file_at, is_unsupported, try_lock
-from moderate.results.atomic import output_error, part_path
+from moderate.locks import is_file_at, is_unsupported
+from moderate.results.atomic import lock_part, output_error, part_path
 from moderate.text import printable
 
 _AT_FDCWD = -100
@@ -110,7 +110,7 @@ class AtomicFolder:
                 continue
             descriptor = _open(self.part)
             try:
-                _lock(descriptor, self.part)
+                lock_part(descriptor, self.part)
                 if is_file_at(descriptor, self.part):
                     return descriptor
             except BaseException:
@@ -124,7 +124,7 @@ class AtomicFolder:
         except FileNotFoundError:
             return
         try:
-            _lock(descriptor, self.part)
+            lock_part(descriptor, self.part)
             if is_file_at(descriptor, self.part):
                 shutil.rmtree(self.part)
         finally:
@@ -160,14 +160,3 @@ def _sync(folder: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, path: str) -> None:
-    try:
-        locked = try_lock(descriptor)
-    except OSError as error:
-        if is_unsupported(error):
-            return
-        raise
-    if not locked:
-        raise BlockingIOError(errno.EWOULDBLOCK, "locked by another run", path)
