@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import re
 from collections.abc import Set
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from moderate.classify.bundle import Kind
 from moderate.errors import DeviceError, MissingLibraryError, UsageError
 from moderate.libraries import has_torch, installed
 from moderate.native import apart, load
 from moderate.text import one_line
 
+if TYPE_CHECKING:
+    from moderate.classify.bundle import Kind
+
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
+
+# NVIDIA's on servers and desktops, under WSL 2, and on Jetson boards; AMD's.
+_GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvgpu", "/dev/nvhost-gpu", "/dev/kfd")
 
 NO_ONNXRUNTIME = (
     "ONNX graphs run on CUDA by onnxruntime-gpu, which is not installed: "
@@ -112,12 +117,24 @@ def _onnxruntime_has_cuda() -> bool:
 
 
 def _may_have_gpu() -> bool:
-    """Whether asking torch for a GPU can succeed: it needs the driver's library, or AMD's."""
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return os.path.exists("/dev/kfd")
-    return True
+    """Whether asking torch for a GPU can succeed: the driver has made one of its device files.
+
+    The driver's library is not looked for: loading it runs its code.
+    """
+    return any(map(os.path.exists, _GPU_FILES))
+
+
+def gpu_name() -> str | None:
+    """The name of the GPU that torch would take; None without one, or without torch.
+
+    torch, which takes seconds to import, is imported only where there may be a GPU.
+    """
+    if not (has_torch() and _may_have_gpu()):
+        return None
+    load("torch")
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def _with_torch(device: str, precision: str, backend: str, kinds: Set[Kind]) -> Placement:

@@ -78,16 +78,11 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 def _show_version(wanted: bool) -> None:
     if not wanted:
         return
-    from moderate.libraries import has_torch, installed_version
-    from moderate.native import load
+    from moderate.classify.device import gpu_name
+    from moderate.libraries import installed_version
     from moderate.version import __version__
 
-    device = "cpu"
-    if has_torch():
-        load("torch")
-        import torch
-
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    device = gpu_name() or "cpu"
     versions = (
         f"{name} {installed_version(name) or 'not installed'}" for name in ("torch", "timm")
     )

@@ -523,10 +523,13 @@ def test_version_names_what_runs(capsys: Captured) -> None:
         assert word in out
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["scan", "--help"], ["policy", "list"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["scan", "--help"], ["policy", "list"], ["--version"]]
+)
 def test_help_imports_neither_torch_nor_timm(arguments: list[str]) -> None:
     code = (
-        "import sys; from moderate.cli.main import run; code = run(sys.argv[1:]);"
+        "import sys; from moderate.classify import device; device._GPU_FILES = ();"
+        "from moderate.cli.main import run; code = run(sys.argv[1:]);"
         "heavy = {'torch', 'timm', 'pyarrow', 'numpy', 'PIL'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else code)"
     )

@@ -159,16 +159,23 @@ def test_python_m_moderate_imports_nothing_more_from_the_working_directory(tmp_p
 
 
 def test_where_threads_have_no_working_directory_of_their_own_a_trap_is_named(
-    tmp_path: Path,
+    tmp_path: Path, cards: Path
 ) -> None:
-    assert moderate(tmp_path, "--version", prepare=without_unshare).returncode == 0
-    set_traps(tmp_path)
-    with Opened(tmp_path) as opened:
-        done = moderate(tmp_path, "--version", prepare=without_unshare)
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    scan = (
+        "scan", cards, "--weights", "testcard", "--backend", "torch", "--no-state", "-q",
+        "--out", tmp_path / "rows.csv",
+    )  # fmt: skip
+    assert moderate(folder, *scan, prepare=without_unshare).returncode == 0
+    set_traps(folder)
+    with Opened(folder) as opened:
+        done = moderate(folder, *scan, prepare=without_unshare)
     assert (done.returncode, done.stderr) == (
         2,
-        "moderate: error: the working directory holds libcuda.so.1, which torch's libraries would "
-        "run as code: start moderate from another folder\n",
+        NOTICE
+        + "moderate: error: the working directory holds libcuda.so.1, which torch's libraries "
+        "would run as code: start moderate from another folder\n",
     )
     assert opened.names == set()
 
