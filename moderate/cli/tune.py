@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +10,7 @@ import typer
 from moderate.cli.messages import say
 from moderate.cli.output import Force, print_report
 from moderate.errors import InputError, UsageError
-from moderate.text import printable
+from moderate.text import printable, shell_word
 from moderate.types import Category
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ def tune(
             "info",
             "bundle_written",
             f"the calibrated weights {printable(copy.name)} are in {printable(folder)}; scan with "
-            f"them: moderate scan INPUT --weights {shlex.quote(printable(folder))}; thresholds "
+            f"them: moderate scan INPUT --weights {shell_word(folder)}; thresholds "
             "tuned on the old scores do not fit the new ones",
             path=bundle_out,
             weights=copy.name,
