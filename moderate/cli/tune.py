@@ -96,7 +96,7 @@ def tune(
     With --calibrate, thresholds are those of the calibrated scores, for the copy of the bundle.
     """
     from moderate.analysis import evidence as files
-    from moderate.analysis.calibrate import fit, write_copy
+    from moderate.analysis.calibrate import check_bundle_out, fit, write_copy
     from moderate.analysis.tune import HOLDOUT, Aim
     from moderate.analysis.tune import tune as choose
     from moderate.classify.bundle import load_bundle
@@ -119,6 +119,8 @@ def tune(
         raise UsageError("--weights and --bundle-out go with --calibrate")
     if calibrate is not None and (weights is None or bundle_out is None):
         raise UsageError("--calibrate needs --weights, the bundle, and --bundle-out, its copy")
+    if bundle_out is not None:
+        check_bundle_out(bundle_out)
     if out is not None:
         check_files("--out", [out], (".toml",), "a policy is a .toml file")
         check_overwriting(
