@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from moderate.classify.bundle import Kind
 from moderate.errors import DeviceError, MissingLibraryError, UsageError
+from moderate.installing import how_to_install
 from moderate.libraries import has_torch, installed
 from moderate.native import apart, load
 from moderate.text import one_line
@@ -20,10 +21,7 @@ log = logging.getLogger(__name__)
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
 
-NO_ONNXRUNTIME = (
-    "ONNX graphs run on CUDA by onnxruntime-gpu, which is not installed: "
-    "pip install 'moderate[onnx-gpu]'"
-)
+NO_ONNXRUNTIME = "ONNX graphs run on CUDA by onnxruntime-gpu, which is not installed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +82,10 @@ def place(
         return _on_cpu(precision, backend, kinds)
     if "onnx" in kinds and not _onnxruntime_has_cuda():
         if device != "auto":
-            raise MissingLibraryError(f"--device {device}: {NO_ONNXRUNTIME}")
-        log.info("running on the CPU: %s", NO_ONNXRUNTIME)
+            raise MissingLibraryError(
+                f"--device {device}: {NO_ONNXRUNTIME}: {how_to_install('onnx-gpu')}"
+            )
+        log.info("running on the CPU: %s: %s", NO_ONNXRUNTIME, how_to_install("onnx-gpu"))
         return _on_cpu(precision, backend, kinds)
     if "onnx" in kinds and precision not in ("auto", "fp32"):
         raise DeviceError(f"--precision {precision}: ONNX graphs run in fp32 on CUDA")
@@ -151,9 +151,7 @@ def _on_cpu(precision: str, backend: str, kinds: Set[Kind]) -> Placement:
         raise DeviceError("--precision fp16 needs CUDA; on the CPU use fp32 or bf16")
     has_openvino = installed("openvino")
     if backend == "openvino" and not has_openvino:
-        raise DeviceError(
-            "--backend openvino: OpenVINO is not installed; pip install 'moderate[cpu]'"
-        )
+        raise DeviceError(f"--backend openvino: OpenVINO is not installed; {how_to_install('cpu')}")
     if backend == "onnxruntime" and not installed("onnxruntime"):
         raise MissingLibraryError(
             "--backend onnxruntime: onnxruntime is not installed: pip install onnxruntime"
@@ -165,7 +163,7 @@ def _on_cpu(precision: str, backend: str, kinds: Set[Kind]) -> Placement:
         if not has_openvino and not installed("onnxruntime"):
             raise MissingLibraryError(
                 "ONNX graphs run on the CPU by OpenVINO, which is not installed: "
-                "pip install 'moderate[cpu]'"
+                f"{how_to_install('cpu')}"
             )
         if precision == "bf16" and (chosen == "onnxruntime" or not has_openvino):
             raise DeviceError("--precision bf16: onnxruntime runs ONNX graphs in fp32")

@@ -389,7 +389,7 @@ def scan(
             min=0.1,
             max=86_400.0,
             metavar="SECONDS",
-            help="Score frames of local videos this far apart; needs 'moderate[video]'.",
+            help="Score frames of local videos this far apart; needs the extra 'video'.",
         ),
     ] = None,
     min_frames: Annotated[
