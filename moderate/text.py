@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -34,6 +36,30 @@ def one_line(text: str, limit: int = 200) -> str:
     """`text` as one printable line of at most `limit` characters."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def shell_word(text: str) -> str:
+    """`text` as one printable word of a command for bash, zsh and ksh, which is exactly it again.
+
+    What cannot be shown stands as octal bytes in `$'...'`, the form that no digit after it changes.
+    """
+    if printable(text) == text:
+        return shlex.quote(text)
+    parts = (
+        "".join(f"\\{byte:03o}" for byte in _exact(character))
+        if character in "'\\" or _UNSHOWABLE.match(character)
+        else character
+        for character in text
+    )
+    return f"$'{''.join(parts)}'"
+
+
+def _exact(character: str) -> bytes:
+    """The bytes that stand for a character in a path, or in text that no path can be."""
+    try:
+        return os.fsencode(character)
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return character.encode("utf-8", "surrogatepass")
 
 
 def path_text(path: bytes) -> str:

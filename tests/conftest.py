@@ -15,6 +15,9 @@ from tests.support.bundles import make_bundle
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # a power of two of cycles, the fewest
 
+# Hundreds of processes are started, and without bytecode each would compile our modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def converted_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

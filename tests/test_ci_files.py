@@ -25,6 +25,9 @@ from moderate.types import Category
 from tests.support.findings import workflow_commands
 from tests.support.patience import PATIENCE
 
+_OF_TESTS = ("OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT", "XDG_CACHE_HOME", "XDG_STATE_HOME")
+"""Variables that keep a real scan to the tests' own files, and their converted models to one."""
+
 ROOT = Path(__file__).parent.parent
 ACTION = YAML(typ="safe").load(ROOT / "action.yml")
 PAGE = (ROOT / "docs" / "ci.md").read_text()
@@ -86,7 +89,7 @@ class Runner:
         known |= {f"inputs.{name}": value for name, value in given.items()}
         environment = {
             key: os.environ[key]
-            for key in ("HOME", "LANG", "PYTHONPATH", "TMPDIR")
+            for key in ("HOME", "LANG", "PYTHONPATH", "TMPDIR", *_OF_TESTS)
             if key in os.environ
         }
         environment |= {

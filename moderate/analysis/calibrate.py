@@ -18,6 +18,7 @@ from moderate.analysis.metrics import calibration_error
 from moderate.analysis.tune import Bools, Floats, Labelled, split
 from moderate.classify.bundle import CARD, Bundle, Calibration, SelfTest, load_bundle
 from moderate.errors import InputError, OutputError
+from moderate.results.atomic import folder_problem
 from moderate.text import printable
 from moderate.toml_files import read_toml
 from moderate.types import CATEGORIES, Category
@@ -229,6 +230,18 @@ def check_bundle(bundle: Bundle, weights_sha256: str | None, categories: list[Ca
         )
 
 
+def check_bundle_out(target: str) -> None:
+    """Refuse a folder for a copy that could not be made. Raises OutputError."""
+    final = os.path.abspath(target)
+    if "\0" in target or os.path.lexists(final):
+        reason = "its name holds a NUL" if "\0" in target else "is there already"
+    elif problem := folder_problem(os.path.dirname(final)):
+        reason = problem
+    else:
+        return
+    raise OutputError(f"--bundle-out {printable(target)}: {reason}")
+
+
 def write_copy(bundle: Bundle, calibrations: Mapping[Category, Calibration], target: str) -> Bundle:
     """Write a copy of a bundle with these calibrations and a self-test computed anew.
 
@@ -237,11 +250,8 @@ def write_copy(bundle: Bundle, calibrations: Mapping[Category, Calibration], tar
     """
     from moderate.classify.selftest import record
 
+    check_bundle_out(target)
     final = Path(os.path.abspath(target))
-    if final.exists() or final.is_symlink():
-        raise OutputError(f"--bundle-out {printable(target)}: is there already")
-    if not final.parent.is_dir():
-        raise OutputError(f"--bundle-out {printable(target)}: there is no folder to put it into")
     staged = final.with_name(f".staging-{secrets.token_hex(4)}")
     try:
         _copy_files(bundle, staged)

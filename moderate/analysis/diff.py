@@ -11,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from moderate.analysis.decide import Piece, Redecider, carried_columns, pieces
+from moderate.analysis.decide_by_policy import Redecider, carried_columns
+from moderate.analysis.pieces import Piece, pieces
 from moderate.policy.judge import Judge
 from moderate.policy.lists import Lists
 from moderate.policy.load import LoadedPolicy, load_policy

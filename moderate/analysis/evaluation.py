@@ -338,7 +338,8 @@ def _subjects(joined: Joined, carried: Sequence[str]) -> list[Subject]:
 
 def _decided(joined: Joined, results: Results, policy: str) -> NDArray[np.int8]:
     """As `moderate decide` does it, over all rows: a video is judged with its frames."""
-    from moderate.analysis.decide import Redecider, pieces
+    from moderate.analysis.decide_by_policy import Redecider
+    from moderate.analysis.pieces import pieces
 
     redecider = Redecider(load_policy(policy), results)
     severity = [redecider.decide(piece).severity for piece in pieces(results)]

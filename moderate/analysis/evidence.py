@@ -177,7 +177,8 @@ def asks_otherwise(policy: Policy) -> bool:
 
 def decided(results: Results, base: LoadedPolicy, tuning: Tuning, evidence: Evidence) -> Tuning:
     """The proposal with the shares that its policy really gives on these results."""
-    from moderate.analysis.decide import Redecider, pieces
+    from moderate.analysis.decide_by_policy import Redecider
+    from moderate.analysis.pieces import pieces
 
     policy = base.policy.model_copy(update={"categories": dict(tuning.thresholds)})
     redecider = Redecider(replace(base, policy=policy), results)

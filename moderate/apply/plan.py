@@ -209,7 +209,21 @@ class _Reader:
             lists = [c if c is not None else [None] * len(own["path"]) for c in cells]
             for text, exact, uri, decision, size, sha256 in zip(*lists, strict=True):
                 shown = exact if exact is not None else text.encode("utf-8", "surrogateescape")
-                yield shown, located(shown, uri, self._working), decision, *_content(size, sha256)
+                path = located(shown, uri, self._working) or self._member(shown, uri)
+                yield shown, path, decision, *_content(size, sha256)
+
+    def _member(self, shown: bytes, uri: str | None) -> bytes | None:
+        """The path of what is in a file under a name with `..` in it; None of anything else.
+
+        Only the file's own path is made absolute: such a name leads nowhere.
+        """
+        at = shown.find(_INSIDE)
+        while at >= 0:
+            file = located(shown[:at], uri and uri.partition("#")[0], self._working)
+            if file is not None and self.container(file + _INSIDE) is not None:
+                return file + shown[at:]
+            at = shown.find(_INSIDE, at + 1)
+        return None
 
     def container(self, path: bytes) -> bytes | None:
         """The file that a path leads into; None for a path of a file.

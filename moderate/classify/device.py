@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moderate.errors import DeviceError, MissingLibraryError, UsageError
+from moderate.installing import how_to_install
 from moderate.libraries import has_torch, installed
 from moderate.native import apart, load
 from moderate.text import one_line
@@ -25,10 +26,7 @@ BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
 # NVIDIA's on servers and desktops, under WSL 2, and on Jetson boards; AMD's.
 _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvgpu", "/dev/nvhost-gpu", "/dev/kfd")
 
-NO_ONNXRUNTIME = (
-    "ONNX graphs run on CUDA by onnxruntime-gpu, which is not installed: "
-    "pip install 'moderate[onnx-gpu]'"
-)
+NO_ONNXRUNTIME = "ONNX graphs run on CUDA by onnxruntime-gpu, which is not installed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +87,10 @@ def place(
         return _on_cpu(precision, backend, kinds)
     if "onnx" in kinds and not _onnxruntime_has_cuda():
         if device != "auto":
-            raise MissingLibraryError(f"--device {device}: {NO_ONNXRUNTIME}")
-        log.info("running on the CPU: %s", NO_ONNXRUNTIME)
+            raise MissingLibraryError(
+                f"--device {device}: {NO_ONNXRUNTIME}: {how_to_install('onnx-gpu')}"
+            )
+        log.info("running on the CPU: %s: %s", NO_ONNXRUNTIME, how_to_install("onnx-gpu"))
         return _on_cpu(precision, backend, kinds)
     if "onnx" in kinds and precision not in ("auto", "fp32"):
         raise DeviceError(f"--precision {precision}: ONNX graphs run in fp32 on CUDA")
@@ -168,9 +168,7 @@ def _on_cpu(precision: str, backend: str, kinds: Set[Kind]) -> Placement:
         raise DeviceError("--precision fp16 needs CUDA; on the CPU use fp32 or bf16")
     has_openvino = installed("openvino")
     if backend == "openvino" and not has_openvino:
-        raise DeviceError(
-            "--backend openvino: OpenVINO is not installed; pip install 'moderate[cpu]'"
-        )
+        raise DeviceError(f"--backend openvino: OpenVINO is not installed; {how_to_install('cpu')}")
     if backend == "onnxruntime" and not installed("onnxruntime"):
         raise MissingLibraryError(
             "--backend onnxruntime: onnxruntime is not installed: pip install onnxruntime"
@@ -182,7 +180,7 @@ def _on_cpu(precision: str, backend: str, kinds: Set[Kind]) -> Placement:
         if not has_openvino and not installed("onnxruntime"):
             raise MissingLibraryError(
                 "ONNX graphs run on the CPU by OpenVINO, which is not installed: "
-                "pip install 'moderate[cpu]'"
+                f"{how_to_install('cpu')}"
             )
         if precision == "bf16" and (chosen == "onnxruntime" or not has_openvino):
             raise DeviceError("--precision bf16: onnxruntime runs ONNX graphs in fp32")

@@ -47,7 +47,7 @@ def bench(
 ) -> None:
     """Measure what limits speed here: decoding, the model, or both."""
     from moderate.classify.allocator import tune_allocator
-    from moderate.cli.scan import parse_workers
+    from moderate.cli.scan_values import parse_workers
     from moderate.report.bench import report
     from moderate.report.files import render
     from moderate.results.targets import check_overwriting, check_place, write_text

@@ -13,6 +13,7 @@ from moderate.cli.help import Commands, DefaultGroup
 from moderate.cli.messages import say
 from moderate.cli.output import Force
 from moderate.errors import UsageError
+from moderate.installing import how_to_install
 from moderate.text import one_line
 from moderate.types import Category
 
@@ -302,7 +303,7 @@ def _check_server_is_there() -> None:
         import uvicorn  # noqa: F401
     except ImportError:
         raise UsageError(
-            "the review page needs its web server: pip install 'moderate[review]'"
+            f"the review page needs its web server: {how_to_install('review')}"
         ) from None
 
 

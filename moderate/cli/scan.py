@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from moderate.cli import exit_codes, panels
 from moderate.cli.configuration import say_used, weaker_of
 from moderate.cli.findings import list_findings, report_errors
-from moderate.cli.messages import say, say_error, speak_json, speaks_json
+from moderate.cli.messages import say, speak_json, speaks_json
 from moderate.cli.output import (
     BASELINE_HELP,
     CSV_BOM_HELP,
@@ -26,68 +24,22 @@ from moderate.cli.output import (
     THUMBNAILS_HELP,
 )
 from moderate.cli.panels import option
+from moderate.cli.scan_outcome import look_ahead, say_waiting, tell
+from moderate.cli.scan_values import (
+    parse_bytes,
+    parse_frames,
+    parse_header,
+    parse_only,
+    parse_workers,
+)
 from moderate.decode.limits import IMAGES_PER_DECODER, MOST_IMAGES_PER_DECODER
-from moderate.decode.parts import MOST_FRAMES, MOST_FRAMES_AUTO, FrameChoice, frame_choice
-from moderate.errors import OutputError, ReaderGoneError, UsageError
+from moderate.decode.parts import MOST_FRAMES, MOST_FRAMES_AUTO
+from moderate.errors import UsageError
 from moderate.fetch.options import HttpOptions
-from moderate.types import MOST_LISTED, ErrorCode, Limits, Origin
-
-if TYPE_CHECKING:
-    from moderate.run.interface import Job
-    from moderate.run.summary import Summary
+from moderate.types import MOST_LISTED, ErrorCode, Limits
 
 _DEFAULT = Limits()
 _HTTP = HttpOptions()
-_LARGEST_FILE = 1024**4
-_MOST_WORKERS = 512
-_UNITS = {"": 1, "B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
-
-
-def _bytes(option: str, text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?B?)", text.strip().upper())
-    if not match:
-        raise UsageError(f"{option} {text!r} is not a size; write 500KB, 10MB or a number of bytes")
-    unit = match[2] if match[2].endswith("B") or not match[2] else match[2] + "B"
-    size = float(match[1]) * _UNITS[unit]
-    if size > _LARGEST_FILE:
-        raise UsageError(f"{option} {text!r} is more than a terabyte")
-    return int(size)
-
-
-def _header(line: str) -> tuple[str, str]:
-    name, colon, value = line.partition(":")
-    if not colon or not name.strip():
-        # Not the line itself: it may hold a token.
-        raise UsageError("--url-header: write 'NAME: VALUE'")
-    return name.strip(), value.strip()
-
-
-def parse_workers(text: str) -> int | None:
-    """The number of decoders asked for, None for `auto`. Raises UsageError."""
-    if text == "auto":
-        return None
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_WORKERS):
-        raise UsageError(f"--workers {text!r}: use auto or 1 to {_MOST_WORKERS}")
-    return int(text)
-
-
-def parse_frames(text: str) -> FrameChoice | int:
-    """Which frames of an animation are asked for. Raises UsageError."""
-    try:
-        return frame_choice(int(text) if text.isascii() and text.isdigit() else text)
-    except ValueError as error:
-        raise UsageError(f"--frames {text!r}: {error}") from None
-
-
-def parse_only(texts: Sequence[str]) -> tuple[Origin, ...]:
-    """The origins that `--only` names, in their own order. Raises typer.BadParameter."""
-    names = {name.strip() for text in texts for name in text.split(",")} - {""}
-    if unknown := sorted(names - {origin.value for origin in Origin}):
-        known = ", ".join(origin.value for origin in Origin)
-        raise typer.BadParameter(f"--only {unknown[0]!r}: use {known}, with commas between them")
-    if any(texts) and not names:
-        raise typer.BadParameter("--only: name an origin, as in new,changed")
-    return tuple(origin for origin in Origin if origin.value in names)
 
 
 def scan(
@@ -389,7 +341,7 @@ def scan(
             min=0.1,
             max=86_400.0,
             metavar="SECONDS",
-            help="Score frames of local videos this far apart; needs 'moderate[video]'.",
+            help="Score frames of local videos this far apart; needs the extra 'video'.",
         ),
     ] = None,
     min_frames: Annotated[
@@ -598,15 +550,15 @@ def scan(
                 total_timeout=url_timeout,
                 concurrency=url_concurrency,
                 concurrency_per_host=min(url_per_host, url_concurrency),
-                headers=tuple(_header(line) for line in url_header or ()),
+                headers=tuple(parse_header(line) for line in url_header or ()),
                 allow_private=allow_private_network,
                 allowed_hosts=tuple(allow_host or ()),
             ),
             limits=Limits(
-                max_file_bytes=_bytes("--max-file-size", max_file_size),
+                max_file_bytes=parse_bytes("--max-file-size", max_file_size),
                 max_pixels=int(max_megapixels * 1e6),
                 decode_timeout=decode_timeout,
-                max_decoder_bytes=_bytes("--max-decoder-memory", max_decoder_memory),
+                max_decoder_bytes=parse_bytes("--max-decoder-memory", max_decoder_memory),
             ),
             device=device,
             precision=precision,
@@ -625,7 +577,7 @@ def scan(
             hourly_cost=hourly_cost,
             video=VideoOptions(
                 every=video_every,
-                max_bytes=_bytes("--max-video-size", max_video_size),
+                max_bytes=parse_bytes("--max-video-size", max_video_size),
                 min_frames=min_frames or 1,
                 stop_on=video_stop_on,
             )
@@ -653,7 +605,7 @@ def scan(
         )
     )
     if dry_run:
-        return _look_ahead(job, max_error_rate, quiet=quiet)
+        return look_ahead(job, max_error_rate, quiet=quiet)
     card = job.bundle.card
     if card.purpose == "demo":
         name = card.name
@@ -664,10 +616,10 @@ def scan(
     mode = "none" if quiet else "json" if speaks_json() else progress
     countable = None if job.options.video else job.sources
     with progress_on(sys.stderr, mode, countable, limit) as on_item:
-        waiting = _waiting if not quiet else lambda line: None
+        waiting = say_waiting if not quiet else lambda line: None
         result = run(job, on_item, as_text, waiting)
     if not quiet:
-        _tell(result, [*rows, *(each.target for each in exports)])
+        tell(result, [*rows, *(each.target for each in exports)])
     elif 2 * result.error_codes[ErrorCode.NOT_FOUND] > result.rows:
         for note in result.input_notes:
             say("warning", "inputs", note)
@@ -678,54 +630,3 @@ def scan(
     list_findings(result, fail_on)
     report_errors(result, max_error_rate)
     return exit_codes.of_scan(result, fail_on, max_error_rate)
-
-
-def _look_ahead(job: Job, max_error_rate: float, *, quiet: bool) -> int:
-    """What the scan would find and cost, on standard output unless rows would go there."""
-    from moderate.report.dry_run import headline, report
-    from moderate.report.terminal import show
-    from moderate.results.targets import to_stdout
-    from moderate.run.dry_run import look_ahead
-
-    found = look_ahead(job)
-    if not quiet:
-        made = report(found, job)
-        stream = sys.stderr if any(map(to_stdout, job.options.targets)) else sys.stdout
-        if speaks_json():
-            say("info", "dry_run_finished", headline(found), summary=made.data)
-        elif stream is not None:
-            show(made, stream)
-    problems = exit_codes.problems(found, max_error_rate)
-    for event, message in problems:
-        say_error(event, message)
-    return exit_codes.ERROR if problems else exit_codes.DONE
-
-
-def _waiting(line: str) -> None:
-    say("info", "waiting", line)
-
-
-def _tell(result: Summary, out: Sequence[str]) -> None:
-    """What came of the run: the summary, on stderr where the rows take stdout."""
-    from moderate.report.summary import headline, report
-    from moderate.report.terminal import show
-    from moderate.results.targets import to_stdout
-    from moderate.run.summary import as_json
-
-    if speaks_json():
-        say("info", "run_finished", headline(result), summary=as_json(result), outputs=list(out))
-        return
-    stream = sys.stderr if any(map(to_stdout, out)) else sys.stdout
-    try:
-        if stream is not None:
-            show(report(result), stream)
-        if not out and sys.stderr is not None:
-            typer.echo("rows     not written; add --out results.csv to keep them", err=True)
-    except (ReaderGoneError, BrokenPipeError) as error:
-        if not out:  # with the rows in a file, nobody misses anything
-            raise ReaderGoneError("the output was closed by its reader") from error
-    except OSError as error:  # the terminal was closed, or the disk behind it is full
-        failed = f"cannot print the summary: {error.strerror or error}"
-        if not out:
-            raise OutputError(failed) from error
-        say("warning", "summary", f"{failed}; the rows are written")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +10,7 @@ import typer
 from moderate.cli.messages import say
 from moderate.cli.output import Force, print_report
 from moderate.errors import InputError, UsageError
-from moderate.text import printable
+from moderate.text import printable, shell_word
 from moderate.types import Category
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def tune(
     With --calibrate, thresholds are those of the calibrated scores, for the copy of the bundle.
     """
     from moderate.analysis import evidence as files
-    from moderate.analysis.calibrate import fit, write_copy
+    from moderate.analysis.calibrate import check_bundle_out, fit, write_copy
     from moderate.analysis.tune import HOLDOUT, Aim
     from moderate.analysis.tune import tune as choose
     from moderate.classify.bundle import load_bundle
@@ -120,6 +119,8 @@ def tune(
         raise UsageError("--weights and --bundle-out go with --calibrate")
     if calibrate is not None and (weights is None or bundle_out is None):
         raise UsageError("--calibrate needs --weights, the bundle, and --bundle-out, its copy")
+    if bundle_out is not None:
+        check_bundle_out(bundle_out)
     if out is not None:
         check_files("--out", [out], (".toml",), "a policy is a .toml file")
         check_overwriting(
@@ -166,7 +167,7 @@ def tune(
             "info",
             "bundle_written",
             f"the calibrated weights {printable(copy.name)} are in {printable(folder)}; scan with "
-            f"them: moderate scan INPUT --weights {shlex.quote(printable(folder))}; thresholds "
+            f"them: moderate scan INPUT --weights {shell_word(folder)}; thresholds "
             "tuned on the old scores do not fit the new ones",
             path=bundle_out,
             weights=copy.name,

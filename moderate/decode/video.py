@@ -31,6 +31,7 @@ from moderate.decode.sniff import VIDEO_FORMATS
 from moderate.decode.video_worker import DEMUXERS, still_bytes
 from moderate.decode.video_worker import LEAST_EVERY as _LEAST_EVERY
 from moderate.errors import RunError, UsageError
+from moderate.installing import how_to_install
 from moderate.text import one_line
 from moderate.types import ErrorCode, Limits
 
@@ -43,8 +44,6 @@ StopLevel = Literal["never", "review", "block"]
 _START_TIMEOUT = 60.0  # seconds that a process may take to import its codecs on a busy machine
 _NAME = "video process"  # in messages
 _MOST_SECONDS = 1e9  # of a video
-
-NEEDS_PYAV = "--video-every needs PyAV; install it with: pip install 'moderate[video]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ def require_pyav() -> None:
     except ImportError:
         is_installed = False
     if not is_installed:
-        raise UsageError(NEEDS_PYAV)
+        raise UsageError(f"--video-every needs PyAV; {how_to_install('video')}")
 
 
 def video_kind(kind: str | None, suffix: str | None) -> str | None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from moderate.exports.images import image_uri, local_path
+from moderate.exports.images import WITHOUT_FOLDER, image_uri, is_relative, local_path
 from moderate.exports.interface import Export, ExportOptions, Write
 from moderate.results.schema import shortest
 from moderate.types import CATEGORIES
-
-log = logging.getLogger(__name__)
 
 _TEXTS = ("decision", "reasons", "label", "risk", "rating", "status", "error_code")
 _AFTER = ("sha256", "format", "warnings", "scored_at", "run_id", "uri")
@@ -41,6 +38,7 @@ class FiftyOneDataset(Export):
     def __init__(self, options: ExportOptions) -> None:
         super().__init__(options)
         self._write: Write
+        self._relative = 0
         self._without = 0
 
     def start(self, write: Write, facts: Mapping[str, str]) -> None:
@@ -52,17 +50,20 @@ class FiftyOneDataset(Export):
         """See `Export`."""
         path = _readable(local_path(image_uri(row) or ""))
         if path is None:
-            self._without += 1
+            relative = is_relative(row)
+            self._relative += relative
+            self._without += not relative
             return
         self._write(_line([path, *(_cell(row.get(name)) for name in FIELDS)]))
 
     def finish(self, facts: Mapping[str, str]) -> None:
         """See `Export`."""
+        if self._relative:
+            self.notes.append(f"fiftyone: {self._relative:,} rows are left out: {WITHOUT_FOLDER}")
         if self._without:
-            log.warning(
-                "fiftyone: %d rows are left out: their images are not local files with a name in "
-                "UTF-8 and without a carriage return",
-                self._without,
+            self.notes.append(
+                f"fiftyone: {self._without:,} rows are left out: their images are not local files "
+                "with a name in UTF-8 and without a carriage return"
             )
 
 

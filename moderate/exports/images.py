@@ -10,6 +10,13 @@ from urllib.parse import quote, unquote_to_bytes
 
 from moderate.uris import IN_URI, file_uri
 
+WITHOUT_FOLDER = (
+    "their paths are relative, and without the column uri nothing says from which folder they "
+    "start; scan again, which writes that column, or make the paths in the results absolute"
+)
+"""Why rows that `is_relative` cannot be opened, and what to do."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _FETCHED = re.compile("(https?|s3|gs|gcs)://", re.IGNORECASE)
 
 
@@ -21,6 +28,15 @@ def image_uri(row: Mapping[str, Any]) -> str | None:
     """
     uri = row.get("uri") or _of_path(row)
     return None if uri is None or "#" in uri else str(uri)
+
+
+def is_relative(row: Mapping[str, Any]) -> bool:
+    """Whether a row without a URI names a file by a relative path.
+
+    The folder from which that starts is known to the scan alone.
+    """
+    path = str(row["path"])
+    return not (row.get("uri") or path.startswith("/") or "!/" in path or _SCHEME.match(path))
 
 
 def local_path(uri: str) -> bytes | None:

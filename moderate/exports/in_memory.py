@@ -11,7 +11,7 @@ from typing import Any
 from moderate.errors import UsageError
 from moderate.exports.catalogue import SHAPES
 from moderate.exports.interface import ExportOptions
-from moderate.results.table import row_to_dict
+from moderate.results.table import checked_rows, row_to_dict
 from moderate.text import nearest
 from moderate.types import Row
 
@@ -33,9 +33,7 @@ def to_shape(
         raise UsageError(f"to_shape: there is no shape {name!r}; {hint}")
     module, _, kind = SHAPES[name].partition(":")
     shape = getattr(import_module(f"moderate.exports.{module}"), kind)
-    if isinstance(rows, Row):
-        raise UsageError("to_shape takes rows, not one Row: write to_shape([row], ...)")
-    rows = list(rows)
+    rows = checked_rows(rows, "to_shape", "to_shape([row], ...)")
     facts = {"run_id": rows[0].run_id} if rows else {}
     if policy is not None:
         from moderate.policy.load import load_policy

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from moderate.exports.images import image_uri
+from moderate.exports.images import WITHOUT_FOLDER, image_uri, is_relative
 from moderate.exports.interface import Export, ExportOptions, Write
 from moderate.policy.model import Policy
 from moderate.types import CATEGORIES, Decision, Status
-
-log = logging.getLogger(__name__)
 
 MOST_TASKS = 100_000
 """Tasks that its makers advise for a project; the rows behind them are left out."""
@@ -38,6 +35,7 @@ class LabelStudioTasks(Export):
         self._model = ""
         self._policy: Policy | None = None
         self._tasks = 0
+        self._relative = 0
         self._without = 0
         self._over = 0
 
@@ -56,7 +54,9 @@ class LabelStudioTasks(Export):
         """See `Export`."""
         uri = image_uri(row)
         if uri is None:
-            self._without += 1
+            relative = is_relative(row)
+            self._relative += relative
+            self._without += not relative
             return
         if self._tasks == MOST_TASKS:
             self._over += 1
@@ -68,17 +68,19 @@ class LabelStudioTasks(Export):
     def finish(self, facts: Mapping[str, str]) -> None:
         """See `Export`."""
         self._write("\n]\n")
+        if self._relative:
+            self.notes.append(
+                f"label-studio: {self._relative:,} rows have no task: {WITHOUT_FOLDER}"
+            )
         if self._without:
-            log.warning(
-                "label-studio: %d rows have no task: their images are in memory or in other files",
-                self._without,
+            self.notes.append(
+                f"label-studio: {self._without:,} rows have no task: their images are in memory or "
+                "in other files"
             )
         if self._over:
-            log.warning(
-                "label-studio: %d rows have no task: the file ends at %d tasks, as many as a "
-                "project is to have",
-                self._over,
-                MOST_TASKS,
+            self.notes.append(
+                f"label-studio: {self._over:,} rows have no task: the file ends at "
+                f"{MOST_TASKS:,} tasks, as many as a project is to have"
             )
 
     def _task(self, row: Mapping[str, Any], uri: str) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from moderate.apply.run import Applied, Undone
 from moderate.report.model import Fact, Facts, Part, Report, Table, counted, sentences
 from moderate.report.runs import size
-from moderate.text import path_text, printable
+from moderate.text import path_text, printable, shell_word
 from moderate.types import Decision
 
 _DONE = {"copy": "copied", "move": "moved", "link": "linked"}
@@ -105,7 +104,7 @@ def _parts(applied: Applied) -> Iterator[Part]:
         facts.append(Fact("root", f"{root} ({applied.root.why})"))
     facts.append(Fact("log", applied.log))
     if applied.acted and (applied.done or applied.finished):
-        facts.append(Fact("undo", f"moderate apply --undo {shlex.quote(printable(applied.log))}"))
+        facts.append(Fact("undo", f"moderate apply --undo {shell_word(applied.log)}"))
     yield Facts(tuple(facts), layout="whole", label_width=6)
     if lines := _notes(applied):
         yield sentences(lines)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from moderate.installing import how_to_install
 from moderate.report.model import Fact, Facts, Report
 from moderate.run.bench import Bench
 
@@ -82,7 +83,7 @@ def advice(bench: Bench) -> Iterator[str]:
         )
     elif bench.shared_cores:
         if bench.backend == "torch":
-            yield "pip install 'moderate[cpu]': OpenVINO is faster than torch on most CPUs"
+            yield f"{how_to_install('cpu')}: OpenVINO is faster than torch on most CPUs"
         if bench.precision == "fp32":
             yield "--precision bf16, if this CPU has it and scores may move by some thousandths"
         yield "a GPU, or lighter weights"

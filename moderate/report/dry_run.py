@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +14,7 @@ from moderate.run.dry_run import Amount, DryRun
 from moderate.run.interface import Job
 from moderate.run.options import ScanOptions
 from moderate.run.speeds import Estimate, speed_settings
+from moderate.text import shell_word
 
 
 def report(found: DryRun, job: Job) -> Report:
@@ -156,7 +156,7 @@ def _no_basis(job: Job, found: DryRun) -> str:
     if speed_settings(options) != speed_settings(ScanOptions(inputs=(), weights=options.weights)):
         # No bench measures that.
         return "no run with these weights and settings on this machine yet"
-    bench = f"moderate bench --weights {shlex.quote(str(options.weights))}"
+    bench = f"moderate bench --weights {shell_word(str(options.weights))}"
     for name in ("device", "precision", "backend"):
         if (chosen := getattr(options, name)) != "auto":
             bench += f" --{name} {chosen}"

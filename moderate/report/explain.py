@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from moderate.report.model import Fact, Facts, Paragraph, Part, Report, Table, Tone
 from moderate.run.segments import read_segments
-from moderate.text import timestamp
+from moderate.text import shell_word, timestamp
 from moderate.types import Warn
 
 _SEGMENTS_SHOWN = 20
@@ -169,7 +168,7 @@ def _by_ledger(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "", f"{record['status']}: {record['message']}" if record["message"] else record["status"]
     who = f"{record['user']}@" if record["user"] else ""
     yield "by", f"{who}{record['host']}, process {record['pid']}"
-    yield "command", shlex.join(record["command"])
+    yield "command", " ".join(map(shell_word, record["command"]))
 
 
 def _segment_lines(text: str | None) -> list[str]:

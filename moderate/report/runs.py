@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import Any
 
 from moderate.report.model import Fact, Facts, Report, Table, Tone, sentences
 from moderate.state.ledger import RunRecord
+from moderate.text import shell_word
 from moderate.types import Decision
 
 SHORT_ID = 8
@@ -100,7 +100,7 @@ def _row(record: RunRecord) -> tuple[str, ...]:
 def _lines(record: RunRecord) -> Iterator[tuple[str, str]]:
     facts, counts = record.facts, record.counts
     yield "run", record.id
-    yield "command", shlex.join(record.command)
+    yield "command", " ".join(map(shell_word, record.command))
     yield "status", f"{record.status.value}: {record.message}" if record.message else record.status
     took = duration(_seconds(record))
     yield "started", record.started

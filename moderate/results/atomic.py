@@ -236,6 +236,24 @@ def part_path(target: str, suffix: str = "part") -> str:
     return os.path.join(folder, f".{exact[:100].decode('utf-8', 'ignore')}.{token}.{suffix}")
 
 
+def folder_problem(folder: str) -> str | None:
+    """Why no file can be put into a folder; None where one can. A file is tried and leaves nothing.
+
+    Permissions alone do not tell: there are folders of the kernel, full disks, quotas, and network
+    file systems that trust no root.
+    """
+    if not os.path.isdir(folder):
+        return f"there is no folder {printable(folder)}"
+    reason = f"nothing can be written in the folder {printable(folder)}"
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        return reason
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".moderate-"):
+            return None
+    except OSError as error:
+        return f"{reason} ({error.strerror or error})"
+
+
 def what_it_is(status: os.stat_result) -> str:
     """Why something that is no regular file cannot be a target, for messages."""
     if stat.S_ISDIR(status.st_mode):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 from moderate.errors import OutputError, UsageError
 from moderate.fetch.local import FetchError, open_regular
 from moderate.mounts import is_mount_point
-from moderate.results.atomic import shared_folder_problem, what_it_is
+from moderate.results.atomic import folder_problem, shared_folder_problem, what_it_is
 from moderate.results.pages import pages_digest
 from moderate.results.partition_columns import PARTITION_COLUMNS
 from moderate.results.remote import is_remote, shown_target
@@ -22,6 +23,7 @@ There is no other file that says so: some readers refuse a folder with anything 
 
 NULL_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
+_OURS = re.compile(r"part-\d{4,}\.parquet")
 _MAX_FOOTER_BYTES = 256 << 20
 
 
@@ -67,10 +69,8 @@ def _check_place(target: str) -> None:
     if os.path.lexists(path) and not os.path.isdir(path):
         is_file = os.path.isfile(path)
         reason = "it is a file" if is_file else what_it_is(os.stat(path))
-    elif not os.path.isdir(above):
-        reason = f"there is no folder {printable(above)}"
-    elif not os.access(above, os.W_OK | os.X_OK, effective_ids=True):
-        reason = f"nothing can be written in the folder {printable(above)}"
+    elif problem := folder_problem(above):
+        reason = problem
     elif path == "/" or is_mount_point(path):
         reason = "it is mounted by itself, so that it cannot be replaced as a whole"
     else:
@@ -82,8 +82,8 @@ def _check_place(target: str) -> None:
 def check_folder_replaceable(target: str, *, force: bool) -> None:
     """Raises OutputError where a folder holds what may be a person's work.
 
-    force allows to replace files of ours that were changed; a folder with other files in it is
-    never replaced, as they would be gone.
+    force allows to replace files of ours that were changed, as far as they still say that they are
+    ours. A folder with other files in it is never replaced, as they would be gone.
     """
     path = os.path.realpath(target)
     if not os.path.isdir(path):
@@ -110,7 +110,11 @@ def why_not_ours(path: str) -> str | None:
     """
     for name in _names(path):
         if part_mark(name).encode() not in _footer(os.path.join(path, name)):
-            return f"holds what moderate did not write there: {one_line(printable(name), 100)}"
+            reason = f"holds what moderate did not write there: {one_line(printable(name), 100)}"
+            if _OURS.fullmatch(os.path.basename(name)):
+                # Most programs that write a file anew leave nothing of its metadata.
+                reason += " (or another program wrote it anew)"
+            return reason
     return None
 
 

@@ -37,18 +37,27 @@ def to_table(rows: Iterable[Row]) -> pa.Table:
 
     from moderate.results.parquet_writer import arrays_of, arrow_schema
 
-    if isinstance(rows, Row):
-        raise UsageError("to_table takes rows, not one Row: write to_table([row])")
-    rows = list(rows)
-    if others := [row for row in rows if not isinstance(row, Row)]:
-        raise UsageError(
-            f"to_table takes rows of a scan or a Moderator, not {type(others[0]).__name__}"
-        )
+    rows = checked_rows(rows, "to_table", "to_table([row])")
     extra = _all_columns(row.extra for row in rows)
     schema = arrow_schema(extra.carried, extra.labels)
     return pa.Table.from_arrays(
         arrays_of([_cells(row, extra) for row in rows], schema), schema=schema
     )
+
+
+def checked_rows(rows: Iterable[Row], function: str, call: str) -> list[Row]:
+    """All rows that a caller of a function gave.
+
+    Raises UsageError for anything else; of one row it says which call is meant.
+    """
+    if isinstance(rows, Row):
+        raise UsageError(f"{function} takes rows, not one Row: write {call}")
+    rows = list(rows)
+    if others := [row for row in rows if not isinstance(row, Row)]:
+        raise UsageError(
+            f"{function} takes rows of a scan or a Moderator, not {type(others[0]).__name__}"
+        )
+    return rows
 
 
 def _cells(row: Row, extra: ExtraColumns) -> list[Any]:

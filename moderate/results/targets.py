@@ -15,6 +15,7 @@ from moderate.errors import OutputError, UsageError
 from moderate.mounts import is_mount_point
 from moderate.regular import file_identity
 from moderate.results.atomic import (
+    folder_problem,
     open_whole,
     output_error,
     shared_folder_problem,
@@ -134,10 +135,8 @@ def check_place(target: str) -> None:
     path = os.path.realpath(target)
     folder = os.path.dirname(path)
     reason: str | None
-    if not os.path.isdir(folder):
-        reason = f"there is no folder {printable(folder)}"
-    elif not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-        reason = f"nothing can be written in the folder {printable(folder)}"
+    if problem := folder_problem(folder):
+        reason = problem
     elif is_mount_point(path):
         reason = (
             "it is mounted by itself, so that it cannot be replaced as a whole; "

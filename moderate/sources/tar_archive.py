@@ -15,6 +15,7 @@ from enum import Enum, auto
 from typing import Any, BinaryIO, cast
 
 from moderate.errors import InputError
+from moderate.installing import how_to_install
 from moderate.sources.members import (
     ArchiveLimits,
     Budget,
@@ -271,7 +272,7 @@ def require_zstd(name: bytes) -> tuple[Any, bool]:
         return importlib.import_module("zstandard"), False
     raise InputError(
         f"{printable(path_text(name))} is compressed with zstd, which this Python cannot read; "
-        "pip install 'moderate[zstd]'"
+        f"{how_to_install('zstd')}"
     )
 
 

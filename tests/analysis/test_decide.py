@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moderate.analysis.decide import MOST_ROWS, DecideOptions, redecide
+from moderate.analysis.decide import DecideOptions, redecide
+from moderate.analysis.pieces import MOST_ROWS
 from moderate.cli.main import run
 from moderate.errors import InputError, OutputError, PolicyError, UsageError
 from moderate.policy.load import load_policy

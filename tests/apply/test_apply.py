@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,18 @@ def test_the_tree_is_kept_and_undoing_brings_every_file_back(
     assert "nothing to bring back" in capsys.readouterr().out
 
 
+def test_the_command_that_undoes_it_names_the_log_exactly(tmp_path: Path, capsys: Captured) -> None:
+    place = Place(tmp_path)
+    log = tmp_path / "it's a\x1b[31m\nlog"
+    assert place.run("--move", "--yes", "--log", log) == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if "--undo" in each]
+    command = line.partition("moderate ")[2]
+    script = f"printf '%s\\0' {command}"
+    words = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout
+    assert run([os.fsdecode(word) for word in words.split(b"\0")[:-1]]) == 0
+    assert snapshot(place.photos) == place.before
+
+
 def test_a_name_that_is_taken_is_never_overwritten(tmp_path: Path, capsys: Captured) -> None:
     place = Place(tmp_path, [], 0)
     names = ["other.jpg", "same.jpg", "free.jpg"]
@@ -208,6 +221,38 @@ def test_what_is_no_file_of_its_own_is_reported(tmp_path: Path, capsys: Captured
     assert (done["rows_of_parts"], done["rows_again"]) == (2, 1)
     moved = {os.fsdecode(name) for name in snapshot(place.into / "block")}
     assert moved == {"b.mp4", "wow!/real.jpg", "twice.jpg"}
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_member_counts_to_its_archive_whatever_its_name(
+    relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    from moderate.apply import plan
+
+    monkeypatch.chdir(tmp_path)
+    archive, other = put(tmp_path / "photos" / "a.zip"), put(tmp_path / "photos" / "b.zip")
+    beside = put(tmp_path / "photos" / "evil.jpg")
+    (tmp_path / "photos" / "folder!").mkdir()
+    start = b"./photos/" if relative else os.fsencode(archive.parent) + b"/"
+
+    def member(of: bytes) -> Row:
+        made = row(start + of, ODD_DATA, Decision.BLOCK)
+        return Row(ImageRef(made.ref.path, location=Inline(b"")), made.facts, made.scores,
+                   Decision.BLOCK, ())  # fmt: skip
+
+    rows = [
+        row(start + b"a.zip", ODD_DATA, Decision.APPROVE),
+        row(start + b"evil.jpg", ODD_DATA, Decision.APPROVE),
+        member(b"a.zip!/../evil.jpg"),
+        member(b"b.zip!/x/../../../evil.jpg"),
+        member(b"b.zip!/..!/nul\0"),
+        member(b"folder!/../evil.jpg"),
+    ]
+    place = Place(tmp_path, rows)
+    done = place.json(capsys, "--move", "--yes", to=("block", "approve"))
+    assert reasons(done) == {plan.HOLDS_WORSE: 1, plan.INSIDE: 2, plan.NOT_PLAIN: 1}
+    assert done["inside"] == [{"path": str(other), "approve": 0, "review": 0, "block": 2}]
+    assert (archive.exists(), other.exists(), beside.exists()) == (True, True, False)
 
 
 def test_what_is_in_a_file_is_found_from_another_folder(tmp_path: Path, capsys: Captured) -> None:

@@ -24,7 +24,7 @@ from moderate import stopping
 from moderate.cli.exit_codes import of_scan
 from moderate.cli.findings import report_errors
 from moderate.cli.main import run
-from moderate.cli.scan import parse_only
+from moderate.cli.scan_values import parse_only
 from moderate.errors import UsageError
 from moderate.run.options import ScanOptions
 from moderate.run.scan import plan

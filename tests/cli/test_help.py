@@ -69,7 +69,7 @@ def test_options_of_scan_stand_under_headings(
     assert headings <= {line.removesuffix(":") for line in text.splitlines()}
     output, inputs = text.index("\nOutput:"), text.index("\nInputs:")
     assert output < text.index("  -o, --out FILE  ") < inputs
-    assert "needs 'moderate[video]'" in text
+    assert "needs the extra 'video'" in text
     assert "[default: 32; 1 to 4,096]" in " ".join(text.split())
     assert "      --quiet" not in text
     assert "  -q, --quiet  " in text

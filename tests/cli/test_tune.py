@@ -143,6 +143,7 @@ def test_chosen_samples_show_nothing_unless_told_so(here: Path, capsys: Captured
         (["--labels", "none.csv"], "none.csv"),
         (["--labels", "empty.csv"], "empty"),
         (["--calibrate", "temperature", "--weights", "testcard", "--bundle-out", "b"], "made by"),
+        (["--calibrate", "temperature", "--weights", "gone", "--bundle-out", "."], "there already"),
     ],
 )
 def test_nonsense_is_one_line(

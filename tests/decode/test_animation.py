@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moderate.cli.scan import parse_frames
+from moderate.cli.scan_values import parse_frames
 from moderate.decode import animation, gif_frames
 from moderate.decode.animation import OtherFrames
 from moderate.decode.canvas import Budget, Shown

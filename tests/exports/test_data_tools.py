@@ -96,7 +96,7 @@ def labelling_setup() -> ElementTree.Element:
     return ElementTree.fromstring(text[text.index("<View>") : text.index("</View>") + 7])
 
 
-def test_label_studio_takes_the_tasks(results: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_label_studio_takes_the_tasks(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tasks = json.loads(exported("label-studio", "tasks.json").read_text())
     setup = labelling_setup()
     (image,) = setup.iter("Image")
@@ -136,16 +136,16 @@ def test_label_studio_takes_the_tasks(results: Path, caplog: pytest.LogCaptureFi
     assert bad["data"]["error_code"] == "truncated"
     assert other["data"]["image"] == "file:///in/caf%E9.jpg"
     assert url["data"]["image"] == "https://example.com/c.jpg"
-    assert "2 rows have no task" in caplog.text
+    assert "2 rows have no task: their images are in memory" in capsys.readouterr().err
 
 
 def test_a_project_of_label_studio_has_a_bound(
-    results: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(label_studio, "MOST_TASKS", 2)
     tasks = json.loads(exported("label-studio", "tasks.json").read_text())
     assert len(tasks) == 2
-    assert "3 rows have no task: the file ends at 2 tasks" in caplog.text
+    assert "3 rows have no task: the file ends at 2 tasks" in capsys.readouterr().err
 
 
 def test_no_rows_are_no_tasks(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def as_fiftyone_reads(path: Path) -> dict[str, dict[str, Any]]:
     return samples
 
 
-def test_fiftyone_takes_the_samples(results: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_fiftyone_takes_the_samples(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples = as_fiftyone_reads(exported("fiftyone", "labels.csv"))
     assert list(samples) == [
         "/in/a b.jpg",
@@ -185,8 +185,9 @@ def test_fiftyone_takes_the_samples(results: Path, caplog: pytest.LogCaptureFixt
     assert first["reasons"] == HOSTILE
     assert bad["error_code"] == "truncated"
     assert "nudity" not in bad, "null is no value"
-    assert "4 rows are left out" in caplog.text
-    assert "without a carriage return" in caplog.text
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert "4 rows are left out" in said
+    assert "without a carriage return" in said
     reserved = {"id", "filepath", "tags", "metadata", "created_at", "last_modified_at", "frames"}
     for name in fiftyone.FIELDS:
         assert name not in reserved
@@ -244,6 +245,22 @@ def test_results_without_the_column_uri(results: Path) -> None:
     old = json.loads(Path("old.json").read_text())
     new = json.loads(exported("label-studio", "new.json").read_text())
     assert [task["data"]["image"] for task in old] == [task["data"]["image"] for task in new]
+
+
+@pytest.mark.parametrize("form", ["fiftyone:x.csv", "label-studio:x.json"])
+def test_a_relative_path_without_uri_is_told_with_what_to_do(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("r.csv").write_text(
+        "path,status,decision\n./a.jpg,ok,block\nphotos/b.jpg,ok,block\n/in/c.jpg,ok,block\n"
+        "memory://0,ok,block\n./a.zip!/d.jpg,ok,block\n"
+    )
+    assert run(["report", "r.csv", "--report", form]) == 0
+    relative, others = [line for line in capsys.readouterr().err.splitlines() if " rows " in line]
+    assert ": 2 rows " in relative
+    assert "scan again" in relative
+    assert ": 2 rows " in others
 
 
 def test_results_whose_audit_facts_are_gone() -> None:

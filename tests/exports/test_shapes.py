@@ -374,6 +374,8 @@ def test_python_is_told_what_it_got_wrong() -> None:
         moderate.to_shape(ROWS, "azure")
     with pytest.raises(UsageError, match="takes rows, not one Row"):
         moderate.to_shape(ROWS[0], "flags")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="takes rows of a scan or a Moderator, not dict"):
+        moderate.to_shape([{"a": 1}], "flags")  # type: ignore[list-item]
     assert moderate.to_shape(iter(ROWS), "flags") == shaped(ROWS, "flags")
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moderate.analysis.decide import policy_columns
+from moderate.analysis.decide_by_policy import policy_columns
 from moderate.policy.batch import UNKNOWN_ERROR, Batch, Encoded, UndecidedRow, encoded
 from moderate.policy.judge import Judge
 from moderate.policy.lists import Clearance, Lists

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moderate.analysis.decide import OWN, DecideOptions, pieces, redecide
+from moderate.analysis.decide import DecideOptions, redecide
+from moderate.analysis.pieces import OWN, pieces
 from moderate.errors import InputError
 from moderate.results.fast_csv import UnusualError, whole_parts
 from moderate.results.interface import CsvForm

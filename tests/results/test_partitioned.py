@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -224,6 +225,16 @@ def test_only_what_is_ours_and_unchanged_is_replaced(tmp_path: Path) -> None:
     file.write_bytes(data)
     write(folder)
 
+    # As pandas does: nothing says any more that it was ours, so that it may be anybody's work.
+    pq.write_table(pq.ParquetFile(file).read().replace_schema_metadata(None), file)
+    changed = re.escape(str(file.relative_to(folder)))
+    for force in (False, True):
+        with pytest.raises(OutputError, match=rf"{changed} \(or another program wrote it anew\)"):
+            check_overwriting([f"{folder}/"], [], (), force=force)
+    page = (Path(__file__).parents[2] / "docs" / "warehouse.md").read_text()
+    assert "is never replaced, not even by `--force`" in " ".join(page.split())
+    file.write_bytes(data)
+
     for mine in ("notes.txt", "decision=block/notes.txt", "link", "part-0000.parquet"):
         path = folder / mine
         if mine == "link":
@@ -233,7 +244,7 @@ def test_only_what_is_ours_and_unchanged_is_replaced(tmp_path: Path) -> None:
         else:
             path.write_text("mine")
         for force in (False, True):
-            with pytest.raises(OutputError, match=f"not write there: {mine}; name another folder"):
+            with pytest.raises(OutputError, match=f"write there: {mine}.*; name another folder"):
                 check_overwriting([f"{folder}/"], [], (), force=force)
         path.unlink()
     write(folder)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from moderate.analysis.calibrate import check_bundle_out
 from moderate.errors import OutputError, UsageError
+from moderate.exports.forms import check_exports, parse_report
 from moderate.results.atomic import AtomicFile
 from moderate.results.targets import (
     check_overwriting,
@@ -132,6 +136,33 @@ def test_places_where_nothing_can_be_written_are_refused(
     ):
         with pytest.raises(OutputError, match=f"^cannot write .*{message}"):
             check_targets([target])
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda: check_targets(["x.csv"]),
+        lambda: check_targets(["x.parquet"]),
+        lambda: check_targets(["x/"], ("decision",)),
+        lambda: check_reports("--summary", ["x.json"]),
+        lambda: check_exports([parse_report("sarif:x.sarif")]),
+        lambda: check_bundle_out("x"),
+    ],
+)
+def test_a_folder_that_takes_no_file_is_found_by_trying_one(
+    check: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /proc is, whose permissions say that root may write, or a file system that is full."""
+    monkeypatch.chdir(tmp_path)
+    check()
+    assert os.listdir() == []
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(OutputError, match=r"nothing can be written in the folder .* \(No space"):
+        check()
 
 
 def test_a_file_of_another_user_in_a_shared_folder_is_refused(

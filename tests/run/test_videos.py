@@ -21,8 +21,9 @@ from PIL import Image
 import moderate
 from moderate import Category, Decision, ErrorCode, Row, Warn
 from moderate.cli.main import run
-from moderate.decode.video import NEEDS_PYAV, VideoOptions
+from moderate.decode.video import VideoOptions
 from moderate.errors import UsageError
+from moderate.installing import how_to_install
 from moderate.run.options import ScanOptions
 from moderate.run.pipeline import LocalEngine
 from moderate.run.scan import plan
@@ -340,8 +341,8 @@ def test_without_pyav_the_option_is_one_clear_line(
     )
     if option:
         assert told.returncode == 2
-        assert told.stderr == f"moderate: error: {NEEDS_PYAV}\n"
-        assert "pip install 'moderate[video]'" in told.stderr
+        needed = f"--video-every needs PyAV; {how_to_install('video')}"
+        assert told.stderr == f"moderate: error: {needed}\n"
     else:
         assert told.returncode == 2
         assert "no image could be scored: the only row is an error" in told.stderr

@@ -17,6 +17,7 @@ from moderate.classify.classifier import Classifier
 from moderate.classify.device import Placement, place
 from moderate.classify.model import build_model
 from moderate.errors import DeviceError, UsageError
+from moderate.installing import how_to_install
 from tests.support.bundles import CATEGORY_LABELS, model_table, write_card, write_model
 from tests.support.patience import PATIENCE
 
@@ -204,7 +205,7 @@ except DeviceError as error:
     )
     assert done.stdout.splitlines() == [
         "torch 5",
-        "--backend openvino: OpenVINO is not installed; pip install 'moderate[cpu]'",
+        f"--backend openvino: OpenVINO is not installed; {how_to_install('cpu')}",
     ], done.stderr
 
 
