@@ -38,13 +38,15 @@ def _lines(bench: Bench) -> Iterator[tuple[str, str]]:
     errors = f", {bench.errors} of them errors" if bench.errors else ""
     yield "images", f"{bench.images} ({formats}; {bench.megapixels:.1f} megapixels each){errors}"
     yield "weights", bench.weights
-    yield "device", f"{bench.device}, {bench.precision}, {bench.backend}"
+    device = bench.device_name if bench.devices > 1 else bench.device
+    yield "device", f"{device}, {bench.precision}, {bench.backend}"
     yield (
         "settings",
         f"{bench.cores} cores, --workers {bench.workers}, --batch-size {bench.batch_size}",
     )
     yield "decode", f"{bench.decode:8.1f} images/s, the decoders alone"
-    yield "forward", f"{bench.forward:8.1f} images/s, the model alone"
+    models = "the model alone" if bench.devices == 1 else f"the {bench.devices} models alone"
+    yield "forward", f"{bench.forward:8.1f} images/s, {models}"
     yield "together", f"{bench.end_to_end:8.1f} images/s, the whole line"
     how = "the cores do both" if bench.shared_cores else "the slower of the two"
     yield "expected", f"{bench.expected:8.1f} images/s ({how}); {_reached(bench)}"
