@@ -75,6 +75,10 @@ class Pending:
     _classifier: Classifier
     _parts: Sequence[_Part]
 
+    def is_ready(self) -> bool:
+        """Whether the result is known to be there: False, since the backends do not tell."""
+        return False
+
     def result(self) -> list[Outcome]:
         """Wait for the scores of each image, in order. Call it once, in the order of `submit`.
 

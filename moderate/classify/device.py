@@ -89,7 +89,8 @@ def most_replicas(device: str) -> int:
 
     Cheap, and no promise that these devices work.
     """
-    return max(1, _gpu_count() if device.strip() == ALL_GPUS else len(_names(device)))
+    count = _gpu_count() if device.strip() == ALL_GPUS else len(_names(device))
+    return max(1, min(count, MOST_REPLICAS))
 
 
 def _names(device: str) -> list[str]:

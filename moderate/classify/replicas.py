@@ -34,6 +34,10 @@ class PendingReplica:
         default_factory=queue.SimpleQueue
     )
 
+    def is_ready(self) -> bool:
+        """Whether the result is there, so that taking it does not wait."""
+        return not self._answer.empty()
+
     def result(self) -> list[Outcome]:
         """See `Pending`. Raises DeviceError where the replica that had the batch failed."""
         return [scored.outcome for scored in self.scored()]

@@ -299,9 +299,12 @@ class LocalEngine(Engine):
                 else:
                     yield self._finish(decoded, None)
                 commits = 0
-            # Rows must not wait for another batch: from a slow source, it may take hours.
+            # Rows must not wait for another batch: from a slow source, it may take hours. What is
+            # there is taken and kept, because many batches may be with the replicas.
             while submitted and (
-                len(submitted) > depth or not self._resources.pool.has_next(_PATIENCE)
+                len(submitted) > depth
+                or submitted[0][1].is_ready()
+                or not self._resources.pool.has_next(_PATIENCE)
             ):
                 yield self._finish(*submitted.popleft())
         if passed:

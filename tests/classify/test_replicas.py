@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,12 @@ def test_scores_are_those_of_one_to_the_bit_and_in_its_order(
         assert [each.scored() for each in pending] == expected
         assert several.depth >= count
         assert several.placement.backend == backend
+        submitted = several.submit(given[0])
+        end = time.monotonic() + PATIENCE
+        while not submitted.is_ready() and time.monotonic() < end:
+            time.sleep(0.01)
+        assert submitted.is_ready()
+        assert submitted.scored() == expected[0]
 
 
 def test_a_slow_one_gets_fewer_batches_and_holds_nobody_up(bundle: Path) -> None:
