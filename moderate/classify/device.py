@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from moderate.classify.bundle import Kind
 from moderate.errors import DeviceError, MissingLibraryError, UsageError
 from moderate.libraries import has_torch, installed
-from moderate.native import apart, load
+from moderate.native import apart, check_driver, load
 from moderate.text import one_line
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,8 @@ def check_device(device: str) -> None:
 def most_replicas(device: str) -> int:
     """How many models a device option asks for; of `cuda:all`, as many as the driver counts.
 
-    Cheap, and no promise that these devices work.
+    Cheap, and no promise that these devices work. Raises DeviceError where the driver of `cuda:all`
+    must not be loaded.
     """
     count = _gpu_count() if device.strip() == ALL_GPUS else len(_names(device))
     return max(1, min(count, MOST_REPLICAS))
@@ -98,9 +99,13 @@ def _names(device: str) -> list[str]:
 
 
 def _gpu_count() -> int:
-    """How many GPUs the CUDA driver shows this process; 0 where that cannot be known."""
+    """How many GPUs the CUDA driver shows this process; 0 where that cannot be known.
+
+    Raises DeviceError as `check_driver` does.
+    """
 
     def ask() -> int:
+        check_driver()
         try:
             driver = ctypes.CDLL("libcuda.so.1")
             count = ctypes.c_int()

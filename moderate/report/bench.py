@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -82,6 +83,9 @@ def advice(bench: Bench) -> Iterator[str]:
             "a faster GPU or model would change little; more cores would, or smaller images at "
             "the source"
         )
+        enough = math.ceil(bench.devices * bench.decode / bench.forward)
+        if bench.devices > enough and not bench.shared_cores:
+            yield f"--device: {enough} of the {bench.devices} GPUs would be enough"
     elif bench.shared_cores:
         if bench.backend == "torch":
             yield "pip install 'moderate[cpu]': OpenVINO is faster than torch on most CPUs"

@@ -248,6 +248,17 @@ def test_how_many_are_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     assert most_replicas("cuda:all") == 1
 
 
+def test_gpus_are_not_counted_by_what_lies_among_the_uploads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "libcuda.so.1").write_bytes(b"planted")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/usr/lib:")  # the empty entry is the working directory
+    monkeypatch.setattr("moderate.native._leave", lambda: False)  # as in a container
+    with pytest.raises(DeviceError, match=r"holds libcuda\.so\.1"):
+        most_replicas("cuda:all")
+
+
 def test_the_ring_has_batches_for_each(bundle: Path) -> None:
     specs = load_bundle(str(bundle)).specs
     one = layout(specs, 1024).batches
