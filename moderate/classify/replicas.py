@@ -195,7 +195,8 @@ def open_scorer(
 def _named(device: str, error: BaseException, what: str) -> ModerateError:
     """The error with the name of the replica's device."""
     if isinstance(error, ModerateError):
-        if device in str(error):
+        # What is wrong with the weights is so on every device.
+        if device in str(error) or not isinstance(error, DeviceError):
             return error
         return type(error)(f"--device {device}: {error}")
     reason = one_line(f"{type(error).__name__}: {error}", 200)
