@@ -1,6 +1,8 @@
 """On a CUDA machine: decode limit, forward limit and end to end in bf16; decoding on the GPU too.
 
-python benchmarks/gpu.py [--cache DIR] [--count 512] [--photos 256] [--json FILE]
+On one GPU, and where there are several on two, four and so on up to all of them.
+
+python benchmarks/gpu.py [--gpus 1 2 4] [--cache DIR] [--count 512] [--photos 256] [--json FILE]
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import importlib.util
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,35 +90,66 @@ def _nvimgcodec() -> Any:
     return decode
 
 
+@dataclass
+class Rates:
+    """What was measured with some devices, in images per second, once in each pass."""
+
+    forward: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+    started: list[float] = field(default_factory=list)
+    rows: int = 0
+
+
 def measure(
-    folder: Path, bundle: Path, device: str, precision: str, batch: int, repeat: int
-) -> dict[str, Any]:
-    """Medians of the two limits and the whole line, in images per second."""
-    files = files_of(folder)
-    decode, forward, whole, started, rows = [], [], [], [], 0
-    for _ in range(repeat):
+    folder: Path, bundle: Path, counts: Sequence[int], kind: str, precision: str, options: Any
+) -> list[dict[str, Any]]:
+    """Medians of the two limits and the whole line, in images per second, by number of devices.
+
+    Each pass measures every number of devices, so that what else the machine does meets all alike.
+    """
+    files, batch = files_of(folder), options.batch
+    decode: list[float] = []
+    rates = {count: Rates() for count in counts}
+    for _ in range(options.repeat):
         decode.append(decode_limit(files, bundle_specs(bundle)).rate)
-        forward.append(
-            forward_limit(bundle, len(files), batch=batch, device=device, precision=precision).rate
-        )
-        flags = ("--device", device, "--precision", precision)
-        done = run(scan_command(folder, bundle, *flags, batch=batch))
-        check_scan(done, len(files))
-        # Rows come in bursts where batches take long: few batches say nothing of a steady rate.
-        steady = done.steady_rate(batch) if len(files) >= STEADY_BATCHES * batch else None
-        whole.append(steady or done.rate())
-        started.append(done.rate())
-        rows = len(done.rows)
-    limits = statistics.median(decode), statistics.median(forward)
-    return {
-        "rows": rows,
-        "decode": limits[0],
-        "forward": limits[1],
-        "end_to_end": statistics.median(whole),
-        "end_to_end_with_start": statistics.median(started),
-        "share": statistics.median(whole) / min(limits),
-        "bound_by": "decoding" if limits[0] < limits[1] else "the model",
-    }
+        for count, one in rates.items():
+            device = devices(kind, count)
+            how = {"device": device, "precision": precision}
+            one.forward.append(forward_limit(bundle, len(files), batch=batch, **how).rate)
+            flags = ("--device", device, "--precision", precision)
+            done = run(scan_command(folder, bundle, *flags, batch=batch))
+            check_scan(done, len(files))
+            # Rows come in bursts where batches take long: few say nothing of a steady rate.
+            steady = done.steady_rate(batch) if len(files) >= STEADY_BATCHES * batch else None
+            one.whole.append(steady or done.rate())
+            one.started.append(done.rate())
+            one.rows = len(done.rows)
+    return [
+        {
+            "devices": count,
+            "rows": one.rows,
+            "decode": statistics.median(decode),
+            "forward": statistics.median(one.forward),
+            "end_to_end": statistics.median(one.whole),
+            "end_to_end_with_start": statistics.median(one.started),
+            "share": statistics.median(one.whole)
+            / min(statistics.median(decode), statistics.median(one.forward)),
+            "bound_by": "decoding"
+            if statistics.median(decode) < statistics.median(one.forward)
+            else "the model",
+        }
+        for count, one in rates.items()
+    ]
+
+
+def devices(kind: str, count: int) -> str:
+    """The value of --device for the first `count` devices of a kind."""
+    return ",".join(f"cuda:{index}" if kind == "cuda" else kind for index in range(count))
+
+
+def doubled(most: int) -> list[int]:
+    """1, 2, 4 and so on, and `most`."""
+    return sorted({most, *(1 << power for power in range(most.bit_length()))})
 
 
 def main() -> None:
@@ -124,6 +159,9 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=512, help="images of the corpus phone")
     parser.add_argument(
         "--originals", type=int, default=ORIGINALS, help="different images of a corpus"
+    )
+    parser.add_argument(
+        "--gpus", nargs="*", type=int, help="numbers of GPUs to measure; default: 1, 2, 4 to all"
     )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=3)
@@ -136,6 +174,9 @@ def main() -> None:
     if on_gpu and not torch.cuda.is_available():
         raise SystemExit("this benchmark needs a CUDA GPU, and torch finds none here")
     precision = "bf16" if on_gpu else "fp32"
+    counts = options.gpus or (doubled(torch.cuda.device_count()) if on_gpu else [1])
+    if on_gpu and max(counts) > torch.cuda.device_count():
+        raise SystemExit(f"there are {torch.cuda.device_count()} GPUs, not {max(counts)}")
     gpu = torch.cuda.get_device_name() if on_gpu else None
     result: dict[str, Any] = {
         "machine": machine(),
@@ -155,21 +196,29 @@ def main() -> None:
             folder = many(Path(temporary), originals, count)
             for model in options.models:
                 bundle = random_bundle(cache / model, model)
-                one = measure(
-                    folder, bundle, options.device, precision, options.batch, options.repeat
-                )
-                result["results"].append({"model": model, "corpus": corpus, **one})
+                for one in measure(folder, bundle, counts, options.device, precision, options):
+                    result["results"].append({"model": model, "corpus": corpus, **one})
                 keep(options.json, result)
             if on_gpu:
                 result["gpu_decoding"][corpus] = gpu_decoders(files_of(folder)[:512], 384)
                 keep(options.json, result)
     print_table(
         f"Images/s on {gpu or 'the CPU'} in {precision}",
-        ["model", "corpus", "decode", "forward", "end to end", "share of the smaller", "bound by"],
+        [
+            "model",
+            "corpus",
+            "GPUs",
+            "decode",
+            "forward",
+            "end to end",
+            "of the smaller",
+            "bound by",
+        ],
         [
             [
                 one["model"],
                 one["corpus"],
+                str(one["devices"]),
                 *(f"{one[key]:.1f}" for key in ("decode", "forward", "end_to_end")),
                 f"{one['share']:.0%}",
                 one["bound_by"],
@@ -178,7 +227,8 @@ def main() -> None:
         ],
     )
     for one in result["results"]:
-        print(f"{one['model']}, {one['corpus']}: target {TARGET:.0%}: {one['share']:.0%}")
+        of = f"{one['model']}, {one['corpus']}, {one['devices']} GPU(s)"
+        print(f"{of}: target {TARGET:.0%}: {one['share']:.0%}")
     for corpus, found in result["gpu_decoding"].items():
         for name, rate in found.items():
             shown = f"{rate:.0f} images/s" if isinstance(rate, float) else rate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,26 +70,33 @@ def forward_limit(
     precision: str = "fp32",
     backend: str = "auto",
 ) -> Limit:
-    """The tool's own classifier fed with one batch over and over; loading is not counted."""
+    """The tool's own classifier fed with one batch over and over; loading is not counted.
+
+    Of several devices each has so many images.
+    """
     from moderate.classify.bundle import load_bundle
-    from moderate.classify.classifier import Classifier
     from moderate.classify.device import place
+    from moderate.classify.replicas import open_scorer
 
     loaded = load_bundle(str(bundle))
     rng = np.random.default_rng(0)
     batches = tuple(
         rng.integers(0, 256, (batch, *spec.shape)).astype(spec.dtype) for spec in loaded.specs
     )
-    rounds = max(2, images // batch)
-    with Classifier(loaded, place(device, precision, backend), batch_size=batch) as classifier:
-        classifier.submit(batches).result()  # warm
+    placement = place(device, precision, backend)
+    rounds = max(2, images // batch) * len(placement.replicas)
+    with open_scorer(loaded, placement, batch_size=batch) as classifier:
+        ahead = max(1, classifier.depth)  # as far as the engine is
+        for warm in [classifier.submit(batches) for _ in range(ahead)]:
+            warm.result()
         begun, cpu = time.perf_counter(), time.process_time()
-        waiting = classifier.submit(batches)
-        for _ in range(rounds - 1):  # one batch ahead, as the engine does
-            following = classifier.submit(batches)
-            waiting.result()
-            waiting = following
-        waiting.result()
+        waiting = deque([classifier.submit(batches)])
+        for _ in range(rounds - 1):
+            waiting.append(classifier.submit(batches))
+            if len(waiting) > ahead:
+                waiting.popleft().result()
+        for last in waiting:
+            last.result()
         seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     return Limit(rounds * batch, rounds * batch / seconds, cpu / (rounds * batch))
 

@@ -22,7 +22,7 @@ class WeightsError(ModerateError):
 
 
 class DeviceError(ModerateError):
-    """A device or precision that this machine does not have."""
+    """A device or precision that this machine does not have, or a device that has failed."""
 
 
 class MissingLibraryError(DeviceError):

@@ -62,8 +62,8 @@ def load(module: str) -> None:
     """
 
     def importing() -> None:
-        if module == "torch" and os.getcwd() != ROOT:
-            _refuse_planted_driver()
+        if module == "torch":
+            check_driver()
         importlib.import_module(module)
 
     apart(importing)
@@ -125,7 +125,13 @@ def _leave() -> bool:
     return True
 
 
-def _refuse_planted_driver() -> None:
+def check_driver() -> None:
+    """Raise DeviceError where a file of the working directory would be run as CUDA's driver.
+
+    For the thread that is about to load the driver, see `apart`.
+    """
+    if os.getcwd() == ROOT:
+        return
     search_path = os.environ.get("LD_LIBRARY_PATH", "")
     if not search_path or all(entry.startswith("/") for entry in search_path.split(":")):
         with contextlib.suppress(OSError):

@@ -75,21 +75,33 @@ class Pending:
     _classifier: Classifier
     _parts: Sequence[_Part]
 
+    def is_ready(self) -> bool:
+        """Whether the result is known to be there: False, since the backends do not tell."""
+        return False
+
     def result(self) -> list[Outcome]:
-        """Wait for the scores of each image, in order. Call it once, in the order of `submit`."""
+        """Wait for the scores of each image, in order. Call it once, in the order of `submit`.
+
+        Raises DeviceError where the device no longer works.
+        """
         return [scored.outcome for scored in self.scored()]
 
     def scored(self) -> list[Scored]:
         """`result` with the scores of labels; one of the two is called."""
-        return [scored for part in self._parts for scored in self._classifier._finish(part)]
+        found = [scored for part in self._parts for scored in self._classifier._finish(part)]
+        if all(_is_failure(scored.outcome) for scored in found):
+            # A GPU that is lost fails every batch from now on, each of them at once.
+            self._classifier.check_device()
+        return found
 
 
 class Classifier:
     """Scores batches; a context manager that holds the device.
 
-    Raises WeightsError or DeviceError while it is built; `submit` and its results raise nothing. A
-    batch that fails as a whole is tried again image by image; the ones that still fail get
-    `classify_failed`, those whose output is NaN or infinite `non_finite_score`.
+    Raises WeightsError or DeviceError while it is built. A batch that fails as a whole is tried
+    again image by image; the ones that still fail get `classify_failed`, those whose output is NaN
+    or infinite `non_finite_score`. `submit` raises nothing, and results only DeviceError, where the
+    device itself no longer works.
 
     The models always run on batches of one size, padded with black where images are missing, so an
     image's scores do not depend, to the last bit, on what else was scored. That size is batch_size
@@ -109,6 +121,7 @@ class Classifier:
         inference_threads: int | None = None,
         labels: Sequence[str] = (),
     ) -> None:
+        assert not placement.others, "several devices are for Replicas"
         self._labels = len(labels)
         places = {name: place for place, name in enumerate(labels)}
         self._calibration = bundle.card.calibration
@@ -148,7 +161,7 @@ class Classifier:
         if not result.passed:
             placement = self.placement
             raise WeightsError(
-                f"{bundle.name}: {placement.backend} on {placement.name} in {placement.precision} "
+                f"{bundle.name}: {placement.backend} on {placement.shown} in {placement.precision} "
                 f"gives scores that differ by {result.difference:.1e} from those recorded at "
                 f"install, {result.tolerance:.0e} being allowed"
             )
@@ -170,6 +183,11 @@ class Classifier:
         """Where it runs, with the backend that took the place of one that could not."""
         used = sorted({member.model.backend_name for member in self._members})
         return replace(self._placement, backend="+".join(used))
+
+    def check_device(self) -> None:
+        """Raises DeviceError where the device no longer works, whatever it is given."""
+        for member in self._members:
+            member.model.backend.check()
 
     @property
     def depth(self) -> int:
@@ -235,8 +253,10 @@ class Classifier:
                 # Batches that were under way at the old size fail too: they halve nothing more.
                 if part.padded == self._size:
                     self._size = self._limit = self._size // 2
+                    device = self._placement.device
                     log.warning(
-                        "out of memory with %d images at once: going on with %d",
+                        "out of memory%s with %d images at once: going on with %d",
+                        "" if device == "cpu" else f" on {device}",
                         part.padded,
                         self._size,
                     )
@@ -342,6 +362,10 @@ def _outcome(best: dict[Category, NDArray[np.float32]], row: int, finite: bool) 
         if category in best:
             scores[category] = float(best[category][row])
     return scores
+
+
+def _is_failure(outcome: Outcome) -> bool:
+    return isinstance(outcome, ImageError) and outcome.code is ErrorCode.CLASSIFY_FAILED
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import re
-from collections.abc import Set
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from moderate.errors import DeviceError, MissingLibraryError, UsageError
 from moderate.installing import how_to_install
 from moderate.libraries import has_torch, installed
-from moderate.native import apart, load
+from moderate.native import apart, check_driver, load
 from moderate.text import one_line
 
 if TYPE_CHECKING:
@@ -29,12 +30,18 @@ _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvgpu", "/dev/nvhost-gpu", "/d
 NO_ONNXRUNTIME = "ONNX graphs run on CUDA by onnxruntime-gpu, which is not installed"
 
 
+ALL_GPUS = "cuda:all"
+
+MOST_REPLICAS = 64
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """A device that was found to work, and the precision and backend to compute with.
 
     fallback says that torch may take the place of a backend that cannot run the model: nobody asked
-    for that backend by name.
+    for that backend by name. others are device and name of further devices of the same kind, each
+    of which gets a model of its own, with the same precision and backend.
     """
 
     device: str
@@ -42,17 +49,77 @@ class Placement:
     name: str
     backend: str = "torch"
     fallback: bool = False
+    others: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def replicas(self) -> tuple[Placement, ...]:
+        """One placement for each model, each on a single device."""
+        return (
+            replace(self, others=()),
+            *(replace(self, device=device, name=name, others=()) for device, name in self.others),
+        )
 
     @property
     def shown(self) -> str:
-        """The device with its name, as audit facts have it."""
-        return self.device if self.device == self.name else f"{self.device} {self.name}"
+        """The devices with their names, as audit facts have them."""
+        devices = (self.device, *(device for device, _ in self.others))
+        names = {self.name, *(name for _, name in self.others)}
+        if self.others and len(names) == 1 and self.name != self.device:
+            return f"{', '.join(devices)} ({len(devices)} x {self.name})"
+        named = ((self.device, self.name), *self.others)
+        return ", ".join(device if device == name else f"{device} {name}" for device, name in named)
 
 
 def check_device(device: str) -> None:
-    """Raises UsageError unless it is auto, cpu, cuda or cuda:N."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise UsageError(f"--device {device!r}: use auto, cpu, cuda or cuda:N")
+    """Raises UsageError unless it is auto, cpu, cuda, cuda:N or cuda:all, or a list of devices."""
+    names = _names(device)
+    if not all(re.fullmatch(r"auto|cpu|cuda(:\d+|:all)?", name) for name in names):
+        raise UsageError(
+            f"--device {device!r}: use auto, cpu, cuda, cuda:N or cuda:all, or a list such as "
+            "cuda:0,cuda:1"
+        )
+    if len(names) > 1 and not {"auto", ALL_GPUS}.isdisjoint(names):
+        raise UsageError(f"--device {device!r}: auto and {ALL_GPUS} stand for themselves alone")
+    if len({name.partition(":")[0] for name in names}) > 1:
+        raise UsageError(
+            f"--device {device!r}: GPUs and the CPU do not share a run; name devices of one kind"
+        )
+    if len(names) > MOST_REPLICAS:
+        raise UsageError(f"--device: {len(names)} devices are named; use {MOST_REPLICAS} at most")
+
+
+def most_replicas(device: str) -> int:
+    """How many models a device option asks for; of `cuda:all`, as many as the driver counts.
+
+    Cheap, and no promise that these devices work. Raises DeviceError where the driver of `cuda:all`
+    must not be loaded.
+    """
+    count = _gpu_count() if device.strip() == ALL_GPUS else len(_names(device))
+    return max(1, min(count, MOST_REPLICAS))
+
+
+def _names(device: str) -> list[str]:
+    return [name.strip() for name in device.split(",")]
+
+
+def _gpu_count() -> int:
+    """How many GPUs the CUDA driver shows this process; 0 where that cannot be known.
+
+    Raises DeviceError as `check_driver` does.
+    """
+
+    def ask() -> int:
+        check_driver()
+        try:
+            driver = ctypes.CDLL("libcuda.so.1")
+            count = ctypes.c_int()
+            if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+                return 0
+        except (OSError, AttributeError):
+            return 0
+        return min(count.value, MOST_REPLICAS)
+
+    return apart(ask)
 
 
 def place(
@@ -71,8 +138,37 @@ def place(
     kinds is what the models are. ONNX graphs run on CUDA by onnxruntime and in fp32, and there
     `auto` takes CUDA where onnxruntime has it; on the CPU they run by OpenVINO, or by onnxruntime
     without it. torch is not imported for them.
+
+    Of several devices each has to work. They compute alike: precision `auto` is bf16 where all of
+    them have it. A device that is named twice gets two models.
     """
     check_device(device)
+    if device.strip() == ALL_GPUS:
+        first = _place(ALL_GPUS, precision, backend, kinds)
+        devices: Sequence[str] = [f"cuda:{index}" for index in range(_visible_gpus(kinds))]
+    else:
+        devices = _names(device)
+        first = _place(devices[0], precision, backend, kinds)
+    if len(devices) < 2:
+        return first
+    found = [first, *(_place(name, precision, backend, kinds) for name in devices[1:])]
+    if len({each.precision for each in found}) > 1:
+        # Only `auto` gives different ones. An image's score must not depend on where it ran.
+        log.info("not every GPU has bf16: all compute in fp32")
+        found = [replace(each, precision="fp32") for each in found]
+    return replace(found[0], others=tuple((each.device, each.name) for each in found[1:]))
+
+
+def _visible_gpus(kinds: Set[Kind]) -> int:
+    if "timm" not in kinds:
+        return _gpu_count()
+    import torch  # which `_place` has loaded
+
+    return min(torch.cuda.device_count(), MOST_REPLICAS)
+
+
+def _place(device: str, precision: str, backend: str, kinds: Set[Kind]) -> Placement:
+    """`place` for one device; `cuda:all` is the first GPU."""
     if precision not in PRECISIONS:
         raise UsageError(f"--precision {precision!r}: use one of {', '.join(PRECISIONS)}")
     if backend not in BACKENDS:
@@ -95,7 +191,7 @@ def place(
     if "onnx" in kinds and precision not in ("auto", "fp32"):
         raise DeviceError(f"--precision {precision}: ONNX graphs run in fp32 on CUDA")
     if "timm" not in kinds:
-        index = device.partition(":")[2] or "0"
+        index = _index(device) or "0"
         return Placement(f"cuda:{index}", "fp32", f"cuda:{index}", "onnxruntime")
     if not has_torch():
         if device != "auto":
@@ -150,7 +246,7 @@ def _with_torch(device: str, precision: str, backend: str, kinds: Set[Kind]) -> 
         )
     try:
         # Not in a process that was forked from one that used CUDA, which torch says in its error.
-        index = int(device.partition(":")[2] or torch.cuda.current_device())
+        index = int(_index(device) or torch.cuda.current_device())
         if index >= torch.cuda.device_count():
             count = torch.cuda.device_count()
             raise DeviceError(f"--device {device}: there are {count} CUDA devices")
@@ -161,6 +257,11 @@ def _with_torch(device: str, precision: str, backend: str, kinds: Set[Kind]) -> 
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return Placement(f"cuda:{index}", precision, torch.cuda.get_device_name(index))
+
+
+def _index(device: str) -> str:
+    """The number of a named GPU, empty where none is named."""
+    return "0" if device == ALL_GPUS else device.partition(":")[2]
 
 
 def _on_cpu(precision: str, backend: str, kinds: Set[Kind]) -> Placement:

@@ -24,7 +24,7 @@ def bench(
     weights: Annotated[
         str, typer.Option(metavar="NAME|DIR", help="The weights to run; their speed counts alone.")
     ] = "testcard",
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N|:all]")] = "auto",
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option()] = "auto",
     backend: Annotated[
         Literal["auto", "torch", "openvino", "onnxruntime"], typer.Option()

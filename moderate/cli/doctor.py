@@ -15,7 +15,7 @@ def doctor(
     weights: Annotated[
         str | None, typer.Option(metavar="NAME|DIR", help="Test these alone; default: all here.")
     ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N|:all]")] = "auto",
     precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16|fp16")] = "auto",
     state: State = None,
 ) -> int:

@@ -211,7 +211,12 @@ def scan(
         ),
     ] = None,
     device: Annotated[
-        str, option(panels.SPEED, metavar="auto|cpu|cuda[:N]", help="Where to run.")
+        str,
+        option(
+            panels.SPEED,
+            metavar="auto|cpu|cuda[:N|:all]",
+            help="Where to run. cuda:all and cuda:0,cuda:1 put a model on each of these GPUs.",
+        ),
     ] = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],

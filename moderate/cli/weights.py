@@ -265,7 +265,7 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME|DIR")]) -> None:
 @app.command()
 def verify(
     name: Annotated[str, typer.Argument(metavar="NAME|DIR")],
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]")] = "auto",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N|:all]")] = "auto",
     precision: Annotated[str, typer.Option(metavar="auto|fp32|bf16|fp16")] = "auto",
 ) -> None:
     """Check files against their digests, and run the self-test."""

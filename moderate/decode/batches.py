@@ -106,8 +106,9 @@ class BatchRing(Generic[Item]):
         specs: tuple[PixelSpec, ...],
         batch_size: int,
         hand_over: Callable[[Batch[Item]], None],
+        replicas: int = 1,
     ) -> None:
-        self._layout = layout(specs, batch_size)
+        self._layout = layout(specs, batch_size, replicas)
         # Pages cost nothing before they are written.
         self._memory = mmap.mmap(-1, self._layout.nbytes)
         self._arrays = self._layout.arrays(self._memory)

@@ -52,7 +52,7 @@ class DecoderPool(Generic[Item]):
     The decoders are started when the first image is there to be decoded, or `at_once`. `niceness`
     is added to that of the decoders, so that a model on the same cores goes first. An answer whose
     decoder gets no other image is given after `held_seconds`, None: a second; the decoder ends
-    then, and another one is started.
+    then, and another one is started. `replicas` of the model have batches at the same time.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class DecoderPool(Generic[Item]):
         images_per_decoder: int = IMAGES_PER_DECODER,
         lasts: bool = False,
         held_seconds: float | None = None,
+        replicas: int = 1,
     ) -> None:
         self._lasts = lasts
         self._workers = workers
@@ -91,7 +92,7 @@ class DecoderPool(Generic[Item]):
 
         self._intake: Intake[Item] | None = None  # of the run in progress
         # These belong to the decoding thread.
-        self._ring: BatchRing[Item] = BatchRing(specs, batch_size, self._results.put)
+        self._ring: BatchRing[Item] = BatchRing(specs, batch_size, self._results.put, replicas)
         self._supervisor = Supervisor(
             specs,
             limits,

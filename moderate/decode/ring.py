@@ -18,6 +18,7 @@ from moderate.decode.resize import Pixels, PixelSpec
 _RING_BYTES = 256 * 1024 * 1024
 # One batch in the model, one being filled, one held up by a slow image; more for more slow images.
 _MIN_BATCHES, _MAX_BATCHES = 3, 16
+_PER_REPLICA = 4  # for each further model: three that it has, and one that waits for it
 _MIN_IMAGES = 256  # where batches are small, so that decoders need not end after a few images
 
 
@@ -56,12 +57,15 @@ class Layout:
         return buffers
 
 
-def layout(specs: tuple[PixelSpec, ...], batch_size: int) -> Layout:
-    """As many batches as a quarter of a gigabyte holds: 3 to 16, and more if they are small."""
+def layout(specs: tuple[PixelSpec, ...], batch_size: int, replicas: int = 1) -> Layout:
+    """As many batches as a quarter of a gigabyte holds: 3 to 16, and more if they are small.
+
+    Four more for each replica of the model after the first.
+    """
     maximum = max(_MAX_BATCHES, _MIN_IMAGES // batch_size)
     one_batch = Layout(specs, batch_size, 1)
     batches = max(_MIN_BATCHES, min(maximum, _RING_BYTES // one_batch.nbytes))
-    return Layout(specs, batch_size, batches)
+    return Layout(specs, batch_size, batches + _PER_REPLICA * (replicas - 1))
 
 
 def allocate(name: str, nbytes: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -39,13 +40,15 @@ def _lines(bench: Bench) -> Iterator[tuple[str, str]]:
     errors = f", {bench.errors} of them errors" if bench.errors else ""
     yield "images", f"{bench.images} ({formats}; {bench.megapixels:.1f} megapixels each){errors}"
     yield "weights", bench.weights
-    yield "device", f"{bench.device}, {bench.precision}, {bench.backend}"
+    device = bench.device_name if bench.devices > 1 else bench.device
+    yield "device", f"{device}, {bench.precision}, {bench.backend}"
     yield (
         "settings",
         f"{bench.cores} cores, --workers {bench.workers}, --batch-size {bench.batch_size}",
     )
     yield "decode", f"{bench.decode:8.1f} images/s, the decoders alone"
-    yield "forward", f"{bench.forward:8.1f} images/s, the model alone"
+    models = "the model alone" if bench.devices == 1 else f"the {bench.devices} models alone"
+    yield "forward", f"{bench.forward:8.1f} images/s, {models}"
     yield "together", f"{bench.end_to_end:8.1f} images/s, the whole line"
     how = "the cores do both" if bench.shared_cores else "the slower of the two"
     yield "expected", f"{bench.expected:8.1f} images/s ({how}); {_reached(bench)}"
@@ -81,6 +84,9 @@ def advice(bench: Bench) -> Iterator[str]:
             "a faster GPU or model would change little; more cores would, or smaller images at "
             "the source"
         )
+        enough = math.ceil(bench.devices * bench.decode / bench.forward)
+        if bench.devices > enough and not bench.shared_cores:
+            yield f"--device: {enough} of the {bench.devices} GPUs would be enough"
     elif bench.shared_cores:
         if bench.backend == "torch":
             yield f"{how_to_install('cpu')}: OpenVINO is faster than torch on most CPUs"

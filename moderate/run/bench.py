@@ -39,9 +39,9 @@ class Bench:
     """Medians over `repeat` passes, in images per second, and what they were measured with.
 
     bound is what no arrangement of the same work could exceed. expected is what a good one reaches:
-    the bound on a GPU, which works beside the cores; on the CPU the rate at which the cores do one
+    the bound on GPUs, which work beside the cores; on the CPU the rate at which the cores do one
     part after the other, 1 / (1 / decode + 1 / forward), which is exceeded where one part alone
-    leaves cores idle.
+    leaves cores idle. device is the first of `devices`; device_name names them all.
     """
 
     images: int
@@ -60,6 +60,7 @@ class Bench:
     forward: float
     end_to_end: float
     device_name: str = ""
+    devices: int = 1
 
     @property
     def shared_cores(self) -> bool:
@@ -144,6 +145,7 @@ def measure(job: Job, images: int, repeat: int) -> Iterator[str | Bench]:
         forward=statistics.median(forward),
         end_to_end=statistics.median(whole),
         device_name=measured.device_name,
+        devices=measured.devices,
     )
 
 
@@ -190,6 +192,7 @@ class _Measured:
     forward: float
     device: str
     device_name: str
+    devices: int
     precision: str
     backend: str
 
@@ -213,6 +216,7 @@ def _end_to_end(job: Job, refs: Sequence[ImageRef]) -> _Measured:
         forward=forward,
         device=placement.device,
         device_name=placement.shown,
+        devices=len(placement.replicas),
         precision=placement.precision,
         backend=placement.backend,
     )
@@ -225,4 +229,5 @@ def _forward(engine: LocalEngine, job: Job, images: int) -> float:
         noise.integers(0, 256, (job.options.batch_size, *spec.shape), np.uint8).astype(spec.dtype)
         for spec in job.specs
     )
-    return engine.forward_rate(batch, max(_FEWEST_BATCHES, -(-images // job.options.batch_size)))
+    fewest = _FEWEST_BATCHES * len(engine.placement.replicas)
+    return engine.forward_rate(batch, max(fewest, -(-images // job.options.batch_size)))

@@ -52,8 +52,7 @@ def examine(
     yield _sandbox()
     try:
         placement = place(device, precision)
-        named = dict.fromkeys((placement.device, placement.name))  # a CPU is called cpu twice
-        yield Finding("device", f"{' '.join(named)}, {placement.precision}")
+        yield Finding("device", f"{placement.shown}, {placement.precision}")
         yield Finding("CUDA", _cuda())
     except ModerateError as error:
         yield Finding("device", str(error), problem=True)

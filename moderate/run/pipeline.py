@@ -52,7 +52,8 @@ from moderate.types import (
 )
 
 if TYPE_CHECKING:
-    from moderate.classify.classifier import Classifier, Pending
+    from moderate.classify.classifier import Pending
+    from moderate.classify.replicas import PendingReplica, Scorer
 
 _Settled = UndecidedRow | Row | Skipped | VideoBegin | VideoEnd
 _Decided = Row | Skipped | VideoBegin | VideoEnd
@@ -219,22 +220,24 @@ class LocalEngine(Engine):
     def forward_rate(self, batch: tuple[Pixels, ...], times: int) -> float:
         """Images per second of the model alone on `batch`, submitted so many times.
 
-        For an engine that was started `at_once`.
+        Those of all devices together. For an engine that was started `at_once`.
         """
         classifier = self._loaded
-        classifier.submit(batch).result()  # the first one allocates memory and plans kernels
+        # The first one allocates memory and plans kernels, on each device.
+        for submitted in [classifier.submit(batch) for _ in range(max(1, classifier.depth))]:
+            submitted.result()
         begun = time.perf_counter()
-        pending: deque[Pending] = deque()
+        pending: deque[Pending | PendingReplica] = deque()
         for _ in range(times):
             pending.append(classifier.submit(batch))
             while len(pending) > classifier.depth:
                 pending.popleft().result()
-        for submitted in pending:
-            submitted.result()
+        for last in pending:
+            last.result()
         return times * len(batch[0]) / (time.perf_counter() - begun)
 
     @property
-    def _loaded(self) -> Classifier:
+    def _loaded(self) -> Scorer:
         classifier = self._resources.classifier
         assert classifier is not None
         return classifier
@@ -270,7 +273,7 @@ class LocalEngine(Engine):
 
     def _scored(self) -> Iterator[list[tuple[int, list[_Result]]]]:
         """Results of inputs with their places, as they become known."""
-        submitted: deque[tuple[Batch[Item], Pending]] = deque()
+        submitted: deque[tuple[Batch[Item], Pending | PendingReplica]] = deque()
         passed: list[tuple[int, list[_Result]]] = []
         passed_rows = commits = 0
         for decoded in self._decoded:
@@ -296,9 +299,12 @@ class LocalEngine(Engine):
                 else:
                     yield self._finish(decoded, None)
                 commits = 0
-            # Rows must not wait for another batch: from a slow source, it may take hours.
+            # Rows must not wait for another batch: from a slow source, it may take hours. What is
+            # there is taken and kept, because many batches may be with the replicas.
             while submitted and (
-                len(submitted) > depth or not self._resources.pool.has_next(_PATIENCE)
+                len(submitted) > depth
+                or submitted[0][1].is_ready()
+                or not self._resources.pool.has_next(_PATIENCE)
             ):
                 yield self._finish(*submitted.popleft())
         if passed:
@@ -306,13 +312,13 @@ class LocalEngine(Engine):
         while submitted:
             yield self._finish(*submitted.popleft())
 
-    def _submit(self, batch: Batch[Item]) -> Pending | None:
+    def _submit(self, batch: Batch[Item]) -> Pending | PendingReplica | None:
         """None for a batch without images to score."""
         pixels = batch.pixels()
         return self._loaded.submit(pixels) if len(pixels[0]) else None
 
     def _finish(
-        self, batch: Batch[Item], pending: Pending | None
+        self, batch: Batch[Item], pending: Pending | PendingReplica | None
     ) -> list[tuple[int, list[_Result]]]:
         scored = pending.scored() if pending else []
         self._resources.pool.release(batch)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from moderate.classify.backends import ir_cache
-from moderate.classify.device import Placement, place
+from moderate.classify.device import Placement, most_replicas, place
 from moderate.cores import available_cores
 from moderate.decode.pool import DecoderPool
 from moderate.decode.video import VideoSampler
@@ -18,7 +18,7 @@ from moderate.system_limits import no_thread_limit
 from moderate.types import Limits
 
 if TYPE_CHECKING:
-    from moderate.classify.classifier import Classifier
+    from moderate.classify.replicas import Scorer
 
 NICENESS = 5
 """Of decoders that share the cores with the model: the model goes first, they fill what is left."""
@@ -37,8 +37,8 @@ class Resources:
         self._job = job
         self._placement: Placement | None = None
         self._stack = ExitStack()
-        self.classifier: Classifier | None = None
-        """The model, once it is loaded."""
+        self.classifier: Scorer | None = None
+        """The model, or one for each device, once it is loaded."""
         self.pool: DecoderPool[Item] = DecoderPool(
             job.specs,
             _decoding_limits(job),
@@ -50,6 +50,7 @@ class Resources:
             at_once=at_once,
             images_per_decoder=job.options.images_per_decoder,
             lasts=last,
+            replicas=most_replicas(job.options.device),
         )
 
     def __enter__(self) -> Self:
@@ -70,26 +71,27 @@ class Resources:
             )
         return self._placement
 
-    def load(self) -> Classifier:
+    def load(self) -> Scorer:
         """The model, which is loaded if it is not yet. Raises DeviceError, WeightsError, RunError.
 
         Its placement may differ from the planned one: the backend may not suit the model.
         """
-        from moderate.classify.classifier import Classifier
+        from moderate.classify.replicas import open_scorer
 
         if self.classifier is None:
             job = self._job
             if limit := no_thread_limit(available_cores()):
                 raise RunError(f"{limit}; the model needs a thread for each core")
             with ir_cache.kept_in(job.converted):
-                classifier = Classifier(
+                scorer = open_scorer(
                     job.bundle,
                     self.planned,
                     batch_size=job.options.batch_size,
                     compile=job.options.compile,
                     labels=job.labels,
                 )
-            self.classifier = self._stack.enter_context(classifier)
+            self._stack.callback(scorer.close)
+            self.classifier = scorer
             self.classifier.pin(self.pool.buffers)
         return self.classifier
 

@@ -23,6 +23,7 @@ from moderate.decode.sandbox import MIN_MEMORY_BYTES
 from moderate.decode.sniff import HEAD_BYTES, sniff
 from moderate.decode.video import require_pyav
 from moderate.errors import (
+    DeviceError,
     InputError,
     ModerateError,
     OutputError,
@@ -283,6 +284,8 @@ def iterate(
             recorder.end(error)
             if how and isinstance(error, OutputError) and not isinstance(error, ReaderGoneError):
                 raise OutputError(f"{error}; {how}") from error
+            if how and isinstance(error, DeviceError):
+                raise DeviceError(f"{error}; {how}") from error
             raise
     return summary
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moderate.classify.bundle import Bundle, load_bundle
 from moderate.classify.device import Placement, place
@@ -26,7 +26,8 @@ class Verified:
     def selftest_line(self) -> str:
         """The outcome of the self-test in a line."""
         placement = self.placement
-        where = f"{placement.name}, {placement.precision}, {placement.backend}"
+        name = placement.shown if placement.others else placement.name
+        where = f"{name}, {placement.precision}, {placement.backend}"
         if self.selftest is None:
             return f"self-test: the bundle records none ({where})"
         return (
@@ -38,7 +39,7 @@ class Verified:
 def verify_bundle(
     name: str, device: str = "auto", precision: str = "auto", backend: str = "auto"
 ) -> Verified:
-    """Check digests and the self-test of a bundle on a device.
+    """Check digests and the self-test of a bundle on a device, or on each of several in turn.
 
     Raises WeightsError for a changed file and for a self-test out of tolerance, DeviceError for a
     device that is not there.
@@ -48,13 +49,20 @@ def verify_bundle(
     from moderate.classify.classifier import Classifier
 
     recorded = bundle.card.selftest
-    with Classifier(bundle, placement) as classifier:
-        placement = classifier.placement
-        result = check(bundle, classifier, placement, recorded) if recorded else None
-    verified = Verified(bundle, placement, result)
-    if result is not None and not result.passed:
-        raise WeightsError(
-            f"{bundle.name}: {verified.selftest_line()}: the driver, the precision or the files "
-            "are not what they were at install"
-        )
-    return verified
+    results: list[SelfTestResult] = []
+    for one in placement.replicas:
+        with Classifier(bundle, one) as classifier:
+            used = classifier.placement
+            result = check(bundle, classifier, used, recorded) if recorded else None
+        if result is None:
+            continue
+        results.append(result)
+        if not result.passed:
+            name = used.shown if placement.others else used.name
+            failed = Verified(bundle, replace(used, name=name), result)
+            raise WeightsError(
+                f"{bundle.name}: {failed.selftest_line()}: the driver, the precision or the files "
+                "are not what they were at install"
+            )
+    worst = max(results, key=lambda result: result.difference, default=None)
+    return Verified(bundle, replace(placement, backend=used.backend), worst)

@@ -267,10 +267,13 @@ def test_gpu_without_one(tmp_path: Path, cache: Path) -> None:
         "gpu",
         *("--device", "cpu", "--cache", str(cache), "--count", "6", "--photos", "0"),
         *("--repeat", "1", "--batch", "2", "--models", MODEL, "--json", str(out)),
+        *("--gpus", "1", "2"),
     )
-    (one,) = result(done, out)["results"]
-    assert one["rows"] == 6
-    assert one["share"] == pytest.approx(one["end_to_end"] / min(one["decode"], one["forward"]))
+    found = result(done, out)["results"]
+    assert [one["devices"] for one in found] == [1, 2]
+    for one in found:
+        assert one["rows"] == 6
+        assert one["share"] == pytest.approx(one["end_to_end"] / min(one["decode"], one["forward"]))
 
 
 def test_evasions(tmp_path: Path) -> None:

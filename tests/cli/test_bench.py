@@ -100,5 +100,8 @@ def test_the_advice_fits_what_was_measured() -> None:
     assert "bf16" not in told(precision="bf16")
     assert "--workers 8" in told(workers=2)
     assert "--batch-size 64" in told(device="cuda:0", forward=20.0)
+    eight = {"device": "cuda:0", "devices": 8, "decode": 1500.0, "end_to_end": 1400.0}
+    assert "2 of the 8 GPUs would be enough" in told(forward=8000.0, **eight)
+    assert "enough" not in told(forward=1600.0, **eight)
     assert "busy" in told(end_to_end=10.0)
     assert "busy" not in told()

@@ -37,6 +37,10 @@ class Backend(ABC):
     def release(self) -> None:
         """Give unused memory back to the device, after it ran out."""
 
+    def check(self) -> None:
+        """Raise DeviceError where the device no longer works; what a CPU computes with is there."""
+        return
+
     @abstractmethod
     def close(self) -> None:
         """Undo what was done to the process: pinned memory, thread counts."""

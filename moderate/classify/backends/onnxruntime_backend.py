@@ -44,6 +44,8 @@ class OnnxRuntimeBackend(Backend):
         self._mean = np.array(preprocess.mean, np.float32) * 255
         self._std = np.array(preprocess.std, np.float32) * 255
         is_cuda = placement.device != "cpu"
+        self._device = placement.device
+        self._black = np.zeros((1, *preprocess.pixel_spec().shape), preprocess.pixel_spec().dtype)
         self._session = apart(
             lambda: _open_session(self._graph, placement, threads or available_cores())
         )
@@ -78,6 +80,19 @@ class OnnxRuntimeBackend(Backend):
 
     def release(self) -> None:
         """See `Backend`: onnxruntime frees unused memory by itself."""
+
+    def check(self) -> None:
+        """See `Backend`: a GPU on which not even a black image can be scored any more is lost."""
+        if self._device == "cpu":
+            return
+        try:
+            self.start(self._black)()
+        except Exception as error:
+            # onnxruntime has no type for it.
+            reason = one_line(str(error), 200)
+            raise DeviceError(
+                f"--device {self._device}: onnxruntime no longer works there: {reason}"
+            ) from error
 
     def close(self) -> None:
         """See `Backend`."""

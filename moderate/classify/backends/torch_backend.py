@@ -18,12 +18,15 @@ from moderate.classify.device import Placement
 from moderate.classify.model import load_model
 from moderate.cores import available_cores
 from moderate.decode.resize import Pixels
+from moderate.errors import DeviceError
 from moderate.native import apart
 from moderate.text import one_line
 
 log = logging.getLogger(__name__)
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_FOR_ALL_GPUS = 1  # cudaHostRegisterPortable
 
 _MAX_STREAMS = 8
 """More than this would wait for each other inside the Python interpreter."""
@@ -68,7 +71,15 @@ class TorchBackend(Backend):
             self._compile(np.zeros((batch_size, *spec.shape), spec.dtype))
 
     def _load(self, files: ModelFiles) -> nn.Module:
-        return load_model(files).to(self._device).to(memory_format=torch.channels_last)
+        model = load_model(files)
+        try:
+            return model.to(self._device).to(memory_format=torch.channels_last)
+        except Exception as error:
+            # No memory, no such device, a torch without CUDA: each has a type of its own.
+            reason = one_line(str(error), 200)
+            raise DeviceError(
+                f"--device {self._device}: the model does not load: {reason}"
+            ) from error
 
     def _run_on_threads(self, cores: int) -> None:
         """Several batches at once, each on one core where there are few.
@@ -154,7 +165,7 @@ class TorchBackend(Backend):
             address = buffer.ctypes.data
             try:
                 with torch.cuda.device(self._device):
-                    failed = int(cudart.cudaHostRegister(address, buffer.nbytes, 0))
+                    failed = int(cudart.cudaHostRegister(address, buffer.nbytes, _FOR_ALL_GPUS))
                     if failed:
                         # CUDA reports it once more to the next kernel: let that be this one.
                         torch.zeros(1, device=self._device)
@@ -171,9 +182,25 @@ class TorchBackend(Backend):
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def check(self) -> None:
+        """See `Backend`."""
+        if self._device.type != "cuda":
+            return
+        try:
+            torch.zeros(1, device=self._device).add_(1).item()
+        except torch.OutOfMemoryError:
+            return  # it works, but has no room
+        except RuntimeError as error:
+            reason = one_line(str(error), 200)
+            raise DeviceError(f"--device {self._device}: CUDA no longer works: {reason}") from error
+
     def close(self) -> None:
         """See `Backend`."""
         if self._device.type == "cuda" and self._undo:
-            torch.cuda.synchronize(self._device)
+            try:
+                torch.cuda.synchronize(self._device)
+            except RuntimeError as error:
+                # Nothing is under way on a device that was lost, and why was reported already.
+                log.debug("the end of %s: %s", self._device, one_line(str(error)))
         while self._undo:
             self._undo.pop()()

@@ -18,6 +18,7 @@ import torch
 from moderate.classify.bundle import load_bundle
 from moderate.classify.classifier import Classifier
 from moderate.classify.device import place
+from moderate.classify.replicas import open_scorer
 from tests.support.bundles import NETWORK_KINDS, make_bundle, make_network, pixels
 from tests.support.pictures import encode, scene
 from tests.support.scans import COMMAND
@@ -128,3 +129,54 @@ def test_a_compiled_model_scores_the_same(net: Path) -> None:
     plain = scored(net, batch, "cuda", "fp32")
     compiled = scored(net, batch, "cuda", "fp32", compile=True)
     assert np.abs(plain - compiled).max() <= FP32
+
+
+@pytest.mark.parametrize("device", ["cuda:all", "cuda:0,cuda:0", "cuda:0,cuda:0,cuda:0"])
+def test_several_models_score_as_one(net: Path, device: str) -> None:
+    """On a machine with one GPU, two models on it."""
+    side = load_bundle(str(net)).specs[0].height
+    batches = [pixels(1 + seed % 32, side, seed) for seed in range(40)]
+    with open_scorer(load_bundle(str(net)), place("cuda:0", "fp32")) as one:
+        expected = [one.submit((batch,)).result() for batch in batches]
+    with open_scorer(load_bundle(str(net)), place(device, "fp32")) as several:
+        memory = np.empty((len(batches), 32, side, side, 3), np.uint8)
+        several.pin([memory])
+        pending = []
+        for number, batch in enumerate(batches):
+            memory[number, : len(batch)] = batch
+            pending.append(several.submit((memory[number, : len(batch)],)))
+        assert [each.result() for each in pending] == expected
+
+
+def test_a_gpu_that_is_lost_is_an_error(tmp_path: Path) -> None:
+    """In a process of its own: after a failed assertion in a kernel, CUDA does nothing more."""
+    bundle = make_bundle(tmp_path / "bundle")
+    code = (
+        "import sys, numpy as np, torch\n"
+        "from moderate.classify.bundle import load_bundle\n"
+        "from moderate.classify.device import place\n"
+        "from moderate.classify.replicas import open_scorer\n"
+        "from moderate.errors import DeviceError\n"
+        "array = np.zeros((8, 64, 64, 3), np.uint8)\n"
+        "try:\n"
+        "    with open_scorer(load_bundle(sys.argv[1]), place(sys.argv[2], 'fp32')) as scorer:\n"
+        "        scorer.submit((array,)).result()\n"
+        "        try:\n"
+        "            there = torch.zeros(1, device='cuda:0')\n"
+        "            there[torch.tensor([9], device='cuda:0')].cpu()\n"
+        "        except RuntimeError:\n"
+        "            pass\n"
+        "        scorer.submit((array,)).result()\n"
+        "except DeviceError as error:\n"
+        "    print(error)\n"
+    )
+    for device in ("cuda:0", "cuda:0,cuda:0"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(bundle), device],
+            capture_output=True,
+            text=True,
+            cwd=os.getcwd(),
+        )
+        assert done.stdout.startswith("--device cuda:0: CUDA no longer works: "), done.stderr[
+            -2000:
+        ]
