@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from hashlib import sha256
@@ -143,3 +145,13 @@ def test_relative_paths_are_found_from_another_folder(pictures: Pictures, tmp_pa
     ):
         found = pictures.ask(next(_numbers), {**row(path, data), "uri": uri}).result(timeout=60)
         assert len(found) == 1
+
+
+def test_the_server_loads_no_codecs() -> None:
+    """They take a tenth of a second of its start, and only sandboxed decoders are to use them."""
+    script = (
+        "import sys, moderate.review.server, moderate.review.run\n"
+        "assert 'moderate.decode.pool' in sys.modules\n"
+        "assert not {'moderate.decode.image', 'pillow_heif'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
