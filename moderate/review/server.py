@@ -27,11 +27,11 @@ from moderate.errors import ModerateError
 from moderate.policy.model import Policy
 from moderate.review.access import COOKIE, HEADERS, Access, Browser
 from moderate.review.journal import MOST_NOTE, HumanDecision, Reveal
-from moderate.review.originals import OriginalError
 from moderate.review.pictures import Picture, Pictures
 from moderate.review.rows import Copies
 from moderate.review.session import MOST_AT_ONCE, Judgement, NotYoursError, Session
 from moderate.review.shown import shown_row
+from moderate.sources.originals import OriginalError
 from moderate.text import printable
 from moderate.types import CATEGORIES
 
