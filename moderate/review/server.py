@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import re
@@ -268,9 +269,11 @@ class _Server:
 
     def _progress(self, browser: Browser) -> dict[str, Any]:
         progress = self._session.progress(browser.reviewer)
+        names = ("total", "decided", "second_looks", "mine", "severe")
+        agreement = self._session.agreement()
         return {
-            name: getattr(progress, name)
-            for name in ("total", "decided", "second_looks", "mine", "severe")
+            **{name: getattr(progress, name) for name in names},
+            "agreement": agreement and dataclasses.asdict(agreement),
         }
 
     def _shown(self, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -533,3 +533,29 @@ def test_everything_has_a_name_and_fits(page: ReviewPage, tmp_path: Path, width:
         page.press("Escape")
         wait_until(lambda: not page.run("document.querySelector('#legend').open"), "it closes")
     page.emulate(width=1280)
+
+
+def test_the_end_says_how_far_two_reviewers_agree(
+    page: ReviewPage, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    results = drawn_queue(tmp_path, 4, (60, 40))
+    (tmp_path / "tokens").write_text(f"bob {'b' * 30}\n")
+    program = find_browser()
+    assert program
+    options = ("--second-look", "1", "--token-file", str(tmp_path / "tokens"))
+    with (
+        Served(results, *options) as served,
+        reviewing_browser(program, tmp_path_factory.mktemp("other")) as other,
+    ):
+        page.visit(served.link)
+        for key in "aabb":
+            page.decide(key)
+        assert page.run("document.querySelector('#agreement').hidden"), "nobody has looked again"
+        other.visit(f"{served.origin}/?token={'b' * 30}")
+        for key in "aaab":
+            assert not other.run("document.querySelector('#agreement').checkVisibility()")
+            other.decide(key)
+        assert other.run("document.querySelector('#agreement').checkVisibility()")
+        said = other.text("#agreement")
+        assert said.startswith("4 second looks: 75 % decided alike · Cohen's kappa 0.50 (")
+        assert page.complaints() == other.complaints() == []
