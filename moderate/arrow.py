@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
+from importlib.abc import MetaPathFinder
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +18,28 @@ LookupError and OSError come from zone names: one that is not known, one that na
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _MOST_SECONDS = 30_000 * 31_556_952
 """Of a timestamp from 1970 that is told as a date: 30,000 years, either way."""
+
+
+def leave_out_pandas() -> None:
+    """Keep Arrow from importing pandas, where that is installed, to see whether a value is its own.
+
+    That takes half a second of a start in which somebody waits. What wants pandas itself still gets
+    it, from Arrow, too.
+    """
+    if "pandas" in sys.modules:
+        return
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.scalar(None)  # the first value makes Arrow look for it, once
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _NoPandas(MetaPathFinder):
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
 
 
 def python_values(array: Any) -> list[Any]:

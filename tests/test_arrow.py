@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -146,3 +148,21 @@ def test_types_that_parquet_lacks_have_a_text_too() -> None:
             plain(value)
         for scalar in array:
             plain(plain_value(scalar))
+
+
+def test_arrow_can_be_kept_from_importing_pandas(tmp_path: Path) -> None:
+    (tmp_path / "pandas").mkdir()
+    (tmp_path / "pandas" / "__init__.py").write_text("__version__ = '0.0'")
+    script = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from moderate.arrow import leave_out_pandas\n"
+        "leave_out_pandas()\n"
+        "import pyarrow as pa\n"
+        "assert pa.array([1, None]).to_pylist() == [1, None]\n"
+        "assert 'pandas' not in sys.modules\n"
+        "import pandas\n"
+        "leave_out_pandas()\n"
+        "assert pandas.__version__ == '0.0'\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1])

@@ -25,6 +25,7 @@ from moderate.policy.judge import Judge
 from moderate.policy.load import parse_policy
 from moderate.policy.model import Policy
 from moderate.policy.reasons import BLOCK_LIST, CLEARED
+from moderate.results.final import FINAL_COLUMNS, final_of
 from moderate.results.read import Results
 from moderate.results.schema import shortest
 from moderate.results.text_writers import metadata_path
@@ -268,6 +269,7 @@ def _image(
 ) -> dict[str, Any]:
     exact = row["path_bytes"]
     carried = {name: row[name] for name in results.carried}
+    final = final_of(results, row)
     path = row["path"].encode("utf-8", "backslashreplace") if exact is None else exact
     subject = Subject(path, carried, row["sha256"])
     policy = judging and judging[0].policy_for(subject)
@@ -277,6 +279,9 @@ def _image(
         "row": number,
         "path": row["path"],
         "path_bytes": None if exact is None else base64.b64encode(exact).decode("ascii"),
+        "final_decision": final and final.decision,
+        "decided_by": final and final.by,
+        "decided_at": final and final.at,
         "decision": row["decision"],
         "reasons": _parts(row["reasons"]),
         "follows": _follows(row, subject, judging, labels),
@@ -311,7 +316,11 @@ def _image(
         **{name: row[name] for name in _FACTS},
         "origin": row["origin"],
         "scored_at": row["scored_at"],
-        "carried": {name: _json_value(value) for name, value in carried.items()},
+        "carried": {
+            name: _json_value(value)
+            for name, value in carried.items()
+            if not (final and name in FINAL_COLUMNS)
+        },
     }
 
 

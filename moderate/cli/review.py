@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -102,6 +103,9 @@ def page(
     """
     from contextlib import ExitStack
 
+    from moderate.arrow import leave_out_pandas
+
+    leave_out_pandas()
     from moderate.analysis.policies import DECIDE_AGAIN, policy_of
     from moderate.fetch.options import HttpOptions
     from moderate.policy.load import load_policy
@@ -109,9 +113,9 @@ def page(
     from moderate.review.access import Access
     from moderate.review.journal import beside
     from moderate.review.labelling import is_template, label_session
-    from moderate.review.queue import Selection, parse_kind, queue_of
+    from moderate.review.queue import Selection, parse_kind
+    from moderate.review.rows import Copies, read_rows
     from moderate.review.session import Session
-    from moderate.review.shown import find_copies
     from moderate.review.verdicts import check_decisions
     from moderate.stopping import Stopped
     from moderate.text import printable
@@ -142,6 +146,7 @@ def page(
     if approve_is_no and not labelling:
         raise UsageError("--approve-is-no goes with a template of labels")
     http = HttpOptions(allow_private=allow_private_network)
+    copies: Mapping[str, Copies] = {}
     with ExitStack() as stack:
         listener = stack.enter_context(listening(host, port))
         pictures = stack.enter_context(Pictures(Limits(), http))
@@ -152,22 +157,16 @@ def page(
             read = stack.enter_context(open_results(results))
             policy = policy_of(read, advice=DECIDE_AGAIN)
             check_decisions(read, journal)
-            chosen = queue_of(read, policy, selection)
-            if not len(chosen.numbers):
+            rows = read_rows(read, policy, selection)
+            if not len(rows):
                 say("info", "review", "the queue is empty: no row of the results is in it")
                 return
-            session = Session(
-                read,
-                chosen.numbers,
-                journal,
-                journal.with_name(journal.name + ".leases"),
-                second_look,
-                probability=chosen.probability,
-            )
+            leases = journal.with_name(journal.name + ".leases")
+            session = Session(rows, journal, leases, second_look)
+            copies = rows.copies
         bound = listener.getsockname()[1]
         access = Access(host_names(host, bound), tokens)
         title = os.path.basename(results)
-        copies = {} if labelling else find_copies(read, session.paths)
         app = application(session, pictures, access, policy, title, copies)
 
         def ready() -> None:

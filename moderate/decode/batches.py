@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from moderate.decode.image import Undecoded
 from moderate.decode.parts import WHOLE, Part
 from moderate.decode.resize import Pixels, PixelSpec
 from moderate.decode.ring import layout
+from moderate.decode.undecoded import Undecoded
 from moderate.types import ImageFacts
 
 Item = TypeVar("Item")

@@ -19,7 +19,6 @@ from typing import Any
 
 from moderate.decode.clock import DecodingClock
 from moderate.decode.fork_server import ForkServer
-from moderate.decode.image import Undecoded
 from moderate.decode.parts import MOST_PARTS, Part, checked_parts
 from moderate.decode.process import (
     ChannelClosedError,
@@ -30,6 +29,7 @@ from moderate.decode.process import (
 )
 from moderate.decode.resize import Pixels, PixelSpec
 from moderate.decode.ring import Layout, allocate
+from moderate.decode.undecoded import Undecoded
 from moderate.decode.worker import MAX_SIDE
 from moderate.text import one_line
 from moderate.types import ErrorCode, ImageFacts, Limits, Warn

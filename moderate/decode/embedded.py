@@ -17,6 +17,8 @@ from moderate.decode.structures import BoundedBytes, OutOfStepsError
 PICTURES = frozenset({"jpeg", "png", "gif", "webp", "bmp", "heif", "avif"})
 VIDEOS = frozenset(VIDEO_FORMATS.values())
 
+_SUFFIXES = {"jpeg": "jpg", "heif": "heic", "quicktime": "mov", "matroska": "mkv"}
+
 MOST_EMBEDDED = 20
 """Embedded files of one file that are named each; further ones are not named."""
 
@@ -30,6 +32,11 @@ class Contents:
 
     others: tuple[Embedded, ...] = ()
     copies: tuple[Embedded, ...] = ()
+
+
+def embedded_name(number: int, kind: str) -> str:
+    """What rows call an embedded file of this kind, counted from 1 in the file that it is in."""
+    return f"embedded-{number}.{_SUFFIXES.get(kind, kind)}"
 
 
 def find_embedded(data: bytes, kind: str) -> Contents:

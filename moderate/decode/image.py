@@ -34,6 +34,7 @@ from moderate.decode.parts import DEFAULT_OPTIONS, MOST_PARTS, WHOLE, DecodeOpti
 from moderate.decode.resize import Pixels, PixelSpec, draft_size
 from moderate.decode.sniff import SUPPORTED, sniff
 from moderate.decode.tiff import read_tiff, unsupported
+from moderate.decode.undecoded import Undecoded as Undecoded
 from moderate.decode.unscored import unscored_content
 from moderate.decode.views import look
 from moderate.text import one_line
@@ -70,15 +71,6 @@ class Decoded:
     facts: ImageFacts
     parts: tuple[Part, ...] = WHOLE
     more: tuple[tuple[Pixels, ...], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Undecoded:
-    """An image that could not be decoded: why, and what is known of the file."""
-
-    code: ErrorCode
-    message: str
-    facts: ImageFacts
 
 
 def prepare() -> None:

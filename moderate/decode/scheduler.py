@@ -18,9 +18,9 @@ from typing import Generic
 
 from moderate.decode.batches import Batch, BatchRing, Entry, Item
 from moderate.decode.decoder import Decoder, InMemory
-from moderate.decode.image import Undecoded
 from moderate.decode.intake import Arrival, Intake
 from moderate.decode.supervisor import Answer, Loss, Supervisor
+from moderate.decode.undecoded import Undecoded
 from moderate.text import one_line
 from moderate.types import ErrorCode, ImageFacts
 

@@ -16,10 +16,10 @@ from functools import partial
 
 from moderate.decode.decoder import Decoder, InMemory
 from moderate.decode.fork_server import Ended, Forked, ForkServer, NotForked, ServerGone
-from moderate.decode.image import Undecoded
 from moderate.decode.parts import DecodeOptions
 from moderate.decode.process import ChannelClosedError, WrongAnswerError, exit_reason
 from moderate.decode.resize import PixelSpec
+from moderate.decode.undecoded import Undecoded
 from moderate.errors import RunError
 from moderate.types import ErrorCode, Limits
 

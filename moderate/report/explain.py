@@ -47,11 +47,16 @@ def _labelled(pairs: Iterable[tuple[str, str]]) -> Iterator[Fact]:
 
 
 def _head(image: Mapping[str, Any]) -> Iterator[Fact]:
-    decision = image["decision"]
-    if decision in _DECISIONS:
-        yield Fact(decision.upper(), image["path"], label_tone=_DECISIONS[decision])
+    decision, final = image["decision"], image["final_decision"]
+    head = final or decision
+    if head in _DECISIONS:
+        yield Fact(head.upper(), image["path"], label_tone=_DECISIONS[head])
     else:
-        yield Fact(decision, image["path"])
+        yield Fact(head, image["path"])
+    if final:
+        when = f", {image['decided_at']}" if image["decided_at"] else ""
+        yield Fact("decided", f"by {image['decided_by']}{when}")
+        yield Fact("machine", decision)
     yield from _labelled(_continued("why", image["reasons"]))
     if image["follows"] is False:
         problem = "the policy decides otherwise from these scores: the row was changed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from moderate.arrow import python_values
@@ -31,6 +32,23 @@ def has_final(results: Results) -> bool:
     """
     of_people = not results.facts or "decisions_sha256" in results.facts
     return set(FINAL_COLUMNS) <= set(results.carried) and of_people
+
+
+@dataclass(frozen=True, slots=True)
+class FinalDecision:
+    """What people decided on a row, who they are and when the last of them did, as text."""
+
+    decision: str
+    by: str
+    at: str
+
+
+def final_of(results: Results, row: Mapping[str, Any]) -> FinalDecision | None:
+    """What people decided on one row of results; None where nobody has. Raises InputError."""
+    if not has_final(results) or not (final := row["final_decision"]):
+        return None
+    by, at = (str(row[name] or "") for name in FINAL_COLUMNS[1:])
+    return FinalDecision(_checked(results, final), by or "people", at)
 
 
 def columns_of_final(results: Results) -> tuple[str, ...]:

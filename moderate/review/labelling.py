@@ -136,10 +136,6 @@ class Template:
             return None
         return chance if 0 < chance <= 1 else None
 
-    def paths(self) -> list[str]:
-        """Of all rows."""
-        return [self._table.key(record)[0] for record in self._records]
-
     def begin(self, entries: Sequence[Entry]) -> frozenset[int]:
         """Write what earlier decisions, those that hold, have not written yet.
 
@@ -249,7 +245,7 @@ def label_session(
     template = Template(path, approve_is_no=approve_is_no)
     entries = list(standing(read_journal(journal))) if journal.exists() else []
     done = template.begin(entries)
-    return Session.over(
+    return Session(
         template,
         journal,
         journal.with_name(journal.name + ".leases"),

@@ -1,13 +1,12 @@
 """Pictures for a reviewer's browser: pixels of the sandboxed decoders, encoded anew.
 
-Whatever is wrong with a file, no byte of it reaches the browser. One thread reads and decodes, in
-the order in which pictures are asked for; those that are asked for ahead wait behind it, and all
-are kept for a while.
+Whatever is wrong with a file, no byte of it reaches the browser. A few threads read, in the order
+in which pictures are asked for, so that one that hangs does not hold up those behind it; what is
+read is decoded by another. All pictures are kept for a while.
 """
 
 from __future__ import annotations
 
-import io
 import queue
 import threading
 from collections import OrderedDict
@@ -16,17 +15,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from moderate.decode.batches import Batch
+from moderate.decode.jpeg import as_jpeg
 from moderate.decode.parts import DecodeOptions, Part
 from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import PixelSpec
 from moderate.decode.sniff import OPTIONAL
 from moderate.fetch.fetcher import Fetcher
-from moderate.fetch.local import FetchError
 from moderate.fetch.options import HttpOptions
-from moderate.review.originals import OriginalError, Originals
+from moderate.sources.originals import OriginalError, Originals
 from moderate.types import ImageFacts, Limits
 
 SIDE = 1280
@@ -37,6 +34,9 @@ THUMBNAIL_SIDE = 256
 
 KEPT = 96
 """Pictures that are kept, of about 300 kB each."""
+
+READERS = 4
+"""Images that are read at a time; as many, with the decoders', are in memory."""
 
 _QUALITY = 85
 _HELD_SECONDS = 0.05  # somebody waits, and whoever decides asks for one image at a time
@@ -68,7 +68,7 @@ class Pictures:
     ) -> None:
         self._limits = limits
         self._fetcher = Fetcher(limits, http)
-        self._originals = Originals(self._fetcher, limits.max_file_bytes)
+        self._originals = Originals(limits, self._fetcher)
         options = DecodeOptions(views="1", formats=tuple(sorted(OPTIONAL)))
         self._pool: DecoderPool[_Wanted] = DecoderPool(
             (PixelSpec(SIDE, SIDE),),
@@ -84,19 +84,31 @@ class Pictures:
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Future[list[Picture]]] = OrderedDict()
         self._asked: queue.SimpleQueue[_Wanted | None] = queue.SimpleQueue()
+        self._read: queue.SimpleQueue[tuple[_Wanted, bytes] | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(READERS)
+        self._ended = False
         self._thread = threading.Thread(target=self._serve, name="pictures", daemon=True)
+        self._readers = [
+            threading.Thread(target=self._read_originals, name=f"originals-{number}", daemon=True)
+            for number in range(READERS)
+        ]
         self._error: BaseException | None = None
 
     def __enter__(self) -> Pictures:
         """Start to serve."""
         self._fetcher.__enter__()
         self._pool.__enter__()
-        self._thread.start()
+        for thread in [self._thread, *self._readers]:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """End; whoever waits for a picture gets none."""
-        self._asked.put(None)
+        self._ended = True
+        self._read.put(None)
+        self._room.release(READERS)
+        for _reader in self._readers:
+            self._asked.put(None)
         # So that the pool is not ended while it begins; a hanging image is not waited for.
         self._thread.join(timeout=_END_SECONDS)
         self._pool.__exit__()
@@ -142,15 +154,26 @@ class Pictures:
                 _fail(coming, "the decoders have ended; see the terminal")
 
     def _files(self) -> Iterator[tuple[_Wanted, bytes | None]]:
+        while (read := self._read.get()) is not None:
+            self._room.release()
+            yield read
+
+    def _read_originals(self) -> None:
+        """The work of one reader. It may hang in a file: it is not waited for at the end."""
         while (wanted := self._asked.get()) is not None:
+            self._room.acquire()
+            if self._ended:
+                return
             try:
-                yield wanted, self._originals.read(wanted.row)
+                data = self._originals.read(wanted.row)
             except OriginalError as error:
                 _fail(wanted.coming, str(error))
-            except FetchError as error:
-                _fail(wanted.coming, error.error.message)
             except Exception as error:  # noqa: BLE001 - one image must not end the queue
                 _fail(wanted.coming, f"it cannot be read: {type(error).__name__}")
+            else:
+                self._read.put((wanted, data))  # whoever takes it releases the room
+                continue
+            self._room.release()
 
     def _settle(self, batch: Batch[_Wanted]) -> None:
         pixels = iter(batch.pixels()[0])
@@ -169,19 +192,10 @@ class Pictures:
 
 def _picture(pixels: Any, size: tuple[int, int], part: Part) -> Picture:
     """SIDE x SIDE x 3 pixels in the proportions of the image, twice."""
-    image = Image.fromarray(pixels, "RGB")
-    return Picture(
-        _jpeg(image, size, SIDE), _jpeg(image, size, THUMBNAIL_SIDE), part.frame, part.milliseconds
+    large, small = (
+        as_jpeg(pixels, size, min(side, max(size)), _QUALITY) for side in (SIDE, THUMBNAIL_SIDE)
     )
-
-
-def _jpeg(image: Image.Image, size: tuple[int, int], side: int) -> bytes:
-    scale = min(1.0, side / max(size))
-    width, height = (max(1, round(each * scale)) for each in size)
-    file = io.BytesIO()
-    resized = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    resized.save(file, "JPEG", quality=_QUALITY)
-    return file.getvalue()
+    return Picture(large, small, part.frame, part.milliseconds)
 
 
 def _give(coming: Future[list[Picture]], pictures: list[Picture]) -> None:

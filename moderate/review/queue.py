@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -67,49 +67,64 @@ class Queue:
     probability: float = 1.0
 
 
-def row_numbers(results: Results, policy: Policy, selection: Selection) -> NDArray[np.int64]:
-    """The rows of `queue_of` alone."""
-    return queue_of(results, policy, selection).numbers
+class Selector:
+    """Chooses rows part by part, and puts them in order at the end.
+
+    Copies of another row are left out, since its decision is theirs. Raises InputError for a column
+    that the results have not.
+    """
+
+    def __init__(self, results: Results, policy: Policy, selection: Selection) -> None:
+        self._policy, self._selection = policy, selection
+        self.own = ["path", "status", "decision", "warnings", "duplicate_of"]
+        self.own += [name.value for name in CATEGORIES]
+        self.carried: list[str] = []
+        if selection.column and (name := selection.column[0]) not in self.own:
+            if name not in results.columns:
+                raise InputError(f"the results have no column {one_line(name, 60)!r}")
+            (self.own if name in results.own else self.carried).append(name)
+        self._numbers: list[NDArray[np.int64]] = []
+        self._keys: list[NDArray[np.float64]] = []
+        self._done = 0
+
+    def take(self, own: Mapping[str, Any], carried: Mapping[str, Any]) -> NDArray[np.int64]:
+        """The places of the next part's rows that may be in the queue.
+
+        The part has the columns `own` and `carried` of this object, and may have more.
+        """
+        columns = {name: own[name] for name in self.own}
+        columns |= {name: pa.array(map(str, carried[name]), pa.string()) for name in self.carried}
+        table = pa.table(columns)
+        chosen = np.flatnonzero(_mask(table, self._policy, self._selection))
+        part = table if len(chosen) == len(table) else table.take(pa.array(chosen))
+        self._numbers.append(chosen + self._done + 1)
+        self._keys.append(_order_keys(part, self._policy, self._selection))
+        self._done += len(table)
+        return chosen
+
+    def queue(self) -> Queue:
+        """The queue, when all parts are there."""
+        if not self._numbers:
+            return Queue(np.empty(0, np.int64))
+        numbers, keys = np.concatenate(self._numbers), np.concatenate(self._keys)
+        probability = 1.0
+        if self._selection.kind == "approve-sample":
+            rng = np.random.default_rng(0)
+            keep = np.sort(rng.permutation(len(numbers))[: self._selection.sample])
+            probability = len(keep) / max(len(numbers), 1)
+            numbers, keys = numbers[keep], keys[keep]
+        return Queue(numbers[np.argsort(keys, kind="stable")], probability)
 
 
 def queue_of(results: Results, policy: Policy, selection: Selection) -> Queue:
-    """The queue of a selection.
+    """The queue of a selection, of which only the columns that matter are read.
 
-    Copies of another row are left out, since its decision is theirs. Raises InputError.
+    Raises InputError.
     """
-    names = ["path", "sha256", "status", "decision", "warnings", "duplicate_of"]
-    names += [name.value for name in CATEGORIES]
-    if selection.column and selection.column[0] not in names:
-        if selection.column[0] not in results.columns:
-            name = one_line(selection.column[0], 60)
-            raise InputError(f"the results have no column {name!r}")
-        names.append(selection.column[0])
-    numbers, keys = [], []
-    done = 0
-    for table in _tables(results, names):
-        chosen = np.flatnonzero(_mask(table, policy, selection))
-        part = table.take(pa.array(chosen))
-        numbers.append(chosen + done + 1)
-        keys.append(_order_keys(part, policy, selection))
-        done += len(table)
-    if not numbers:
-        return Queue(np.empty(0, np.int64))
-    all_numbers, all_keys = np.concatenate(numbers), np.concatenate(keys)
-    probability = 1.0
-    if selection.kind == "approve-sample":
-        rng = np.random.default_rng(0)
-        keep = np.sort(rng.permutation(len(all_numbers))[: selection.sample])
-        probability = len(keep) / max(len(all_numbers), 1)
-        all_numbers, all_keys = all_numbers[keep], all_keys[keep]
-    return Queue(all_numbers[np.argsort(all_keys, kind="stable")], probability)
-
-
-def _tables(results: Results, names: Sequence[str]) -> Iterator[pa.Table]:
-    """The columns of all rows, in pieces."""
-    own = [name for name in names if name in results.own]
-    carried = [name for name in names if name not in own]
-    for mine, others in results.parts(own, carried):
-        yield pa.table({**mine, **{name: pa.array(map(str, others[name])) for name in carried}})
+    selector = Selector(results, policy, selection)
+    for own, carried in results.parts(selector.own, selector.carried):
+        selector.take(own, carried)
+    return selector.queue()
 
 
 def _mask(table: pa.Table, policy: Policy, selection: Selection) -> NDArray[np.bool_]:

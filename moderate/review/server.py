@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import re
@@ -27,10 +28,11 @@ from moderate.errors import ModerateError
 from moderate.policy.model import Policy
 from moderate.review.access import COOKIE, HEADERS, Access, Browser
 from moderate.review.journal import MOST_NOTE, HumanDecision, Reveal
-from moderate.review.originals import OriginalError
 from moderate.review.pictures import Picture, Pictures
+from moderate.review.rows import Copies
 from moderate.review.session import MOST_AT_ONCE, Judgement, NotYoursError, Session
-from moderate.review.shown import Copies, shown_row
+from moderate.review.shown import shown_row
+from moderate.sources.originals import OriginalError
 from moderate.text import printable
 from moderate.types import CATEGORIES
 
@@ -267,9 +269,11 @@ class _Server:
 
     def _progress(self, browser: Browser) -> dict[str, Any]:
         progress = self._session.progress(browser.reviewer)
+        names = ("total", "decided", "second_looks", "mine", "severe")
+        agreement = self._session.agreement()
         return {
-            name: getattr(progress, name)
-            for name in ("total", "decided", "second_looks", "mine", "severe")
+            **{name: getattr(progress, name) for name in names},
+            "agreement": agreement and dataclasses.asdict(agreement),
         }
 
     def _shown(self, row: Mapping[str, Any]) -> dict[str, Any]:

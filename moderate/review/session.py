@@ -16,11 +16,9 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from moderate.errors import UsageError
-from moderate.results.read import Results
 from moderate.review.agreement import Agreement, cohens_kappa
 from moderate.review.journal import (
     MOST_NOTE,
@@ -97,58 +95,24 @@ class Rows(Protocol):
     def probability(self, number: int) -> float | None:
         """How likely the row was to be in the queue; see `Entry`."""
 
-    def paths(self) -> list[str]:
-        """Of all rows."""
-
 
 class Session:
-    """The rows of `numbers` (counted from 1 in the results), in their order.
+    """A session on `rows`.
 
-    second_look is the share of rows that two people judge. probability is how likely each row was
-    to be in the queue, see `Entry`. Raises InputError for a journal that cannot be read,
-    OutputError for one that cannot be written.
+    second_look is the share of rows that two people judge. done are rows that nobody needs to look
+    at. on_record is called with each line that this session puts into the journal: after a decision
+    is there, before the end of one is. So a kill leaves a decision whose effects can be had again,
+    never effects without it. It may raise what `decide` and `undo` raise. Raises InputError for a
+    journal that cannot be read, OutputError for one that cannot be written.
     """
 
     def __init__(
         self,
-        results: Results,
-        numbers: NDArray[np.int64],
-        journal: Path,
-        leases: Path,
-        second_look: float = 0.0,
-        *,
-        probability: float | None = None,
-    ) -> None:
-        self._begin(_ResultRows(results, numbers, probability), journal, leases, second_look)
-
-    @classmethod
-    def over(
-        cls,
         rows: Rows,
         journal: Path,
         leases: Path,
         second_look: float = 0.0,
         *,
-        done: frozenset[int] = frozenset(),
-        on_record: Callable[[Entry], None] | None = None,
-    ) -> Session:
-        """A session on rows from elsewhere.
-
-        done are rows that nobody needs to look at. on_record is called with each line that this
-        session puts into the journal: after a decision is there, before the end of one is. So a
-        kill leaves a decision whose effects can be had again, never effects without it. It may
-        raise what `decide` and `undo` raise.
-        """
-        session = cls.__new__(cls)
-        session._begin(rows, journal, leases, second_look, done, on_record)
-        return session
-
-    def _begin(
-        self,
-        rows: Rows,
-        journal: Path,
-        leases: Path,
-        second_look: float,
         done: frozenset[int] = frozenset(),
         on_record: Callable[[Entry], None] | None = None,
     ) -> None:
@@ -176,11 +140,6 @@ class Session:
     def own(self) -> frozenset[str]:
         """The columns of a row that are not carried."""
         return self._rows.own
-
-    @property
-    def paths(self) -> list[str]:
-        """The paths of the queue, in no order."""
-        return self._rows.paths()
 
     def next(self, reviewer: str, count: int = 1) -> list[dict[str, Any]]:
         """The rows that this reviewer is to look at now, leased; `row` is the number of each."""
@@ -321,67 +280,3 @@ class Session:
     def _shown(self, number: int, reviewer: str) -> dict[str, Any]:
         others = [name for name in self._held.get(number, ()) if name != reviewer]
         return {**self._rows[number], "row": number, "second": bool(others)}
-
-
-class _ResultRows:
-    """The rows of a queue in memory, as Arrow columns. See `Rows`."""
-
-    def __init__(
-        self, results: Results, numbers: NDArray[np.int64], probability: float | None
-    ) -> None:
-        self.numbers = numbers
-        self.own = frozenset(results.own)
-        self.salt = results.facts.get("run_id", "")
-        self._probability = probability
-        wanted = np.sort(numbers)
-        pieces: list[pa.Table] = []
-        done = 0
-        # Not by chunks: parts are several times as fast, and somebody waits for the page.
-        for own, carried in results.parts(results.own, results.carried):
-            count = len(own["path"])
-            first, last = np.searchsorted(wanted, [done + 1, done + count + 1])
-            if first < last:
-                mine = {name: own[name] for name in results.own}
-                pieces.append(_table(mine, carried, wanted[first:last] - done - 1))
-            done += count
-        self._table = pa.concat_tables(pieces) if pieces else None
-        self._places = {number: place for place, number in enumerate(wanted.tolist())}
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        place = self._places[number]
-        assert self._table is not None
-        row: dict[str, Any] = self._table.slice(place, 1).to_pylist()[0]
-        return row
-
-    def paths(self) -> list[str]:
-        """Of all rows."""
-        paths: list[str] = self._table["path"].to_pylist() if self._table is not None else []
-        return paths
-
-    def probability(self, number: int) -> float | None:
-        """See `Rows`."""
-        return self._probability
-
-    def identity(self, number: int) -> str:
-        """See `Rows`."""
-        place = self._places[number]
-        assert self._table is not None
-        return str(self._table["sha256"][place].as_py() or self._table["path"][place].as_py())
-
-
-def _table(
-    own: Mapping[str, Any], carried: Mapping[str, Any], places: NDArray[np.int64]
-) -> pa.Table:
-    """These rows of columns; cells of carried columns as text."""
-    kept = {name: array.take(pa.array(places)) for name, array in own.items()}
-    for name, cells in carried.items():
-        kept[name] = pa.array([_text(cells[place]) for place in places.tolist()], pa.string())
-    return pa.table(kept)
-
-
-def _text(cell: Any) -> str | None:
-    value = cell.as_py() if hasattr(cell, "as_py") else cell
-    return None if value is None else str(value)

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from moderate.places import read_places
 from moderate.policy.model import Policy
 from moderate.policy.thresholds import reaches
-from moderate.results.read import Results
+from moderate.review.rows import Copies
 from moderate.text import printable
 from moderate.types import CATEGORIES, Category
-
-MOST_COPIES = 10
-"""Names of copies that are kept for an image; the others are counted."""
 
 _FRAME = re.compile(r"(?:frame|picture) ([1-9][0-9]{0,8})\b")
 _BOX = re.compile(r"\b(\d{1,3}) to (\d{1,3}) % across and (\d{1,3}) to (\d{1,3}) % down$")
@@ -29,30 +23,6 @@ _ELSEWHERE = frozenset(
     ["path", "path_bytes", "decision", "reasons", "warnings", "unseen", "highest_at", "status"]
 ).union(name.value for name in CATEGORIES)
 """Columns that the page shows in a form of their own, or not at all."""
-
-
-@dataclass(slots=True)
-class Copies:
-    """Other files with the same bytes: how many there are, and the first names."""
-
-    count: int = 0
-    paths: list[str] = field(default_factory=list)
-
-
-def find_copies(results: Results, paths: Collection[str]) -> dict[str, Copies]:
-    """The copies of the images of `paths`, by the path of the image."""
-    found: dict[str, Copies] = defaultdict(Copies)
-    wanted = frozenset(paths)
-    for own, _ in results.parts(["path", "duplicate_of"]):
-        copied = pc.is_valid(own["duplicate_of"])
-        firsts = pc.filter(own["duplicate_of"], copied).to_pylist()
-        for first, path in zip(firsts, pc.filter(own["path"], copied).to_pylist(), strict=True):
-            if first in wanted:
-                copies = found[first]
-                copies.count += 1
-                if len(copies.paths) < MOST_COPIES:
-                    copies.paths.append(path)
-    return dict(found)
 
 
 def shown_row(

@@ -6,15 +6,18 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moderate.decode.embedded import PICTURES, VIDEOS, find_embedded, scored_by_itself
+from moderate.decode.embedded import (
+    PICTURES,
+    VIDEOS,
+    embedded_name,
+    find_embedded,
+    scored_by_itself,
+)
 from moderate.decode.sniff import HEAD_BYTES, sniff
 from moderate.decode.video import VideoSampler, video_kind
 from moderate.fetch.local import OpenFile
 from moderate.run.videos import VideoPart, video_parts
 from moderate.types import ErrorCode, ImageError, ImageRef, Inline
-
-_SUFFIXES = {"jpeg": "jpg", "heif": "heic", "quicktime": "mov", "matroska": "mkv"}
-
 
 MOST_ROWS = 64
 """Embedded files of one file that are scored, those in others included."""
@@ -57,8 +60,7 @@ class EmbeddedFiles:
     def _inside(self, ref: ImageRef, data: bytes, depth: int) -> Iterator[EmbeddedFile]:
         found = find_embedded(data, sniff(data[:HEAD_BYTES]) or "")
         for number, each in enumerate(scored_by_itself(found, self._kinds), 1):
-            suffix = _SUFFIXES.get(each.kind, each.kind)
-            path = ref.path + f"!/embedded-{number}.{suffix}".encode()
+            path = ref.path + f"!/{embedded_name(number, each.kind)}".encode()
             # Without the bytes: rows wait in batches, and so many files are too much to hold.
             own = ImageRef(
                 path, ref.warnings, location=Inline(b""), carried=ref.carried, within=ref

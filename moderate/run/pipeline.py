@@ -19,8 +19,8 @@ from uuid import uuid4
 
 from moderate.classify.device import Placement
 from moderate.decode.batches import Batch, Passed
-from moderate.decode.image import Undecoded
 from moderate.decode.resize import Pixels
+from moderate.decode.undecoded import Undecoded
 from moderate.errors import ModerateError
 from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher

@@ -6,25 +6,20 @@ that were scored. Nothing of a file itself gets into the report: the pixels are 
 
 from __future__ import annotations
 
-import io
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any
-from urllib.parse import unquote_to_bytes
-
-from PIL import Image
 
 from moderate.cores import available_cores
 from moderate.decode.batches import Batch, Passed
+from moderate.decode.jpeg import as_jpeg
 from moderate.decode.parts import DecodeOptions
 from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import PixelSpec
 from moderate.decode.sniff import OPTIONAL, SUPPORTED
-from moderate.fetch.local import FetchError, read_file
 from moderate.run.listing import Listing, Thumbnails
+from moderate.sources.originals import OriginalError, Originals
 from moderate.types import ImageFacts, Limits
 
 MOST = 200
@@ -85,15 +80,15 @@ def _decoded(
     if not rows:
         return
     failed: dict[str, str] = {}
+    originals = Originals(limits)  # without a fetcher: a report asks nothing of other machines
 
     def files() -> Iterator[tuple[str, bytes | None]]:
         for digest, row in rows.items():
-            data = _same_bytes(row, digest, limits.max_file_bytes)
-            if isinstance(data, str):
-                failed[digest] = data
+            try:
+                yield digest, originals.read(row)
+            except OriginalError as error:
+                failed[digest] = error.problem.value
                 yield digest, None
-            else:
-                yield digest, data
 
     spec = PixelSpec(SIDE, SIDE, antialias=True)
     options = DecodeOptions(frames="first", views="1", formats=tuple(sorted(OPTIONAL)))
@@ -114,44 +109,8 @@ def _settled(batch: Batch[str], rows: dict[str, _Row]) -> Iterator[tuple[str, by
     pixels = iter(batch.pixels()[0])
     for entry in batch.entries:
         if isinstance(entry.outcome, ImageFacts):
-            yield entry.item, _jpeg(next(pixels), rows[entry.item])
+            row = rows[entry.item]
+            size = (row["width"] or 1, row["height"] or 1)
+            yield entry.item, as_jpeg(next(pixels), size, SIDE, _QUALITY, optimize=True)
         else:
             yield entry.item, "could not be decoded again"
-
-
-def _same_bytes(row: _Row, digest: str, max_bytes: int) -> bytes | str:
-    """The file's bytes, or why they are not those that were scored."""
-    path = row["path_bytes"] or os.fsencode(row["path"])
-    if not path.startswith((b"/", b"./")):
-        return "not a local file"
-    if b"!/" in path and not os.path.lexists(path):
-        return "inside another file"
-    why = "cannot be read any more"
-    for name in dict.fromkeys((*_absolute(row), path)):
-        try:
-            data = read_file(name, max_bytes)
-        except FetchError:
-            continue
-        if sha256(data).hexdigest() == digest:
-            return data
-        why = "changed since the scan"
-    return why
-
-
-def _absolute(row: _Row) -> Iterator[bytes]:
-    """The path in the row's URI, which serves in any folder; none where it names no file itself."""
-    uri = row.get("uri") or ""
-    if uri.startswith("file:///") and "#" not in uri:
-        yield unquote_to_bytes(uri.removeprefix("file://"))
-
-
-def _jpeg(pixels: Any, row: _Row) -> bytes:
-    """SIDE x SIDE x 3 pixels as a JPEG file in the proportions of the image."""
-    # A results file may say anything.
-    width, height = (max(row[side] or 1, 1) for side in ("width", "height"))
-    longest = max(width, height)
-    size = (max(1, round(SIDE * width / longest)), max(1, round(SIDE * height / longest)))
-    image = Image.fromarray(pixels, "RGB").resize(size, Image.Resampling.BICUBIC)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=_QUALITY, optimize=True)
-    return file.getvalue()

@@ -16,6 +16,7 @@ import pytest
 from moderate.cli.main import run
 from moderate.state.ledger import Ledger, RunStatus
 from tests.support.pictures import encode, scene
+from tests.support.reviewed import write_journal
 
 Captured = pytest.CaptureFixture[str]
 SUFFIXES = ("csv", "parquet", "jsonl")
@@ -309,3 +310,27 @@ def test_carried_columns_and_a_demonstration(
     assert "note = =x" in text
     assert "purpose: demo" in text
     assert "is a demonstration" in text
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_people_decided_heads_the_card(rows: Path, capsys: Captured, suffix: str) -> None:
+    file, final = f"rows.{suffix}", f"final.{suffix}"
+    number = explained(capsys, file, "images/1.png")["images"][0]["row"]
+    machine = explained(capsys, file, "images/1.png")["images"][0]["decision"]
+    assert machine != "approve"
+    write_journal(Path("j"), Path(file), [(number, "ada", "approve")])
+    assert run(["decide", file, "--decisions", "j", "--out", final, "-q"]) == 0
+    capsys.readouterr()
+    (image,) = explained(capsys, final, "images/1.png")["images"]
+    assert (image["final_decision"], image["decided_by"]) == ("approve", "ada")
+    assert (image["decision"], image["follows"]) == (machine, True)
+    assert image["carried"] == {}
+    lines = shown(capsys, final, "images/1.png").splitlines()
+    assert lines[0].split() == ["APPROVE", "./images/1.png"]
+    assert lines[1].split()[:3] == ["decided", "by", "ada,"]
+    assert lines[1].split()[3] == image["decided_at"]
+    assert lines[2].split() == ["machine", machine]
+    assert lines[3].startswith("why ")
+    (other,) = explained(capsys, final, "images/0.png")["images"]
+    assert other["final_decision"] is None
+    assert shown(capsys, final, "images/0.png").splitlines()[1].startswith("why ")

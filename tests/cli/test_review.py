@@ -11,7 +11,7 @@ import pytest
 
 from moderate.cli.main import run
 from moderate.results.read import Results
-from moderate.review.queue import Queue, queue_of
+from moderate.review.rows import ResultRows, read_rows
 from moderate.types import Category
 from tests.support.reviewed import write_journal
 from tests.support.scored import write_results
@@ -84,12 +84,12 @@ def test_rows_are_read_the_fast_way_and_the_decoders_start_meanwhile(
         def __enter__(self) -> None:
             happened.append("decoders")
 
-    def queue(*arguments: Any) -> Queue:
-        happened.append("queue")
-        return queue_of(*arguments)
+    def rows(*arguments: Any) -> ResultRows:
+        happened.append("rows")
+        return read_rows(*arguments)
 
     monkeypatch.setattr("moderate.review.pictures.Pictures", lambda *_: Started())
-    monkeypatch.setattr("moderate.review.queue.queue_of", queue)
+    monkeypatch.setattr("moderate.review.rows.read_rows", rows)
     monkeypatch.setattr(Results, "chunks", None)  # explains mistakes, and takes three times as long
     assert run(["review", "r.csv"]) == 0
-    assert happened == ["decoders", "queue"]
+    assert happened == ["decoders", "rows"]

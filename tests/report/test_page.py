@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -123,34 +124,28 @@ def test_thumbnails_are_small_jpegs_of_files_that_have_not_changed(
     assert 'id="thumbnails"' not in Path("x.html").read_text()
 
 
-def test_a_file_is_found_by_its_uri_from_any_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_members_of_archives_have_thumbnails(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moderate.run.thumbnails import _same_bytes
-
     monkeypatch.chdir(tmp_path)
-    Path("a b#.png").write_bytes(b"data")
-    row = {"path": "./a b#.png", "path_bytes": None, "uri": f"file://{tmp_path}/a%20b%23.png"}
-    digest = hashlib.sha256(b"data").hexdigest()
-    assert _same_bytes(row, digest, 100) == b"data"
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir("elsewhere")
-    assert _same_bytes(row, digest, 100) == b"data"
-    assert _same_bytes(row | {"uri": None}, digest, 100) == "cannot be read any more"
-    Path("a b#.png").write_bytes(b"another")
-    assert _same_bytes(row, digest, 100) == b"data"
-    assert _same_bytes(row | {"uri": None}, digest, 100) == "changed since the scan"
-    inner = {"path": "./x.zip!/a.png", "path_bytes": None, "uri": f"file://{tmp_path}/x.zip#a.png"}
-    assert _same_bytes(inner, digest, 100) == "inside another file"
+    data = encode(scene((300, 150), seed=3), "PNG")
+    with tarfile.open("a.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("in/a.png")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    scan = ["scan", "a.tar.gz", "--weights", str(bundle), "-q", "--no-state", "--out", "r.parquet"]
+    assert run(scan) == 0
+    assert run(["report", "r.parquet", "--out", "x.html", "--thumbnails"]) == 0
+    assert len(data_of(Path("x.html").read_text(), "thumbnails")) == 1
 
 
-@pytest.mark.parametrize("size", [(-(10**9), -1), (0, 5), (10**9, 1), (None, None)])
+@pytest.mark.parametrize("size", [(-(10**9), -1), (0, 5), (10**9, 1)])
 def test_a_thumbnail_is_small_whatever_size_a_file_of_results_says(size: Any) -> None:
-    from moderate.run.thumbnails import SIDE, _jpeg
+    from moderate.decode.jpeg import as_jpeg
 
-    pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
-    with Image.open(io.BytesIO(_jpeg(pixels, {"width": size[0], "height": size[1]}))) as made:
-        assert max(made.size) == SIDE
+    pixels = np.zeros((96, 96, 3), np.uint8)
+    with Image.open(io.BytesIO(as_jpeg(pixels, size, 96, 70, optimize=True))) as made:
+        assert max(made.size) == 96
 
 
 @pytest.mark.parametrize(

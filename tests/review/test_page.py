@@ -274,6 +274,74 @@ def test_reload_and_two_browsers_at_once(
     assert {entry.reviewer for entry in entries} == {"ada", "bob"}
 
 
+@pytest.mark.parametrize("count", [16, pytest.param(500, marks=pytest.mark.slow)])
+def test_two_work_through_a_queue_whose_server_is_killed(
+    page: ReviewPage, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, count: int
+) -> None:
+    """By keys alone; a reload and two kills lose no decision, and record none twice."""
+    results = drawn_queue(tmp_path, count, (60, 40))
+    (tmp_path / "tokens").write_text(f"bob {'b' * 30}\n")
+    tokens = ("--token-file", str(tmp_path / "tokens"))
+    program = find_browser()
+    assert program
+    pressed: dict[str, str] = {}
+
+    def press(each: ReviewPage, key: str) -> None:
+        """Decide as far as the page shows it; a server may be gone before it has answered."""
+        pressed[each.shown()] = {"a": "approve", "b": "block", "u": "unsure"}[key]
+        each.press(key)
+
+    def waits(each: ReviewPage) -> bool:
+        found: bool = each.run("!document.querySelector('#finished').hidden")
+        return found
+
+    with reviewing_browser(program, tmp_path_factory.mktemp("other")) as other:
+        port = 0
+        for part in (1, 2, 3):
+            with Served(results, *tokens, port=port) as served:
+                links = (served.link, f"{served.origin}/?token={'b' * 30}")
+                if not port:
+                    page.visit(links[0])
+                    other.visit(links[1])
+                else:
+                    for each, link in zip((page, other), links, strict=True):
+                        alert(each, "open the link")
+                        each.run(f"fetch({link!r})")
+                        each.wait_for(f"({ALERT}) === ''")
+                        each.settled()
+                port = served.port
+                until = count * part // 3
+                while len(pressed) < until and not (waits(page) and waits(other)):
+                    for number, each in enumerate((page, other)):
+                        if len(pressed) < until and not waits(each):
+                            before, key = each.text("#counts"), "abu"[(len(pressed) + number) % 3]
+                            press(each, key)
+                            each.wait_for(
+                                f"document.querySelector('#counts').textContent !== {before!r}"
+                            )
+                            each.settled()
+                if part == 1:
+                    page.visit(f"{served.origin}/")
+                if part < 3:
+                    # Each has one more on its way when the server is gone.
+                    served.kill()
+                    for each in (page, other):
+                        press(each, "b")
+                        alert(each, "the server does not answer")
+                    continue
+                for each in (page, other):
+                    each.run("document.querySelector('#look-again').click()")
+                    words = f"All {count} images are decided"
+                    each.wait_for(
+                        f"document.querySelector('#finished-text').textContent.includes({words!r})"
+                    )
+    entries = read_journal(f"{results}.decisions.jsonl")
+    assert len({entry.row for entry in entries}) == len(entries) == count
+    assert len({entry.id for entry in entries}) == count
+    assert dict(decided(results)) == pressed
+    assert {entry.reviewer for entry in entries} == {"ada", "bob"}
+
+
 def test_hostile_names_and_columns_are_text(page: ReviewPage, tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202e{{7*7}}'\"`"
     data = encode(scene(), "PNG")
@@ -465,3 +533,29 @@ def test_everything_has_a_name_and_fits(page: ReviewPage, tmp_path: Path, width:
         page.press("Escape")
         wait_until(lambda: not page.run("document.querySelector('#legend').open"), "it closes")
     page.emulate(width=1280)
+
+
+def test_the_end_says_how_far_two_reviewers_agree(
+    page: ReviewPage, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    results = drawn_queue(tmp_path, 4, (60, 40))
+    (tmp_path / "tokens").write_text(f"bob {'b' * 30}\n")
+    program = find_browser()
+    assert program
+    options = ("--second-look", "1", "--token-file", str(tmp_path / "tokens"))
+    with (
+        Served(results, *options) as served,
+        reviewing_browser(program, tmp_path_factory.mktemp("other")) as other,
+    ):
+        page.visit(served.link)
+        for key in "aabb":
+            page.decide(key)
+        assert page.run("document.querySelector('#agreement').hidden"), "nobody has looked again"
+        other.visit(f"{served.origin}/?token={'b' * 30}")
+        for key in "aaab":
+            assert not other.run("document.querySelector('#agreement').checkVisibility()")
+            other.decide(key)
+        assert other.run("document.querySelector('#agreement').checkVisibility()")
+        said = other.text("#agreement")
+        assert said.startswith("4 second looks: 75 % decided alike · Cohen's kappa 0.50 (")
+        assert page.complaints() == other.complaints() == []

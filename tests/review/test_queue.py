@@ -10,7 +10,8 @@ import pytest
 from moderate.errors import InputError, UsageError
 from moderate.policy.load import load_policy
 from moderate.results.read import read_results
-from moderate.review.queue import Selection, needs_second_look, parse_kind, queue_of, row_numbers
+from moderate.review.queue import Selection, needs_second_look, parse_kind, queue_of
+from moderate.review.rows import read_rows
 from moderate.types import CATEGORIES, Category
 from tests.support.scored import write_results
 
@@ -26,7 +27,14 @@ def rows(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def chosen(rows: Path, **selection: object) -> list[int]:
-    return row_numbers(read_results(str(rows)), POLICY, Selection(**selection)).tolist()  # type: ignore[arg-type]
+    results, wanted = read_results(str(rows)), Selection(**selection)  # type: ignore[arg-type]
+    read = read_rows(results, POLICY, wanted)
+    assert read.numbers.tolist() == queue_of(results, POLICY, wanted).numbers.tolist()
+    for number in read.numbers.tolist():
+        ((_, row),) = results.find(number=number)
+        assert read[number]["path"] == row["path"]
+    numbers: list[int] = read.numbers.tolist()
+    return numbers
 
 
 def test_the_middle_band_comes_most_uncertain_or_most_severe_first(rows: Path) -> None:

@@ -16,6 +16,8 @@ import pytest
 from moderate.errors import UsageError
 from moderate.results.read import read_results
 from moderate.review.journal import read_journal, standing
+from moderate.review.queue import Queue
+from moderate.review.rows import rows_of
 from moderate.review.session import Judgement, NotYoursError, Session
 from moderate.types import CATEGORIES
 from tests.support.scored import write_results
@@ -34,7 +36,8 @@ def folder(tmp_path: Path) -> Path:
 def opened(folder: Path, second_look: float = 0.0) -> Session:
     results = read_results(str(folder / "r.csv"))
     numbers = np.arange(30, 0, -1, dtype=np.int64)
-    return Session(results, numbers, folder / "j", folder / "l.sqlite", second_look)
+    rows = rows_of(results, Queue(numbers))
+    return Session(rows, folder / "j", folder / "l.sqlite", second_look)
 
 
 @pytest.fixture
@@ -162,7 +165,7 @@ def test_what_was_decided_before_a_kill_stays_decided(folder: Path) -> None:
 def test_the_chance_of_a_row_goes_into_the_journal(folder: Path) -> None:
     results = read_results(str(folder / "r.csv"))
     numbers = np.arange(3, 0, -1, dtype=np.int64)
-    session = Session(results, numbers, folder / "j", folder / "l.sqlite", probability=0.1)
+    session = Session(rows_of(results, Queue(numbers, 0.1)), folder / "j", folder / "l.sqlite")
     session.next("ada")
     assert session.decide(3, "ada", YES).inclusion_probability == 0.1
     session.close()

@@ -11,7 +11,9 @@ import pytest
 from moderate.decode.parts import Part
 from moderate.policy.load import load_policy
 from moderate.results.read import open_results
-from moderate.review.shown import MOST_COPIES, find_copies, shown_row
+from moderate.review.queue import Selection
+from moderate.review.rows import MOST_COPIES, read_rows
+from moderate.review.shown import shown_row
 from moderate.types import CATEGORIES
 from tests.support.reviewing import review_row, write_queue
 from tests.support.scored import write_results
@@ -69,10 +71,12 @@ def test_copies_are_counted_and_the_first_are_named(tmp_path: Path) -> None:
     scores = {name: np.full(3, 0.5, np.float32) for name in CATEGORIES}
     path = write_results(tmp_path / "r.csv", scores, copies=(1, 2))
     with open_results(str(path)) as results:
-        found = find_copies(results, ["./1.jpg", "./0.jpg"])
-    assert found.keys() == {"./1.jpg"}
+        found = read_rows(results, POLICY, Selection(kind="all")).copies
+        assert read_rows(results, POLICY, Selection(kind="errors")).copies == {}
+    assert found.keys() == {"./1.jpg", "./2.jpg"}
     assert (found["./1.jpg"].count, found["./1.jpg"].paths) == (1, ["./copy-1.jpg"])
     rows = [review_row(f"/{n}.png", b"", duplicate_of="/a.png") for n in range(MOST_COPIES + 5)]
+    rows.append(review_row("/a.png", b""))
     with open_results(str(write_queue(tmp_path / "c.jsonl", rows))) as results:
-        copies = find_copies(results, ["/a.png"])["/a.png"]
+        copies = read_rows(results, POLICY, Selection()).copies["/a.png"]
     assert (copies.count, len(copies.paths)) == (MOST_COPIES + 5, MOST_COPIES)

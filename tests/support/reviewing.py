@@ -95,11 +95,20 @@ def animation(frames: int = 4) -> bytes:
 class Served:
     """`moderate review` as a process; a context manager. `link` lets one browser in."""
 
-    def __init__(self, results: Path, *options: str, port: int = 0, reviewer: str = "ada") -> None:
+    def __init__(
+        self,
+        results: Path,
+        *options: str,
+        port: int = 0,
+        reviewer: str = "ada",
+        order: str | None = "input",
+    ) -> None:
         self._log = open(results.with_name("server.log"), "a+")  # noqa: SIM115
         command = [sys.executable, "-m", "moderate", "review", str(results)]
+        if order:
+            command.append(f"--order={order}")
         self.process = subprocess.Popen(
-            [*command, f"--port={port}", f"--reviewer={reviewer}", "--order=input", *options],
+            [*command, f"--port={port}", f"--reviewer={reviewer}", *options],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,

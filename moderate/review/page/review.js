@@ -484,6 +484,18 @@ function showProgress(now) {
   by("counts").textContent =
     `${now.decided} of ${now.total} decided · ${now.mine} by you (${about.reviewer}) · ${now.severe} severe seen`;
   breaks.severe(now.severe);
+  by("agreement").textContent = agreementText(now.agreement);
+  by("agreement").hidden = !now.agreement;
+}
+
+// How far two reviewers agree on the images that both have judged.
+function agreementText(agreement) {
+  if (!agreement) return "";
+  const { count, alike, kappa, low, high } = agreement;
+  const bounds = low === null ? "" : ` (${low.toFixed(2)} to ${high.toFixed(2)})`;
+  const beyond = kappa === null ? "not defined: all answers are the same" : `${kappa.toFixed(2)}${bounds}`;
+  const looks = count === 1 ? "1 second look" : `${count} second looks`;
+  return `${looks}: ${Math.round(alike * 100)} % decided alike · Cohen's kappa ${beyond}`;
 }
 
 // ---- problems and breaks ----
