@@ -538,7 +538,8 @@ def _model_files(card: ModelCard, bundle: str) -> ModelFiles:
                 f"{printable(os.path.join(bundle, CARD))}: categories.{category} names the label "
                 f"{unknown[0]!r}, but the model's labels are {', '.join(labels)}"
             )
-    return ModelFiles(card, folder, architecture, labels)
+    # Models are built in threads whose working directory is another one: see `moderate.native`.
+    return ModelFiles(card, os.path.abspath(folder), architecture, labels)
 
 
 def _read_config(path: str) -> tuple[str, tuple[str, ...]]:

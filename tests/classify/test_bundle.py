@@ -89,6 +89,18 @@ def test_labels_are_matched_by_name_whatever_their_order(tmp_path: Path) -> None
             assert one[category] == pytest.approx(two[category], abs=1e-6)
 
 
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_a_bundle_is_found_by_a_relative_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    bundle_with(tmp_path / "nets" / "mine")
+    monkeypatch.chdir(tmp_path)
+    (outcome,) = Classifier(load_bundle("nets/mine"), place("cpu", "fp32", backend)).score(
+        images(1)
+    )
+    assert not isinstance(outcome, ImageError)
+
+
 def test_sums_and_maxima_of_labels(tmp_path: Path) -> None:
     folder = bundle_with(
         tmp_path / "b", categories={"nudity": ["porn", ["sexy", "gore"]], "suggestive": ["sexy"]}
