@@ -30,6 +30,7 @@ from moderate.policy.batch import UNKNOWN_ERROR, Batch, Codes, Decided, Encoded
 from moderate.policy.judge import Judge
 from moderate.policy.lists import Lists
 from moderate.policy.load import LoadedPolicy, load_policy
+from moderate.policy.model import Policy
 from moderate.policy.reasons import placed
 from moderate.policy.rows import judge_rows
 from moderate.policy.thresholds import BANDS, DECISIONS, Severities, band_counts
@@ -398,13 +399,13 @@ class _ByPolicy:
         return Counted(decided.severity, decided.reasons, decided.bands), own
 
 
-class _AsStored:
-    """The machine's decisions as they are. Raises InputError for results without their policy."""
+class AsStored:
+    """The machine's decisions as they are, which were taken by this policy."""
 
-    def __init__(self, results: Results) -> None:
-        self.policy = policy_of(results)
+    def __init__(self, policy: Policy, carried: Sequence[str]) -> None:
+        self.policy = policy
         # Lists count as they did: what they say is in the decisions, and files may be gone.
-        self.judge = Judge(self.policy, columns=results.carried, lists=Lists())
+        self.judge = Judge(self.policy, columns=carried, lists=Lists())
 
     def decide(self, piece: Piece) -> tuple[Counted, dict[str, Any]]:
         """See `_ByPolicy`."""
@@ -439,12 +440,14 @@ def redecide(
     inputs = read_identities([options.results]) | identities(options.decisions)
     inputs |= identities(loaded.files if loaded else ())
     check_overwriting(options.out, options.summary, inputs, force=options.force)
-    machine = _ByPolicy(loaded, results) if loaded else _AsStored(results)
+    machine = (
+        _ByPolicy(loaded, results) if loaded else AsStored(policy_of(results), results.carried)
+    )
     decisions = read_decisions(options.decisions) if options.decisions else None
     people = People.of(decisions) if decisions else None
     facts = _facts(results, loaded, started) | _people_facts(options.decisions)
     facts = {"policy": machine.policy.name, "policy_sha256": "", **facts}
-    summary = Summary(_audit(facts, started), machine.policy, machine.judge)
+    summary = Summary(audit_of_facts(facts, started), machine.policy, machine.judge)
     summary.max_listed = options.max_listed
     changes = np.zeros((len(DECISIONS), len(DECISIONS)), np.int64)
     made = Redecided(
@@ -477,7 +480,7 @@ def redecide(
                 people.count(final)
                 counted = _by_people(counted, final)
                 carried |= final.columns()
-            _count(summary, piece, counted)
+            count_rows(summary, piece, counted)
             np.add.at(changes, (piece.severity, counted.severity), 1)
             for writer in writers:
                 writer.write_columns(
@@ -554,7 +557,7 @@ def _notes(results: Results, options: DecideOptions) -> Iterator[str]:
         yield ("The audit facts beside the source describe another file: its digest is not theirs.")
 
 
-def _audit(facts: dict[str, str], started: datetime) -> Audit:
+def audit_of_facts(facts: dict[str, str], started: datetime) -> Audit:
     """What a summary asks of a run, as far as the facts have it."""
     return Audit(
         version=facts.get("version", ""),
@@ -583,7 +586,7 @@ def _audit(facts: dict[str, str], started: datetime) -> Audit:
     )
 
 
-def _count(summary: Summary, piece: Piece, decided: Counted) -> None:
+def count_rows(summary: Summary, piece: Piece, decided: Counted) -> None:
     """Take rows into the counts, as `Summary.count` does one by one."""
     summary.rows += len(piece)
     for severity, count in enumerate(np.bincount(decided.severity, minlength=len(DECISIONS))):
@@ -622,10 +625,10 @@ def _carried_columns(results: Results, targets: Sequence[str]) -> list[Column]:
         return [Column(name, schema.field(name).type) for name in results.carried]
     if results.path.lower().endswith(".csv"):
         return [Column(name, pa.string()) for name in results.carried]
-    return [Column(name, kind) for name, kind in _json_types(results).items()]
+    return [Column(name, kind) for name, kind in json_types(results).items()]
 
 
-def _json_types(results: Results) -> dict[str, Any]:
+def json_types(results: Results) -> dict[str, Any]:
     """What holds all values of a carried column of JSON Lines; text where nothing else does."""
     types = dict.fromkeys(results.carried, pa.null())
     for chunk in results.chunks() if results.carried else ():

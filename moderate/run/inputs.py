@@ -39,6 +39,7 @@ from moderate.run.videos import (
 )
 from moderate.sources.hints import InputHints
 from moderate.sources.interface import Source
+from moderate.sources.subset import INPUT_NUMBER, InputListing, ShardedSource
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
 from moderate.state.scores import MOST_KEYS, RunScores
@@ -104,6 +105,8 @@ class Reader:
         self._block: list[Known | Skipped] = []
         self.hints = InputHints(job.options.reading.walk)
         """What went wrong with how inputs were named. Complete after the last image."""
+        self.listing = InputListing()
+        """All inputs, where they are read by shares. Complete after the last image."""
 
     def begin(self, scores: RunScores | None) -> None:
         """Let `images` read. scores is what earlier runs know; None where that is not used."""
@@ -189,9 +192,10 @@ class Reader:
             if alone and group:
                 yield group
                 group = []
-            for entry in source:
+            for entry, number in self._numbered(source):
                 if isinstance(entry, ImageRef) and names != columns:
                     values = dict(zip(names, entry.carried, strict=False))
+                    values[INPUT_NUMBER] = number
                     entry = replace(entry, carried=tuple(values.get(name) for name in columns))
                 group.append(entry)
                 if alone or len(group) == MOST_KEYS or not is_local(entry):
@@ -199,6 +203,14 @@ class Reader:
                     group = []
         if group:
             yield group
+
+    def _numbered(self, source: Source) -> Iterator[tuple[ImageRef | Skipped, int | None]]:
+        """The inputs of a source, with their numbers where it is a share."""
+        if isinstance(source, ShardedSource):
+            yield from source.placed(self.listing)
+        else:
+            for entry in source:
+                yield entry, None
 
     def _known(self, ref: ImageRef, local: LocalFile | None) -> Known | None:
         """The outcome of a file that is unchanged since; None where there is none to reuse.
