@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from moderate.analysis.decide import AsStored, Piece, audit_of_facts, count_rows
 from moderate.analysis.policies import policy_in
-from moderate.analysis.shard_rows import carried_name, input_numbers, merged_rows
+from moderate.analysis.shard_rows import CLAIM, PLACE, carried_name, input_numbers, merged_rows
 from moderate.analysis.shards import (
     OF_ONE_FILE,
     Shard,
@@ -48,6 +48,7 @@ from moderate.run.input_counts import nothing_found, nothing_was_there
 from moderate.run.listing import LISTED, Listing
 from moderate.run.shard_facts import SHARD_FACTS
 from moderate.run.summary import EXAMPLES_KEPT, Summary
+from moderate.run.videos import video_origin
 from moderate.scratch import scratch_folder
 from moderate.sources.subset import SKIPPED_KEPT
 from moderate.state.contents import Contents
@@ -64,7 +65,6 @@ _OF_THE_MERGE = ("merged_from", "merged_shards", "merged", "merged_version")
 """Audit facts of merged results: the shares with their digests and runs, how many, when."""
 
 _NOTHING_DECODED = "nothing was decoded"
-_SAMPLES_VIDEOS = "videos every "
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +123,17 @@ def merge(options: MergeOptions, summary_text: Callable[[Summary, str], str]) ->
         writers: list[ResultWriter] = [*row_writers, *exports]
         for writer in writers:
             writer.start(facts, columns, labels)
-        copies = _Copies(contents, videos=_SAMPLES_VIDEOS in facts.get("looked_at", ""))
+        copies = _Copies(contents)
         inputs = _InputCheck(shards)
         first = 1
         for table in merged_rows(shards, columns, labels, folder):
-            inputs.add(table["place"].to_numpy())
+            inputs.add(table[PLACE].to_numpy())
             own = {name: _array(table[name]) for name in own_names}
             carried = {
                 name: _cells(table[carried_name(name)], as_json=shards[0].rows.form == "JSON Lines")
                 for name in names
             }
-            own |= copies.corrected(own, first)
+            own |= copies.corrected(own, _array(table[CLAIM]), first)
             piece = Piece(first, own, carried)
             _count(summary, piece, stored)
             for writer in writers:
@@ -247,60 +247,78 @@ def _count(summary: Summary, piece: Piece, stored: AsStored) -> None:
     )
     for origin in Origin:
         summary.origins[origin] += origins[origin.value]
-    is_video = pc.fill_null(pc.is_in(own["format"], pa.array(sorted(VIDEO_FORMATS))), False)
-    frames = pc.and_(is_video, pc.is_null(own["sha256"]))
-    frames = pc.and_(frames, pc.match_substring(own["path"], "!/"))
     summary.highlights.count_columns(
         own["path"],
         piece.severity,
         piece.scores,
         own["duplicate_of"].is_valid().to_numpy(zero_copy_only=False),
-        frames.to_numpy(zero_copy_only=False),
+        _is_frame(own).to_numpy(zero_copy_only=False),
     )
     if summary.listing is not None:
         summary.listing.add_columns({name: own[name] for name in LISTED})
 
 
 class _Copies:
-    """Finds copies of images across shares, of which none knew of those of others.
+    """Finds copies of images across shares, of which none knew of those of others."""
 
-    videos says that videos were sampled: rows of whole videos are copies of nothing.
-    """
-
-    def __init__(self, contents: Contents, *, videos: bool) -> None:
+    def __init__(self, contents: Contents) -> None:
         self._contents = contents
-        self._videos = videos
 
-    def corrected(self, own: dict[str, Any], first: int) -> dict[str, Any]:
-        """The columns origin and duplicate_of of rows whose first has this number in the whole."""
-        digests = own["sha256"]
-        known = digests.is_valid().to_numpy(zero_copy_only=False)
-        if self._videos:
-            is_video = pc.fill_null(pc.is_in(own["format"], pa.array(sorted(VIDEO_FORMATS))), False)
-            scored = pc.equal(own["status"], Status.OK.value)
-            known &= ~pc.and_(is_video, scored).to_numpy(zero_copy_only=False)
-        indices = np.flatnonzero(known).tolist()
+    def corrected(self, own: dict[str, Any], claims: Any, first: int) -> dict[str, Any]:
+        """The columns origin and duplicate_of of rows whose first has this number in the whole.
+
+        claims are the digests that rows are copies by. All rows of a video are among the rows.
+        """
+        indices = np.flatnonzero(claims.is_valid().to_numpy(zero_copy_only=False)).tolist()
         paths = pc.coalesce(own["path_bytes"], own["path"].cast(pa.binary()))
         reused = pc.equal(own["origin"], Origin.REUSED.value).fill_null(False)
         rows = [
-            (bytes.fromhex(digests[index].as_py()), first + index, paths[index].as_py(),
-             reused[index].as_py())
+            (claims[index].as_py(), first + index, paths[index].as_py(), reused[index].as_py())
             for index in indices
-        ]  # fmt: skip
-        claims = self._contents.claim_each(rows)
-        if claims is None:
+        ]
+        found = self._contents.claim_each(rows)
+        if found is None:
             return {}
         origins, firsts = own["origin"].to_pylist(), own["duplicate_of"].to_pylist()
-        for index, claim in zip(indices, claims, strict=True):
+        for index, claim in zip(indices, found, strict=True):
             if claim.first is None:
                 continue
             firsts[index] = path_text(claim.first)
             if origins[index] in (Origin.NEW, Origin.DUPLICATE):
                 origins[index] = (Origin.REUSED if claim.reused else Origin.DUPLICATE).value
+        _set_of_videos(own, paths, origins)
         return {
             "origin": pa.array(origins, pa.string()),
             "duplicate_of": pa.array(firsts, pa.string()),
         }
+
+
+def _set_of_videos(own: dict[str, Any], paths: Any, origins: list[str]) -> None:
+    """Give rows of videos the origin that follows from those of their frames, which come before."""
+    is_frame = _is_frame(own).to_numpy(zero_copy_only=False)
+    statuses = own["status"]
+    frames: list[str] = []
+    video = b""
+    for index in np.union1d(np.flatnonzero(is_frame), np.flatnonzero(is_frame) + 1).tolist():
+        if index == len(origins):
+            break
+        path = paths[index].as_py()
+        if is_frame[index]:
+            if (of_video := path.rpartition(b"!/")[0]) != video:
+                video, frames = of_video, []
+            if statuses[index].as_py() == Status.OK:
+                frames.append(origins[index])
+        else:
+            if path == video and frames and statuses[index].as_py() == Status.OK:
+                origins[index] = video_origin(map(Origin, frames)).value
+            video, frames = b"", []
+
+
+def _is_frame(own: dict[str, Any]) -> Any:
+    """Which rows are of frames of videos, as `Highlights` knows them."""
+    is_video = pc.fill_null(pc.is_in(own["format"], pa.array(sorted(VIDEO_FORMATS))), False)
+    frames = pc.and_(is_video, pc.is_null(own["sha256"]))
+    return pc.and_(frames, pc.match_substring(own["path"], "!/"))
 
 
 class _InputCheck:

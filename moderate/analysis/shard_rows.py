@@ -18,15 +18,20 @@ from moderate.arrow import python_values
 from moderate.errors import InputError, OutputError
 from moderate.results.read_format import own_type
 from moderate.results.schema import own_columns
-from moderate.sources.subset import PLACE_COLUMNS
+from moderate.sources.subset import CONTENT, INPUT_NUMBER, NO_CONTENT, ROW_NUMBER
 from moderate.types import Column
 
 PLACE = "place"
 """The column of a row's key: its input's number, then its own among the rows of the input."""
 
+CLAIM = "claim"
+"""The column with the digest (32 bytes) of the content that a row is a copy by; null: of none."""
+
 _CARRIED = "carried:"
 _ROW_BITS = 24
 _MOST_INPUTS = 1 << (63 - _ROW_BITS)
+
+_DIGEST_BYTES = 32
 
 _BATCH_ROWS = 2048
 """Rows of each run that are in memory at once."""
@@ -43,13 +48,13 @@ def merged_rows(
 ) -> Iterator[pa.Table]:
     """The rows of all shares in the order of the input, in parts.
 
-    A table has our own columns, those of `columns` as `carried_name` calls them, and PLACE. Of JSON
-    Lines, cells of the latter are JSON. folder is for temporary files. Memory does not grow with
-    the number of rows. Raises InputError where rows are missing or are there twice, OutputError
-    where there is no room.
+    A table has our own columns, those of `columns` as `carried_name` calls them, PLACE and CLAIM,
+    and all rows of an input. Of JSON Lines, cells of carried columns are JSON. folder is for
+    temporary files. Memory does not grow with the number of rows. Raises InputError where rows are
+    missing or are there twice, OutputError where there is no room.
     """
     try:
-        yield from _merged(_runs(shards, columns, labels, folder), folder)
+        yield from _by_inputs(_merged(_runs(shards, columns, labels, folder), folder))
     except OSError as error:
         raise OutputError(
             f"cannot keep rows in a temporary file ({error.strerror or error}); is there room in "
@@ -74,6 +79,7 @@ def _runs(
                 for c in columns
             ),
             (PLACE, pa.int64()),
+            (CLAIM, pa.binary()),
         ]
     )
     runs: list[Path] = []
@@ -110,6 +116,7 @@ def _tables(shard: Shard, columns: Sequence[Column], schema: pa.Schema) -> Itera
             else:
                 arrays.append(_cast(cells, kind))
         arrays.append(pa.array(_places(shard, carried, row)))
+        arrays.append(_claims(shard, own["sha256"], carried[CONTENT]))
         yield pa.Table.from_arrays(arrays, schema=schema)
         row += count
 
@@ -126,7 +133,7 @@ def _cast(cells: Any, kind: Any) -> Any:
 def _places(shard: Shard, carried: dict[str, Any], row: int) -> NDArray[np.int64]:
     """The keys of rows, of which the first has the number `row` in its file."""
     numbers = []
-    for name, most in zip(PLACE_COLUMNS, (_MOST_INPUTS, 1 << _ROW_BITS), strict=True):
+    for name, most in zip((INPUT_NUMBER, ROW_NUMBER), (_MOST_INPUTS, 1 << _ROW_BITS), strict=True):
         try:
             array = pa.array(python_values(carried[name]))
             array = array.cast(pa.int64())
@@ -137,6 +144,21 @@ def _places(shard: Shard, carried: dict[str, Any], row: int) -> NDArray[np.int64
         numbers.append(array.to_numpy())
     places: NDArray[np.int64] = (numbers[0] << _ROW_BITS) | numbers[1]
     return places
+
+
+def _claims(shard: Shard, digests: Any, contents: Any) -> Any:
+    """The column CLAIM, of the digests of files and what rows say in their place."""
+    texts = [
+        digest if content is None else None if content == NO_CONTENT else content
+        for digest, content in zip(digests.to_pylist(), python_values(contents), strict=True)
+    ]
+    try:
+        claims = [None if text is None else bytes.fromhex(text) for text in texts]
+    except (ValueError, TypeError):
+        claims = [b""]
+    if {len(claim) for claim in claims if claim is not None} - {_DIGEST_BYTES}:
+        raise InputError(f"{shard.name}: sha256 or {CONTENT} is not a digest in every row")
+    return pa.array(claims, pa.binary())
 
 
 def _sorted(shard: Shard, tables: Iterator[pa.Table]) -> Iterator[Iterator[pa.Table]]:
@@ -199,6 +221,24 @@ def _merged(runs: list[Path], folder: Path) -> Iterator[pa.Table]:
             each.unlink()
         runs.append(path)
     yield from _merge_runs(runs)
+
+
+def _by_inputs(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows, with all of an input in one table: a video has thousands at the most."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        numbers = input_numbers(table[PLACE].to_numpy())
+        last = int(np.searchsorted(numbers, numbers[-1]))
+        if last or (waiting and _last_input(waiting[-1]) != numbers[-1]):
+            yield pa.concat_tables([*waiting, table.slice(0, last)])
+            waiting = []
+        waiting.append(table.slice(last))
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _last_input(table: pa.Table) -> int:
+    return int(input_numbers(table[PLACE].slice(len(table) - 1).to_numpy())[0])
 
 
 class _Run:

@@ -19,7 +19,7 @@ from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy
 from moderate.run.options import ScanOptions
 from moderate.sources.interface import Source
-from moderate.sources.subset import PLACE_COLUMNS, InputListing, ShardedSource
+from moderate.sources.subset import CONTENT, PLACE_COLUMNS, InputListing, ShardedSource
 from moderate.types import Column, Row, Skipped
 
 
@@ -109,7 +109,8 @@ def carried_columns(sources: Sequence[Source]) -> tuple[Column, ...]:
             f"--shard: rows get a column {taken[0]} of their own; give the manifest's another "
             f"name, as in --keep my_{taken[0]}={taken[0]}"
         )
-    return (*found.values(), *(Column(name, pa.int64()) for name in PLACE_COLUMNS))
+    types = dict.fromkeys(PLACE_COLUMNS, pa.int64()) | {CONTENT: pa.string()}
+    return (*found.values(), *(Column(name, kind) for name, kind in types.items()))
 
 
 def is_sharded(sources: Sequence[Source]) -> bool:

@@ -131,11 +131,11 @@ class RowPlaces:
     _rows: int = field(default=0)
 
     def placed(self, row: Row) -> Row:
-        """The row with that number as the last of the values that it carries."""
-        *carried, number, _ = row.ref.carried
+        """The row with that number among the last of the values that it carries."""
+        *carried, number, _, content = row.ref.carried
         self._rows = self._rows + 1 if number == self._input else 1
         self._input = number
-        return replace(row, ref=replace(row.ref, carried=(*carried, number, self._rows)))
+        return replace(row, ref=replace(row.ref, carried=(*carried, number, self._rows, content)))
 
 
 def places_alone(carried: Sequence[Any]) -> tuple[Any, ...]:

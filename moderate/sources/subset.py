@@ -20,7 +20,15 @@ INPUT_NUMBER = "shard_input"
 ROW_NUMBER = "shard_row"
 """The same with the place of the row among those of its input: a video has several."""
 
-PLACE_COLUMNS = (INPUT_NUMBER, ROW_NUMBER)
+CONTENT = "shard_content"
+"""The same with the digest (hex) that a row is a copy by, where it is not that of its file.
+
+So it is for frames of videos. NO_CONTENT stands for a row that is a copy of nothing.
+"""
+
+NO_CONTENT = "-"
+
+PLACE_COLUMNS = (INPUT_NUMBER, ROW_NUMBER, CONTENT)
 
 SKIPPED_KEPT = 3
 """Names of skipped files that are kept for each reason."""
