@@ -72,11 +72,11 @@ def merge(
         bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")
     ] = False,
 ) -> int:
-    """Put the results of all shares of a scan together as those of one run.
+    """Put the results of all shares of a scan together.
 
     The shares have to be all of one scan: of the same inputs, weights, policy, options and version
-    of moderate. Rows come in the order of the input, and images that are copies across shares are
-    marked as such.
+    of moderate. Rows come in the order of the input, as one run would have written them, and images
+    that are copies across shares are marked as such.
     """
     from moderate.analysis.merge import MergeOptions, written
     from moderate.analysis.merge import merge as merge_shards
