@@ -18,6 +18,7 @@ from moderate.analysis.decide_by_people import by_people, people_facts
 from moderate.analysis.decide_by_policy import AsStored, ByPolicy
 from moderate.analysis.decide_writing import count_rows, written_columns
 from moderate.analysis.pieces import pieces
+from moderate.analysis.policies import policy_of
 from moderate.classify.coverage import Coverage
 from moderate.config import ConfigRecord
 from moderate.errors import UsageError
@@ -104,12 +105,12 @@ def redecide(
     inputs = read_identities([options.results]) | identities(options.decisions)
     inputs |= identities(loaded.files if loaded else ())
     check_overwriting(options.out, options.summary, inputs, force=options.force)
-    machine = ByPolicy(loaded, results) if loaded else AsStored(results)
+    machine = ByPolicy(loaded, results) if loaded else AsStored(policy_of(results), results.carried)
     decisions = read_decisions(options.decisions) if options.decisions else None
     people = People.of(decisions) if decisions else None
     facts = _facts(results, loaded, started) | people_facts(options.decisions)
     facts = {"policy": machine.policy.name, "policy_sha256": "", **facts}
-    summary = Summary(_audit(facts, started), machine.policy, machine.judge)
+    summary = Summary(audit_of_facts(facts, started), machine.policy, machine.judge)
     summary.max_listed = options.max_listed
     changes = np.zeros((len(DECISIONS), len(DECISIONS)), np.int64)
     made = Redecided(
@@ -200,7 +201,7 @@ def _notes(results: Results, options: DecideOptions) -> Iterator[str]:
         yield ("The audit facts beside the source describe another file: its digest is not theirs.")
 
 
-def _audit(facts: dict[str, str], started: datetime) -> Audit:
+def audit_of_facts(facts: dict[str, str], started: datetime) -> Audit:
     """What a summary asks of a run, as far as the facts have it."""
     return Audit(
         version=facts.get("version", ""),

@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from moderate.analysis.pieces import Piece, encoded
-from moderate.analysis.policies import policy_of
 from moderate.errors import PolicyError
 from moderate.places import read_places
 from moderate.policy.batch import Decided, Encoded
 from moderate.policy.judge import Judge
 from moderate.policy.lists import Lists
 from moderate.policy.load import LoadedPolicy
+from moderate.policy.model import Policy
 from moderate.policy.reasons import placed
 from moderate.policy.rows import judge_rows
 from moderate.policy.thresholds import DECISIONS, Severities
@@ -223,12 +223,12 @@ class ByPolicy:
 
 
 class AsStored:
-    """The machine's decisions as they are. Raises InputError for results without their policy."""
+    """The machine's decisions as they are, which were taken by this policy."""
 
-    def __init__(self, results: Results) -> None:
-        self.policy = policy_of(results)
+    def __init__(self, policy: Policy, carried: Sequence[str]) -> None:
+        self.policy = policy
         # Lists count as they did: what they say is in the decisions, and files may be gone.
-        self.judge = Judge(self.policy, columns=results.carried, lists=Lists())
+        self.judge = Judge(self.policy, columns=carried, lists=Lists())
 
     def decide(self, piece: Piece) -> tuple[Counted, dict[str, Any]]:
         """See `ByPolicy`."""

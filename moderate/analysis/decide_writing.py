@@ -60,10 +60,10 @@ def written_columns(results: Results, targets: Sequence[str]) -> list[Column]:
         return [Column(name, schema.field(name).type) for name in results.carried]
     if results.path.lower().endswith(".csv"):
         return [Column(name, pa.string()) for name in results.carried]
-    return [Column(name, kind) for name, kind in _json_types(results).items()]
+    return [Column(name, kind) for name, kind in json_types(results).items()]
 
 
-def _json_types(results: Results) -> dict[str, Any]:
+def json_types(results: Results) -> dict[str, Any]:
     """What holds all values of a carried column of JSON Lines; text where nothing else does."""
     types = dict.fromkeys(results.carried, pa.null())
     for chunk in results.chunks() if results.carried else ():

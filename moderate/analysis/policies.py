@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import ValidationError
 
 from moderate.errors import InputError
@@ -23,8 +25,12 @@ def policy_of(results: Results, named: str | None = None, *, advice: str = NAME_
     """
     if named is not None:
         return load_policy(named).policy
-    text = results.facts.get("policy_json")
-    where = printable(results.path)
+    return policy_in(results.facts, printable(results.path), advice=advice)
+
+
+def policy_in(facts: Mapping[str, str], where: str, *, advice: str = NAME_IT) -> Policy:
+    """The policy in audit facts, which are those of `where`. Raises InputError as `policy_of`."""
+    text = facts.get("policy_json")
     if text is None:
         raise InputError(f"{where} does not say by which policy it was decided: {advice}")
     try:

@@ -20,7 +20,7 @@ PIPE_CLOSED = 141
 MEANINGS: dict[int, str] = {
     DONE: "done, and nothing at or above `--fail-on` (which is `never` by default)",
     FOUND: "done, and something was found: a decision at or above `--fail-on` that the "
-    "`--baseline` does not have (`scan`, `decide`, `report`), "
+    "`--baseline` does not have (`scan`, `merge`, `decide`, `report`), "
     "a missed gate (`eval`), a changed decision under `--fail-on-change` (`diff`), "
     "drift under `--fail-on-drift` (`report`), a file that is not applied (`apply`)",
     ERROR: "an error: wrong usage, configuration or weights, no input found, an input that could "

@@ -24,6 +24,7 @@ from moderate.cli.diff import diff
 from moderate.cli.doctor import doctor
 from moderate.cli.eval import evaluate
 from moderate.cli.explain import explain
+from moderate.cli.merge import merge
 from moderate.cli.messages import parser_message, say_error, speaking
 from moderate.cli.policy import app as policy_app
 from moderate.cli.report import report
@@ -60,6 +61,7 @@ app.add_typer(state_app, name="state", rich_help_panel=help.HISTORY)
 app.command(rich_help_panel=help.SCANNING)(testcards)
 app.command(rich_help_panel=help.INSTALLATION)(bench)
 app.command(rich_help_panel=help.INSTALLATION)(doctor)
+app.command(rich_help_panel=help.RESULTS)(merge)
 app.command(rich_help_panel=help.RESULTS)(explain)
 app.command(rich_help_panel=help.RESULTS)(decide)
 app.command(rich_help_panel=help.RESULTS)(diff)

@@ -396,6 +396,16 @@ def scan(
     no_state: Annotated[
         bool, option(panels.STATE, "--no-state", help="Remember nothing, use nothing remembered.")
     ] = False,
+    state_import: Annotated[
+        list[str] | None,
+        option(
+            panels.STATE,
+            "--state-import",
+            metavar="DIR",
+            help="Add the scores and runs of another state first, as of another machine. May be "
+            "repeated.",
+        ),
+    ] = None,
     rescore: Annotated[
         bool,
         option(panels.STATE, "--rescore", help="Score everything anew, whatever is remembered."),
@@ -514,6 +524,8 @@ def scan(
         no_state = no_state and weaker != "no_state"
     if state is not None and no_state:
         raise UsageError("--state and --no-state contradict each other; give one of them")
+    if state_import and no_state:
+        raise UsageError("--state-import adds to the state, which --no-state does without")
     if video_every is None and min_frames is not None:
         raise UsageError("--min-frames goes with --video-every SECONDS")
     if video_every is None and video_stop_on != "never":
@@ -594,6 +606,7 @@ def scan(
                 folder=Path(state) if state is not None else default_folder(),
                 required=state is not None,
                 command=("moderate", *sys.argv[1:]),
+                imports=tuple(map(Path, state_import or ())),
             ),
             rescore=rescore,
             retry_errors=retry_errors,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-app = Commands(help="Show, prune, vacuum and clear what is kept between runs.")
+app = Commands(help="Show, prune, vacuum, merge and clear what is kept between runs.")
 
 State = Annotated[
     str | None,
@@ -197,6 +197,33 @@ def clear(
         outcomes = kept.scores.clear() if kept.scores else 0
         runs = kept.ledger.clear() if kept.ledger and not keep_runs else 0
     typer.echo(f"forgot {_number(outcomes, 'score')} and {_number(runs, 'run')}")
+
+
+@app.command()
+def merge(
+    states: Annotated[
+        list[Path],
+        typer.Argument(metavar="STATE...", help="State folders, as of the shares of a scan."),
+    ],
+    into: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR", help="The state folder that they are added to; created where missing."
+        ),
+    ],
+) -> None:
+    """Add the scores and runs of other states to one.
+
+    The others are only read. Where two have another outcome for the same content, the one in DIR
+    stays, and of those that are added the first.
+    """
+    from moderate.state.merging import MergedState, merge_state
+
+    merged = MergedState()
+    with readable_errors():
+        for folder in states:
+            merged.add(merge_state(folder, into))
+    typer.echo(merged.text)
 
 
 @dataclass(frozen=True, slots=True)

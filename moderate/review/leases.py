@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from moderate.errors import OutputError
+from moderate.folders import user_state
 from moderate.state.database import Database, UnavailableError
+from moderate.state.filesystems import of_several_machines
+from moderate.text import printable
+
+log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 300.0
 """How long an image is kept for somebody who does not answer: the browser asks for more in time."""
@@ -23,13 +31,13 @@ _MIGRATIONS = (
 class Leases:
     """Leases of rows in a SQLite file, shared by all servers of a queue.
 
-    `clock` gives seconds since 1970: several machines may share the file. Every method raises
+    `clock` gives seconds since 1970, which all processes of a machine share. Every method raises
     OutputError where it cannot be used.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         with _told():
-            self._database = Database(path, _MIGRATIONS)
+            self._database = Database(_on_this_machine(path), _MIGRATIONS)
         self._clock = clock
 
     def take(self, rows: Iterable[int], reviewer: str, count: int) -> list[int]:
@@ -76,6 +84,25 @@ class Leases:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def _on_this_machine(path: Path) -> Path:
+    """The file that leases are kept in: another one where several machines may share `path`.
+
+    SQLite is not safe there. The user's servers on this machine still share the other one.
+    """
+    kind = of_several_machines(path.parent)
+    folder = user_state()
+    if kind is None or folder is None:  # without a home, opening the file says what is wrong
+        return path
+    name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
+    log.warning(
+        "%s is on %s, where SQLite is not safe: who has which image is kept on this machine alone, "
+        "so let one machine serve this queue",
+        printable(str(path.parent)),
+        kind,
+    )
+    return folder / "leases" / f"{name}.sqlite3"
 
 
 @contextlib.contextmanager

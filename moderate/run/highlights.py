@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from moderate.decode.sniff import VIDEO_FORMATS
+from moderate.sources.subset import SKIPPED_KEPT
 from moderate.state.masking import mask_argument
 from moderate.text import path_text
-from moderate.types import Decision, Row, Skipped
+from moderate.types import CATEGORIES, Decision, Row, Skipped
 
 INPUTS_KEPT = 20
 INPUTS_NAMED = 3
 WORST_KEPT = 5
-SKIPPED_KEPT = 3
-"""Names of skipped files that are kept for each reason."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -98,6 +100,37 @@ class Highlights:
             heapq.heappush(worst, found)
         elif found > worst[0]:
             heapq.heapreplace(worst, found)
+
+    def count_columns(
+        self,
+        paths: Any,
+        severity: NDArray[np.int8],
+        scores: NDArray[np.float32],
+        copies: NDArray[np.bool_],
+        frames: NDArray[np.bool_],
+    ) -> None:
+        """Take rows in by columns, as `count` does one by one.
+
+        scores is (categories, rows), NaN for what was not scored; paths are an Arrow array.
+        """
+        frames = frames & ~copies
+        self.copies += int(copies.sum())
+        self.frames += int(frames.sum())
+        known = np.where(np.isnan(scores), np.float32(-1), scores)
+        best, category = known.max(axis=0), known.argmax(axis=0)
+        usable = np.flatnonzero((best >= 0) & ~copies & ~frames)
+        order = np.lexsort((usable, -best[usable], -severity[usable]))[:WORST_KEPT]
+        for index in sorted(usable[order].tolist()):
+            name = CATEGORIES[category[index]].value
+            number = self._rows + index + 1
+            found = Worst(
+                int(severity[index]), float(best[index]), -number, paths[index].as_py(), name
+            )
+            if len(self._worst) < WORST_KEPT:
+                heapq.heappush(self._worst, found)
+            elif found > self._worst[0]:
+                heapq.heapreplace(self._worst, found)
+        self._rows += len(severity)
 
     def count_skipped(self, skipped: Skipped) -> None:
         """Take one file that got no row in."""

@@ -25,7 +25,7 @@ from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
 from moderate.fetch.local import FetchError
 from moderate.run.embedded import EmbeddedFiles, embedded_video
-from moderate.run.interface import Job
+from moderate.run.interface import Job, is_sharded
 from moderate.run.items import Block, Copy, Fetched, Images, Item, Known, Unread
 from moderate.run.local_files import UNREAD, LocalFile, LocalFiles, is_local
 from moderate.run.videos import (
@@ -39,6 +39,7 @@ from moderate.run.videos import (
 )
 from moderate.sources.hints import InputHints
 from moderate.sources.interface import Source
+from moderate.sources.subset import INPUT_NUMBER, NO_CONTENT, InputListing, ShardedSource
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
 from moderate.state.scores import MOST_KEYS, RunScores
@@ -104,6 +105,9 @@ class Reader:
         self._block: list[Known | Skipped] = []
         self.hints = InputHints(job.options.reading.walk)
         """What went wrong with how inputs were named. Complete after the last image."""
+        self._sharded = is_sharded(job.sources)
+        self.listing = InputListing()
+        """All inputs, where they are read by shares. Complete after the last image."""
 
     def begin(self, scores: RunScores | None) -> None:
         """Let `images` read. scores is what earlier runs know; None where that is not used."""
@@ -189,9 +193,10 @@ class Reader:
             if alone and group:
                 yield group
                 group = []
-            for entry in source:
+            for entry, number in self._numbered(source):
                 if isinstance(entry, ImageRef) and names != columns:
                     values = dict(zip(names, entry.carried, strict=False))
+                    values[INPUT_NUMBER] = number
                     entry = replace(entry, carried=tuple(values.get(name) for name in columns))
                 group.append(entry)
                 if alone or len(group) == MOST_KEYS or not is_local(entry):
@@ -199,6 +204,14 @@ class Reader:
                     group = []
         if group:
             yield group
+
+    def _numbered(self, source: Source) -> Iterator[tuple[ImageRef | Skipped, int | None]]:
+        """The inputs of a source, with their numbers where it is a share."""
+        if isinstance(source, ShardedSource):
+            yield from source.placed(self.listing)
+        else:
+            for entry in source:
+                yield entry, None
 
     def _known(self, ref: ImageRef, local: LocalFile | None) -> Known | None:
         """The outcome of a file that is unchanged since; None where there is none to reuse.
@@ -323,12 +336,23 @@ class Reader:
         return video_parts(ref, *opened, self._sampler)
 
     def _part(self, part: VideoPart) -> tuple[Item, bytes | None]:
+        if isinstance(part, VideoEnd):
+            return replace(part, ref=self._of_content(part.ref, NO_CONTENT)), None
         if not isinstance(part, VideoFrame):
             return part, None
         if part.data is None:
             return Fetched(part.ref, part.facts, part.error), None
-        item = Fetched(part.ref, part.facts)
+        ref = part.ref
+        if self._sharded:
+            digest = sha256(part.data).digest()
+            content = sha256(part.scope + digest).digest() if part.scope else digest
+            ref = self._of_content(ref, content.hex())
+        item = Fetched(ref, part.facts)
         return self._deduplicated(item, part.data, self._position, None, scope=part.scope)
+
+    def _of_content(self, ref: ImageRef, content: str) -> ImageRef:
+        """The ref with what its row is a copy by, for a share's rows."""
+        return replace(ref, carried=(*ref.carried[:-1], content)) if self._sharded else ref
 
     def _fetch(
         self, ref: ImageRef, local: LocalFile | None

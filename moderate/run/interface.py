@@ -14,10 +14,12 @@ from moderate.cores import available_cores
 from moderate.decode.embedded import PICTURES, VIDEOS
 from moderate.decode.parts import DecodeOptions
 from moderate.decode.resize import PixelSpec
+from moderate.errors import UsageError
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy
 from moderate.run.options import ScanOptions
 from moderate.sources.interface import Source
+from moderate.sources.subset import CONTENT, PLACE_COLUMNS, InputListing, ShardedSource
 from moderate.types import Column, Row, Skipped
 
 
@@ -90,12 +92,30 @@ def _seen_by(bundle: Bundle) -> tuple[tuple[int, ...], ...]:
 
 
 def carried_columns(sources: Sequence[Source]) -> tuple[Column, ...]:
-    """Those of all sources, the first to name one before."""
+    """Those of all sources, the first to name one before; then the places of a share's rows.
+
+    Raises UsageError where a source has a column of the name of one of those places.
+    """
     found: dict[str, Column] = {}
     for source in sources:
         for column in source.columns:
             found.setdefault(column.name, column)
-    return tuple(found.values())
+    if not is_sharded(sources):
+        return tuple(found.values())
+    import pyarrow as pa
+
+    if taken := [name for name in PLACE_COLUMNS if name in found]:
+        raise UsageError(
+            f"--shard: rows get a column {taken[0]} of their own; give the manifest's another "
+            f"name, as in --keep my_{taken[0]}={taken[0]}"
+        )
+    types = dict.fromkeys(PLACE_COLUMNS, pa.int64()) | {CONTENT: pa.string()}
+    return (*found.values(), *(Column(name, kind) for name, kind in types.items()))
+
+
+def is_sharded(sources: Sequence[Source]) -> bool:
+    """Whether they are a share of the inputs."""
+    return any(isinstance(source, ShardedSource) for source in sources)
 
 
 class Engine(ABC):
@@ -145,6 +165,11 @@ class Engine(ABC):
     @abstractmethod
     def input_notes(self) -> list[str]:
         """Sentences on mistakes in how the inputs were named. Known after the last row."""
+
+    @property
+    def listing(self) -> InputListing | None:
+        """All inputs as this share of them met them; None without. Known after the last row."""
+        return None
 
     @abstractmethod
     def rows(self) -> Iterator[Row | Skipped]:

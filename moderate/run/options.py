@@ -23,12 +23,14 @@ class StateOptions:
     """Where the state is, and the command line for the ledger.
 
     folder is None for a user without a home folder, who named no other. required: somebody named
-    the folder, so that a name which can be no folder's is a mistake.
+    the folder, so that a name which can be no folder's is a mistake. imports are folders of other
+    states, whose scores and runs are added before the run begins.
     """
 
     folder: Path | None
     required: bool = False
     command: Sequence[str] = ()
+    imports: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,13 +29,14 @@ from moderate.policy.batch import UndecidedRow
 from moderate.policy.rows import decide_rows, failed_row
 from moderate.run.highest import NOT_SCORED, ScoredImage, highest
 from moderate.run.inputs import Reader, name_claim
-from moderate.run.interface import Engine, Job
+from moderate.run.interface import Engine, Job, is_sharded
 from moderate.run.items import Block, Copy, Fetched, Item, Known, row_count
 from moderate.run.local_files import UNREAD_CLAIM
 from moderate.run.resources import Resources, make_sampler
 from moderate.run.scopes import scopes
 from moderate.run.videos import VideoBegin, VideoEnd, VideoRows
 from moderate.sources.hints import InputHints
+from moderate.sources.subset import InputListing
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
 from moderate.state.scores import RunScores, ScopeFacts, ScoreStore
@@ -115,6 +116,7 @@ class LocalEngine(Engine):
         self._scores: RunScores | None = None
         self._contents: Contents | None = None
         self._hints: InputHints | None = None
+        self._listing: InputListing | None = None
 
     def _cut(self) -> None:
         self._limited = True
@@ -139,6 +141,7 @@ class LocalEngine(Engine):
             reader = Reader(job, fetcher, sampler, self._contents, self._cut)
             self._stack.callback(reader.stop)
             self._hints = reader.hints
+            self._listing = reader.listing if is_sharded(job.sources) else None
             self._decoded = self._resources.pool.run(
                 reader.images(), on_work=self._get_ready, row_count=row_count
             )
@@ -210,6 +213,11 @@ class LocalEngine(Engine):
     def input_notes(self) -> list[str]:
         """See `Engine`."""
         return self._hints.notes() if self._hints else []
+
+    @property
+    def listing(self) -> InputListing | None:
+        """See `Engine`."""
+        return self._listing
 
     @property
     def batch_limit(self) -> int | None:

@@ -22,9 +22,10 @@ from moderate.results.targets import to_stdout
 from moderate.run.options import StateOptions
 from moderate.run.speeds import SPEED, speed_of_run
 from moderate.run.summary import Summary, audit_facts, counts
-from moderate.state.database import MisplacedError, UnavailableError
+from moderate.state.database import MisplacedError, SharedError, UnavailableError
 from moderate.state.ledger import FILE as RUNS_FILE
 from moderate.state.ledger import ActiveRun, Ledger, RunRecord, RunStatus
+from moderate.state.merging import merge_state
 from moderate.state.scores import FILE as SCORES_FILE
 from moderate.state.scores import ScoreStore
 from moderate.system_limits import with_limit
@@ -84,7 +85,14 @@ def open_state(options: StateOptions | None) -> Iterator[State | None]:
     elif options is not None and options.folder is not None:
         try:
             state = _opened(options.folder)
+            for folder in options.imports:
+                _import(folder, options.folder)
         except UnavailableError as error:
+            if options.required and isinstance(error, SharedError):
+                raise StateError(
+                    f"--state: {one_line(str(error))}; use --state DIR with a folder on a local "
+                    "disk, or --no-state"
+                ) from error
             if options.required and isinstance(error, MisplacedError):
                 raise StateError(f"--state: {one_line(str(error))}") from error
             log.warning(
@@ -114,6 +122,12 @@ def _opened(folder: Path) -> State:
     except BaseException:
         scores.close()
         raise
+
+
+def _import(folder: Path, into: Path) -> None:
+    """Add what another state has. Raises StateError and UnavailableError."""
+    merged = merge_state(folder, into)
+    log.info("--state-import %s: %s", printable(str(folder)), merged.text)
 
 
 class Recorder:

@@ -56,7 +56,7 @@ from moderate.results.targets import (
 )
 from moderate.run.highlights import Highlights
 from moderate.run.input_counts import nothing_found, nothing_was_there
-from moderate.run.interface import Engine, Job, carried_columns
+from moderate.run.interface import Engine, Job, carried_columns, is_sharded
 from moderate.run.listing import Listing
 from moderate.run.options import ScanOptions, StateOptions
 from moderate.run.pipeline import LocalEngine
@@ -67,6 +67,7 @@ from moderate.run.recorder import (
     check_resumable,
     open_state,
 )
+from moderate.run.shard_facts import RowPlaces, facts_at_end, facts_at_start, places_alone
 from moderate.run.speeds import speed_settings
 from moderate.run.summary import Audit, Summary, audit_facts, selection_facts
 from moderate.run.thumbnails import make_thumbnails
@@ -156,7 +157,7 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
         written_labels=written,
         converted=_converted(options.state),
     )
-    if options.reading.keep and not job.columns:
+    if options.reading.keep and not any(source.columns for source in sources):
         raise UsageError("--keep: none of the inputs has columns; it goes with manifests")
     return job
 
@@ -336,6 +337,9 @@ def _run(
         summary.may_be_empty = any(source.may_be_empty for source in job.sources)
         recorder.counting(summary)
         known = {k: v for k, v in audit_facts(audit).items() if k not in _KNOWN_LATE}
+        places = RowPlaces() if is_sharded(job.sources) else None
+        of_share = facts_at_start(options) if places else {}
+        known |= of_share
         for writer in writers:
             writer.start(known, job.columns, job.written_labels)
         with contextlib.closing(engine.rows()) as rows:  # type: ignore[type-var]
@@ -345,8 +349,10 @@ def _run(
                 else:
                     if taken:
                         taken.check(item)
+                    if places:
+                        item = places.placed(item)
                     if summary.writes(item):
-                        item = _record(item, summary, writers)
+                        item = _record(item, summary, writers, of_share=places is not None)
                 recorder.tick()
                 yield item
         summary.audit = _audit(job, engine, run_id, started)
@@ -360,6 +366,8 @@ def _run(
         facts = {
             **audit_facts(summary.audit),
             **selection_facts(summary),
+            **of_share,
+            **facts_at_end(engine.listing, summary),
             "ended": utc(summary.ended),
         }
         if options.thumbnails and summary.listing:
@@ -381,7 +389,9 @@ def _run(
     return summary
 
 
-def _record(row: Row, summary: Summary, writers: Sequence[ResultWriter]) -> Row:
+def _record(
+    row: Row, summary: Summary, writers: Sequence[ResultWriter], *, of_share: bool = False
+) -> Row:
     """Count and write a row; one that cannot be written as it is becomes an error row.
 
     Nothing is written before every writer has found a cell for each of its values, so that all
@@ -395,7 +405,7 @@ def _record(row: Row, summary: Summary, writers: Sequence[ResultWriter]) -> Row:
     except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
         failed = internal_error(row.ref, "writing", error)
         # What it carries may be the reason.
-        ref = replace(row.ref, carried=())
+        ref = replace(row.ref, carried=places_alone(row.ref.carried) if of_share else ())
         row = failed_row(summary.policy, ref, failed, summary.audit.run_id)
         prepared = [writer.prepare(row) for writer in writers]
         summary.count(row)

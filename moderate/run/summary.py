@@ -113,7 +113,8 @@ class Summary:
     counted nowhere else but in origins. unreadable names the first inputs, or folders of them, that
     could not be read, with the reason; unreadable_count counts all of these. baseline is that of
     --baseline; unchanged counts by decision the rows whose findings it has, which are not among
-    findings. export_notes say what the documents of --report leave out. fetched
+    findings. export_notes say what the documents of --report leave out. merged are the
+    audit facts of shares that were put together. fetched
     counts the rows of images that are not on this machine, decoded those that this run decoded and
     that have decoded_pixels in all.
     """
@@ -155,6 +156,7 @@ class Summary:
     baseline: Baseline | None = None
     unchanged: Counter[str] = field(default_factory=Counter)
     export_notes: list[str] = field(default_factory=list)
+    merged: dict[str, str] = field(default_factory=dict)
     fetched: int = 0
     decoded: int = 0
     decoded_pixels: int = 0
@@ -389,6 +391,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "audit": {
             **audit_facts(summary.audit),
             **selection_facts(summary),
+            **summary.merged,
             "ended": utc(summary.ended),
         },
         "total": summary.found,

@@ -286,7 +286,7 @@ class Video:
                 facts,
                 scores,
                 labels=labels,
-                origin=_origin(good),
+                origin=video_origin(row.origin for row in good),
                 scored_at=max((row.scored_at for row in good if row.scored_at), default=None),
                 places=times,
             ),
@@ -318,9 +318,9 @@ class Video:
         return replace(row, decision=decision, reasons=tuple(reasons))
 
 
-def _origin(frames: list[Row]) -> Origin:
-    """New where any frame is: a video itself is looked at in every run."""
-    origins = {row.origin for row in frames}
+def video_origin(frames: Iterable[Origin]) -> Origin:
+    """That of a video, by its frames': new where any is, as it is looked at in every run."""
+    origins = set(frames)
     if origins & {Origin.NEW, Origin.CHANGED}:
         return Origin.NEW
     return Origin.REUSED if Origin.REUSED in origins else Origin.DUPLICATE

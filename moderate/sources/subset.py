@@ -5,14 +5,69 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from moderate.errors import UsageError
 from moderate.sources.directory import WalkOptions
 from moderate.sources.interface import Source
+from moderate.text import path_text
 from moderate.types import Column, ErrorCode, ImageRef, Limits, Skipped, SkipReason
 
+INPUT_NUMBER = "shard_input"
+"""The column of a share's rows with the place of the input among those of all shares, from 1."""
+
+ROW_NUMBER = "shard_row"
+"""The same with the place of the row among those of its input: a video has several."""
+
+CONTENT = "shard_content"
+"""The same with the digest (hex) that a row is a copy by, where it is not that of its file.
+
+So it is for frames of videos. NO_CONTENT stands for a row that is a copy of nothing.
+"""
+
+NO_CONTENT = "-"
+
+PLACE_COLUMNS = (INPUT_NUMBER, ROW_NUMBER, CONTENT)
+
+SKIPPED_KEPT = 3
+"""Names of skipped files that are kept for each reason."""
+
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})", re.ASCII)
+
+
+@dataclass(slots=True)
+class InputListing:
+    """All inputs of a run in order, counted as they pass by, of which one share is for this run.
+
+    The digest shows whether two shares have met the same inputs in the same order. skipped has how
+    many of this share got no row by reason, first_skipped the number and name of the first ones.
+    """
+
+    count: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    first_skipped: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    _sha256: Any = field(default_factory=hashlib.sha256)
+
+    def add(self, item: ImageRef | Skipped) -> None:
+        """Take one input in, of whichever share."""
+        self.count += 1
+        kind = b"-" if isinstance(item, Skipped) else b"+"
+        self._sha256.update(b"%b%d:%b" % (kind, len(item.path), item.path))
+
+    def skip(self, item: Skipped) -> None:
+        """Count the input that was added last as one of this share without a row."""
+        reason = item.reason.value
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+        first = self.first_skipped.setdefault(reason, [])
+        if len(first) < SKIPPED_KEPT:
+            first.append((self.count, path_text(item.path)))
+
+    @property
+    def sha256(self) -> str:
+        """The digest (hex) of all inputs so far."""
+        digest: str = self._sha256.hexdigest()
+        return digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +87,18 @@ class ShardedSource(Source):
         for item in self.source:
             if share(item.path, self.count) == self.index:
                 yield item
+
+    def placed(self, listing: InputListing) -> Iterator[tuple[ImageRef | Skipped, int]]:
+        """The same with the number of each, which goes on from that of the listing.
+
+        The listing takes in the inputs of all shares.
+        """
+        for item in self.source:
+            listing.add(item)
+            if share(item.path, self.count) == self.index:
+                if isinstance(item, Skipped):
+                    listing.skip(item)
+                yield item, listing.count
 
     @property
     def label(self) -> bytes:

@@ -72,10 +72,14 @@ class Contents:
 
         Positions rise.
         """
+        return self.claim_each([(*row, True) for row in rows])
+
+    def claim_each(self, rows: Sequence[tuple[bytes, int, bytes, bool]]) -> list[Claim] | None:
+        """The same for rows (sha256, position, path, reused) of which not all are known."""
         with self._locked():
-            if self._insert([(*row, True) for row in rows]) == len(rows):
+            if self._insert(rows) == len(rows):
                 return None
-            return [self._other(*row) for row in rows]
+            return [self._other(*row[:3]) for row in rows]
 
     def first(self, sha256: bytes, position: int) -> bytes | None:
         """The path of the first row with this content, None where that is the row itself."""

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from moderate.errors import StateError
 from moderate.folders import user_state
 from moderate.locks import lock_file
-from moderate.state.filesystems import FileSystem, file_system
+from moderate.state.filesystems import FileSystem, file_system, of_several_machines
 from moderate.text import printable
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,10 @@ class MisplacedError(UnavailableError):
     """The file cannot exist there: its folder is not a folder, or belongs to somebody else."""
 
 
+class SharedError(MisplacedError):
+    """The file would be on a file system of several machines, where SQLite is not safe."""
+
+
 class BusyError(UnavailableError):
     """Another process is writing: worth another attempt."""
 
@@ -66,15 +70,16 @@ def default_folder() -> Path | None:
 class Database:
     """A SQLite file, used by the threads of this process one at a time.
 
-    It is in WAL mode, which needs memory that all its users share: on a file system of several
-    machines, or without such memory, it has a rollback journal. `migrations` are scripts, one for
-    each version of the schema; those that a file lacks are run when it is opened. A file that turns
-    out to be broken, at opening or later, is put aside with a warning and replaced by an empty one.
+    It is in WAL mode, which needs memory that all its users share: without such memory, it has a
+    rollback journal. On a file system of several machines it is read only. `migrations` are
+    scripts, one for each version of the schema; those that a file lacks are run when it is opened.
+    A file that turns out to be broken, at opening or later, is put aside with a warning and
+    replaced by an empty one.
     Other users of the machine cannot read it. With read_only, nothing is written or created: not
     the file, nor anything beside it.
 
-    Raises UnavailableError where the file cannot be used, StateError where a newer version of
-    this program wrote it.
+    Raises UnavailableError where the file cannot be used, SharedError among them, StateError where
+    a newer version of this program wrote it.
     """
 
     def __init__(self, path: Path, migrations: Sequence[str], *, read_only: bool = False) -> None:
@@ -197,6 +202,11 @@ class Database:
         if self._read_only:
             self._connect_to_read()
             return
+        if kind := of_several_machines(self.path.parent):
+            raise SharedError(
+                f"{printable(str(self.path))} is on {kind}, which several machines may share, and "
+                "SQLite is not safe there"
+            )
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # SQLite would let the umask decide who may read it; the files beside it get the same mode.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -6,6 +6,8 @@ import ctypes
 import os
 from dataclasses import dataclass
 
+from moderate.mounts import mount_type
+
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:
@@ -64,6 +66,25 @@ _BY_MAGIC = {
     0x47504653: FileSystem("gpfs", own_ctime=False, local=False),
     0x5346414F: FileSystem("afs", own_ctime=False, local=False),
 }
+# Types, as `mount` calls them, of which several machines may have the same one mounted. Their locks
+# and caches are not what SQLite needs: two writers on two machines can destroy a database.
+_OF_SEVERAL_MACHINES = frozenset(
+    {
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs", "coda"),
+        *("lustre", "gpfs", "ceph", "beegfs", "glusterfs", "orangefs", "pvfs2", "wekafs"),
+        *("ocfs2", "gfs2", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.ceph-fuse"),
+        *("fuse.lustre", "fuse.mfs", "fuse.moosefs", "fuse.beegfs", "fuse.juicefs", "fuse.cvmfs2"),
+        *("fuse.s3fs", "fuse.mount-s3", "fuse.gcsfuse", "fuse.goofys", "fuse.rclone", "fuse.afp"),
+        *(
+            "fuse.blobfuse",
+            "fuse.blobfuse2",
+            "fuse.davfs",
+            "davfs",
+            "fuse.smbnetfs",
+            "fuse.seaweedfs",
+        ),
+    }
+)
 _STATFS_BYTES = 512  # more than any system's struct; the type is its first word
 
 
@@ -83,6 +104,21 @@ def file_system(
         return _of(descriptor)
     finally:
         os.close(descriptor)
+
+
+def of_several_machines(path: str | os.PathLike[str]) -> str | None:
+    """The type of the file system that is to hold `path`, if several machines may have it mounted.
+
+    None where they may not, and where nobody can tell. The path need not exist yet.
+    """
+    try:
+        place = os.path.realpath(path)
+        while not os.path.lexists(place) and place != os.path.dirname(place):
+            place = os.path.dirname(place)
+        kind = mount_type(os.stat(place).st_dev) or file_system(place).name
+    except (OSError, ValueError):
+        return None
+    return kind if kind in _OF_SEVERAL_MACHINES else None
 
 
 class ChangeTimes:

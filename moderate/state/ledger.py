@@ -9,13 +9,13 @@ import logging
 import os
 import socket
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from moderate.errors import StateError
 from moderate.state import liveness
@@ -24,6 +24,8 @@ from moderate.state.masking import mask_argument, mask_command
 from moderate.text import one_line, printable, utc
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FILE = "runs.sqlite3"
 LAST = "last"
@@ -275,6 +277,14 @@ class Ledger:
     def clear(self) -> int:
         """Forget every run that has ended; returns how many."""
         return self._forget(None)
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What `work` makes of the file, which it only reads."""
+        return self._database.read(work)
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What `work` makes of the file, in one transaction."""
+        return self._database.write(work)
 
     def vacuum(self) -> None:
         """Return free space to the file system."""

@@ -285,6 +285,20 @@ class ScoreStore:
 
         return self._database.write(work)
 
+    def each_scope(self) -> dict[int, tuple[bytes, object]]:
+        """The digests and facts of all scopes, by their row ids."""
+        query = "SELECT id, digest, facts FROM scopes"
+        rows = self._database.read(lambda connection: connection.execute(query).fetchall())
+        return {number: (digest, facts) for number, digest, facts in rows}
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What `work` makes of the file, which it only reads."""
+        return self._database.read(work)
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What `work` makes of the file, in one transaction."""
+        return self._database.write(work)
+
     def vacuum(self) -> None:
         """Return free space to the file system."""
         self._database.vacuum()

@@ -62,3 +62,23 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match="cannot keep who has which image"):
         Leases(tmp_path / "folder")
+
+
+def test_leases_leave_a_file_system_of_several_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    monkeypatch.setattr(
+        "moderate.review.leases.of_several_machines",
+        lambda path: "nfs4" if Path(path) == shared else None,
+    )
+    first, second = (Leases(shared / "l.sqlite") for _ in range(2))
+    assert list(shared.iterdir()) == []
+    assert "let one machine serve this queue" in caplog.text
+    assert first.take(range(5), "ada", 2) == [0, 1]
+    assert second.take(range(5), "bob", 2) == [2, 3], "servers of this machine share it"
+    other = Leases(shared / "other.sqlite")
+    assert other.take(range(5), "bob", 1) == [0]
+    for leases in (first, second, other):
+        leases.close()

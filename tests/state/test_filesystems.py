@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from moderate.state.filesystems import ChangeTimes, by_magic, file_system
+from moderate import mounts
+from moderate.state.filesystems import (
+    ChangeTimes,
+    by_magic,
+    file_system,
+    of_several_machines,
+)
 from tests.support import passthrough
 from tests.support.scans import Disk
 from tests.support.scans import can_mount as can_make_a_disk
@@ -69,6 +75,36 @@ def test_a_device_that_is_not_that_of_the_file_is_not_believed(tmp_path: Path) -
     assert not times.are_own(os.fsencode(file), device + 1)
     assert not times.are_own(os.fsencode(tmp_path / "gone"), device)
     assert times.are_own(os.fsencode(file), device) == file_system(file).own_ctime
+
+
+@pytest.mark.parametrize(
+    ("kind", "shared"),
+    [
+        *((each, True) for each in ("nfs", "nfs4", "cifs", "9p", "fuse.sshfs", "lustre", "gpfs")),
+        *((each, True) for each in ("ceph", "fuse.glusterfs", "beegfs", "fuse.s3fs")),
+        *((each, False) for each in ("ext4", "overlay", "fuse", "fuse.portal", "virtiofs")),
+    ],
+)
+def test_which_file_systems_several_machines_may_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, shared: bool
+) -> None:
+    device = tmp_path.stat().st_dev
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        "23 1 0:9999 / /other rw - nfs4 server:/x rw\n"
+        f"24 1 {os.major(device)}:{os.minor(device)} / / rw shared:1 - {kind} server:/x rw\n"
+    )
+    monkeypatch.setattr(mounts, "MOUNTS", str(table))
+    assert of_several_machines(tmp_path / "not" / "there yet") == (kind if shared else None)
+
+
+def test_without_a_list_of_mounts_the_system_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounts, "MOUNTS", str(tmp_path / "none"))
+    assert of_several_machines(tmp_path) is None
+    monkeypatch.setattr("moderate.state.filesystems.file_system", lambda path: by_magic(0x6969))
+    assert of_several_machines(tmp_path) == "nfs"
 
 
 class TestMounted:
