@@ -21,6 +21,7 @@ from moderate.native import ROOT, child_environment
 
 _TIMEOUT = 30.0  # seconds
 _END = "end"
+_REFUSED = "refused"
 _EXECUTE = "execute a program"
 # EMFILE: no descriptor left to open it with. ENOMEM comes as MemoryError, except from mmap.
 _REFUSALS = (errno.EPERM, errno.EACCES, errno.EMFILE, errno.ENOMEM)
@@ -50,9 +51,12 @@ def probe() -> Probed:
         )
     except subprocess.TimeoutExpired:
         raise OSError(f"the hardened process did not end within {_TIMEOUT:g} s") from None
-    sandbox, *breaches = process.stdout.splitlines() or [""]
-    if not breaches or breaches.pop() != _END:
+    sandbox, *lines = process.stdout.splitlines() or [""]
+    if _END not in lines:
         raise OSError(f"the hardened process ended with exit code {process.returncode}")
+    breaches = lines[: lines.index(_END)]
+    if lines[-1] != _REFUSED:
+        breaches.append(_EXECUTE)
     return Probed(tuple(Protection(name) for name in sandbox.split()), tuple(breaches))
 
 
@@ -100,8 +104,7 @@ def _map_more_memory() -> None:
 
 
 def _execute() -> None:
-    code = f"print({_EXECUTE!r}); print({_END!r})"
-    os.execv(sys.executable, [sys.executable, "-I", "-c", code])  # noqa: S606 - to be refused
+    os.execv(sys.executable, [sys.executable, "-I", "-c", ""])  # noqa: S606 - to be refused
 
 
 _ATTEMPTS: dict[str, Callable[[], None]] = {
@@ -114,7 +117,6 @@ _ATTEMPTS: dict[str, Callable[[], None]] = {
     "signal its parent": _signal_its_parent,
     "take more memory than its limit": _take_more_memory,
     "map more memory than its limit": _map_more_memory,
-    _EXECUTE: _execute,  # last: where it succeeds, the new program writes the end
 }
 
 
@@ -129,13 +131,19 @@ def _is_refused(attempt: Callable[[], None]) -> bool:
 
 
 def main() -> None:
-    """In the sandboxed process: print a line of protections, one for each breach, and the end."""
+    """In the sandboxed process: print a line of protections, one for each breach, and the end.
+
+    Last it tries to execute a program, and prints one more line where that is refused. Nothing is
+    expected of the program: with no descriptor left for its libraries it may not even start.
+    """
     tempfile.gettempdir()  # finds a place to write now, and remembers it
     os.write(1, f"{' '.join(harden(MIN_MEMORY_BYTES))}\n".encode())
     for name, attempt in _ATTEMPTS.items():
         if not _is_refused(attempt):
             os.write(1, f"{name}\n".encode())
     os.write(1, f"{_END}\n".encode())
+    if _is_refused(_execute):
+        os.write(1, f"{_REFUSED}\n".encode())
 
 
 if __name__ == "__main__":

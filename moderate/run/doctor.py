@@ -137,13 +137,23 @@ def sandbox_finding(probed: Probed) -> Finding:
 
 def _disk(state: Path | None) -> Iterator[Finding]:
     if user_data():
-        yield _folder("weights in", user_weights())
+        yield _weights_folder(user_weights())
     else:
         yield Finding("weights in", "no home folder: set XDG_DATA_HOME", problem=True)
     if state is None:
         yield Finding("state in", "no home folder: use --state DIR", problem=True)
     else:
         yield _folder("state in", state)
+
+
+def _weights_folder(folder: Path) -> Finding:
+    """What is installed already can be used from a folder that nobody can write to.
+
+    An image of a container, or a machine's administrator, keeps weights like that.
+    """
+    if os.access(folder, os.R_OK | os.X_OK) and not os.access(folder, os.W_OK):
+        return Finding("weights in", f"{folder} (not writable: for use, not for installing)")
+    return _folder("weights in", folder)
 
 
 def _folder(label: str, folder: Path) -> Finding:

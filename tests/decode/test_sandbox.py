@@ -555,12 +555,11 @@ def test_probe_tries_it_out() -> None:
 
 def test_probe_sees_what_is_not_held() -> None:
     """The same attempts in a process without any protection succeed, so they can tell."""
-    from moderate.decode.probe import _ATTEMPTS, _EXECUTE
+    from moderate.decode.probe import _ATTEMPTS
 
     code = "import moderate.decode.probe as p\np.harden = lambda _: ()\np.main()"  # in that process
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE
     )
-    lines = said.stdout.splitlines()
-    assert lines[-2:] == [_EXECUTE, "end"]
-    assert set(lines[1:-1]) == set(_ATTEMPTS)
+    # It does not come to say that the execution of a program was refused.
+    assert said.stdout.splitlines() == ["", *_ATTEMPTS, "end"]

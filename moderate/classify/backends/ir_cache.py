@@ -1,8 +1,8 @@
 """Converted models kept between runs, in files of ours that OpenVINO reads.
 
-A kept model is maths that will be run. It counts only where the folder belongs to this user alone
-and the description of the network has the right digest; its weights are compared after OpenVINO
-has read them. Anything that does not match is converted again.
+A kept model is maths that will be run. It counts only where nobody but this user and root can
+write, and the description of the network has the right digest; its weights are compared after
+OpenVINO has read them. Anything that does not match is converted again.
 """
 
 from __future__ import annotations
@@ -194,11 +194,15 @@ def _prepare(nbytes: int) -> str | None:
 
 
 def _is_private(folder: str) -> bool:
-    """Whether nobody else can have written there."""
+    """Whether nobody else can have written there, but for root.
+
+    Root could replace this program too. A container image has converted models that root put there.
+    """
     if not os.path.isabs(folder):
         return False
     found = os.stat(folder)
-    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    owners = (0, os.geteuid())
+    return found.st_uid in owners and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _forget_unused(folder: str) -> None:
