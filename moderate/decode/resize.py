@@ -10,17 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
-Pixels = NDArray[np.uint8] | NDArray[np.float32]
+from moderate.decode.resample import Interpolation, resample
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-}
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 # A filter over a longer run than this would take memory proportional to the image's long side.
 _MAX_RATIO = 256
@@ -58,7 +50,7 @@ class PixelSpec:
 
     @property
     def dtype(self) -> str:
-        """`uint8` where Pillow resizes; `float32` (0..255) where rounding would change scores."""
+        """`uint8` with antialiasing; `float32` (0..255) where rounding would change scores."""
         return "uint8" if self.antialias else "float32"
 
     @property
@@ -142,8 +134,7 @@ def resize(
         reduced = image.reduce((across, down))
         box = _at_scale(box, image.size, reduced.size)
         image = reduced
-    resized = image.resize((spec.width, spec.height), _RESAMPLING[spec.interpolation], box=box)
-    return np.asarray(resized)
+    return np.asarray(resample(image, (spec.width, spec.height), spec.interpolation, box))
 
 
 def _at_scale(
