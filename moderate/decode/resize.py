@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -127,7 +128,7 @@ def resize(
     # Computed for the full size: rounded at a reduced scale, it would show another part.
     box = _at_scale(box or source_box(spec, full), full, image.size)
     if not spec.antialias:
-        return _interpolate(np.asarray(image), spec, box)
+        return _interpolate(image, spec, box)
     across = max(1, int((box[2] - box[0]) / spec.width / _MAX_RATIO))
     down = max(1, int((box[3] - box[1]) / spec.height / _MAX_RATIO))
     if across > 1 or down > 1:
@@ -156,26 +157,39 @@ def _at_scale(
 
 
 def _interpolate(
-    pixels: NDArray[np.uint8], spec: PixelSpec, box: tuple[float, float, float, float]
+    image: Image.Image, spec: PixelSpec, box: tuple[float, float, float, float]
 ) -> NDArray[np.float32]:
     """Two-tap bilinear interpolation in float32, without antialiasing."""
     left, top, right, bottom = box
-    rows = _sample_points(spec.height, top, bottom, pixels.shape[0], spec.align_corners)
-    columns = _sample_points(spec.width, left, right, pixels.shape[1], spec.align_corners)
-    row, row_weight = _taps(rows, pixels.shape[0])
-    column, column_weight = _taps(columns, pixels.shape[1])
-    next_row = np.minimum(row + 1, pixels.shape[0] - 1)
-    next_column = np.minimum(column + 1, pixels.shape[1] - 1)
+    rows = _sample_points(spec.height, top, bottom, image.height, spec.align_corners)
+    columns = _sample_points(spec.width, left, right, image.width, spec.align_corners)
+    row, row_weight = _taps(rows, image.height)
+    column, column_weight = _taps(columns, image.width)
+    next_row = np.minimum(row + 1, image.height - 1)
+    next_column = np.minimum(column + 1, image.width - 1)
+    lines = sorted({*row.tolist(), *next_row.tolist()})
+    pixels = _rows(image, lines)
 
     def along(line: NDArray[np.intp]) -> NDArray[np.float32]:
-        near = pixels[line[:, None], column].astype(np.float32)
-        far = pixels[line[:, None], next_column].astype(np.float32)
+        place = np.searchsorted(lines, line)[:, None]
+        near = pixels[place, column].astype(np.float32)
+        far = pixels[place, next_column].astype(np.float32)
         blended: NDArray[np.float32] = near + (far - near) * column_weight[None, :, None]
         return blended
 
     upper, lower = along(row), along(next_row)
     pixels_out: NDArray[np.float32] = upper + (lower - upper) * row_weight[:, None, None]
     return pixels_out
+
+
+def _rows(image: Image.Image, lines: Sequence[int]) -> NDArray[np.uint8]:
+    """These rows of an RGB image: making an array of all of a large one takes most of the time."""
+    if 2 * len(lines) > image.height:  # one call for all rows takes less time
+        return np.asarray(image)[lines]
+    strip = Image.new("RGB", (image.width, len(lines)))
+    for place, line in enumerate(lines):
+        strip.paste(image.crop((0, line, image.width, line + 1)), (0, place))
+    return np.asarray(strip)
 
 
 def _sample_points(
