@@ -41,7 +41,7 @@ _KNOWN_PILLOWS = (12, 13)
 """Major versions of Pillow whose memory the library reads as it is.
 
 The library reads and writes pixels where Pillow's C code keeps them, and another version may keep
-them elsewhere. Whoever adds one checks `_down_first`, too.
+them elsewhere. Whoever adds one checks `down_first`, too.
 """
 
 _PILLOW = int(PIL.__version__.partition(".")[0])
@@ -71,7 +71,7 @@ def resample(
     left, top, right, bottom = box
     # Of the other direction, the first pass leaves out what the second does not reach.
     result = Image.new("RGB", size)
-    if _down_first(image.size, size):
+    if down_first(image.size, size):
         first, last = _reached(left, right, width, image.width, support)
         between = Image.new("RGB", (last - first, height))
         one_pass(image, between, name, (first, top, last, bottom))
@@ -84,7 +84,7 @@ def resample(
     return result
 
 
-def _down_first(source: tuple[int, int], target: tuple[int, int]) -> bool:
+def down_first(source: tuple[int, int], target: tuple[int, int]) -> bool:
     """Whether Pillow filters down before it filters across, given two (width, height).
 
     Sources: ImagingResampleInner of Pillow 13.0; `Image.resize` of all versions for ribbons.

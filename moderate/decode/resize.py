@@ -27,8 +27,8 @@ _LARGE = 10_000_000  # pixels; images of cameras, which have no detail as fine a
 def draft_margin(size: tuple[int, int]) -> float:
     """How many times larger than the model's input a JPEG of (width, height) is decoded at least.
 
-    Chosen with benchmarks/parity.py on 330 photographs and five networks: the 99th percentile of
-    the scores' distance to timm's own transform stays below 0.01.
+    benchmarks/parity.py holds it to what rounding alone does to scores; docs/performance.md has the
+    figures.
     """
     return 3 if size[0] * size[1] >= _LARGE else 6
 
