@@ -16,7 +16,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from moderate.classify.files import read_json
-from moderate.decode.resize import Interpolation, PixelSpec
+from moderate.decode.resample import Interpolation
+from moderate.decode.resize import PixelSpec
 from moderate.errors import WeightsError
 from moderate.folders import no_home, user_data
 from moderate.regular import sha256_of

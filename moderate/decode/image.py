@@ -31,6 +31,7 @@ from moderate.decode.containers import (
 from moderate.decode.heif import read_heif
 from moderate.decode.ico import IconFile, read_ico
 from moderate.decode.parts import DEFAULT_OPTIONS, MOST_PARTS, WHOLE, DecodeOptions, Looked, Part
+from moderate.decode.resample import prepare_resampling
 from moderate.decode.resize import Pixels, PixelSpec, draft_size
 from moderate.decode.sniff import SUPPORTED, sniff
 from moderate.decode.tiff import read_tiff, unsupported
@@ -40,7 +41,7 @@ from moderate.decode.views import look
 from moderate.text import one_line
 from moderate.types import PARTLY_SEEN_FROM, ErrorCode, ImageFacts, Limits, Warn
 
-PIXELS_VERSION = 3
+PIXELS_VERSION = 4
 """Raised whenever files give other pixels or facts, so that earlier scores are not reused."""
 
 
@@ -99,6 +100,7 @@ def prepare() -> None:
     ):
         importlib.import_module(f"PIL.{module}")
     Image.preinit()
+    prepare_resampling()
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
 

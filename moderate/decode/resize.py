@@ -10,20 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
-Pixels = NDArray[np.uint8] | NDArray[np.float32]
+from moderate.decode.resample import Interpolation, resample
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-}
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 # A filter over a longer run than this would take memory proportional to the image's long side.
 _MAX_RATIO = 256
+
+# An image with fewer rows than this for each row of the model's input becomes an array as a whole,
+# which is quicker then.
+_FEW_ROWS = 4
 
 _LARGE = 10_000_000  # pixels; images of cameras, which have no detail as fine as their pixels
 
@@ -31,8 +27,8 @@ _LARGE = 10_000_000  # pixels; images of cameras, which have no detail as fine a
 def draft_margin(size: tuple[int, int]) -> float:
     """How many times larger than the model's input a JPEG of (width, height) is decoded at least.
 
-    Chosen with benchmarks/parity.py on 330 photographs and five networks: the 99th percentile of
-    the scores' distance to timm's own transform stays below 0.01.
+    benchmarks/parity.py holds it to what rounding alone does to scores; docs/performance.md has the
+    figures.
     """
     return 3 if size[0] * size[1] >= _LARGE else 6
 
@@ -58,7 +54,7 @@ class PixelSpec:
 
     @property
     def dtype(self) -> str:
-        """`uint8` where Pillow resizes; `float32` (0..255) where rounding would change scores."""
+        """`uint8` with antialiasing; `float32` (0..255) where rounding would change scores."""
         return "uint8" if self.antialias else "float32"
 
     @property
@@ -135,15 +131,14 @@ def resize(
     # Computed for the full size: rounded at a reduced scale, it would show another part.
     box = _at_scale(box or source_box(spec, full), full, image.size)
     if not spec.antialias:
-        return _interpolate(np.asarray(image), spec, box)
+        return _interpolate(image, spec, box)
     across = max(1, int((box[2] - box[0]) / spec.width / _MAX_RATIO))
     down = max(1, int((box[3] - box[1]) / spec.height / _MAX_RATIO))
     if across > 1 or down > 1:
         reduced = image.reduce((across, down))
         box = _at_scale(box, image.size, reduced.size)
         image = reduced
-    resized = image.resize((spec.width, spec.height), _RESAMPLING[spec.interpolation], box=box)
-    return np.asarray(resized)
+    return np.asarray(resample(image, (spec.width, spec.height), spec.interpolation, box))
 
 
 def _at_scale(
@@ -165,16 +160,17 @@ def _at_scale(
 
 
 def _interpolate(
-    pixels: NDArray[np.uint8], spec: PixelSpec, box: tuple[float, float, float, float]
+    image: Image.Image, spec: PixelSpec, box: tuple[float, float, float, float]
 ) -> NDArray[np.float32]:
     """Two-tap bilinear interpolation in float32, without antialiasing."""
     left, top, right, bottom = box
-    rows = _sample_points(spec.height, top, bottom, pixels.shape[0], spec.align_corners)
-    columns = _sample_points(spec.width, left, right, pixels.shape[1], spec.align_corners)
-    row, row_weight = _taps(rows, pixels.shape[0])
-    column, column_weight = _taps(columns, pixels.shape[1])
-    next_row = np.minimum(row + 1, pixels.shape[0] - 1)
-    next_column = np.minimum(column + 1, pixels.shape[1] - 1)
+    rows = _sample_points(spec.height, top, bottom, image.height, spec.align_corners)
+    columns = _sample_points(spec.width, left, right, image.width, spec.align_corners)
+    row, row_weight = _taps(rows, image.height)
+    column, column_weight = _taps(columns, image.width)
+    next_row = np.minimum(row + 1, image.height - 1)
+    next_column = np.minimum(column + 1, image.width - 1)
+    pixels, place = _with_rows(image, row)
 
     def along(line: NDArray[np.intp]) -> NDArray[np.float32]:
         near = pixels[line[:, None], column].astype(np.float32)
@@ -182,9 +178,26 @@ def _interpolate(
         blended: NDArray[np.float32] = near + (far - near) * column_weight[None, :, None]
         return blended
 
-    upper, lower = along(row), along(next_row)
+    upper, lower = along(place), along(place + next_row - row)
     pixels_out: NDArray[np.float32] = upper + (lower - upper) * row_weight[:, None, None]
     return pixels_out
+
+
+def _with_rows(
+    image: Image.Image, rows: NDArray[np.intp]
+) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    """An array with these rows of an RGB image, each with the next, and where in it each row is.
+
+    Making an array of all of a large image takes more time than decoding it.
+    """
+    starts = sorted(set(rows.tolist()))
+    if image.height < _FEW_ROWS * len(starts):
+        return np.asarray(image), rows
+    strip = Image.new("RGB", (image.width, 2 * len(starts)))
+    for place, start in enumerate(starts):
+        stop = min(start + 2, image.height)
+        strip.paste(image.crop((0, start, image.width, stop)), (0, 2 * place))
+    return np.asarray(strip), 2 * np.searchsorted(starts, rows)
 
 
 def _sample_points(

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from moderate.classify.device import Placement
 from moderate.decode.image import PIXELS_VERSION
+from moderate.decode.resample import resampler
 from moderate.run.interface import Job
 from moderate.state.scores import Scopes
 
@@ -16,8 +17,8 @@ from moderate.state.scores import Scopes
 def scopes(job: Job, placement: Placement) -> Scopes:
     """The scopes under which a job's outcomes are kept.
 
-    Scores: weights and calibration, preprocessing, kind of device, precision, backend, and which
-    labels' scores are kept beside them. Errors: the
+    Scores: weights and calibration, preprocessing, what resizes, kind of device, precision,
+    backend, and which labels' scores are kept beside them. Errors: the
     decoding libraries and their limits. Versions of torch and its like are not among them: they
     move scores by less than the tolerance of every other comparison.
     """
@@ -28,6 +29,7 @@ def scopes(job: Job, placement: Placement) -> Scopes:
     }
     scores = {
         **pixels,
+        "resampler": resampler(),
         "weights": job.bundle.sha256,
         "device": placement.device.partition(":")[0],
         "precision": placement.precision,

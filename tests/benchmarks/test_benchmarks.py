@@ -186,6 +186,9 @@ def test_parity(tmp_path: Path) -> None:
             assert records[group, "margin 1"]["reduced"] > 0
             assert records[group, "full, one resize"]["p99"] <= 0.01
             assert records[group, "margin 1"]["largest_pixel"] > 0
+        rule = {(one["group"], one["way"]): one for one in model["rule"]}
+        for group in read["pictures"]:
+            assert rule[group, "margin 1"]["images"] == records[group, "margin 1"]["reduced"]
     spread = next(one for one in read["models"][MODEL]["records"] if one["group"] == "generated")
     assert spread["score_std"] > 0.1  # else every decode would pass
 

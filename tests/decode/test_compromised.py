@@ -7,6 +7,7 @@ memory are the real ones.
 
 from __future__ import annotations
 
+import os
 import textwrap
 from pathlib import Path
 
@@ -143,7 +144,8 @@ def test_what_an_image_does_to_its_decoder_changes_no_other_image(
     _, untouched = decode_all(images)
     code = textwrap.dedent(HOSTILE) + textwrap.dedent(ATTACKS[attack])
     (tmp_path / "sitecustomize.py").write_text(code)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))  # the same code under test, too
     # Nor is it retired because it has worked for long, on a busy machine.
     monkeypatch.setattr("moderate.decode.scheduler._MAX_HELD_SECONDS", 60.0)
     outcomes, pixels = decode_all(images)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from timm.data import create_transform
 
+from moderate.decode import resize as module
 from moderate.decode.resize import PixelSpec, draft_size, resize
 from tests.support.pictures import scene
 
@@ -49,6 +52,33 @@ def test_without_antialias_equals_torch(size: tuple[int, int], align_corners: bo
     got = resize(picture, spec)
     assert got.dtype == np.float32
     assert np.abs(got - expected[0].permute(1, 2, 0).numpy()).max() < 2e-3
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("size", [(1, 900), (900, 1), (40, 2000), (2000, 1500), (1500, 2000)])
+def test_without_antialias_a_large_image_is_never_made_an_array(
+    size: tuple[int, int], align_corners: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = scene(size)
+    spec = PixelSpec(96, 96, antialias=False, align_corners=align_corners)
+    boxes = [None, (size[0] * 0.1, size[1] * 0.2, size[0] * 0.7, size[1] * 0.9)]
+    for box in boxes:
+        # With all rows in one array, the same to the bit.
+        monkeypatch.setattr(module, "_FEW_ROWS", 10_000)
+        expected = resize(picture, spec, box=box)
+        monkeypatch.undo()
+        arrays: list[int] = []
+        asarray = np.asarray
+
+        def noted(image: Any, asarray: Any = asarray, arrays: list[int] = arrays) -> Any:
+            arrays.append(image.height)
+            return asarray(image)
+
+        monkeypatch.setattr(module.np, "asarray", noted)
+        got = resize(picture, spec, box=box)
+        monkeypatch.undo()
+        assert (got == expected).all()
+        assert max(arrays) < 4 * 96
 
 
 def test_a_crop_of_a_ribbon_is_made_without_the_whole_ribbon() -> None:
