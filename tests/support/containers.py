@@ -2,8 +2,8 @@
 
 The file is parsed by BuildKit's parser, and its instructions are carried out in fresh namespaces of
 the kernel, as an engine would. What differs: the base image is the host's /usr and its Python, and
-what pip would download is there already. On a host that allows no namespaces, as in most containers,
-the tests are skipped, and the reason says what to allow.
+what pip would download is there already. On a host that allows no namespaces, as in most
+containers, the tests are skipped, and the reason says what to allow.
 """
 
 from __future__ import annotations
