@@ -37,7 +37,7 @@ from moderate.run.videos import (
     open_video,
     video_parts,
 )
-from moderate.sources.hints import InputHints
+from moderate.sources.hints import MOST_EXPLAINED, InputHints
 from moderate.sources.interface import Source
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
@@ -85,8 +85,13 @@ class Reader:
         sampler: VideoSampler | None = None,
         contents: Contents | None = None,
         on_limit: Callable[[], None] = lambda: None,
+        *,
+        most_explained: int = MOST_EXPLAINED,
     ) -> None:
-        """contents is None where copies need not be detected."""
+        """contents is None where copies need not be detected.
+
+        most_explained is how many missing paths are looked into.
+        """
         self._job = job
         self._fetcher = fetcher
         self._sampler = sampler
@@ -102,7 +107,7 @@ class Reader:
         self._local_files = LocalFiles(verify=job.options.verify)
         self._unnoticed = False
         self._block: list[Known | Skipped] = []
-        self.hints = InputHints(job.options.reading.walk)
+        self.hints = InputHints(job.options.reading.walk, most_explained)
         """What went wrong with how inputs were named. Complete after the last image."""
 
     def begin(self, scores: RunScores | None) -> None:
@@ -190,9 +195,7 @@ class Reader:
                 yield group
                 group = []
             for entry in source:
-                if isinstance(entry, ImageRef) and names != columns:
-                    values = dict(zip(names, entry.carried, strict=False))
-                    entry = replace(entry, carried=tuple(values.get(name) for name in columns))
+                entry = with_columns(entry, names, columns)
                 group.append(entry)
                 if alone or len(group) == MOST_KEYS or not is_local(entry):
                     yield group
@@ -477,6 +480,16 @@ class Reader:
 
 def _shown(ref: ImageRef) -> str:
     return printable(path_text(ref.display))
+
+
+def with_columns(
+    entry: ImageRef | Skipped, names: Sequence[str], columns: Sequence[str]
+) -> ImageRef | Skipped:
+    """The entry with a value for each of the run's columns, where its source has those of names."""
+    if isinstance(entry, Skipped) or names == columns:
+        return entry
+    values = dict(zip(names, entry.carried, strict=False))
+    return replace(entry, carried=tuple(values.get(name) for name in columns))
 
 
 def name_claim(ref: ImageRef) -> str:
