@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from moderate.classify.device import Placement
-from moderate.cluster.files import SUCCESS, FragmentFile, FragmentFolder, Manifest
+from moderate.cluster.files import FragmentFile, FragmentFolder, Manifest
 from moderate.cluster.fragments import Fragment, fragments, settings_digest
 from moderate.cluster.models import ModelDiedError, ModelServer
 from moderate.cluster.options import ClusterOptions
@@ -27,6 +27,7 @@ from moderate.cluster.worker import FragmentWorker, Receipt, correct
 from moderate.errors import ModerateError, RunError
 from moderate.policy.rows import decide_rows
 from moderate.results.interface import ResultWriter
+from moderate.results.read_fragments import SUCCESS
 from moderate.results.remote import is_remote, shown_target
 from moderate.run.interface import Engine, Executor, Job
 from moderate.sources.hints import InputHints

@@ -25,14 +25,9 @@ from moderate.locks import unlock
 from moderate.results.atomic import lock_part, open_whole, output_error, write_atomic
 from moderate.results.folders import PART, part_mark
 from moderate.results.pages import PAGES, HashedFile
+from moderate.results.read_fragments import MANIFEST, SUCCESS
 from moderate.results.remote import is_remote, shown_target
 from moderate.text import printable
-
-MANIFEST = "_manifest.jsonl"
-"""A line of JSON per fragment, in the order of the input."""
-
-SUCCESS = "_SUCCESS"
-"""JSON: how many rows and fragments there are, the digest of the manifest, the audit facts."""
 
 _NAME = re.compile(r"part-\d{6,}-[0-9a-f]{16}\.parquet")
 _FOOTER_END = 8  # bytes: the length of the footer, and Parquet's magic number

@@ -8,14 +8,20 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from moderate.cores import available_cores
 from moderate.errors import DeviceError, RunError
+from moderate.scratch import scratch_folder
 from moderate.text import one_line
 
 _OBJECT_STORE_BYTES = 1 << 30
 """Of a Ray that is started here: some batches of pixels and fragments are in it at a time."""
+
+_LONGEST_FOLDER = 40
+"""Bytes. Names of sockets have 107 at the most, and Ray adds some 65 of its own."""
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
@@ -60,17 +66,19 @@ def ray_session(address: str | None, device: str) -> Iterator[list[Node]]:
     os.environ.update(_SETTINGS)
     import ray
 
-    was_connected = ray.is_initialized()
-    if not was_connected:
-        _connect(address, device)
-    try:
+    if ray.is_initialized():
         yield _nodes(device)
-    finally:
-        if not was_connected:
+        return
+    with scratch_folder("ray") if address is None else nullcontext() as folder:
+        _connect(address, device, folder)
+        try:
+            yield _nodes(device)
+        finally:
             ray.shutdown()
 
 
-def _connect(address: str | None, device: str) -> None:
+def _connect(address: str | None, device: str, folder: Path | None) -> None:
+    """Connect, or start Ray with its sockets and logs in a folder, if its name is short enough."""
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": None}
@@ -78,11 +86,13 @@ def _connect(address: str | None, device: str) -> None:
         try:
             if address is None:
                 gpus = {"num_gpus": 0} if device == "cpu" else {}
+                is_short = folder and len(os.fsencode(folder)) <= _LONGEST_FOLDER
                 ray.init(
                     address="local",
                     num_cpus=available_cores(),
                     object_store_memory=_OBJECT_STORE_BYTES,
                     **{**quiet, "include_dashboard": False},
+                    _temp_dir=str(folder) if is_short else None,
                     **gpus,
                 )
             else:
