@@ -7,6 +7,7 @@ known that no process survives.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import deque
@@ -35,6 +36,8 @@ from moderate.state.contents import Contents
 from moderate.state.scores import ScoreStore
 from moderate.text import one_line, path_text
 from moderate.types import Column, ErrorCode, ImageError, Origin, Row, Skipped
+
+log = logging.getLogger(__name__)
 
 _WINDOW = 4  # fragments per worker between the oldest one that is not settled and the newest
 _QUEUED = 2  # fragments that a worker has: the one that it works on, and the next
@@ -287,6 +290,7 @@ class RayEngine(Engine):
                 self._replace(worker, error)
                 self._suspect(running)
             except ModelDiedError as error:
+                log.warning("a model died twice on the same images; they are done again")
                 self._count_death(error)
                 running.by_model = True
                 self._suspect(running)
@@ -296,6 +300,7 @@ class RayEngine(Engine):
 
     def _replace(self, worker: _Worker, error: Exception) -> None:
         """Start another worker in place of one that died; what waited for it is not to blame."""
+        log.warning("a decoding worker died; what it worked on is done again")
         self._count_death(error)
         for running in worker.tasks.values():
             self._to_do.appendleft(running)

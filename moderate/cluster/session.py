@@ -17,6 +17,8 @@ from moderate.errors import DeviceError, RunError
 from moderate.scratch import scratch_folder
 from moderate.text import one_line
 
+log = logging.getLogger(__name__)
+
 _OBJECT_STORE_BYTES = 1 << 30
 """Of a Ray that is started here: some batches of pixels and fragments are in it at a time."""
 
@@ -26,7 +28,7 @@ _LONGEST_FOLDER = 40
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
+    "RAY_worker_niceness": "0",  # 15 by default: workers would starve beside anything else
 }
 
 
@@ -81,6 +83,7 @@ def _connect(address: str | None, device: str, folder: Path | None) -> None:
     """Connect, or start Ray with its sockets and logs in a folder, if its name is short enough."""
     import ray
 
+    _keep_ray_silent()
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": None}
     with _own_signal_handlers():
         try:
@@ -100,6 +103,17 @@ def _connect(address: str | None, device: str, folder: Path | None) -> None:
         except Exception as error:
             where = "Ray cannot be started" if address is None else f"no Ray at {address}"
             raise RunError(f"{where}: {one_line(str(error), 300)}") from error
+
+
+def _keep_ray_silent() -> None:
+    """Ray prints a paragraph on standard output when a worker dies, of which there is our own line.
+
+    It has no setting for that. Where a version of it has no such function, it prints.
+    """
+    import ray._private.worker as internals
+
+    if hasattr(internals, "print_to_stdstream"):
+        internals.print_to_stdstream = lambda data, *_, **__: log.debug("Ray: %s", data)
 
 
 @contextlib.contextmanager
