@@ -44,7 +44,7 @@ OF_THE_RUN = ["run_id", "scored_at"]
 @pytest.fixture(scope="module", autouse=True)
 def _ray() -> Iterator[None]:
     """Ray on this machine, for all tests of the module."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     ray.init(
         address="local",
         num_cpus=2,
