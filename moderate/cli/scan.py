@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,6 +37,10 @@ from moderate.decode.parts import MOST_FRAMES, MOST_FRAMES_AUTO
 from moderate.errors import UsageError
 from moderate.fetch.options import HttpOptions
 from moderate.types import MOST_LISTED, ErrorCode, Limits
+
+if TYPE_CHECKING:
+    from moderate.run.interface import Executor, Job
+    from moderate.run.options import ScanOptions
 
 _DEFAULT = Limits()
 _HTTP = HttpOptions()
@@ -236,6 +240,18 @@ def scan(
             panels.SPEED, "--compile", help="Compile the model: slow to start, faster on long runs."
         ),
     ] = False,
+    engine: Annotated[
+        Literal["local", "ray"],
+        option(panels.SPEED, help="ray: on the machines of a Ray cluster; needs the extra 'ray'."),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        option(
+            panels.SPEED,
+            metavar="HOST:PORT|auto",
+            help="The Ray cluster to run on; without, Ray is started on this machine.",
+        ),
+    ] = None,
     batch_size: Annotated[
         int,
         option(panels.SPEED, min=1, max=4096, help="Images per forward pass."),
@@ -506,7 +522,7 @@ def scan(
     from moderate.results.folders import parse_partition_by
     from moderate.results.interface import CsvForm
     from moderate.run.options import ScanOptions, StateOptions
-    from moderate.run.scan import plan, run
+    from moderate.run.scan import run
     from moderate.run.summary import baseline_note
     from moderate.sources.columns import parse_columns
     from moderate.sources.directory import WalkOptions
@@ -534,7 +550,9 @@ def scan(
         raise UsageError("--lock-wait goes with --lock FILE")
     rows, shaped = split_shaped(out or (), shape, document=shape_document)
     exports = [*shaped, *map(parse_report, report or ())]
-    job = plan(
+    job, executor = _plan(
+        engine,
+        ray_address,
         ScanOptions(
             inputs=inputs or (),
             weights=weights,
@@ -620,8 +638,11 @@ def scan(
             force=force,
             csv=CsvForm(csv_raw, csv_bom),
             partition_by=parse_partition_by(partition_by),
-        )
+        ),
+        quiet=quiet,
     )
+    if dry_run and executor:
+        raise UsageError("--engine ray: --dry-run does not go with it: it is about this machine")
     if dry_run:
         return look_ahead(job, max_error_rate, quiet=quiet)
     card = job.bundle.card
@@ -635,7 +656,7 @@ def scan(
     countable = None if job.options.video else job.sources
     with progress_on(sys.stderr, mode, countable, limit) as on_item:
         waiting = say_waiting if not quiet else lambda line: None
-        result = run(job, on_item, as_text, waiting)
+        result = run(job, on_item, as_text, waiting, executor)
     if not quiet:
         tell(result, [*rows, *(each.target for each in exports)])
     elif 2 * result.error_codes[ErrorCode.NOT_FOUND] > result.rows:
@@ -648,3 +669,22 @@ def scan(
     list_findings(result, fail_on)
     report_errors(result, max_error_rate)
     return exit_codes.of_scan(result, fail_on, max_error_rate)
+
+
+def _plan(
+    engine: str, ray_address: str | None, options: ScanOptions, *, quiet: bool
+) -> tuple[Job, Executor | None]:
+    """The job, and what runs it; None for this machine. Raises the errors under ModerateError."""
+    from moderate.run.scan import plan
+
+    if engine == "local":
+        if ray_address is not None:
+            raise UsageError("--ray-address goes with --engine ray")
+        return plan(options), None
+    from moderate.cluster.plan import plan_on_ray
+
+    def say_where(line: str) -> None:
+        if not quiet:
+            say("info", "engine", line)
+
+    return plan_on_ray(options, ray_address, say_where)

@@ -28,6 +28,7 @@ from moderate.results.read_format import (
     own_type,
     without_surrogates,
 )
+from moderate.results.read_fragments import MANIFEST, FragmentResults, is_fragment_folder
 from moderate.results.read_parquet import ParquetResults
 from moderate.results.read_text import CsvResults, JsonlResults
 from moderate.results.remote import is_remote, receive, shown_target, target_name
@@ -46,6 +47,7 @@ _FORMATS: dict[str, type[ResultsFile]] = {
     ".jsonl": JsonlResults,
     ".parquet": ParquetResults,
 }
+_PARQUET = (ParquetResults, FragmentResults)
 
 Part = tuple[dict[str, Any], dict[str, Any]]
 """Columns of consecutive rows: our own as Arrow arrays, carried ones as arrays or lists."""
@@ -81,7 +83,7 @@ class Results:
     @property
     def is_as_written(self) -> bool:
         """Whether the file is known to be, byte for byte, what this tool wrote. Reads all of it."""
-        if isinstance(self._file, ParquetResults):
+        if isinstance(self._file, _PARQUET):
             return self._file.is_as_written
         return "sha256" in self.facts and not self.mismatch
 
@@ -106,8 +108,8 @@ class Results:
 
     @property
     def schema(self) -> Any:
-        """The Arrow schema of a Parquet file; None of other formats."""
-        return self._file.schema if isinstance(self._file, ParquetResults) else None
+        """The Arrow schema of Parquet files; None of other formats."""
+        return self._file.schema if isinstance(self._file, _PARQUET) else None
 
     def chunks(self) -> Iterator[Chunk]:
         """All rows in order, in chunks whose columns are converted on request."""
@@ -235,12 +237,17 @@ def open_results(name: str) -> Iterator[Results]:
 
 
 def read_results(path: str) -> Results:
-    """Open a .csv, .parquet or .jsonl file that a scan wrote, and read its audit facts.
+    """Open a .csv, .parquet or .jsonl file, or a folder of fragments, and read its audit facts.
 
     Raises UsageError for another suffix, InputError for what cannot be read or is not results.
     """
     if is_remote(path):
         raise UsageError(f"{shown_target(path)}: results are read from local files; fetch it first")
+    if is_fragment_folder(path):
+        folder = FragmentResults(path)
+        _check_columns(path, folder.names)
+        carried = tuple(name for name in folder.names if not is_own(name))
+        return Results(path, folder.facts(), carried, folder, path)
     suffix = _suffix(path)
     try:
         status = os.stat(path)
@@ -319,6 +326,8 @@ def _facts_beside(path: str) -> dict[str, str]:
 
 
 def _digest(path: str) -> str:
+    if os.path.isdir(path):
+        path = os.path.join(path, MANIFEST)  # which has the digests of the folder's files
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

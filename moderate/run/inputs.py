@@ -37,7 +37,7 @@ from moderate.run.videos import (
     open_video,
     video_parts,
 )
-from moderate.sources.hints import InputHints
+from moderate.sources.hints import MOST_EXPLAINED, InputHints
 from moderate.sources.interface import Source
 from moderate.sources.subset import INPUT_NUMBER, NO_CONTENT, InputListing, ShardedSource
 from moderate.state.contents import Contents
@@ -86,8 +86,13 @@ class Reader:
         sampler: VideoSampler | None = None,
         contents: Contents | None = None,
         on_limit: Callable[[], None] = lambda: None,
+        *,
+        most_explained: int = MOST_EXPLAINED,
     ) -> None:
-        """contents is None where copies need not be detected."""
+        """contents is None where copies need not be detected.
+
+        most_explained is how many missing paths are looked into.
+        """
         self._job = job
         self._fetcher = fetcher
         self._sampler = sampler
@@ -103,7 +108,7 @@ class Reader:
         self._local_files = LocalFiles(verify=job.options.verify)
         self._unnoticed = False
         self._block: list[Known | Skipped] = []
-        self.hints = InputHints(job.options.reading.walk)
+        self.hints = InputHints(job.options.reading.walk, most_explained)
         """What went wrong with how inputs were named. Complete after the last image."""
         self._sharded = is_sharded(job.sources)
         self.listing = InputListing()
@@ -194,10 +199,7 @@ class Reader:
                 yield group
                 group = []
             for entry, number in self._numbered(source):
-                if isinstance(entry, ImageRef) and names != columns:
-                    values = dict(zip(names, entry.carried, strict=False))
-                    values[INPUT_NUMBER] = number
-                    entry = replace(entry, carried=tuple(values.get(name) for name in columns))
+                entry = with_columns(entry, names, columns, number)
                 group.append(entry)
                 if alone or len(group) == MOST_KEYS or not is_local(entry):
                     yield group
@@ -501,6 +503,22 @@ class Reader:
 
 def _shown(ref: ImageRef) -> str:
     return printable(path_text(ref.display))
+
+
+def with_columns(
+    entry: ImageRef | Skipped,
+    names: Sequence[str],
+    columns: Sequence[str],
+    number: int | None = None,
+) -> ImageRef | Skipped:
+    """The entry with a value for each of the run's columns, where its source has those of names.
+
+    number is that of the input, where it is read by shares.
+    """
+    if isinstance(entry, Skipped) or names == columns:
+        return entry
+    values = {**dict(zip(names, entry.carried, strict=False)), INPUT_NUMBER: number}
+    return replace(entry, carried=tuple(values.get(name) for name in columns))
 
 
 def name_claim(ref: ImageRef) -> str:

@@ -17,9 +17,11 @@ from moderate.decode.resize import PixelSpec
 from moderate.errors import UsageError
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy
+from moderate.results.interface import ResultWriter
 from moderate.run.options import ScanOptions
 from moderate.sources.interface import Source
 from moderate.sources.subset import CONTENT, PLACE_COLUMNS, InputListing, ShardedSource
+from moderate.state.scores import ScoreStore
 from moderate.types import Column, Row, Skipped
 
 
@@ -171,9 +173,29 @@ class Engine(ABC):
         """All inputs as this share of them met them; None without. Known after the last row."""
         return None
 
+    @property
+    def writers(self) -> Sequence[ResultWriter]:
+        """The writers of those targets that the engine brings to their end itself."""
+        return ()
+
     @abstractmethod
     def rows(self) -> Iterator[Row | Skipped]:
         """One row for each input in input order, with what was skipped where it was met.
 
         Once per engine. Raises RunError where the run cannot be finished.
         """
+
+
+class Executor(ABC):
+    """Where jobs are run: opens the engine of each."""
+
+    @property
+    def owned(self) -> Sequence[str]:
+        """The targets of rows that are written by the engine itself; see `Engine.writers`."""
+        return ()
+
+    @abstractmethod
+    def open_engine(
+        self, job: Job, store: ScoreStore | None, run_id: str, unfinished_since: int | None
+    ) -> Engine:
+        """The engine of one run. The last two are as `LocalEngine` has them."""

@@ -35,7 +35,7 @@ from moderate.run.local_files import UNREAD_CLAIM
 from moderate.run.resources import Resources, make_sampler
 from moderate.run.scopes import scopes
 from moderate.run.videos import VideoBegin, VideoEnd, VideoRows
-from moderate.sources.hints import InputHints
+from moderate.sources.hints import MOST_EXPLAINED, InputHints
 from moderate.sources.subset import InputListing
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
@@ -93,8 +93,9 @@ class LocalEngine(Engine):
         resources: Resources | None = None,
         run_id: str | None = None,
         unfinished_since: int | None = None,
+        most_explained: int = MOST_EXPLAINED,
     ) -> None:
-        """run_id is what rows have; None for an id of their own.
+        """run_id is what rows have; None for an id of their own. most_explained is `Reader`'s.
 
         Outcomes that the store has from unfinished_since on (seconds since 1970) count as this
         run's own: the runs that they are of broke off, and their rows are in no results.
@@ -103,6 +104,7 @@ class LocalEngine(Engine):
         self._run_id = run_id or uuid4().hex
         self._store = store
         self._unfinished_since = unfinished_since
+        self._most_explained = most_explained
         self._at_once = at_once or job.options.require_sandbox
         self._stack = ExitStack()
         self._shared = resources
@@ -138,7 +140,14 @@ class LocalEngine(Engine):
             sampler = make_sampler(job)
             if sampler:
                 self._stack.callback(sampler.close)
-            reader = Reader(job, fetcher, sampler, self._contents, self._cut)
+            reader = Reader(
+                job,
+                fetcher,
+                sampler,
+                self._contents,
+                self._cut,
+                most_explained=self._most_explained,
+            )
             self._stack.callback(reader.stop)
             self._hints = reader.hints
             self._listing = reader.listing if is_sharded(job.sources) else None

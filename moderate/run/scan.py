@@ -56,7 +56,7 @@ from moderate.results.targets import (
 )
 from moderate.run.highlights import Highlights
 from moderate.run.input_counts import nothing_found, nothing_was_there
-from moderate.run.interface import Engine, Job, carried_columns, is_sharded
+from moderate.run.interface import Engine, Executor, Job, carried_columns, is_sharded
 from moderate.run.listing import Listing
 from moderate.run.options import ScanOptions, StateOptions
 from moderate.run.pipeline import LocalEngine
@@ -75,6 +75,7 @@ from moderate.sources.interface import Source
 from moderate.sources.memory import Input
 from moderate.sources.resolve import NO_INPUT, resolve
 from moderate.state.run_lock import exclusive
+from moderate.state.scores import ScoreStore
 from moderate.text import one_line, path_text, printable, utc
 from moderate.types import Row, Skipped
 from moderate.version import __version__
@@ -227,14 +228,25 @@ def _check_numbers(options: ScanOptions) -> None:
         raise UsageError(f"decode_timeout {options.limits.decode_timeout}: use seconds over 0")
 
 
+class LocalExecutor(Executor):
+    """Runs jobs on this machine."""
+
+    def open_engine(
+        self, job: Job, store: ScoreStore | None, run_id: str, unfinished_since: int | None
+    ) -> Engine:
+        """See `Executor`."""
+        return LocalEngine(job, store, run_id=run_id, unfinished_since=unfinished_since)
+
+
 def run(
     job: Job,
     on_item: Callable[[Row | Skipped], None],
     summary_text: SummaryText,
     on_wait: Callable[[str], None] = lambda line: None,
+    executor: Executor | None = None,
 ) -> Summary:
     """Run a planned scan to its end; `on_item` is called for each item. See `iterate`."""
-    items = iterate(job, summary_text, on_wait)
+    items = iterate(job, summary_text, on_wait, executor)
     try:
         while True:
             try:
@@ -252,8 +264,10 @@ def iterate(
     job: Job,
     summary_text: SummaryText,
     on_wait: Callable[[str], None] = lambda line: None,
+    executor: Executor | None = None,
 ) -> Generator[Row | Skipped, None, Summary]:
-    """Run a planned scan, write its files, and give the summary back.
+    """Run a planned scan, write its files, and give the summary back. Without executor, it runs
+    on this machine.
 
     Yields each row and each skipped file, in order. `summary_text` is called for each target of a
     summary, at the end; `on_wait` with a line when another run has to end first. No file is put
@@ -277,7 +291,10 @@ def iterate(
                     check_resumable(state, run_id, job.bundle, options.out)
                 recorder.save_policy(job.policy)
                 recorder.settings = speed_settings(options)
-                summary = yield from _run(job, run_id, started, state, recorder, summary_text)
+                where = executor or LocalExecutor()
+                summary = yield from _run(
+                    job, run_id, started, state, recorder, summary_text, where
+                )
         except BaseException as error:
             how = recorder.how_to_go_on(rescore=options.rescore)
             if how and not isinstance(error, Exception):
@@ -310,22 +327,27 @@ def _run(
     state: State | None,
     recorder: Recorder,
     summary_text: SummaryText,
+    executor: Executor,
 ) -> Generator[Row | Skipped, None, Summary]:
     options = job.options
     clock = time.monotonic()
     taken = _Taken.of(options.targets)
     with (
-        open_writers(options.out, options.csv, options.partition_by) as row_writers,
+        open_writers(
+            [each for each in options.out if each not in executor.owned],
+            options.csv,
+            options.partition_by,
+        ) as row_writers,
         open_exports(options.exports, options.export) as exports,
         open_texts(options.summary) as summaries,
-        LocalEngine(
+        executor.open_engine(
             job,
             state.scores if state else None,
-            run_id=run_id,
-            unfinished_since=recorder.unfinished_since() if options.only else None,
+            run_id,
+            recorder.unfinished_since() if options.only else None,
         ) as engine,
     ):
-        writers: list[ResultWriter] = [*row_writers, *exports]
+        writers: list[ResultWriter] = [*row_writers, *engine.writers, *exports]
         audit = _audit(job, engine, run_id, started)
         summary = Summary(audit, job.policy.policy, job.judge)
         summary.hourly_cost = options.hourly_cost

@@ -50,9 +50,9 @@ class InputHints:
     are not local, which touches nothing that is shared.
     """
 
-    def __init__(self, walk: WalkOptions) -> None:
+    def __init__(self, walk: WalkOptions, most_explained: int = MOST_EXPLAINED) -> None:
         self._walk = walk
-        self._left = MOST_EXPLAINED
+        self._left = most_explained
         self._missing: defaultdict[Listing | None, _Missing] = defaultdict(_Missing)
         self._links = 0
         self._left_out: Counter[str] = Counter()
@@ -60,7 +60,7 @@ class InputHints:
     def with_hint(self, ref: ImageRef, error: ImageError) -> ImageError:
         """The error with what explains it at the end of its message; unchanged where nothing does.
 
-        A missing local file costs a few calls of lstat, for the first MOST_EXPLAINED ones.
+        A missing local file costs a few calls of lstat, for the first most_explained ones.
         """
         if isinstance(ref.location, Url | StoredObject):
             text = ref.location.url if isinstance(ref.location, Url) else ref.location.uri

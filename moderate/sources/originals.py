@@ -26,6 +26,7 @@ from moderate.decode.video import (
 from moderate.errors import ModerateError, UsageError
 from moderate.fetch.fetcher import Fetcher
 from moderate.fetch.local import FetchError, open_regular, read_file, read_head
+from moderate.installing import how_to_install
 from moderate.sources.archive import ArchiveSource, is_archive, local_opener
 from moderate.sources.entries import entry_ref
 from moderate.text import one_line, timestamp
@@ -120,7 +121,7 @@ class Originals:
             require_pyav()
         except UsageError:
             raise OriginalError(
-                "it is a frame of a video, which needs PyAV: pip install 'moderate[video]'"
+                f"it is a frame of a video, which needs PyAV: {how_to_install('video')}"
             ) from None
         if os.path.isfile(path):
             with contextlib.closing(self._stills(open_regular(path).fd, path, seconds)) as stills:

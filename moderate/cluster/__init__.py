@@ -1,0 +1,1 @@
+"""A scan on a Ray cluster, or on this machine through Ray."""
