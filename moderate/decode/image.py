@@ -36,6 +36,7 @@ from moderate.decode.sniff import SUPPORTED, sniff
 from moderate.decode.tiff import read_tiff, unsupported
 from moderate.decode.unscored import unscored_content
 from moderate.decode.views import look
+from moderate.decode.webp import libwebp, open_webp
 from moderate.text import one_line
 from moderate.types import PARTLY_SEEN_FROM, ErrorCode, ImageFacts, Limits, Warn
 
@@ -107,6 +108,7 @@ def prepare() -> None:
     ):
         importlib.import_module(f"PIL.{module}")
     Image.preinit()
+    libwebp()
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
@@ -166,6 +168,8 @@ def _open(kind: str, container: Container) -> Image.Image:
         return TiffImagePlugin.TiffImageFile(file)
     if kind == "ico":
         return IconFile(file)
+    if kind == "webp":
+        return open_webp(container.data)
     if kind != "heif":
         return Image.open(file, formats=[kind.upper()])
     import pillow_heif
