@@ -20,6 +20,7 @@ from moderate.types import ErrorCode
 _MAX_ENTRIES = 20_000  # boxes in a box, items in a list, references of an item
 _MAX_EXTENTS = 100_000
 _MAX_NAL_UNITS = 100_000
+_MAX_PROPERTIES = 32  # of an item whose properties are all looked at
 
 # A box of these kinds that reaches beyond the end of the file was cut. Others may not be boxes at
 # all, because some programs append data of their own to a file.
@@ -245,6 +246,38 @@ class Items:
         if self._kinds.get(item) == b"grid" and len(kinds) > 1:
             raise corrupt("the tiles are not all coded alike")
 
+    def kind(self, item: int) -> bytes:
+        """The four-letter type of an item."""
+        return self._kinds.get(item, b"")
+
+    def sources(self, item: int) -> list[int]:
+        """The items that an item is derived from, in order."""
+        return self._sources.get(item, [])
+
+    def has_alpha(self, item: int) -> bool:
+        """Whether an item has an alpha plane."""
+        return item in self._alpha
+
+    def data(self, item: int) -> bytes:
+        """The data of an item. Raises DecodeError where some is missing."""
+        self._check_data(item)
+        location = self._locations[item]
+        start = self._idat.start if location.method == 1 and self._idat else 0
+        return b"".join(self._data[start + at : start + at + size] for at, size in location.extents)
+
+    def properties_of(self, wanted: set[int]) -> dict[int, list[Box]]:
+        """All properties of each wanted item, in their order.
+
+        Raises DecodeError where an item has more than any real one.
+        """
+        found: dict[int, list[Box]] = {item: [] for item in wanted}
+        for item, box in self._associations(lambda _: True):
+            if item in found:
+                found[item].append(box)
+                if len(found[item]) > _MAX_PROPERTIES:
+                    raise corrupt(f"a part has over {_MAX_PROPERTIES} properties")
+        return found
+
     def first_byte(self) -> int | None:
         """Where in the file the data of the primary item begins; None where it is not there."""
         location = self._locations.get(-1 if self.primary is None else self.primary)
@@ -406,10 +439,16 @@ class Items:
 
     def with_property(self, wanted: Callable[[Box], bool]) -> dict[int, Box]:
         """The items that have a wanted property, with the first such property."""
-        box = self._properties
         found: dict[int, Box] = {}
+        for item, box in self._associations(wanted):
+            found.setdefault(item, box)
+        return found
+
+    def _associations(self, wanted: Callable[[Box], bool]) -> Iterator[tuple[int, Box]]:
+        """Each item with each wanted property that it has, in the order of the file."""
+        box = self._properties
         if box is None:
-            return found
+            return
         properties = descend(self._data, [box], b"ipco")[:1]
         boxes = {
             index: entry
@@ -430,5 +469,4 @@ class Items:
                 for _ in range(fields.number(1)):
                     index = fields.number(index_size) & ~essential
                     if index in boxes:
-                        found.setdefault(item, boxes[index])
-        return found
+                        yield item, boxes[index]
