@@ -208,6 +208,8 @@ class Items:
         self.primary = self._read_primary(boxes.get(b"pitm"))
         self.exif_kinds: list[int] = []
         """Where in the file the four letters `Exif` say what an item is."""
+        self.all_listed = True
+        """Whether the list of items is as long as it says. libheif leaves out what is beyond."""
         self._kinds = self._read_kinds(boxes.get(b"iinf"))
         self._locations = self._read_locations(boxes.get(b"iloc"))
         self._sources, alpha = self._read_references(boxes.get(b"iref"))
@@ -365,8 +367,12 @@ class Items:
         fields = Fields(self._data, box)
         version = fields.number(1)
         fields.number(3)
-        fields.number(4 if version else 2)  # the count of the boxes, which need not be true
-        for entry in descend(self._data, [fields.rest()], b"infe"):
+        count = fields.number(4 if version else 2)  # which need not be true
+        entries = list(children(self._data, fields.rest()))
+        self.all_listed = count == len(entries)
+        for entry in entries:
+            if entry.kind != b"infe":
+                continue
             fields = Fields(self._data, entry)
             version = fields.number(1)
             fields.number(3)

@@ -117,7 +117,7 @@ def _coded(data: bytes) -> _Coded:
     _require(len(metas) == 1)
     items = Items(data, Box(b"meta", metas[0].start + 4, metas[0].end))
     primary = items.primary
-    _require(primary is not None)
+    _require(primary is not None and items.all_listed)
     assert primary is not None
     sources = items.sources(primary)
     numbers = sources or [primary]
@@ -196,7 +196,7 @@ def _check_colours(data: bytes, boxes: Sequence[Box]) -> None:
 
 def _check_configuration(configuration: bytes) -> None:
     """It must say 4:2:0 and 8 bits, and hold one parameter set of each kind."""
-    _require(len(configuration) > _CONFIGURATION_BYTES)
+    _require(len(configuration) > _CONFIGURATION_BYTES and configuration[0] == 1)
     chroma, luma_depth, chroma_depth = configuration[16:19]
     _require((chroma & 3, luma_depth & 7, chroma_depth & 7) == (1, 0, 0))
     _require(configuration[21] & 3 == 3)  # lengths of NAL units in 4 bytes

@@ -158,6 +158,11 @@ def overlay() -> Heic:
     return Heic((*SINGLE.items, shown), ((b"dimg", 50, (1,)),), primary=50)
 
 
+def replaced(data: bytes, old: bytes, new: bytes) -> bytes:
+    assert data.count(old) == 1
+    return data.replace(old, new)
+
+
 def of_another_size(heic: Heic, number: int) -> Heic:
     (item,) = [item for item in heic.items if item.number == number]
     larger = full_box(b"ispe", 0, struct.pack(">II", 128, 128))
@@ -195,6 +200,21 @@ UNUSUAL: dict[str, Callable[[], bytes]] = {
     ).build(),
     "another size stated": lambda: of_another_size(SINGLE, 1).build(),
     "a tile of another size": lambda: of_another_size(GRID, 5).build(),
+    "a list of items that is longer than it says": lambda: replaced(
+        GRID.build(), b"iinf\x00\x00\x00\x00\x00\x07", b"iinf\x00\x00\x00\x00\x00\x03"
+    ),
+    "a depth that is not the image's": lambda: with_properties(
+        SINGLE, 1, full_box(b"pixi", 0, b"\x03\x0a\x0a\x0a")
+    ).build(),
+    "a picture of a higher layer": lambda: replaced(
+        SINGLE.build(), b"\x28\x01\xaf", b"\x28\x02\xaf"
+    ),
+    "parameter sets of a higher layer": lambda: replaced(
+        SINGLE.build(), b"\x40\x01\x0c", b"\x40\x02\x0c"
+    ),
+    "a configuration of an unknown version": lambda: replaced(
+        SINGLE.build(), b"hvcC\x01", b"hvcC\x07"
+    ),
     "a tile too few": lambda: replace(GRID, references=((b"dimg", 1, (2, 3, 4, 5, 6)),)).build(),
 }
 
