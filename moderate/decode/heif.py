@@ -20,6 +20,7 @@ from moderate.types import ErrorCode
 _MAX_ENTRIES = 20_000  # boxes in a box, items in a list, references of an item
 _MAX_EXTENTS = 100_000
 _MAX_NAL_UNITS = 100_000
+_MAX_PROPERTIES = 32  # of an item whose properties are all looked at
 
 # A box of these kinds that reaches beyond the end of the file was cut. Others may not be boxes at
 # all, because some programs append data of their own to a file.
@@ -207,6 +208,8 @@ class Items:
         self.primary = self._read_primary(boxes.get(b"pitm"))
         self.exif_kinds: list[int] = []
         """Where in the file the four letters `Exif` say what an item is."""
+        self.all_listed = True
+        """Whether the list of items is as long as it says. libheif leaves out what is beyond."""
         self._kinds = self._read_kinds(boxes.get(b"iinf"))
         self._locations = self._read_locations(boxes.get(b"iloc"))
         self._sources, alpha = self._read_references(boxes.get(b"iref"))
@@ -244,6 +247,38 @@ class Items:
         kinds = {self._kinds.get(source, b"") for source in self._sources.get(item, ())} - _DERIVED
         if self._kinds.get(item) == b"grid" and len(kinds) > 1:
             raise corrupt("the tiles are not all coded alike")
+
+    def kind(self, item: int) -> bytes:
+        """The four-letter type of an item."""
+        return self._kinds.get(item, b"")
+
+    def sources(self, item: int) -> list[int]:
+        """The items that an item is derived from, in order."""
+        return self._sources.get(item, [])
+
+    def has_alpha(self, item: int) -> bool:
+        """Whether an item has an alpha plane."""
+        return item in self._alpha
+
+    def data(self, item: int) -> bytes:
+        """The data of an item. Raises DecodeError where some is missing."""
+        self._check_data(item)
+        location = self._locations[item]
+        start = self._idat.start if location.method == 1 and self._idat else 0
+        return b"".join(self._data[start + at : start + at + size] for at, size in location.extents)
+
+    def properties_of(self, wanted: set[int]) -> dict[int, list[Box]]:
+        """All properties of each wanted item, in their order.
+
+        Raises DecodeError where an item has more than any real one.
+        """
+        found: dict[int, list[Box]] = {item: [] for item in wanted}
+        for item, box in self._associations(lambda _: True):
+            if item in found:
+                found[item].append(box)
+                if len(found[item]) > _MAX_PROPERTIES:
+                    raise corrupt(f"a part has over {_MAX_PROPERTIES} properties")
+        return found
 
     def first_byte(self) -> int | None:
         """Where in the file the data of the primary item begins; None where it is not there."""
@@ -332,8 +367,12 @@ class Items:
         fields = Fields(self._data, box)
         version = fields.number(1)
         fields.number(3)
-        fields.number(4 if version else 2)  # the count of the boxes, which need not be true
-        for entry in descend(self._data, [fields.rest()], b"infe"):
+        count = fields.number(4 if version else 2)  # which need not be true
+        entries = list(children(self._data, fields.rest()))
+        self.all_listed = count == len(entries)
+        for entry in entries:
+            if entry.kind != b"infe":
+                continue
             fields = Fields(self._data, entry)
             version = fields.number(1)
             fields.number(3)
@@ -406,10 +445,16 @@ class Items:
 
     def with_property(self, wanted: Callable[[Box], bool]) -> dict[int, Box]:
         """The items that have a wanted property, with the first such property."""
-        box = self._properties
         found: dict[int, Box] = {}
+        for item, box in self._associations(wanted):
+            found.setdefault(item, box)
+        return found
+
+    def _associations(self, wanted: Callable[[Box], bool]) -> Iterator[tuple[int, Box]]:
+        """Each item with each wanted property that it has, in the order of the file."""
+        box = self._properties
         if box is None:
-            return found
+            return
         properties = descend(self._data, [box], b"ipco")[:1]
         boxes = {
             index: entry
@@ -430,5 +475,4 @@ class Items:
                 for _ in range(fields.number(1)):
                     index = fields.number(index_size) & ~essential
                     if index in boxes:
-                        found.setdefault(item, boxes[index])
-        return found
+                        yield item, boxes[index]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError
 
-from moderate.decode import pixels
+from moderate.decode import hevc, pixels
 from moderate.decode.animation import as_first_shown, other_frames
 from moderate.decode.avif import LARGEST_AREA, LARGEST_SIDE, read_avif
 from moderate.decode.bmp import open_bmp, read_bmp
@@ -38,6 +38,7 @@ from moderate.decode.tiff import read_tiff, unsupported
 from moderate.decode.undecoded import Undecoded as Undecoded
 from moderate.decode.unscored import unscored_content
 from moderate.decode.views import look
+from moderate.decode.webp import libwebp, open_webp
 from moderate.text import one_line
 from moderate.types import PARTLY_SEEN_FROM, ErrorCode, ImageFacts, Limits, Warn
 
@@ -101,6 +102,8 @@ def prepare() -> None:
         importlib.import_module(f"PIL.{module}")
     Image.preinit()
     prepare_resampling()
+    libwebp()
+    hevc.ffmpeg()
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
@@ -160,6 +163,8 @@ def _open(kind: str, container: Container) -> Image.Image:
         return TiffImagePlugin.TiffImageFile(file)
     if kind == "ico":
         return IconFile(file)
+    if kind == "webp":
+        return open_webp(container.data)
     if kind != "heif":
         return Image.open(file, formats=[kind.upper()])
     import pillow_heif
@@ -194,7 +199,7 @@ def _decode_opened(
     if facts.format == "avif":
         _check_memory(size, channels=len(image.mode))
     exif = container.exif or image.info.get("exif")
-    image.load()
+    image = _loaded(image, facts, container)
     if container.crop and container.crop != size:
         image, size = image.crop((0, 0, *container.crop)), container.crop
     if (
@@ -280,6 +285,17 @@ def _decode_opened(
     unseen = float(np.float32(round(looks.unseen, 4)))  # as the state and results keep it
     facts = replace(facts, unseen=unseen, warnings=tuple(image_warnings))
     return Decoded(looks.pixels[0], facts, tuple(looks.parts), tuple(looks.pixels[1:]))
+
+
+def _loaded(image: Image.Image, facts: ImageFacts, container: Container) -> Image.Image:
+    """The image with its pixels, from the decoder that takes least time."""
+    if facts.format == "heif" and facts.frames == 1:
+        decoded = hevc.decode(container.data, image)
+        if decoded is not None:
+            decoded.info.update(image.info)
+            return decoded
+    image.load()
+    return image
 
 
 def _decode_at(scale: float, container: Container) -> Image.Image:

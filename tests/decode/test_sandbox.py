@@ -334,6 +334,7 @@ def variety() -> dict[str, bytes]:
     alpha = picture.copy()
     alpha.putalpha(128)
     files["webp_alpha"] = encode(alpha, "WEBP")
+    files["webp_lossy"] = encode(picture, "WEBP", lossless=False)
     files["heic_alpha"] = encode(alpha, "HEIF")
     files["cut_short"] = files["JPEG"][:2000]
     files["webp_cut_short"] = files["WEBP"][:-50]
