@@ -220,7 +220,7 @@ def edited_json(key: str, name: str, value: Any) -> Callable[[Path], None]:
         (lambda p: edited_facts(p, shard_counts=None), "lacks the audit facts of the end"),
         (lambda p: edited_facts(p, shard=None), "2.csv is not a share: it was written without"),
         (lambda p: Path(f"{p}.meta.json").unlink(), "2.csv has no audit facts beside it"),
-        (lambda p: p.write_bytes(p.read_bytes()[:-200]), "it, or is cut off; scan that share again"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-200]), "or is cut off; scan that share again"),
         (edited_json("shard_options", "max_file_size", 5),
          "1.csv and 2.csv: --max-file-size differs: 10485760, 5"),
         (edited_json("shard_options", "limit", 5), "2.csv was written with --limit"),
