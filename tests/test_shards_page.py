@@ -17,6 +17,7 @@ import pytest
 from moderate.cli.main import run
 from moderate.sources.subset import PLACE_COLUMNS
 from tests.support.patience import PATIENCE
+from tests.support.scans import wait_for
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "shards.md").read_text()
@@ -159,6 +160,39 @@ def test_the_arrays_count_as_the_page_says() -> None:
         assert f"`{variable}`" in PAGE
     for name in PLACE_COLUMNS:
         assert f"`{name}`" in PAGE
+
+
+def test_a_task_that_is_told_to_end_keeps_its_state(machines: Machines, tmp_path: Path) -> None:
+    """As a time limit, or a machine that is taken back, ends a task: TERM for its first process."""
+    stub = tmp_path / "moderate"
+    stub.write_text(
+        """#!/bin/sh
+while [ "$1" != --state ]; do shift; done
+mkdir -p "$2"
+trap 'echo scored > "$2/scores"; exit 143' TERM
+: > "$STARTED"
+while :; do sleep 0.05; done
+"""
+    )
+    stub.chmod(0o755)
+    started = tmp_path / "started"
+    path = f"{tmp_path}:{machines.environment['PATH']}"
+    index, count = COUNT + 1, COUNT + 1  # none of those that others scan
+    with subprocess.Popen(
+        ["/bin/sh", machines.data / "shard.sh", str(index), str(count)],
+        env={**machines.environment, "PATH": path, "STARTED": str(started)},
+    ) as task:
+        wait_for(started.exists)
+        task.terminate()
+        assert task.wait(PATIENCE) == 143
+    kept = machines.data / "states" / str(index)
+    assert (kept / "scores").read_text() == "scored\n"
+    assert not list((machines.data.parent / "tmp").glob("tmp.*"))
+    (kept / "scores").unlink()
+    kept.rmdir()
+    for _, script, _, _ in arrays().values():
+        last = script.rstrip().splitlines()[-1]
+        assert last.startswith("exec sh "), "the signal is for this script, not a shell above it"
 
 
 def test_states_of_shares_are_merged(machines: Machines, whole: Any, tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ _WHAT = {
     "jpeg_decode": "--exact-decode (jpeg_decode)",
     "looked_at": "--frames, --views, --formats, --embedded or --video-every (looked_at)",
 }
+_CHANGED = "was changed since moderate wrote it, or is cut off; scan that share again"
+
 _FIRST = ("version", "weights_sha256", "policy_sha256")
 """Facts that are compared before others, whose difference they explain."""
 
@@ -112,7 +114,7 @@ class FileRows(Rows):
     def check_whole(self) -> None:
         """See `Rows`."""
         if not self._results.is_as_written:
-            raise InputError(f"{file_name(self._path)} was changed since moderate wrote it")
+            raise InputError(f"{file_name(self._path)} {_CHANGED}")
 
     def sha256(self) -> str:
         """See `Rows`."""
@@ -183,7 +185,7 @@ class FolderRows(Rows):
         """See `Rows`."""
         for name in self._names:
             if not ParquetResults(name).is_as_written:
-                raise InputError(f"{file_name(name)} was changed since moderate wrote it")
+                raise InputError(f"{file_name(name)} {_CHANGED}")
 
     def sha256(self) -> str:
         """See `Rows`."""
@@ -245,8 +247,11 @@ def open_shards(paths: Sequence[str]) -> list[Shard]:
             )
     for before, shard in pairwise(shards):
         if before.index == shard.index:
+            if before.name == shard.name:
+                raise InputError(f"{shard.name} is named twice")
             raise InputError(
-                f"{before.name} and {shard.name} are both share {shard.index} of {shard.count}"
+                f"{before.name} and {shard.name} are both share {shard.index} of {shard.count}; "
+                "name one of them"
             )
     here = {shard.index for shard in shards}
     # A number of shares from a file that was changed may be anything: no list of all of them.
@@ -256,7 +261,8 @@ def open_shards(paths: Sequence[str]) -> list[Shard]:
         also = f" and {more} more" if more else ""
         raise InputError(
             f"share {missing} of {first.count}{also} is missing; there are "
-            f"{one_line(', '.join(f'{shard.index}' for shard in shards), 80)}"
+            f"{one_line(', '.join(f'{shard.index}' for shard in shards), 80)}: add the results of "
+            f"'moderate scan --shard {missing}/{first.count}'"
         )
     for shard in shards[1:]:
         _check_alike(first, shard)
@@ -304,7 +310,7 @@ def _opened(path: str) -> Shard:
         beside = "" if rows.form == "Parquet" else f" beside it ({shown}.meta.json)"
         raise InputError(f"{shown} has no audit facts{beside}: which share it is, they alone say")
     if SHARD not in facts:
-        raise InputError(f"{shown} is no share: it was written without --shard I/N")
+        raise InputError(f"{shown} is not a share: it was written without --shard I/N")
     if SHARD_COUNTS not in facts:
         raise InputError(f"{shown} lacks the audit facts of the end of its run")
     try:
@@ -322,6 +328,7 @@ def _opened(path: str) -> Shard:
             )
     missing = [name for name in PLACE_COLUMNS if name not in rows.carried]
     if missing and counts.rows:
+        rows.check_whole()  # an empty file of JSON Lines has no columns either
         raise InputError(f"{shown} has no column {missing[0]}, which says where its rows belong")
     return Shard(shown, index, count, rows, options, counts)
 
@@ -337,7 +344,8 @@ def _check_alike(first: Shard, other: Shard) -> None:
         before, after = first.facts.get(key), other.facts.get(key)
         if key not in allowed and before != after:
             what = _WHAT.get(key, one_line(key, 60))
-            raise InputError(f"{names}: {what} differs: {_shown(before)}, {_shown(after)}")
+            shown = [_named(shard.facts, key) for shard in (first, other)]
+            raise InputError(f"{names}: {what} differs: {', '.join(shown)}")
     for key in [*first.options, *other.options]:
         before, after = first.options.get(key), other.options.get(key)
         if before != after:
@@ -359,6 +367,14 @@ def _check_columns(first: Shard, other: Shard) -> None:
     columns = [{*shard.carried, *shard.rows.labels} for shard in (first, other)]
     different = one_line(", ".join(sorted(columns[0] ^ columns[1])) or "their order", 200)
     raise InputError(f"{first.name} and {other.name}: the columns differ: {different}")
+
+
+def _named(facts: Mapping[str, str], key: str) -> str:
+    """A fact; of the digest of weights and policies, its beginning behind their name."""
+    value, name = facts.get(key), facts.get(key.removesuffix("_sha256"))
+    if key in _FIRST and value is not None and name not in (value, None):
+        return f"{one_line(str(name), 40)} {value[:12]}"
+    return _shown(value)
 
 
 def _shown(value: Any) -> str:

@@ -217,10 +217,12 @@ def merge(
     The others are only read. Where two have another outcome for the same content, the one in DIR
     stays, and of those that are added the first.
     """
-    from moderate.state.merging import MergedState, merge_state
+    from moderate.state.merging import MergedState, check_state, merge_state
 
     merged = MergedState()
     with readable_errors():
+        for folder in states:  # all or none, where one of them is no state
+            check_state(folder, into)
         for folder in states:
             merged.add(merge_state(folder, into))
     typer.echo(merged.text)

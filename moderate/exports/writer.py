@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from moderate.arrow import python_values
@@ -11,7 +12,7 @@ from moderate.results.column_text import Cells
 from moderate.results.schema import in_order, own_columns
 from moderate.results.table import plain, row_to_dict
 from moderate.results.text_writers import FactsBesideWriter
-from moderate.types import Column, Row
+from moderate.types import NO_EXTRA_COLUMNS, Column, ExtraColumns, Row
 
 _OF_ROWS = frozenset({"sha256", "csv"})
 """Facts of a results file that are true of its own bytes alone."""
@@ -28,6 +29,7 @@ class ExportWriter(FactsBesideWriter):
         self._form = {"export": form}
         self._export = export
         self._names: list[str] = []
+        self._extra = NO_EXTRA_COLUMNS
 
     @property
     def notes(self) -> list[str]:
@@ -44,6 +46,7 @@ class ExportWriter(FactsBesideWriter):
     ) -> None:
         """See `ResultWriter`."""
         self.start_with(audit)
+        self._extra = ExtraColumns(tuple(carried), tuple(labels))
         self._names = in_order(
             [column.name for column in own_columns(labels)], [column.name for column in carried]
         )
@@ -55,7 +58,8 @@ class ExportWriter(FactsBesideWriter):
 
     def prepare(self, row: Row) -> dict[str, Any]:
         """See `ResultWriter`."""
-        return row_to_dict(row)
+        # Rows of a run do not name what they carry: its columns are the same in all of them.
+        return row_to_dict(replace(row, extra=self._extra))
 
     def put(self, prepared: Mapping[str, Any]) -> None:
         """See `ResultWriter`. What is prepared is a row by the names of its columns."""

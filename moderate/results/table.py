@@ -17,7 +17,7 @@ def row_to_dict(row: Row) -> dict[str, Any]:
     """The row by the names of the result columns, in their order: plain Python values.
 
     Text as str, numbers as int and float, booleans, None for null; bytes for `path_bytes`. Carried
-    columns have what Python has for their values.
+    columns have what Python has for their values; what `Row.extra` does not name is left out.
     """
     extra = row.extra
     names = in_order(
@@ -62,7 +62,8 @@ def checked_rows(rows: Iterable[Row], function: str, call: str) -> list[Row]:
 
 def _cells(row: Row, extra: ExtraColumns) -> list[Any]:
     """The row's cells for the result columns with these among them."""
-    carried: Sequence[Any] = carried_values(row, row.extra.carried)
+    named = row.extra.carried
+    carried: Sequence[Any] = carried_values(row, named) if named else ()
     if row.extra.carried != extra.carried:
         known = dict(zip([column.name for column in row.extra.carried], carried, strict=True))
         carried = [known.get(column.name) for column in extra.carried]

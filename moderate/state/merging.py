@@ -78,27 +78,44 @@ def merge_state(folder: Path, into: Path) -> MergedState:
     of the same id that has ended. Raises StateError for a folder without a state, or with one that
     is damaged or of a newer version; UnavailableError where `into` cannot be used.
     """
+    merged = MergedState()
+    with _opened(folder, into) as (source, runs):
+        shown = printable(str(folder))
+        if source:
+            with contextlib.closing(ScoreStore.open(into)) as target:
+                _add_scores(source, target, merged, shown)
+        if runs:
+            with contextlib.closing(Ledger(into)) as to:
+                _add_runs(runs, to, folder, merged, shown)
+    return merged
+
+
+def check_state(folder: Path, into: Path) -> None:
+    """Raises StateError where `merge_state` would not begin; nothing is written."""
+    with _opened(folder, into):
+        pass
+
+
+@contextlib.contextmanager
+def _opened(folder: Path, into: Path) -> Iterator[tuple[ScoreStore | None, Ledger | None]]:
+    """The scores and the runs of a folder that others may be added from, to be read."""
     shown = printable(str(folder))
     if os.path.realpath(folder) == os.path.realpath(into):
         raise StateError(f"{shown} is the state that others are added to")
-    merged = MergedState()
-    with _readable(folder, shown) as place:
+    with _readable(folder, shown) as place, contextlib.ExitStack() as opened:
         has_scores, has_runs = (place / scores.FILE).exists(), (place / ledger.FILE).exists()
         if not (has_scores or has_runs):
             raise StateError(f"{shown} holds no state: there is no {scores.FILE} in it")
-        if has_scores:
-            with (
-                contextlib.closing(_opened(place, shown)) as source,
-                contextlib.closing(ScoreStore.open(into)) as target,
-            ):
-                _add_scores(source, target, merged, shown)
-        if has_runs:
-            with (
-                contextlib.closing(_opened_ledger(place, shown)) as runs,
-                contextlib.closing(Ledger(into)) as to,
-            ):
-                _add_runs(runs, to, folder, merged, shown)
-    return merged
+        source = runs = None
+        with _readable_errors(shown):
+            if has_scores:
+                source = ScoreStore.open(place, read_only=True)
+                opened.enter_context(contextlib.closing(source))
+                source.each_scope()  # a database without them is of another program
+            if has_runs:
+                runs = Ledger(place, read_only=True)
+                opened.enter_context(contextlib.closing(runs))
+        yield source, runs
 
 
 @contextlib.contextmanager
@@ -123,16 +140,6 @@ def _readable(folder: Path, shown: str) -> Iterator[Path]:
         yield copy
 
 
-def _opened(folder: Path, shown: str) -> ScoreStore:
-    with _readable_errors(shown):
-        return ScoreStore.open(folder, read_only=True)
-
-
-def _opened_ledger(folder: Path, shown: str) -> Ledger:
-    with _readable_errors(shown):
-        return Ledger(folder, read_only=True)
-
-
 @contextlib.contextmanager
 def _readable_errors(shown: str) -> Iterator[None]:
     """What is wrong with the state that is read, as one line."""
@@ -141,7 +148,12 @@ def _readable_errors(shown: str) -> Iterator[None]:
     except UnavailableError as error:
         # Its own words name the file, which may be a copy.
         reason = one_line(str(error).rpartition(": ")[2])
-        raise StateError(f"{shown} holds no state that can be read: {reason}") from error
+        if "no such table" in str(error):
+            reason = "the database is not one of moderate"
+        raise StateError(
+            f"{shown} holds no state that can be read: {reason}; leave it out, and its images are "
+            "scored again"
+        ) from error
 
 
 # Scores -------------------------------------------------------------------------------------------

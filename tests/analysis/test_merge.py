@@ -207,7 +207,7 @@ def edited_json(key: str, name: str, value: Any) -> Callable[[Path], None]:
         (lambda p: edited_facts(p, version="0.0.9"),
          "1.csv and 2.csv: the version of moderate differs: 0.1.0, 0.0.9"),
         (lambda p: edited_facts(p, weights_sha256="ab"), "the weights (weights_sha256) differs"),
-        (lambda p: edited_facts(p, policy_sha256="ab"), "the policy (policy_sha256) differs"),
+        (lambda p: edited_facts(p, policy_sha256="ab"), "(policy_sha256) differs: balanced "),
         (lambda p: edited_facts(p, precision="bf16"), "--precision differs: fp32, bf16"),
         (lambda p: edited_facts(p, looked_at="frames 1"), "(looked_at) differs"),
         (lambda p: edited_facts(p, new_fact="x"), "new_fact differs: none, x"),
@@ -218,9 +218,9 @@ def edited_json(key: str, name: str, value: Any) -> Callable[[Path], None]:
         (lambda p: edited_facts(p, shard_counts="{}"), "its audit facts of a share are damaged"),
         (lambda p: edited_facts(p, shard_options="[]"), "its audit facts of a share are damaged"),
         (lambda p: edited_facts(p, shard_counts=None), "lacks the audit facts of the end"),
-        (lambda p: edited_facts(p, shard=None), "2.csv is no share: it was written without"),
+        (lambda p: edited_facts(p, shard=None), "2.csv is not a share: it was written without"),
         (lambda p: Path(f"{p}.meta.json").unlink(), "2.csv has no audit facts beside it"),
-        (lambda p: p.write_bytes(p.read_bytes()[:-200]), "2.csv was changed since moderate wrote"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-200]), "or is cut off; scan that share again"),
         (edited_json("shard_options", "max_file_size", 5),
          "1.csv and 2.csv: --max-file-size differs: 10485760, 5"),
         (edited_json("shard_options", "limit", 5), "2.csv was written with --limit"),
@@ -252,11 +252,15 @@ def test_missing_and_mixed_shares_are_one_line(
 ) -> None:
     monkeypatch.chdir(scanned)
     for names, line in (
-        (["1.csv", "3.csv"], "share 2 of 3 is missing; there are 1, 3"),
+        (
+            ["1.csv", "3.csv"],
+            "share 2 of 3 is missing; there are 1, 3: add the results of 'moderate scan --shard 2",
+        ),
         (["2.csv"], "share 1 of 3 and 1 more is missing; there are 2"),
+        (["1.csv", "2.csv", "3.csv", "2.csv"], "2.csv is named twice"),
         (["1.csv", "2.csv", "3.csv", "2.jsonl"], "2.csv and 2.jsonl are both share 2 of 3"),
         (["1.csv", "2.jsonl", "3.csv"], "of different forms: CSV, JSON Lines"),
-        (["whole.csv"], "whole.csv is no share"),
+        (["whole.csv"], "whole.csv is not a share"),
         (["in"], "in holds what moderate did not write there"),
         (["none.csv"], "none.csv"),
         (["1.json"], "the suffix is one of"),

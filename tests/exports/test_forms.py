@@ -38,6 +38,33 @@ def test_a_scan_and_its_results_give_the_same_document(
         assert facts["run_id"] == json.loads(Path("r.csv.meta.json").read_text())["run_id"]
 
 
+def test_a_scan_that_carries_columns_and_one_of_a_share_give_documents_of_all_rows(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        Path(f"{number}.png").write_bytes(encode(scene((80, 60), seed=number), "PNG"))
+    Path("bad.png").write_bytes(b"no image")
+    Path("m.csv").write_text("path,id\n0.png,item 0\n1.png,item 1\n2.png,\nbad.png,item 3\n")
+    begin = ["scan", "m.csv", "--weights", str(bundle), "-q", "--force", "--out", "r.parquet"]
+    forms = ["coop:r.jsonl", "sarif:r.sarif", "junit:r.xml"]
+    for more in ([], ["--shard", "1/1"], ["--keep-labels"]):
+        reports = [each for form in forms for each in ("--report", form)]
+        assert run([*begin, "--keep", "id", *more, *reports]) == 0
+        items = [json.loads(line) for line in Path("r.jsonl").read_text().splitlines()]
+        assert [item["id"] for item in items if not item["id"].startswith("file:")] == [
+            "item 0", "item 1", "item 3",
+        ]  # fmt: skip
+        for form in forms:
+            kind, _, name = form.partition(":")
+            assert run(["report", "r.parquet", "--report", f"{kind}:again-{name}", "--force"]) == 0
+            assert Path(f"again-{name}").read_bytes() == Path(name).read_bytes()
+    # A baseline looks at rows while they are counted.
+    known = ["--keep", "id", "--fail-on", "review", "--baseline", "r.sarif"]
+    assert run([*begin, *known]) == 0
+    assert run([*begin, *known, "--shard", "1/1"]) == 0
+
+
 def test_only_an_unchanged_export_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

@@ -159,7 +159,10 @@ def test_what_is_no_state_is_one_line(tmp_path: Path, capsys: Captured) -> None:
         (empty, f"{empty} holds no state: there is no scores.sqlite3 in it"),
         (tmp_path / "none", f"{tmp_path / 'none'} holds no state"),
         (text, f"{text} holds no state that can be read: file is not a database"),
-        (foreign, f"{foreign} holds no state that can be read: "),
+        (
+            foreign,
+            f"{foreign} holds no state that can be read: the database is not one of moderate",
+        ),
         (newer, "was written by a newer version of moderate (schema 99"),
         (damaged, f"{damaged} holds no state that can be read: "),
         (good, f"{good} is the state that others are added to"),
@@ -168,6 +171,10 @@ def test_what_is_no_state_is_one_line(tmp_path: Path, capsys: Captured) -> None:
         assert run(["state", "merge", str(folder), "--into", str(into)]) == 2
         (told,) = capsys.readouterr().err.splitlines()
         assert line in told
+        if folder != good:  # one that cannot be read keeps the others out, too
+            assert run(["state", "merge", str(good), str(folder), "--into", str(into)]) == 2
+            assert line in capsys.readouterr().err
+            assert folder == damaged or not into.exists()
     for path, data in before.items():
         assert path.read_bytes() == data, "the other state is only read"
 
