@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from moderate.cluster.processes import children, ended_at_last
 from moderate.cores import available_cores
 from moderate.errors import DeviceError, RunError
 from moderate.scratch import scratch_folder
@@ -72,7 +73,6 @@ def ray_session(address: str | None, device: str) -> Iterator[list[Node]]:
     is connected already stays so.
     """
     os.environ.update(_SETTINGS)
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else warnings on our terminal
     if address is not None:
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")  # of half a minute each
         check_answers(address)
@@ -82,11 +82,13 @@ def ray_session(address: str | None, device: str) -> Iterator[list[Node]]:
         yield _nodes(device)
         return
     with scratch_folder("ray") if address is None else nullcontext() as folder:
-        _connect(address, device, folder)
+        others = children(os.getpid())
         try:
+            _connect(address, device, folder)
             yield _nodes(device)
         finally:
-            ray.shutdown()
+            with ended_at_last(children(os.getpid()) - others if address is None else set()):
+                ray.shutdown()
 
 
 def check_answers(address: str) -> None:
