@@ -19,6 +19,7 @@ from typing import Self
 from moderate.classify.bundle import Bundle
 from moderate.classify.classifier import Batch, Classifier, Outcome, Pending, Scored
 from moderate.classify.device import Placement
+from moderate.classify.scorer import Scorer
 from moderate.cores import available_cores
 from moderate.decode.resize import Pixels
 from moderate.errors import DeviceError, ModerateError
@@ -172,10 +173,6 @@ class Replicas:
             return self._waiting.get(block=wait)
         except queue.Empty:
             return None
-
-
-Scorer = Classifier | Replicas
-"""What scores the batches of a run."""
 
 
 def open_scorer(

@@ -12,6 +12,7 @@ from typing import Any
 
 from moderate.classify.classifier import Scored
 from moderate.classify.device import Placement
+from moderate.classify.scorer import Scorer
 from moderate.cluster.setup import Setup
 from moderate.decode.resize import Pixels
 from moderate.run.resources import Resources
@@ -54,6 +55,13 @@ class RemotePending:
     _classifier: RemoteClassifier
     _server: int
     _reply: Any
+
+    def is_ready(self) -> bool:
+        """See `Pending`. True also where the model died: then `scored` says so."""
+        import ray
+
+        ready, _ = ray.wait([self._reply], timeout=0)
+        return bool(ready)
 
     def scored(self) -> list[Scored]:
         """See `Pending`. Raises ModelDiedError."""
@@ -99,6 +107,9 @@ class RemoteClassifier:
     def pin(self, buffers: Sequence[Pixels]) -> None:
         """Nothing to do: the model is in another process."""
 
+    def close(self) -> None:
+        """Nothing to do: the models are for all workers, and the driver ends them."""
+
 
 class RemoteResources(Resources):
     """Decoders of this process, and models elsewhere."""
@@ -112,7 +123,7 @@ class RemoteResources(Resources):
         """See `Resources`."""
         return self._remote.placement
 
-    def load(self) -> Any:
+    def load(self) -> Scorer:
         """See `Resources`. The models are loaded where they are, with the first batch."""
-        self.classifier = self._remote  # type: ignore[assignment]
+        self.classifier = self._remote
         return self._remote

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from moderate.cluster.session import AUTO
 from moderate.errors import MissingLibraryError, UsageError
 from moderate.installing import how_to_install
 from moderate.libraries import installed
@@ -43,7 +44,7 @@ def cluster_options(options: ScanOptions, address: str | None = None) -> Cluster
     for is_asked_for, refusal in _REFUSALS:
         if is_asked_for(options):
             raise UsageError(f"--engine ray: {refusal}")
-    if address is not None and (not address or address.startswith("ray://")):
+    if address is not None and not _is_address(address):
         raise UsageError(
             "--ray-address: write HOST:PORT of the cluster's head, or auto on one of its machines; "
             "ray:// is not supported"
@@ -104,6 +105,11 @@ _REFUSALS: tuple[tuple[Callable[[ScanOptions], object], str], ...] = (
         "--state-import does not go with it: scores are not kept in a state",
     ),
 )
+
+
+def _is_address(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    return address == AUTO or bool(host and "/" not in host and port.isdecimal())
 
 
 def shown_folder(options: ClusterOptions) -> str:

@@ -6,16 +6,18 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from moderate.cluster.processes import children, ended_at_last
 from moderate.cores import available_cores
 from moderate.errors import DeviceError, RunError
 from moderate.scratch import scratch_folder
-from moderate.text import one_line
+from moderate.text import one_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,11 @@ _OBJECT_STORE_BYTES = 1 << 30
 
 _LONGEST_FOLDER = 40
 """Bytes. Names of sockets have 107 at the most, and Ray adds some 65 of its own."""
+
+AUTO = "auto"
+"""The address of the cluster that this machine is part of, or that RAY_ADDRESS names."""
+
+_CONNECT_SECONDS = 10.0  # to a head
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
@@ -66,17 +73,38 @@ def ray_session(address: str | None, device: str) -> Iterator[list[Node]]:
     is connected already stays so.
     """
     os.environ.update(_SETTINGS)
+    if address is not None:
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")  # of half a minute each
+        check_answers(address)
     import ray
 
     if ray.is_initialized():
         yield _nodes(device)
         return
     with scratch_folder("ray") if address is None else nullcontext() as folder:
-        _connect(address, device, folder)
+        others = children(os.getpid())
         try:
+            _connect(address, device, folder)
             yield _nodes(device)
         finally:
-            ray.shutdown()
+            with ended_at_last(children(os.getpid()) - others if address is None else set()):
+                ray.shutdown()
+
+
+def check_answers(address: str) -> None:
+    """Refuse a cluster whose head takes no connection, which Ray would try for many minutes.
+
+    address is HOST:PORT; or auto, for which the environment may have one. Raises RunError.
+    """
+    where = os.environ.get("RAY_ADDRESS", "") if address == AUTO else address
+    host, _, port = where.rpartition(":")
+    if not (host and port.isdecimal()):
+        return  # Ray looks for one on this machine
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RunError(f"no Ray at {printable(where)}: {one_line(reason)}") from None
 
 
 def _connect(address: str | None, device: str, folder: Path | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import stat
@@ -388,4 +387,5 @@ def lock_part(descriptor: int, path: str) -> None:
             return
         raise
     if not is_locked:
-        raise BlockingIOError(errno.EWOULDBLOCK, "locked by another run", path)
+        # Without a number: that of it is also what a lack of processes has.
+        raise BlockingIOError(f"{printable(path)} is locked by another run")

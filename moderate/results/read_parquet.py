@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -115,11 +115,21 @@ class ParquetResults(ResultsFile):
     """Results in Parquet. schema is the Arrow schema of the file."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(path)
         with open_parquet(os.fsencode(path)) as reader:
-            self.schema = reader.schema
-            self._metadata = {**(reader.schema.metadata or {}), **reader.metadata}
-            self._file_bytes = os.stat(path).st_size
+            self._take(path, reader, os.stat(path).st_size)
+
+    @classmethod
+    def of_reader(cls, path: str, reader: ParquetReader, file_bytes: int) -> Self:
+        """The results that a reader has open, which are a file of this path and size."""
+        results = cls.__new__(cls)
+        results._take(path, reader, file_bytes)
+        return results
+
+    def _take(self, path: str, reader: ParquetReader, file_bytes: int) -> None:
+        super().__init__(path)
+        self.schema = reader.schema
+        self._metadata = {**(reader.schema.metadata or {}), **reader.metadata}
+        self._file_bytes = file_bytes
         self._spent = 0
         self.names = tuple(self.schema.names)
 
@@ -140,14 +150,17 @@ class ParquetResults(ResultsFile):
 
     def chunks(self) -> Iterator[Chunk]:
         """See `ResultsFile`."""
-        first = 1
         self._spent = 0
         with open_parquet(os.fsencode(self.path)) as reader:
             if reader.schema != self.schema:
                 raise InputError(f"{file_name(self.path)} changed while it was read")
-            for group, count in enumerate(reader.group_rows):
-                yield _ParquetChunk(self, reader, group, first, count)
-                first += count
+            yield from self.chunks_of(reader)
+
+    def chunks_of(self, reader: ParquetReader, first: int = 1) -> Iterator[Chunk]:
+        """All rows by a reader that has the file open; first is the number of the first one."""
+        for group, count in enumerate(reader.group_rows):
+            yield _ParquetChunk(self, reader, group, first, count)
+            first += count
 
     def spend(self, size: int) -> None:
         """Count the bytes that a pass has read. Raises InputError where they are too many."""

@@ -53,8 +53,7 @@ from moderate.types import (
 )
 
 if TYPE_CHECKING:
-    from moderate.classify.classifier import Pending
-    from moderate.classify.replicas import PendingReplica, Scorer
+    from moderate.classify.scorer import PendingScores, Scorer
 
 _Settled = UndecidedRow | Row | Skipped | VideoBegin | VideoEnd
 _Decided = Row | Skipped | VideoBegin | VideoEnd
@@ -242,15 +241,15 @@ class LocalEngine(Engine):
         classifier = self._loaded
         # The first one allocates memory and plans kernels, on each device.
         for submitted in [classifier.submit(batch) for _ in range(max(1, classifier.depth))]:
-            submitted.result()
+            submitted.scored()
         begun = time.perf_counter()
-        pending: deque[Pending | PendingReplica] = deque()
+        pending: deque[PendingScores] = deque()
         for _ in range(times):
             pending.append(classifier.submit(batch))
             while len(pending) > classifier.depth:
-                pending.popleft().result()
+                pending.popleft().scored()
         for last in pending:
-            last.result()
+            last.scored()
         return times * len(batch[0]) / (time.perf_counter() - begun)
 
     @property
@@ -290,7 +289,7 @@ class LocalEngine(Engine):
 
     def _scored(self) -> Iterator[list[tuple[int, list[_Result]]]]:
         """Results of inputs with their places, as they become known."""
-        submitted: deque[tuple[Batch[Item], Pending | PendingReplica]] = deque()
+        submitted: deque[tuple[Batch[Item], PendingScores]] = deque()
         passed: list[tuple[int, list[_Result]]] = []
         passed_rows = commits = 0
         for decoded in self._decoded:
@@ -329,13 +328,13 @@ class LocalEngine(Engine):
         while submitted:
             yield self._finish(*submitted.popleft())
 
-    def _submit(self, batch: Batch[Item]) -> Pending | PendingReplica | None:
+    def _submit(self, batch: Batch[Item]) -> PendingScores | None:
         """None for a batch without images to score."""
         pixels = batch.pixels()
         return self._loaded.submit(pixels) if len(pixels[0]) else None
 
     def _finish(
-        self, batch: Batch[Item], pending: Pending | PendingReplica | None
+        self, batch: Batch[Item], pending: PendingScores | None
     ) -> list[tuple[int, list[_Result]]]:
         scored = pending.scored() if pending else []
         self._resources.pool.release(batch)

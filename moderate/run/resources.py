@@ -18,7 +18,7 @@ from moderate.system_limits import no_thread_limit
 from moderate.types import Limits
 
 if TYPE_CHECKING:
-    from moderate.classify.replicas import Scorer
+    from moderate.classify.scorer import Scorer
 
 NICENESS = 5
 """Of decoders that share the cores with the model: the model goes first, they fill what is left."""

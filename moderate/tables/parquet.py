@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from moderate.decode.process import packet_channel, start
-from moderate.decode.ring import allocate
+from moderate.decode.ring import above_standard, allocate
 from moderate.errors import InputError, RunError
 from moderate.fetch.local import FetchError, OpenFile, open_regular
 from moderate.tables.parquet_server import (
@@ -64,6 +64,11 @@ class ParquetReader:
     that its row groups promise, row_count those that its footer does.
     """
 
+    schema: Any
+    metadata: Mapping[bytes, bytes]
+    group_rows: tuple[int, ...]
+    row_count: int
+
     def __init__(self, name: str, file: OpenFile) -> None:
         """Takes over `file`. Raises what `open_parquet` does."""
         self._name = name
@@ -71,17 +76,38 @@ class ParquetReader:
         self._process: _Process | None = None
         try:
             self._start()
-            self.schema = self._schema(SCHEMA)
-            self.metadata: Mapping[bytes, bytes] = self._schema(FACTS).metadata or {}
-            promised = self._json(self._expect(DONE))
-            try:
-                self.group_rows = tuple(int(count) for count in promised["groups"])
-                self.row_count = int(promised["rows"])
-            except (KeyError, TypeError, ValueError, OverflowError):
-                raise self._unreadable(_BROKE_OFF) from None
+            self._read_facts()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a process that reads the file; an error ends it."""
+        return self._process is not None
+
+    def read_again(self, name: str) -> None:
+        """Read the file anew, which by now has other bytes and is called `name`.
+
+        Raises InputError.
+        """
+        self._name = name
+        try:
+            self._request({"again": True})
+            self._read_facts()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_facts(self) -> None:
+        self.schema = self._schema(SCHEMA)
+        self.metadata = self._schema(FACTS).metadata or {}
+        promised = self._json(self._expect(DONE))
+        try:
+            self.group_rows = tuple(int(count) for count in promised["groups"])
+            self.row_count = int(promised["rows"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise self._unreadable(_BROKE_OFF) from None
 
     def __enter__(self) -> ParquetReader:
         return self
@@ -138,10 +164,7 @@ class ParquetReader:
                     self._start_again()
 
     def _group(self, group: int, request: dict[str, Any]) -> Iterator[Any]:
-        message = json.dumps(request).encode()
-        assert self._process is not None
-        with contextlib.suppress(OSError):  # it is gone: that no answer comes says so
-            self._process.channel.sendall(LENGTH.pack(len(message)) + message)
+        self._request(request)
         largest = max(MAX_BATCH_BYTES, request["max_row_bytes"]) + _SLACK_BYTES
         rows = 0
         while True:
@@ -155,6 +178,12 @@ class ParquetReader:
             for batch in self._checked(data, group):
                 rows += batch.num_rows
                 yield batch
+
+    def _request(self, request: dict[str, Any]) -> None:
+        message = json.dumps(request).encode()
+        assert self._process is not None
+        with contextlib.suppress(OSError):  # it is gone: that no answer comes says so
+            self._process.channel.sendall(LENGTH.pack(len(message)) + message)
 
     def _start(self) -> None:
         limit = min(MIN_READER_BYTES + 4 * self._file.size, MAX_READER_BYTES)
@@ -303,6 +332,49 @@ def open_parquet(path: bytes) -> ParquetReader:
         reason = error.error.message.removeprefix("cannot read: ")
         raise InputError(f"cannot read {name}: {reason}") from None
     return ParquetReader(name, file)
+
+
+class ParquetSeries:
+    """Parquet files that one process reads, one after the other; a context manager.
+
+    For the files of one owner, the largest of which has most_bytes: one that took over the process
+    could change what is read of those after it. Used by one thread at a time.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._limit = most_bytes
+        self._reader: ParquetReader | None = None
+        memory = above_standard(os.memfd_create("moderate-parquet-file", os.MFD_CLOEXEC))
+        self._memory = os.fdopen(memory, "wb", buffering=0)
+
+    def __enter__(self) -> ParquetSeries:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process that reads."""
+        if self._reader is not None:
+            self._reader.close()
+        self._memory.close()
+
+    def open(self, name: str, data: bytes) -> ParquetReader:
+        """Read a file with these bytes from now on, and none that was opened before.
+
+        Raises InputError for what is not Parquet that can be read, RunError where no process can be
+        started.
+        """
+        self._memory.seek(0)
+        self._memory.truncate()
+        view = memoryview(data)
+        while view:
+            view = view[self._memory.write(view) :]
+        if self._reader is not None and self._reader.is_open:
+            self._reader.read_again(name)
+        else:
+            # A descriptor of its own, by which the process cannot write.
+            descriptor = os.open(f"/proc/self/fd/{self._memory.fileno()}", os.O_RDONLY)
+            file = OpenFile(above_standard(descriptor), max(self._limit, len(data)))
+            self._reader = ParquetReader(name, file)
+        return self._reader
 
 
 class _BrokeOffError(Exception):

@@ -3,7 +3,8 @@
 A few bytes of Parquet can ask for any amount of memory (a page that repeats one long value, a
 footer that lies about sizes), and damaged ones can abort the process. The waiting process has
 imported what reading takes and never sees a file; it forks for each one, which costs milliseconds.
-The fork reads one file within a limit of memory, and sends record batches as Arrow IPC.
+The fork reads one file within a limit of memory, and sends record batches as Arrow IPC. It may be
+given the bytes of another one in place of the first, as those of the parts of a table.
 
 Messages to a reader are JSON. Those from it are FRAME, followed by as many bytes as that says, but
 for batches in memory that is shared with the parent: it copies one, then answers with a byte.
@@ -124,7 +125,13 @@ def _read_one_file(memory_bytes: int) -> None:
             _send_file_facts(file)
             while True:
                 request = _request()
-                _send_batches(_batches(file, request), shared)
+                if request.get("again"):  # other bytes are there now, of another file
+                    file = None
+                    gc.collect()
+                    file = _open(os.fdopen(_FILE, "rb", buffering=0, closefd=False))
+                    _send_file_facts(file)
+                else:
+                    _send_batches(_batches(file, request), shared)
         except _UnreadableError as error:
             _send_error(str(error), error.group)
         except MemoryError:

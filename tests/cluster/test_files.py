@@ -10,6 +10,7 @@ import pytest
 
 from moderate.cluster.files import FragmentFile, FragmentFolder, Manifest
 from moderate.errors import OutputError
+from moderate.system_limits import system_limit
 from tests.support.s3_server import fake_credentials, serve_s3
 
 NAME, OTHER = "part-000000-00112233aabbccdd.parquet", "part-000001-00112233aabbccdd.parquet"
@@ -67,9 +68,10 @@ def test_one_run_at_a_time_writes_a_folder(tmp_path: Path) -> None:
     folder = FragmentFolder(f"{tmp_path}/")
     with (
         folder.locked(),
-        pytest.raises(OutputError, match="another run is writing it"),
+        pytest.raises(OutputError, match="another run is writing it") as raised,
         folder.locked(),
     ):
         pass
+    assert system_limit(raised.value) is None
     with folder.locked():
         pass

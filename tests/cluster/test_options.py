@@ -46,7 +46,7 @@ def test_an_option_that_cannot_be_honoured_is_refused(
         cluster_options(replace(OPTIONS, **changes))
 
 
-@pytest.mark.parametrize("address", ["", "ray://head:10001"])
+@pytest.mark.parametrize("address", ["", "ray://head:10001", "local", "head", "head:", ":6379"])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="--ray-address: write HOST:PORT"):
         cluster_options(OPTIONS, address)

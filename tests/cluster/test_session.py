@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
-from moderate.cluster.session import Node, described, shares
+from moderate.cluster.session import AUTO, Node, check_answers, described, shares
+from moderate.errors import RunError
 
 
 @pytest.mark.parametrize("cpus", [1.0, 2.0, 7.0, 64.0])
@@ -33,3 +36,18 @@ def test_a_model_per_gpu_and_workers_on_all_machines() -> None:
 
 def test_the_decoders_of_a_worker_can_be_named() -> None:
     assert shares([Node("a", 8.0, 0)], 5)[0].decoders == 5
+
+
+def test_a_head_that_takes_no_connection_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        check_answers(address)
+    with pytest.raises(RunError, match=f"^no Ray at {address}: Connection refused$"):
+        check_answers(address)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(RunError, match=f"^no Ray at {address}: Connection refused$"):
+        check_answers(AUTO)
+    monkeypatch.delenv("RAY_ADDRESS")
+    check_answers(AUTO)
