@@ -210,8 +210,10 @@ class Classifier:
     def submit(self, batch: Batch) -> Pending:
         """Begin with a batch: one contiguous N x H x W x 3 array per model, 1 <= N.
 
-        uint8, or float32 in 0..255 where the model's PixelSpec says so.
+        uint8, or float32 in 0..255 where the model's PixelSpec says so. Backends share the memory
+        of arrays, and refuse to where it is read-only, as in Ray's object store: those are copied.
         """
+        batch = tuple(np.require(pixels, requirements="W") for pixels in batch)
         return Pending(self, [self._start(part, self._size) for part in _split(batch, self._size)])
 
     def score(self, images: Sequence[tuple[Pixels, ...]]) -> list[Outcome]:

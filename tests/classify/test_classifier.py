@@ -116,6 +116,19 @@ def test_an_array_laid_out_otherwise_is_the_same_pictures(bundle: Path, backend:
         assert model.submit((np.asfortranarray(batch),)).result() == expected
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.filterwarnings("error")
+def test_an_array_that_is_read_only_is_scored_at_once(
+    bundle: Path, backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = pixels(8)
+    with open_classifier(bundle, backend) as model:
+        expected = model.submit((batch,)).result()
+        batch.setflags(write=False)
+        assert model.submit((batch,)).result() == expected
+    assert "image by image" not in caplog.text
+
+
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_probabilities_equal_torch_s_and_no_row_depends_on_another(activation: str) -> None:
     rng = np.random.default_rng(0)
