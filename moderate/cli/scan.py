@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,6 +37,9 @@ from moderate.decode.parts import MOST_FRAMES, MOST_FRAMES_AUTO
 from moderate.errors import UsageError
 from moderate.fetch.options import HttpOptions
 from moderate.types import MOST_LISTED, ErrorCode, Limits
+
+if TYPE_CHECKING:
+    from moderate.exports.baseline import Baseline
 
 _DEFAULT = Limits()
 _HTTP = HttpOptions()
@@ -488,7 +491,6 @@ def scan(
     from moderate.classify.allocator import tune_allocator
     from moderate.decode.formats import parse_formats
     from moderate.decode.video import VideoOptions
-    from moderate.exports.baseline import read_baseline
     from moderate.exports.forms import parse_report, split_shaped
     from moderate.exports.interface import ExportOptions
     from moderate.report.progress import progress_on
@@ -532,7 +534,7 @@ def scan(
             exports=exports,
             export=ExportOptions(
                 document=shape_document,
-                baseline=read_baseline(baseline) if baseline else None,
+                baseline=_read_baseline(baseline) if baseline else None,
             ),
             thumbnails=thumbnails,
             reading=InputOptions(
@@ -635,3 +637,10 @@ def scan(
     list_findings(result, fail_on)
     report_errors(result, max_error_rate)
     return exit_codes.of_scan(result, fail_on, max_error_rate)
+
+
+def _read_baseline(path: str) -> Baseline:
+    # With it comes pyarrow, which a scan without a baseline or Parquet has no use for.
+    from moderate.exports.baseline import read_baseline
+
+    return read_baseline(path)
