@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import io
 import os
 import re
@@ -74,6 +75,8 @@ def _hint_at_names(message: str, arguments: list[str]) -> str:
 
 
 def _run(arguments: list[str], debug: bool) -> int:
+    if arguments[:1] != ["scan"]:  # which imports most of what it uses first
+        gc.enable()
     try:
         try:
             code: Any = application(arguments)(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -506,6 +507,9 @@ def scan(
     from moderate.sources.subset import parse_shard
     from moderate.state.database import default_folder
 
+    # Imported modules are no garbage: nothing need look at them again. See `moderate.cli.entry`.
+    gc.freeze()
+    gc.enable()
     if log_json:
         speak_json()
     say_used(ctx.obj, ctx, quiet=quiet)

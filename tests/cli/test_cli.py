@@ -556,6 +556,17 @@ def test_a_scan_imports_no_more_than_it_uses(tmp_path: Path, images: Path, bundl
     assert (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.parametrize("arguments", [["scan", "1.png", "--weights", "nowhere"], ["runs", "list"]])
+def test_garbage_is_collected_once_all_is_imported(arguments: list[str]) -> None:
+    code = (
+        "import gc, os, sys; from moderate.cli import entry;"
+        "real = os._exit; os._exit = lambda code: real(7 if gc.isenabled() else 8);"
+        "sys.argv[0] = 'moderate'; entry.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=False)
+    assert done.returncode == 7
+
+
 # Signals -----------------------------------------------------------------------------------------
 
 
