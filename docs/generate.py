@@ -16,8 +16,8 @@ from typing import Any
 import typer
 
 from moderate.cli import exit_codes
+from moderate.cli.commands import all_commands
 from moderate.cli.help import argument_name, default_text, value_name
-from moderate.cli.main import app
 from moderate.results.schema import COLUMNS
 from moderate.types import ErrorCode, Origin, SkipReason, Warn
 
@@ -114,7 +114,7 @@ def _exit_codes() -> Iterator[str]:
 
 
 def _cli() -> Iterator[str]:
-    root: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(all_commands())
     yield "# Command line"
     yield (
         "Every command and option. `moderate COMMAND --help` prints the same. Each option of "

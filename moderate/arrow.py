@@ -5,15 +5,12 @@ from __future__ import annotations
 import sys
 from functools import lru_cache
 from importlib.abc import MetaPathFinder
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-NO_PYTHON_VALUE = (ValueError, OverflowError, LookupError, OSError, pa.ArrowException)
-"""What Arrow raises for a value that Python has no equal of.
-
-LookupError and OSError come from zone names: one that is not known, one that names a folder.
-"""
+# pyarrow is imported where it is used: writers of text import this module, and few of their rows
+# have values of Arrow.
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _MOST_SECONDS = 30_000 * 31_556_952
@@ -28,6 +25,8 @@ def leave_out_pandas() -> None:
     """
     if "pandas" in sys.modules:
         return
+    import pyarrow as pa
+
     finder = _NoPandas()
     sys.meta_path.insert(0, finder)
     try:
@@ -50,7 +49,7 @@ def python_values(array: Any) -> list[Any]:
         return [python_value(scalar) for scalar in array]
     try:
         values: list[Any] = array.to_pylist()
-    except NO_PYTHON_VALUE:
+    except _no_python_value():
         return [python_value(scalar) for scalar in array]
     return values
 
@@ -68,13 +67,25 @@ def python_value(scalar: Any) -> Any:
         return scalar.as_py() if coarser is None else scalar.cast(coarser).as_py()
     except UnicodeDecodeError:  # no writer is to be given such text, not even within a list
         return plain_value(scalar)
-    except NO_PYTHON_VALUE:
+    except _no_python_value():
         return scalar
+
+
+def _no_python_value() -> tuple[type[Exception], ...]:
+    """What Arrow raises for a value that Python has no equal of.
+
+    LookupError and OSError come from zone names: one that is not known, one that names a folder.
+    """
+    import pyarrow as pa
+
+    return (ValueError, OverflowError, LookupError, OSError, pa.ArrowException)
 
 
 @lru_cache(maxsize=256)
 def _without_nanoseconds(kind: pa.DataType) -> pa.DataType | None:
     """The type with microseconds for nanoseconds, which Python has not; None if it has none."""
+    import pyarrow as pa
+
     if pa.types.is_timestamp(kind):
         return pa.timestamp("us", kind.tz) if kind.unit == "ns" else None
     if pa.types.is_duration(kind):
@@ -110,6 +121,8 @@ def plain_value(scalar: Any) -> Any:
     has two fields of one name becomes a list of pairs. A timestamp of an unknown zone is given in
     UTC. Text that is not UTF-8 keeps its other bytes as `\\xNN`.
     """
+    import pyarrow as pa
+
     if not scalar.is_valid:
         return None
     if isinstance(scalar, pa.StructScalar):
@@ -137,6 +150,8 @@ def plain_value(scalar: Any) -> Any:
 
 
 def _timestamp_text(scalar: Any) -> str:
+    import pyarrow as pa
+
     unit = scalar.type.unit
     # Arrow itself names a wrong year beyond 32767.
     if not -_MOST_SECONDS <= scalar.value // _PER_SECOND[unit] <= _MOST_SECONDS:

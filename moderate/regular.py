@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 
 from moderate.fetch.local import FetchError, open_regular
 
@@ -16,6 +17,9 @@ MAX_TEXT_BYTES = 1 << 20
 
 MAX_WEIGHTS_BYTES = 8 << 30
 """Bytes of a file of weights; the largest networks of timm take 4 GB in fp32."""
+
+
+_SETTLED = 2.0  # seconds; the coarsest clock of a file system in use
 
 
 def file_identity(path: str | bytes) -> Identity | None:
@@ -46,6 +50,23 @@ def sha256_of(path: str | os.PathLike[str], max_bytes: int = MAX_WEIGHTS_BYTES) 
     descriptor, _ = _open(path, max_bytes)
     with os.fdopen(descriptor, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_state(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
+    """What changes with a file's content: file system, inode, size, times of change in nanoseconds.
+
+    None where the file cannot be looked at, and for the first seconds after a change, in which the
+    clock of the file system may not tell a second change from the first.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if not 0 <= status.st_ctime <= time.time() - _SETTLED:
+        return None
+    return (
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )  # fmt: skip
 
 
 def _open(path: str | os.PathLike[str], max_bytes: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from jsonschema import Draft7Validator
 from pre_commit.clientlib import load_manifest
 from ruamel.yaml import YAML
 
-from moderate.cli.main import app
+from moderate.cli.commands import all_commands
 from moderate.testcards import draw_card
 from moderate.types import Category
 from tests.support.findings import workflow_commands
@@ -197,7 +197,7 @@ def test_the_hook_is_one_and_takes_raster_images() -> None:
     assert tags_from_filename("a.svg") & set(hook["exclude_types"])
     program, command, *arguments = shlex.split(hook["entry"])
     assert (program, command) == ("moderate", "scan")
-    known: Any = typer.main.get_command(app)
+    known: Any = typer.main.get_command(all_commands())
     of_user = ["--weights", "starter", "--fail-on", "review"]
     given = known.commands["scan"].make_context("scan", [*arguments, *of_user, "a.png", "b c.png"])
     assert given.params["fail_on"] == "review"

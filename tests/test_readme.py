@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from moderate.cli import exit_codes, main
+from moderate.cli import exit_codes
+from moderate.cli.commands import all_commands
 from moderate.results.schema import COLUMNS
 from moderate.stopping import exit_code, signals
 from moderate.types import CATEGORIES, ErrorCode, Origin, Warn
@@ -51,7 +52,7 @@ def test_the_readme_is_one_page() -> None:
 
 
 def test_the_readme_names_every_command_and_category() -> None:
-    for command in typer.main.get_command(main.app).commands:
+    for command in typer.main.get_command(all_commands()).commands:
         assert f"| `moderate {command}` |" in README
     for category in CATEGORIES:
         assert f"| `{category}` |" in README

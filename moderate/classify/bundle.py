@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from moderate.decode.resample import Interpolation
 from moderate.decode.resize import PixelSpec
 from moderate.errors import WeightsError
 from moderate.folders import no_home, user_data
-from moderate.regular import sha256_of
+from moderate.regular import file_state, sha256_of
 from moderate.text import nearest, one_line, printable
 from moderate.toml_files import TomlError, read_toml
 from moderate.types import CATEGORIES, Category
@@ -251,6 +251,8 @@ class ModelFiles:
     folder: str
     architecture: str
     labels: tuple[str, ...]
+    weights_state: tuple[int, ...] | None = field(default=None, compare=False)
+    """`file_state` of the weights before their digest was checked."""
 
     @property
     def kind(self) -> Kind:
@@ -521,6 +523,7 @@ def load_card(folder: str) -> Card:
 
 def _model_files(card: ModelCard, bundle: str) -> ModelFiles:
     folder = os.path.normpath(os.path.join(bundle, card.folder))
+    weights_state = file_state(os.path.join(folder, WEIGHTS))
     for name, promised in sorted(card.sha256.items()):
         found = _digest(os.path.join(folder, name))
         if found != promised.lower():
@@ -540,7 +543,7 @@ def _model_files(card: ModelCard, bundle: str) -> ModelFiles:
                 f"{unknown[0]!r}, but the model's labels are {', '.join(labels)}"
             )
     # Models are built in threads whose working directory is another one: see `moderate.native`.
-    return ModelFiles(card, os.path.abspath(folder), architecture, labels)
+    return ModelFiles(card, os.path.abspath(folder), architecture, labels, weights_state)
 
 
 def _read_config(path: str) -> tuple[str, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import safetensors
 
 from moderate.errors import WeightsError
-from moderate.regular import MAX_WEIGHTS_BYTES, read_regular, sha256_of
+from moderate.regular import MAX_WEIGHTS_BYTES, file_state, read_regular, sha256_of
 from moderate.text import one_line, printable
 
 if TYPE_CHECKING:
@@ -41,8 +41,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def check_unchanged(path: Path, sha256: str) -> None:
-    """Raises WeightsError unless the file has that digest."""
+def check_unchanged(path: Path, sha256: str, state: tuple[int, ...] | None) -> None:
+    """Raises WeightsError unless the file has that digest.
+
+    It is read where its `file_state` is not the one that it had when its digest was checked before.
+    """
+    if state is not None and file_state(path) == state:
+        return
     try:
         found = sha256_of(path)
     except OSError as error:

@@ -136,8 +136,7 @@ def _open(
                 raise
             log.warning("%s; using torch", error)
     require_torch(f"running {files.architecture}")
-    for library in ("torch", "timm"):
-        load(library)
+    load("torch")  # and timm where the network has to be built
     from moderate.classify.backends.torch_backend import TorchBackend
 
     torch_backend = TorchBackend(

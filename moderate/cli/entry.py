@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -14,6 +15,9 @@ from moderate import stopping
 def main() -> None:
     """Entry point of the console script."""
     _leave_out_working_directory()
+    # What is imported stays, and to look for garbage among it again and again takes longer than
+    # many a module. The command enables this again when it begins with its work.
+    gc.disable()
     for number in stopping.signals():
         signal.signal(number, _stop_at_once)
     from moderate.cli.main import main as command

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import io
 import os
 import re
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from moderate import stopping
-from moderate.cli import exit_codes, help
-from moderate.cli.apply import apply
-from moderate.cli.bench import bench
-from moderate.cli.configuration import ConfiguredCommand, environment_flag
-from moderate.cli.decide import decide
-from moderate.cli.diff import diff
-from moderate.cli.doctor import doctor
-from moderate.cli.eval import evaluate
-from moderate.cli.explain import explain
-from moderate.cli.merge import merge
+from moderate.cli import exit_codes
+from moderate.cli.commands import application
+from moderate.cli.configuration import environment_flag
 from moderate.cli.messages import parser_message, say_error, speaking
-from moderate.cli.policy import app as policy_app
-from moderate.cli.report import report
-from moderate.cli.review import app as review_app
-from moderate.cli.runs import app as runs_app
-from moderate.cli.sample import sample
-from moderate.cli.scan import scan
-from moderate.cli.state import app as state_app
-from moderate.cli.testcards import testcards
-from moderate.cli.tune import tune
-from moderate.cli.weights import app as weights_app
 from moderate.errors import ModerateError, ReaderGoneError
 from moderate.folders import settle_temporary
 from moderate.native import working_directory_problem
@@ -44,67 +28,8 @@ from moderate.system_limits import no_thread_limit, system_limit, with_limit
 from moderate.terminal import guard_terminals, output_has_no_reader
 from moderate.text import printable
 
-app = help.Commands(
-    name="moderate",
-    help="Moderate piles of images on your own machine: scores, decisions, one row per image.",
-)
-# The prefix turns every option of scan into an environment variable: MODERATE_POLICY, ...
-app.command(
-    cls=ConfiguredCommand,
-    context_settings={"auto_envvar_prefix": "MODERATE"},
-    rich_help_panel=help.SCANNING,
-)(scan)
-app.add_typer(policy_app, name="policy", rich_help_panel=help.TUNING)
-app.add_typer(weights_app, name="weights", rich_help_panel=help.INSTALLATION)
-app.add_typer(runs_app, name="runs", rich_help_panel=help.HISTORY)
-app.add_typer(state_app, name="state", rich_help_panel=help.HISTORY)
-app.command(rich_help_panel=help.SCANNING)(testcards)
-app.command(rich_help_panel=help.INSTALLATION)(bench)
-app.command(rich_help_panel=help.INSTALLATION)(doctor)
-app.command(rich_help_panel=help.RESULTS)(merge)
-app.command(rich_help_panel=help.RESULTS)(explain)
-app.command(rich_help_panel=help.RESULTS)(decide)
-app.command(rich_help_panel=help.RESULTS)(diff)
-app.command(name="eval", rich_help_panel=help.TUNING)(evaluate)
-app.command(rich_help_panel=help.RESULTS)(report)
-app.add_typer(review_app, name="review", rich_help_panel=help.RESULTS)
-app.command(rich_help_panel=help.RESULTS)(apply)
-app.command(rich_help_panel=help.TUNING)(sample)
-app.command(rich_help_panel=help.TUNING)(tune)
-
-
 _STOP_AGAIN = 1.0  # seconds
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-def _show_version(wanted: bool) -> None:
-    if not wanted:
-        return
-    from moderate.classify.device import gpu_name
-    from moderate.libraries import installed_version
-    from moderate.version import __version__
-
-    device = gpu_name() or "cpu"
-    versions = (
-        f"{name} {installed_version(name) or 'not installed'}" for name in ("torch", "timm")
-    )
-    typer.echo(f"moderate {__version__}, {', '.join(versions)}, device {device}")
-    raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            callback=_show_version,
-            is_eager=True,
-            help="Print the versions of moderate, torch and timm, and the device.",
-        ),
-    ] = False,
-) -> None:
-    pass
 
 
 def run(arguments: list[str]) -> int:
@@ -150,9 +75,13 @@ def _hint_at_names(message: str, arguments: list[str]) -> str:
 
 
 def _run(arguments: list[str], debug: bool) -> int:
+    if arguments[:1] != ["scan"]:  # which imports most of what it uses first
+        gc.enable()
     try:
         try:
-            code: Any = app(arguments, prog_name="moderate", standalone_mode=False)
+            code: Any = application(arguments)(
+                arguments, prog_name="moderate", standalone_mode=False
+            )
             _flush_output()
         except SystemExit as left:
             # What Typer makes of any write to a closed pipe, as if something had been found.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -39,6 +40,7 @@ from moderate.fetch.options import HttpOptions
 from moderate.types import MOST_LISTED, ErrorCode, Limits
 
 if TYPE_CHECKING:
+    from moderate.exports.baseline import Baseline
     from moderate.run.interface import Executor, Job
     from moderate.run.options import ScanOptions
 
@@ -514,7 +516,6 @@ def scan(
     from moderate.classify.allocator import tune_allocator
     from moderate.decode.formats import parse_formats
     from moderate.decode.video import VideoOptions
-    from moderate.exports.baseline import read_baseline
     from moderate.exports.forms import parse_report, split_shaped
     from moderate.exports.interface import ExportOptions
     from moderate.report.progress import progress_on
@@ -530,6 +531,9 @@ def scan(
     from moderate.sources.subset import parse_shard
     from moderate.state.database import default_folder
 
+    # Imported modules are no garbage: nothing need look at them again. See `moderate.cli.entry`.
+    gc.freeze()
+    gc.enable()
     if log_json:
         speak_json()
     say_used(ctx.obj, ctx, quiet=quiet)
@@ -562,7 +566,7 @@ def scan(
             exports=exports,
             export=ExportOptions(
                 document=shape_document,
-                baseline=read_baseline(baseline) if baseline else None,
+                baseline=_read_baseline(baseline) if baseline else None,
             ),
             thumbnails=thumbnails,
             reading=InputOptions(
@@ -688,3 +692,10 @@ def _plan(
             say("info", "engine", line)
 
     return plan_on_ray(options, ray_address, say_where)
+
+
+def _read_baseline(path: str) -> Baseline:
+    # With it comes pyarrow, which a scan without a baseline or Parquet has no use for.
+    from moderate.exports.baseline import read_baseline
+
+    return read_baseline(path)

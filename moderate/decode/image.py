@@ -42,10 +42,6 @@ from moderate.decode.webp import libwebp, open_webp
 from moderate.text import one_line
 from moderate.types import PARTLY_SEEN_FROM, ErrorCode, ImageFacts, Limits, Warn
 
-PIXELS_VERSION = 4
-"""Raised whenever files give other pixels or facts, so that earlier scores are not reused."""
-
-
 SMALL_SIDE = 256
 """An image whose longest side is under this many pixels gets the warning `small_image`."""
 

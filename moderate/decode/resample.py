@@ -14,10 +14,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-import PIL
 from PIL import Image
 
-from moderate.libraries import installed
+from moderate.decode.version import PILLOW, resampler
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Box = tuple[float, float, float, float]
@@ -31,27 +30,11 @@ _RESAMPLING = {
     "hamming": Image.Resampling.HAMMING,
 }
 
-_LIBRARY = "cykooz_resizer"
-
 # The library's name of a filter, and the filter's support in pixels of the smaller image. It has no
 # hamming, its box breaks ties otherwise than Pillow does, and nearest costs next to nothing.
 _FILTERS = {"bilinear": ("bilinear", 1), "bicubic": ("catmull_rom", 2), "lanczos": ("lanczos3", 3)}
 
-_KNOWN_PILLOWS = (12, 13)
-"""Major versions of Pillow whose memory the library reads as it is.
-
-The library reads and writes pixels where Pillow's C code keeps them, and another version may keep
-them elsewhere. Whoever adds one checks `down_first`, too.
-"""
-
-_PILLOW = int(PIL.__version__.partition(".")[0])
-
 _Pass = Callable[[Image.Image, Image.Image, str, Box], None]
-
-
-def resampler() -> str:
-    """What resizes here: `simd` or `pillow`. Their pixels differ by rounding."""
-    return "simd" if _PILLOW in _KNOWN_PILLOWS and installed(_LIBRARY) else "pillow"
 
 
 def prepare_resampling() -> None:
@@ -92,7 +75,7 @@ def down_first(source: tuple[int, int], target: tuple[int, int]) -> bool:
     width, height = source
     lost_across, lost_down = width - target[0], height - target[1]
     ribbon = height > 100 * width
-    return lost_down > 0 and (ribbon or (_PILLOW >= 13 and lost_down > 2 * lost_across))
+    return lost_down > 0 and (ribbon or (PILLOW >= 13 and lost_down > 2 * lost_across))
 
 
 def _reached(start: float, stop: float, count: int, side: int, support: int) -> tuple[int, int]:

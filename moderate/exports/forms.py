@@ -7,17 +7,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from moderate.errors import UsageError
 from moderate.exports.catalogue import REPORTS, SHAPES
 from moderate.exports.interface import ExportOptions, ExportTarget
-from moderate.exports.writer import ExportWriter
-from moderate.results.final import row_as_decided
-from moderate.results.read import Results
 from moderate.results.remote import shown_target, target_name
 from moderate.results.targets import check_files, check_place, finishing, opened
 from moderate.results.text_writers import metadata_path
 from moderate.text import nearest, one_line
+
+if TYPE_CHECKING:
+    from moderate.exports.writer import ExportWriter
+    from moderate.results.read import Results
 
 
 def parse_report(text: str) -> ExportTarget:
@@ -86,6 +88,8 @@ def write_exports(
 
     Returns what there is to say of them.
     """
+    from moderate.results.final import row_as_decided  # it imports pyarrow
+
     facts = dict(results.facts)
     with open_exports(targets, options) as writers:
         if not writers:
@@ -117,6 +121,8 @@ def _companions(lines: ExportTarget) -> list[ExportTarget]:
 def _open(options: ExportOptions, each: ExportTarget) -> ExportWriter:
     if each.document is not None:
         options = replace(options, document=each.document)
+    from moderate.exports.writer import ExportWriter
+
     export = each.form_class()(options)
     return ExportWriter(None if each.is_stdout else each.target, export, each.form)
 

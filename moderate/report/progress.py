@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import IO, Any, cast
 
-from tqdm.contrib import DummyTqdmFile
 from tqdm.std import tqdm
 
 from moderate.sources.interface import Source
@@ -248,6 +247,8 @@ def _tick(meter: Meter, show: Show, over: threading.Event) -> None:
 @contextmanager
 def _bar(stream: IO[str]) -> Iterator[Show]:
     """A bar on the last line, which goes away at the end; messages are written above it."""
+    from tqdm.contrib import DummyTqdmFile  # it imports asyncio, which takes longer than tqdm
+
     # A lock between processes, which is tqdm's own choice, would need semaphores.
     tqdm.set_lock(threading.RLock())
     bar: Any = tqdm(

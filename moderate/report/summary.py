@@ -8,7 +8,6 @@ from datetime import UTC, timedelta
 from moderate.decode.sandbox import missing
 from moderate.policy.load import shown_name
 from moderate.policy.thresholds import BANDS
-from moderate.report.files import render
 from moderate.report.listing import page_parts
 from moderate.report.model import Fact, Facts, Part, Report, Table, counted, share
 from moderate.results.targets import is_page, to_stdout
@@ -29,6 +28,8 @@ def report(summary: Summary, *, with_rows: bool = False) -> Report:
 
 def as_text(summary: Summary, target: str) -> str:
     """The whole summary in the format of a target, which its suffix decides."""
+    from moderate.report.files import render  # which a terminal needs nothing of
+
     return render(report(summary, with_rows=is_page(target)), target)
 
 

@@ -50,11 +50,11 @@ def check_replaceable(target: str, kind: Kind) -> None:
 
 def check_facts_replaceable(target: str) -> None:
     """`check_replaceable` for the file of the audit facts beside a target of rows."""
-    from moderate.results.read import facts_in
-
     beside = metadata_path(target)
     if is_remote(target) or not os.path.lexists(beside):
         return
+    from moderate.results.read import facts_in  # it imports pyarrow
+
     try:
         if not os.path.getsize(beside) or facts_in(beside).get("tool") == "moderate":
             return

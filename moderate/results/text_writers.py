@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from json.encoder import encode_basestring
 from operator import add
-from typing import Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from moderate.errors import OutputError, ReaderGoneError
 from moderate.results.atomic import WholeFile, commit_together, open_whole, output_error
@@ -22,12 +22,14 @@ from moderate.results.cells import (
     json_text,
     quoted,
 )
-from moderate.results.column_text import MOST_BYTES, Cells, byte_count, csv_lines, json_lines
 from moderate.results.interface import CsvForm, ResultWriter
 from moderate.results.remote import is_remote, target_name
 from moderate.results.schema import carried_values, in_order, own_columns, shortest, values
 from moderate.tables.csv import guarded
 from moderate.types import Column, Row
+
+if TYPE_CHECKING:
+    from moderate.results.column_text import Cells
 
 
 class FactsBesideWriter(ResultWriter):
@@ -154,6 +156,8 @@ class _TextWriter(FactsBesideWriter):
 
     def write_columns(self, own: Sequence[Any], carried: Sequence[Cells]) -> None:
         """See `ResultWriter`."""
+        from moderate.results.column_text import MOST_BYTES, byte_count  # it imports pyarrow
+
         if not len(own[0]):
             return
         if len(own[0]) > 1 and byte_count(own, carried) > MOST_BYTES:
@@ -201,6 +205,8 @@ class CsvWriter(_TextWriter):
 
     def lines(self, own: Sequence[Any], carried: Sequence[Cells]) -> bytes:
         """See `_TextWriter`."""
+        from moderate.results.column_text import csv_lines
+
         return csv_lines(own, carried, raw=self._raw)
 
 
@@ -235,6 +241,8 @@ class JsonlWriter(_TextWriter):
 
     def lines(self, own: Sequence[Any], carried: Sequence[Cells]) -> bytes:
         """See `_TextWriter`."""
+        from moderate.results.column_text import json_lines
+
         return json_lines(self._keys, own, carried)
 
 

@@ -8,8 +8,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from moderate.classify.device import Placement
-from moderate.decode.image import PIXELS_VERSION
-from moderate.decode.resample import resampler
+from moderate.decode.version import PIXELS_VERSION, resampler
 from moderate.run.interface import Job
 from moderate.state.scores import Scopes
 

@@ -12,12 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from moderate import regular
+from moderate.classify import files
 from moderate.classify.bundle import find_bundle, load_bundle
 from moderate.classify.classifier import Classifier
 from moderate.classify.device import place
 from moderate.errors import DeviceError, ModerateError, UsageError, WeightsError
+from moderate.regular import sha256_of
 from moderate.types import Category, ErrorCode, ImageError
-from tests.support.bundles import CATEGORY_LABELS, model_table, write_card, write_model
+from tests.support.bundles import CATEGORY_LABELS, make_bundle, model_table, write_card, write_model
 
 LABELS = ("drawing", "porn", "sexy", "gore")
 
@@ -433,3 +436,30 @@ def test_devices() -> None:
 
 def test_the_test_model_feeds_all_five(bundle: Path) -> None:
     assert tuple(c.value for c in load_bundle(str(bundle)).card.categories) == CATEGORY_LABELS
+
+
+# Weights that are read once a start ---------------------------------------------------------------
+
+
+def test_weights_are_read_again_only_where_they_may_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_bundle(tmp_path / "weights")
+    path = bundle / "model.safetensors"
+    digest = load_bundle(str(bundle)).models[0].card.sha256["model.safetensors"]
+    # They have only just been written: their times cannot tell what is written now.
+    assert load_bundle(str(bundle)).models[0].weights_state is None
+    monkeypatch.setattr(regular, "_SETTLED", -60.0)
+    state = load_bundle(str(bundle)).models[0].weights_state
+    assert state is not None
+    seen: list[Path] = []
+    monkeypatch.setattr(files, "sha256_of", lambda name: (seen.append(name), sha256_of(name))[1])
+    files.check_unchanged(path, digest, state)
+    assert not seen
+    files.check_unchanged(path, digest, None)
+    assert seen == [path]
+    with path.open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"\0\0\0\0")
+    with pytest.raises(WeightsError, match="changed since it was checked"):
+        files.check_unchanged(path, digest, state)

@@ -540,6 +540,33 @@ def test_help_imports_neither_torch_nor_timm(arguments: list[str]) -> None:
     assert done.stdout
 
 
+def test_a_scan_imports_no_more_than_it_uses(tmp_path: Path, images: Path, bundle: Path) -> None:
+    code = (
+        "import sys; from moderate.cli.main import run; code = run(sys.argv[1:]);"
+        "heavy = {'torch', 'timm', 'pyarrow', 'pandas', 'asyncio', 'moderate.cli.tune',"
+        "'moderate.decode.image', 'moderate.report.html', 'av'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "scan", str(images / "1.png"), "--weights", str(bundle),
+         "--device", "cpu", "--no-state", "--out", "out.csv", "--out", "out.jsonl"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("arguments", [["scan", "1.png", "--weights", "nowhere"], ["runs", "list"]])
+def test_garbage_is_collected_once_all_is_imported(arguments: list[str]) -> None:
+    code = (
+        "import gc, os, sys; from moderate.cli import entry;"
+        "real = os._exit; os._exit = lambda code: real(7 if gc.isenabled() else 8);"
+        "sys.argv[0] = 'moderate'; entry.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=False)
+    assert done.returncode == 7
+
+
 # Signals -----------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,8 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from moderate.cli.main import app, run
+from moderate.cli.commands import all_commands
+from moderate.cli.main import run
 from moderate.results.read import read_results
 from tests.support.pictures import encode, scene
 
@@ -266,7 +267,7 @@ def test_a_list_is_no_value_for_an_option_that_is_given_once(dump: Path, capsys:
 
 
 def test_keys_and_variables_are_called_as_the_options_are() -> None:
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(all_commands())
     assert isinstance(command, TyperGroup)
     for parameter in command.commands["scan"].params:
         names = [each[2:].replace("-", "_") for each in parameter.opts if each.startswith("--")]

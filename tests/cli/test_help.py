@@ -9,8 +9,9 @@ import pytest
 import typer
 
 from moderate.cli import panels
+from moderate.cli.commands import all_commands
 from moderate.cli.help import PlainCommand, PlainGroup
-from moderate.cli.main import app, run
+from moderate.cli.main import run
 
 Captured = pytest.CaptureFixture[str]
 
@@ -22,7 +23,7 @@ def commands(command: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]
         yield from commands(below, *names, name)
 
 
-COMMANDS = dict(commands(typer.main.get_command(app)))
+COMMANDS = dict(commands(typer.main.get_command(all_commands())))
 
 
 def help_of(

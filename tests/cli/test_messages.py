@@ -222,8 +222,8 @@ def test_what_was_kept_is_said_when_a_signal_stops_a_run(
 ) -> None:
     script = (
         "import sys, time\n"
-        "from moderate.cli import main\n"
-        "@main.app.command()\n"
+        "from moderate.cli import commands, main\n"
+        "@commands.all_commands().command()\n"
         "def nap() -> None:\n"
         "    try:\n"
         "        print('asleep', flush=True)\n"

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from moderate.decode import resample as module
-from moderate.decode.resample import Box, Interpolation, resample, resampler
+from moderate.decode import version
+from moderate.decode.resample import Box, Interpolation, resample
 from moderate.decode.resize import PixelSpec, resize
+from moderate.decode.version import resampler
 from moderate.native import child_environment
 from tests.support.pictures import scene
 
@@ -105,14 +107,14 @@ def test_other_modes_are_left_to_pillow(mode: str) -> None:
 
 def test_an_unknown_pillow_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
     # The library would read and write wherever that version keeps something else.
-    monkeypatch.setattr(module, "_PILLOW", 99)
+    monkeypatch.setattr(version, "PILLOW", 99)
     assert resampler() == "pillow"
     ours = resize(noise((640, 480)), PixelSpec(224, 224))
     assert (ours == by_pillow(noise((640, 480)), (224, 224), "bilinear", (0, 0, 640, 480))).all()
 
 
 def test_without_the_library_pillow_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LIBRARY", "no_such_module")
+    monkeypatch.setattr(version, "_LIBRARY", "no_such_module")
     assert resampler() == "pillow"
     ours = resize(noise((640, 480)), PixelSpec(224, 224, interpolation="bicubic"))
     assert (ours == by_pillow(noise((640, 480)), (224, 224), "bicubic", (0, 0, 640, 480))).all()

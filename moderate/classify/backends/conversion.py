@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -44,11 +44,27 @@ _TOLERANCE = 1e-4  # of a score, in fp32
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
+class ChildError(Exception):
+    """The child process could not be started, or ended without an outcome."""
+
+
 def convert(files: ModelFiles, folder: str) -> GraphFacts:
     """Convert a model into `folder` in a child process and return the facts about the result.
 
     The files are there where torch and OpenVINO agree. Raises WeightsError, and DeviceError where
     OpenVINO cannot run the model or the process fails.
+    """
+    try:
+        outcome = ask_child("moderate.classify.backends.conversion", files, folder)
+    except ChildError as error:
+        raise cannot_run(files, str(error)) from error
+    return GraphFacts.parse(outcome)
+
+
+def ask_child(module: str, files: ModelFiles, folder: str) -> dict[str, Any]:
+    """What `answer` in a child process that runs `module` makes of a model.
+
+    Its files go to `folder`. Raises ChildError, WeightsError and DeviceError.
     """
     task = {
         "parent": os.getpid(),
@@ -60,7 +76,7 @@ def convert(files: ModelFiles, folder: str) -> GraphFacts:
     }
     try:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "moderate.classify.backends.conversion"],
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -69,8 +85,7 @@ def convert(files: ModelFiles, folder: str) -> GraphFacts:
             start_new_session=True,  # a Ctrl-C at the terminal is the parent's to handle
         )
     except OSError as error:
-        reason = f"the process for it cannot be started: {error.strerror}"
-        raise cannot_run(files, reason) from error
+        raise ChildError(f"the process for it cannot be started: {error.strerror}") from error
     with process:
         try:
             _, complaints = process.communicate(json.dumps(task).encode())
@@ -81,13 +96,13 @@ def convert(files: ModelFiles, folder: str) -> GraphFacts:
         log.debug("converting: %s", one_line(complaints.decode(errors="replace"), 2000))
     try:
         with open(os.path.join(folder, _OUTCOME), encoding="utf-8") as file:
-            outcome = json.load(file)
+            outcome: dict[str, Any] = json.load(file)
     except (OSError, ValueError) as error:
-        raise cannot_run(files, how_it_ended(process, "conversion")) from error
+        raise ChildError(how_it_ended(process, "conversion")) from error
     if "error" in outcome:
         kind, message = outcome["error"]
         raise _ERRORS[kind](message)
-    return GraphFacts.parse(outcome)
+    return outcome
 
 
 def cannot_run(files: ModelFiles, reason: str) -> DeviceError:
@@ -195,7 +210,7 @@ def _convert(files: ModelFiles, target: str) -> GraphFacts:
     return GraphFacts(True, time.time(), digest, constants, tuple(map(tuple, expected[0].tolist())))
 
 
-def main() -> None:
+def answer(make: Callable[[ModelFiles, str], dict[str, Any]]) -> None:
     """In the child: the task as JSON on standard input, the outcome in a file beside the model."""
     task = json.load(sys.stdin)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -209,7 +224,7 @@ def main() -> None:
     )
     outcome: dict[str, Any]
     try:
-        outcome = asdict(_convert(files, task["target"]))
+        outcome = make(files, task["target"])
     except ModerateError as error:
         outcome = {"error": [type(error).__name__, str(error)]}
     with open(os.path.join(task["target"], _OUTCOME), "w", encoding="utf-8") as file:
@@ -219,4 +234,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    answer(lambda files, target: asdict(_convert(files, target)))

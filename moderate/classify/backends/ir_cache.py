@@ -135,7 +135,7 @@ def workspace(nbytes: int) -> Iterator[str]:
 
     It lies in the cache where that can be used, else among the temporary files. Raises OSError.
     """
-    with tempfile.TemporaryDirectory(prefix=_WORKSPACE, dir=_prepare(nbytes)) as folder:
+    with tempfile.TemporaryDirectory(prefix=_WORKSPACE, dir=prepared_folder(nbytes)) as folder:
         yield folder
 
 
@@ -173,7 +173,7 @@ def _path(folder: str, key: str, suffix: str) -> str:
     return os.path.join(folder, f"{key}.{suffix}")
 
 
-def _prepare(nbytes: int) -> str | None:
+def prepared_folder(nbytes: int) -> str | None:
     """The cache's folder, ready to take so many bytes; None where it cannot be used."""
     folder = cache_folder()
     if folder is None or not os.path.isabs(folder):

@@ -8,6 +8,15 @@ import torch
 from torch import nn
 
 
+def normalised_images(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """N x H x W x 3 pixels as N x 3 x H x W, less mean and divided by std, which apply to 0..255.
+
+    A copy: N x H x W x 3 seen as N x 3 x H x W is what torch calls channels_last.
+    """
+    images = pixels.permute(0, 3, 1, 2).to(torch.float32, copy=True)
+    return images.sub_(mean).div_(std)
+
+
 class Normalised(nn.Module):
     """A model with its normalisation in front; mean and std apply to 0..1 values."""
 

@@ -137,7 +137,11 @@ class OpenVinoBackend(Backend):
         graph = ir_cache.load(key)
         if graph is not None:
             # The cached model is right, but replaced weights files must stop a run anyway.
-            check_unchanged(Path(files.folder) / WEIGHTS, files.card.sha256["model.safetensors"])
+            check_unchanged(
+                Path(files.folder) / WEIGHTS,
+                files.card.sha256["model.safetensors"],
+                files.weights_state,
+            )
             try:
                 self._take(graph)
                 return
