@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import IO, Any, cast
 
+import numpy as np
 from tqdm.contrib import DummyTqdmFile
 from tqdm.std import tqdm
 
+from moderate.run.row_batch import RowBatch
 from moderate.sources.interface import Source
 from moderate.types import Decision, ImageRef, Row, Skipped
 
@@ -26,7 +28,7 @@ WINDOW = 60.0  # seconds that the rate is measured over, which is longer than a 
 
 _LOG = logging.getLogger(__name__)
 
-OnItem = Callable[[Row | Skipped], None]
+OnItem = Callable[[Row | RowBatch | Skipped], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,13 @@ class Meter:
         self._rows = self._review = self._block = self._errors = 0
         self._seen: deque[tuple[float, int]] = deque()
 
-    def count(self, item: Row | Skipped) -> None:
+    def count(self, item: Row | RowBatch | Skipped) -> None:
         """Take one item of the run into the counts."""
+        if isinstance(item, RowBatch):
+            approved, review, block = np.bincount(item.decided.severity, minlength=3).tolist()
+            self._review += review
+            self._block += block
+            self._rows += approved + review + block
         if isinstance(item, Row):
             self._review += item.decision is Decision.REVIEW
             self._block += item.decision is Decision.BLOCK

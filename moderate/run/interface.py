@@ -17,6 +17,7 @@ from moderate.decode.resize import PixelSpec
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy
 from moderate.run.options import ScanOptions
+from moderate.run.row_batch import RowBatch
 from moderate.sources.interface import Source
 from moderate.types import Column, Row, Skipped
 
@@ -152,3 +153,7 @@ class Engine(ABC):
 
         Once per engine. Raises RunError where the run cannot be finished.
         """
+
+    def batches(self) -> Iterator[Row | RowBatch | Skipped]:
+        """The same, with rows that are known by columns as a batch. Instead of `rows`."""
+        return self.rows()
