@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
-import numpy as np
 from tqdm.contrib import DummyTqdmFile
 from tqdm.std import tqdm
 
-from moderate.run.row_batch import RowBatch
 from moderate.sources.interface import Source
 from moderate.types import Decision, ImageRef, Row, Skipped
+
+if TYPE_CHECKING:
+    from moderate.run.row_batch import RowBatch
 
 PLAIN_EVERY = 10.0  # seconds between lines
 TICK = 0.5  # seconds between looks at the counts, and between drawings of the bar
@@ -28,7 +29,7 @@ WINDOW = 60.0  # seconds that the rate is measured over, which is longer than a 
 
 _LOG = logging.getLogger(__name__)
 
-OnItem = Callable[[Row | RowBatch | Skipped], None]
+OnItem = Callable[["Row | RowBatch | Skipped"], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +129,16 @@ class Meter:
 
     def count(self, item: Row | RowBatch | Skipped) -> None:
         """Take one item of the run into the counts."""
-        if isinstance(item, RowBatch):
-            approved, review, block = np.bincount(item.decided.severity, minlength=3).tolist()
-            self._review += review
-            self._block += block
-            self._rows += approved + review + block
         if isinstance(item, Row):
             self._review += item.decision is Decision.REVIEW
             self._block += item.decision is Decision.BLOCK
             self._errors += item.error is not None
             self._rows += 1
+        elif not isinstance(item, Skipped):
+            severity = item.decided.severity
+            self._review += int((severity == Decision.REVIEW.severity).sum())
+            self._block += int((severity == Decision.BLOCK.severity).sum())
+            self._rows += len(item)
 
     def read(self) -> Reading:
         """The counts, and the rate since earlier readings."""

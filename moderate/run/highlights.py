@@ -5,15 +5,17 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from moderate.decode.sniff import VIDEO_FORMATS
-from moderate.run.row_batch import RowBatch
 from moderate.state.masking import mask_argument
 from moderate.text import path_text
 from moderate.types import CATEGORIES, Decision, Row, Skipped
+
+if TYPE_CHECKING:
+    from moderate.run.row_batch import RowBatch
 
 INPUTS_KEPT = 20
 INPUTS_NAMED = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import Bundle
@@ -17,9 +17,11 @@ from moderate.decode.resize import PixelSpec
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy
 from moderate.run.options import ScanOptions
-from moderate.run.row_batch import RowBatch
 from moderate.sources.interface import Source
 from moderate.types import Column, Row, Skipped
+
+if TYPE_CHECKING:
+    from moderate.run.row_batch import RowBatch
 
 
 @dataclass(frozen=True, slots=True)

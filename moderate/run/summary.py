@@ -19,7 +19,6 @@ from moderate.results.table import row_to_dict
 from moderate.run.highlights import Highlights
 from moderate.run.input_counts import unreadable_text
 from moderate.run.listing import Listing
-from moderate.run.row_batch import RowBatch
 from moderate.text import one_line, path_text, printable, utc
 from moderate.types import (
     CATEGORIES,
@@ -34,6 +33,7 @@ from moderate.types import (
 
 if TYPE_CHECKING:
     from moderate.exports.baseline import Baseline
+    from moderate.run.row_batch import RowBatch
 
 SCHEMA_VERSION = 1
 EXAMPLES_KEPT = 5
