@@ -24,8 +24,8 @@ from moderate.policy.load import LoadedPolicy
 from moderate.policy.reasons import placed
 from moderate.policy.rows import judge_rows
 from moderate.policy.thresholds import DECISIONS, Severities
-from moderate.results.policy_columns import policy_columns
 from moderate.results.read import Results
+from moderate.run.policy_columns import policy_columns
 from moderate.run.videos import Video, VideoEnd
 from moderate.text import one_line, printable
 from moderate.types import (

@@ -14,10 +14,10 @@ from moderate.places import AT, places_text, read_places
 from moderate.policy.batch import Decided, Encoded
 from moderate.policy.judge import Judge
 from moderate.policy.reasons import placed
-from moderate.results.policy_columns import policy_columns, texts
 from moderate.results.schema import own_columns, to_the_second
 from moderate.run.known_rows import KnownRows
 from moderate.run.moments import moment
+from moderate.run.policy_columns import policy_columns, texts
 from moderate.text import path_text
 from moderate.types import CATEGORIES, LABEL_PREFIX, Origin, Row, Status
 from moderate.uris import uri_of
