@@ -25,6 +25,7 @@ from moderate.policy.reasons import placed
 from moderate.policy.rows import judge_rows
 from moderate.policy.thresholds import DECISIONS, Severities
 from moderate.results.read import Results
+from moderate.run.policy_columns import policy_columns
 from moderate.run.videos import Video, VideoEnd
 from moderate.text import one_line, printable
 from moderate.types import (
@@ -38,32 +39,6 @@ from moderate.types import (
 )
 
 _FRAME = r"!/[0-9]{2,}:[0-9]{2}:[0-9]{2}\.[0-9]{3}$"
-
-
-def policy_columns(decided: Decided) -> dict[str, Any]:
-    """The columns that a policy makes, as Arrow arrays by their names in results."""
-    decisions = Encoded([each.value for each in DECISIONS], decided.severity.astype(np.int32))
-    reasons = ["; ".join(each) for each in decided.reasons.values]
-    unscored = np.isnan(decided.nsfw_score)
-    return {
-        "decision": _texts(decisions),
-        "reasons": _texts(Encoded(reasons, decided.reasons.codes)),
-        "label": _texts(decided.label),
-        **{
-            name: pa.array(getattr(decided, name).astype(np.float32), mask=unscored)
-            for name in ("nsfw_score", "safe_score", "confidence")
-        },
-        "risk": _texts(decided.risk),
-        "is_nsfw": pa.array(decided.is_nsfw, pa.bool_(), mask=unscored),
-        "rating": _texts(decided.rating),
-    }
-
-
-def _texts(column: Encoded[str]) -> Any:
-    if not column.values:
-        return pa.nulls(len(column), pa.string())
-    codes = pa.array(column.codes, mask=column.codes < 0)
-    return pa.array(column.values, pa.string()).take(codes)
 
 
 def carried_columns(judge: Judge, results: Results) -> list[str]:

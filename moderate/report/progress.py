@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from tqdm.std import tqdm
 
 from moderate.sources.interface import Source
 from moderate.types import Decision, ImageRef, Row, Skipped
+
+if TYPE_CHECKING:
+    from moderate.run.row_batch import RowBatch
 
 PLAIN_EVERY = 10.0  # seconds between lines
 TICK = 0.5  # seconds between looks at the counts, and between drawings of the bar
@@ -25,7 +28,7 @@ WINDOW = 60.0  # seconds that the rate is measured over, which is longer than a 
 
 _LOG = logging.getLogger(__name__)
 
-OnItem = Callable[[Row | Skipped], None]
+OnItem = Callable[["Row | RowBatch | Skipped"], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +126,18 @@ class Meter:
         self._rows = self._review = self._block = self._errors = 0
         self._seen: deque[tuple[float, int]] = deque()
 
-    def count(self, item: Row | Skipped) -> None:
+    def count(self, item: Row | RowBatch | Skipped) -> None:
         """Take one item of the run into the counts."""
         if isinstance(item, Row):
             self._review += item.decision is Decision.REVIEW
             self._block += item.decision is Decision.BLOCK
             self._errors += item.error is not None
             self._rows += 1
+        elif not isinstance(item, Skipped):
+            severity = item.decided.severity
+            self._review += int((severity == Decision.REVIEW.severity).sum())
+            self._block += int((severity == Decision.BLOCK.severity).sum())
+            self._rows += len(item)
 
     def read(self) -> Reading:
         """The counts, and the rate since earlier readings."""

@@ -19,7 +19,7 @@ from moderate.results.cells import (
     carried_text,
     quoted,
 )
-from moderate.results.schema import in_order, shortest
+from moderate.results.schema import in_order
 from moderate.tables.csv import FORMULA_STARTS, guarded
 
 Cells = Any
@@ -79,6 +79,8 @@ def _once(to_text: Callable[[Cells, frozenset[Any]], Any], cells: Any) -> Any:
 
     The result is then a scalar, which Arrow joins to every line.
     """
+    if len(cells) > 1 and cells.null_count == len(cells):
+        return to_text(cells[:1], _OWN_TYPES)[0]
     may_be_constant = len(cells) > 1 and cells.type == pa.string() and not cells.null_count
     if may_be_constant and pc.all(pc.equal(cells, cells[0])).as_py():
         return to_text(cells[:1], _OWN_TYPES)[0]
@@ -124,8 +126,12 @@ def _float_texts(cells: Any) -> Any:
     texts = cells.cast(pa.string())
     other = (values == np.trunc(values)) | (np.abs(values) < 1e-4) | (np.abs(values) >= 1e6)
     if other.any():
-        changed = [shortest(value) for value in values[other].tolist()]
-        texts = pc.replace_with_mask(texts, pa.array(other), pa.array(changed, pa.string()))
+        # So few digits come back from a float64 as they are, in Python's notation.
+        found = texts.filter(pa.array(other)).dictionary_encode()
+        changed = pa.array(
+            [repr(float(text)) for text in found.dictionary.to_pylist()], pa.string()
+        )
+        texts = pc.replace_with_mask(texts, pa.array(other), changed.take(found.indices))
     return texts
 
 

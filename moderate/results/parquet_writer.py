@@ -77,6 +77,8 @@ class TableWriter(ResultWriter):
         self._target = target
         self._schema: pa.Schema
         self._rows: list[list[Any]] = []
+        self._small: list[Any] = []  # tables that came before them, fewer rows than a row group has
+        self._small_rows = 0
         self._carried: list[str] = []
         self._labels: Sequence[str] = ()
 
@@ -107,7 +109,7 @@ class TableWriter(ResultWriter):
     def put(self, prepared: list[Any]) -> None:
         """See `ResultWriter`."""
         self._rows.append(prepared)
-        if len(self._rows) >= ROW_GROUP_ROWS:
+        if self._small_rows + len(self._rows) >= ROW_GROUP_ROWS:
             self._take_rows()
 
     def write_columns(self, own: Sequence[Any], carried: Sequence[Cells]) -> None:
@@ -117,15 +119,42 @@ class TableWriter(ResultWriter):
         columns = zip(in_order(own, carried), self._schema, strict=True)
         try:
             arrays = [_typed(cells, field.type) for cells, field in columns]
-            self.add(pa.Table.from_arrays(arrays, schema=self._schema))
+            self._gather(pa.Table.from_arrays(arrays, schema=self._schema))
         except REFUSED as error:
             raise self.refused(error) from error
 
-    def _take_rows(self) -> None:
+    def _gather(self, table: Any) -> None:
+        """Take a table, and write as many rows at once as where they come one by one."""
+        self._rows_to_table()
+        if self._small or table.num_rows < ROW_GROUP_ROWS:
+            room = ROW_GROUP_ROWS - self._small_rows
+            self._keep_small(table.slice(0, room))
+            table = table.slice(room)
+            if self._small_rows == ROW_GROUP_ROWS:
+                self._take_rows()
+        if table.num_rows >= ROW_GROUP_ROWS:
+            self.add(table)
+        elif table.num_rows:
+            self._keep_small(table)
+
+    def _keep_small(self, table: Any) -> None:
+        self._small.append(table)
+        self._small_rows += table.num_rows
+
+    def _rows_to_table(self) -> None:
         if self._rows:
             arrays = arrays_of(self._rows, self._schema)
-            self.add(pa.Table.from_arrays(arrays, schema=self._schema))
             self._rows.clear()
+            self._keep_small(pa.Table.from_arrays(arrays, schema=self._schema))
+
+    def _take_rows(self) -> None:
+        """Write what has gathered."""
+        self._rows_to_table()
+        if self._small:
+            # One chunk: where one ends, a page of a file may.
+            table = pa.concat_tables(self._small).combine_chunks()
+            self._small, self._small_rows = [], 0
+            self.add(table)
 
     def refused(self, error: Exception) -> OutputError:
         """The line for rows that Arrow does not write."""

@@ -108,7 +108,7 @@ def values(row: Row, labels: Sequence[str] = ()) -> list[Cell]:
         row.uri,
         row.origin,
         row.run_id or None,
-        None if row.scored_at is None else _to_the_second(row.scored_at),
+        None if row.scored_at is None else to_the_second(row.scored_at),
         Status.ERROR if error else Status.OK,
         row.decision,
         "; ".join(row.reasons) or None,
@@ -151,7 +151,7 @@ def carried_values(row: Row, columns: Sequence[Any]) -> Sequence[Any]:
 
 
 @lru_cache(maxsize=4096)  # many rows of a run have the same time
-def _to_the_second(moment: datetime) -> str:
+def to_the_second(moment: datetime) -> str:
     """ISO 8601 in UTC."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 

@@ -19,7 +19,8 @@ from moderate.run.highlights import Highlights
 from moderate.run.input_counts import nothing_found, nothing_was_there
 from moderate.run.inputs import Listed, Reader
 from moderate.run.interface import Job
-from moderate.run.items import Copy, Fetched, Known
+from moderate.run.items import Copy, Fetched
+from moderate.run.known_rows import Known
 from moderate.run.recorder import look_at_state
 from moderate.run.resources import make_sampler
 from moderate.run.scan import input_names

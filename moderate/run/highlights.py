@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from moderate.sources.subset import SKIPPED_KEPT
 from moderate.state.masking import mask_argument
 from moderate.text import path_text
 from moderate.types import CATEGORIES, Decision, Row, Skipped
+
+if TYPE_CHECKING:
+    from moderate.run.row_batch import RowBatch
 
 INPUTS_KEPT = 20
 INPUTS_NAMED = 3
@@ -93,9 +96,39 @@ class Highlights:
         worst = self._worst
         if len(worst) == WORST_KEPT and row.decision.severity < worst[0].severity:
             return
-        found = Worst.of(row, self._rows)
-        if found is None:
+        if found := Worst.of(row, self._rows):
+            self._keep_if_worse(found)
+
+    def count_batch(self, batch: RowBatch) -> None:
+        """Take many rows in; none has an error or is a frame of a video."""
+        before, severity = self._rows, batch.decided.severity
+        self._rows += len(batch)
+        scores = batch.known.contents.heads["scores"]
+        candidates = ~np.isnan(scores).all(axis=1)
+        if (firsts := batch.known.duplicate_of) is not None:
+            copies = np.array([first is not None for first in firsts])
+            self.copies += int(copies.sum())
+            candidates &= ~copies
+        if len(self._worst) == WORST_KEPT:
+            candidates &= severity >= self._worst[0].severity
+        places = np.flatnonzero(candidates)
+        if not len(places):
             return
+        best = np.fmax.reduce(scores[places], axis=1)
+        # The worst of them, the first of equals before the others.
+        order = np.lexsort((places, -best, -severity[places].astype(int)))[:WORST_KEPT]
+        for place, score in zip(places[order].tolist(), best[order].tolist(), strict=True):
+            found = Worst(
+                int(severity[place]),
+                score,
+                -(before + place + 1),
+                batch.path(place),
+                CATEGORIES[int(np.nanargmax(scores[place]))].value,
+            )
+            self._keep_if_worse(found)
+
+    def _keep_if_worse(self, found: Worst) -> None:
+        worst = self._worst
         if len(worst) < WORST_KEPT:
             heapq.heappush(worst, found)
         elif found > worst[0]:

@@ -16,6 +16,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
+from typing import cast
+
+import numpy as np
 
 from moderate.decode.intake import Coming
 from moderate.decode.sniff import HEAD_BYTES, SUPPORTED, claimed_format, refusal, sniff
@@ -24,10 +27,12 @@ from moderate.errors import ModerateError
 from moderate.faults import internal_error
 from moderate.fetch.fetcher import Fetcher
 from moderate.fetch.local import FetchError
+from moderate.policy.batch import Encoded
 from moderate.run.embedded import EmbeddedFiles, embedded_video
 from moderate.run.interface import Job, is_sharded
-from moderate.run.items import Block, Copy, Fetched, Images, Item, Known, Unread
-from moderate.run.local_files import UNREAD, LocalFile, LocalFiles, is_local
+from moderate.run.items import Block, Copy, Fetched, Images, Item, Unread, row_count
+from moderate.run.known_rows import Known, KnownRows
+from moderate.run.local_files import UNREAD, LocalFile, LocalFiles, LookedUp, is_local
 from moderate.run.videos import (
     VideoBegin,
     VideoEnd,
@@ -41,7 +46,7 @@ from moderate.sources.hints import MOST_EXPLAINED, InputHints
 from moderate.sources.interface import Source
 from moderate.sources.subset import INPUT_NUMBER, NO_CONTENT, InputListing, ShardedSource
 from moderate.state.contents import Contents
-from moderate.state.records import Outcome
+from moderate.state.records import Outcome, ScoredContents
 from moderate.state.scores import MOST_KEYS, RunScores
 from moderate.text import path_text, printable
 from moderate.types import (
@@ -58,7 +63,7 @@ from moderate.types import (
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 0.5  # seconds; whether the run is over, while bytes are waited for
-_BLOCK_ROWS = 512  # of inputs that need no decoding and travel together
+_BLOCK_ROWS = 1024  # of inputs that need no decoding and travel together
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,8 @@ class Reader:
         self._position = 0
         self._local_files = LocalFiles(verify=job.options.verify)
         self._unnoticed = False
-        self._block: list[Known | Skipped] = []
+        self._block: list[Known | KnownRows | Skipped] = []
+        self._block_rows = 0
         self.hints = InputHints(job.options.reading.walk, most_explained)
         """What went wrong with how inputs were named. Complete after the last image."""
         self._sharded = is_sharded(job.sources)
@@ -135,34 +141,95 @@ class Reader:
         `video_parts` gives.
         """
         self._begun.wait()
-        rows = 0
+        rows, limit = 0, self._job.options.limit
         block_rows = _BLOCK_ROWS if self._scores else 1
         for group in self._groups():
             looked_up = self._local_files.look_up(group, self._scores)
-            for entry, local in zip(group, looked_up, strict=True):
+            runs = self._unchanged_runs(group, looked_up)
+            index = 0
+            while index < len(group):
                 if self._stopped:
                     return
-                if isinstance(entry, Skipped):
+                entry, unchanged = group[index], runs.get(index)
+                index += 1
+                if unchanged is not None:
+                    index += len(unchanged) - 1
+                    if limit is not None:
+                        unchanged = unchanged.part(0, min(len(unchanged), limit - rows))
+                    self._block.append(unchanged)
+                    self._block_rows += len(unchanged)
+                    rows += len(unchanged)
+                elif isinstance(entry, Skipped):
                     self.hints.note_skipped(entry)
                     self._block.append(entry)
+                    self._block_rows += 1
                 else:
                     if self._sampler and self._sampler.closed:
                         return
+                    local = looked_up[index - 1]
                     if known := self._known(entry, local):
                         self._block.append(known)
+                        self._block_rows += 1
                     else:
                         yield from self._flush()
                         yield from self._contained(entry, self._unknown(entry, local))
                     rows += 1
-                    if rows == self._job.options.limit:
-                        yield from self._flush()
-                        self._on_limit()
-                        return
-                if len(self._block) >= block_rows:
+                if rows == limit and not isinstance(entry, Skipped):
+                    yield from self._flush()
+                    self._on_limit()
+                    return
+                if self._block_rows >= block_rows:
                     yield from self._flush()
             if len(group) < MOST_KEYS:
                 yield from self._flush()
         yield from self._flush()
+
+    def _unchanged_runs(
+        self, group: Sequence[ImageRef | Skipped], looked_up: LookedUp
+    ) -> dict[int, KnownRows]:
+        """Unchanged files of a group that follow each other, by the place of the first."""
+        # A video has rows of its own, and what files carry or hold is looked at one by one.
+        if self._embedded_kinds or self._sampler or self._job.columns:
+            return {}
+        try:
+            return self._found_unchanged(group, looked_up)
+        except Exception as error:  # noqa: BLE001 - they are looked at one by one then
+            log.warning("what is known of unchanged files cannot be used at once: %s", error)
+            return {}
+
+    def _found_unchanged(
+        self, group: Sequence[ImageRef | Skipped], looked_up: LookedUp
+    ) -> dict[int, KnownRows]:
+        files = looked_up.unchanged(len(self._job.labels))
+        if files is None:
+            return {}
+        heads, limits = files.contents.heads, self._job.options.limits
+        # As in `_may_use`; float64 is exact up to 2**53 pixels.
+        pixels = np.maximum(heads["width"], 0) * np.maximum(heads["height"], 0).astype(float)
+        usable = (heads["bytes"] <= limits.max_file_bytes) & (pixels <= limits.max_pixels)
+        if not usable.all():
+            files = files.take(usable)
+        if not len(files):
+            return {}
+        refs = cast("list[ImageRef]", [group[place] for place in files.places])
+        used: list[tuple[bytes, bytes] | None] = []
+        if any(files.stale):
+            paths = dict(zip(looked_up.places, looked_up.paths, strict=True))
+            used = [
+                (paths[place], digest) if stale else None
+                for place, digest, stale in zip(
+                    files.places, files.sha256, files.stale, strict=True
+                )
+            ]
+        warnings = _all_named(refs, files.contents, self._job.options.formats)
+        rows = KnownRows(refs, files.sha256, files.contents, warnings, used)
+        places = np.array(files.places)
+        starts = np.flatnonzero(np.diff(places, prepend=-2) != 1).tolist()
+        ends = [*starts[1:], len(rows)]
+        return {
+            files.places[start]: rows.part(start, end)
+            for start, end in zip(starts, ends, strict=True)
+        }
 
     def listed(self) -> Iterator[Listed]:
         """Every input as `images` would come to it, with what the state knows of it.
@@ -293,22 +360,35 @@ class Reader:
 
     def _flush(self) -> Images:
         """The block of known images that has gathered, as one item."""
-        items, self._block = self._block, []
+        items, self._block, self._block_rows = self._block, [], 0
         if not items:
             return
-        first = self._position
-        self._position += len(items)
-        if self._contents:
-            known = [
-                (item, (item.sha256, first + index, item.ref.display))
-                for index, item in enumerate(items)
-                if isinstance(item, Known)
-            ]
-            claims = self._contents.claim_all([claim for _, claim in known])
-            for (item, _), claim in zip(known, claims or (), strict=False):
-                item.duplicate_of = claim.first
-                if not (claim.owner or claim.reused):
-                    item.origin = Origin.DUPLICATE
+        position = self._position
+        claimants: list[tuple[Known | KnownRows, int]] = []
+        claims: list[tuple[bytes, int, bytes]] = []
+        for item in items:
+            if isinstance(item, Known):
+                claims.append((item.sha256, position, item.ref.display))
+                claimants.append((item, 1))
+            elif isinstance(item, KnownRows):
+                shown = [ref.display for ref in item.refs]
+                positions = range(position, position + len(item))
+                claims += zip(item.sha256, positions, shown, strict=True)
+                claimants.append((item, len(item)))
+            position += row_count(item)
+        self._position = position
+        found = (self._contents.claim_all(claims) if self._contents else None) or []
+        start = 0
+        for item, count in claimants if found else ():
+            theirs = found[start : start + count]
+            start += count
+            if isinstance(item, KnownRows):
+                item.note_claims(theirs)
+                continue
+            (claim,) = theirs
+            item.duplicate_of = claim.first
+            if not (claim.owner or claim.reused):
+                item.origin = Origin.DUPLICATE
         yield Block(items), None
 
     def _counted(self, item: Item) -> Item:
@@ -533,6 +613,28 @@ def _named(ref: ImageRef, facts: ImageFacts, formats: Sequence[str]) -> tuple[Wa
         if claimed and claimed != facts.format:
             return (*ref.warnings, Warn.EXTENSION_MISMATCH)
     return ref.warnings
+
+
+def _all_named(
+    refs: Sequence[ImageRef], contents: ScoredContents, formats: Sequence[str]
+) -> Encoded[tuple[Warn, ...]]:
+    """The warnings of unchanged files: `_named`, then those of decoding."""
+    formats_known = [
+        kind if kind in SUPPORTED or kind in formats else None for kind, _, _ in contents.texts
+    ]
+    known: dict[tuple[tuple[Warn, ...], bool, int], int] = {}
+    codes = []
+    for ref, code in zip(refs, contents.text_codes.tolist(), strict=True):
+        kind = formats_known[code]
+        # A path has a suffix where its last part has one, which takes longer to find.
+        claimed = claimed_format(ref.path) if kind else None
+        odd = claimed is not None and claimed != kind
+        codes.append(known.setdefault((ref.warnings, odd, code), len(known)))
+    values = [
+        (*own, *((Warn.EXTENSION_MISMATCH,) if odd else ()), *contents.texts[code][1])
+        for own, odd, code in known
+    ]
+    return Encoded(values, np.array(codes, np.int32))
 
 
 def _facts(

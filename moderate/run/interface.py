@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import Bundle
@@ -23,6 +23,9 @@ from moderate.sources.interface import Source
 from moderate.sources.subset import CONTENT, PLACE_COLUMNS, InputListing, ShardedSource
 from moderate.state.scores import ScoreStore
 from moderate.types import Column, Row, Skipped
+
+if TYPE_CHECKING:
+    from moderate.run.row_batch import RowBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,10 @@ class Engine(ABC):
 
         Once per engine. Raises RunError where the run cannot be finished.
         """
+
+    def batches(self) -> Iterator[Row | RowBatch | Skipped]:
+        """The same, with rows that are known by columns as a batch. Instead of `rows`."""
+        return self.rows()
 
 
 class Executor(ABC):

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moderate.decode.intake import Coming
+from moderate.run.known_rows import Known, KnownRows
 from moderate.run.videos import VideoBegin, VideoEnd
-from moderate.state.records import Outcome
 from moderate.state.scores import FileRecord
 from moderate.types import ImageError, ImageFacts, ImageRef, Origin, Skipped
 
@@ -58,25 +58,16 @@ class Copy:
     duplicate_of: bytes | None
 
 
-@dataclass(slots=True, eq=False)
-class Known:
-    """An image whose outcome is in the state. used is what to mark there as used, if anything."""
-
-    ref: ImageRef
-    facts: ImageFacts
-    outcome: Outcome
-    sha256: bytes
-    file: FileRecord | None = None
-    origin: Origin = Origin.REUSED
-    duplicate_of: bytes | None = None
-    used: tuple[bytes, bytes] | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Known images and skipped files, in order."""
+    """Known images, by themselves or many at once, and skipped files, in order."""
 
-    items: list[Known | Skipped]
+    items: list[Known | KnownRows | Skipped]
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the run it stands for."""
+        return sum(map(row_count, self.items))
 
 
 Item = Fetched | Copy | Known | Block | Skipped | VideoBegin | VideoEnd
@@ -86,6 +77,8 @@ Images = Iterator[tuple[Item, "bytes | Coming[Item] | None"]]
 """Items with their bytes or a future of them; None where nothing is to be decoded."""
 
 
-def row_count(item: Item) -> int:
+def row_count(item: Item | KnownRows) -> int:
     """How many rows of the run an item stands for."""
-    return len(item.items) if isinstance(item, Block) else 1
+    if isinstance(item, Block):
+        return item.rows
+    return len(item) if isinstance(item, KnownRows) else 1

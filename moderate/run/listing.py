@@ -106,6 +106,11 @@ class Listing:
         if len(self._pending) == _CHUNK_ROWS:
             self._take_pending()
 
+    def add_batch(self, columns: Mapping[str, Any]) -> None:
+        """Take rows in, after those that `add` has taken; see `add_columns`."""
+        self._take_pending()
+        self.add_columns(columns)
+
     def add_columns(self, columns: Mapping[str, Any]) -> None:
         """Take rows in by the Arrow arrays of their columns."""
         import pyarrow as pa

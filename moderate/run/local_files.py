@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from moderate.state.filesystems import ChangeTimes
 from moderate.state.records import FileStat
-from moderate.state.scores import FileRecord, KnownFile, RunScores, path_digest
+from moderate.state.scores import (
+    FileRecord,
+    KnownFile,
+    KnownFiles,
+    RunScores,
+    UnchangedFiles,
+    path_digest,
+)
 from moderate.types import ErrorCode, ImageRef, Skipped
 
 # A file that is written again in the same tick of its clock looks unchanged, so one that was just
@@ -65,6 +73,62 @@ class LocalFile:
         return FileRecord(self.path, digest, self.stat)
 
 
+@dataclass(slots=True, eq=False)
+class LookedUp:
+    """The local files among a group of inputs, as they were at seen_at (ns since 1970).
+
+    By columns: places are those in the group. known is None where the state knows nothing;
+    recomputes says that what it knows of scores does not count.
+    """
+
+    count: int
+    seen_at: int
+    places: list[int] = field(default_factory=list)
+    paths: list[bytes] = field(default_factory=list)
+    stats: list[FileStat] = field(default_factory=list)
+    trusted: list[bool] = field(default_factory=list)
+    known: KnownFiles | None = None
+    recomputes: bool = False
+
+    def __iter__(self) -> Iterator[LocalFile | None]:
+        """The local file of each input of the group.
+
+        None for an input that is not a local file, and for a file that cannot be reached.
+        """
+        index = 0
+        for place in range(self.count):
+            if index < len(self.places) and self.places[index] == place:
+                yield self._local(index)
+                index += 1
+            else:
+                yield None
+
+    def __getitem__(self, place: int) -> LocalFile | None:
+        index = bisect_left(self.places, place)
+        there = index < len(self.places) and self.places[index] == place
+        return self._local(index) if there else None
+
+    def unchanged(self, label_count: int) -> UnchangedFiles | None:
+        """The files whose scores are known and can be believed; places are those in the group.
+
+        None where there are none.
+        """
+        if self.known is None or self.recomputes or not any(self.trusted):
+            return None
+        found = self.known.unchanged(self.paths, self.stats, label_count)
+        if not all(self.trusted):
+            mask = [self.trusted[index] for index in found.places]
+            found = found.take(mask)
+        if len(self.places) < self.count:
+            found = replace(found, places=[self.places[index] for index in found.places])
+        return found if len(found) else None
+
+    def _local(self, index: int) -> LocalFile:
+        path = self.paths[index]
+        known = self.known.get(path) if self.known else None
+        return LocalFile(path, self.stats[index], self.seen_at, self.trusted[index], known)
+
+
 class LocalFiles:
     """Looks up the local files of a run in the state."""
 
@@ -74,30 +138,27 @@ class LocalFiles:
         self._folder = _working_folder()
         self._change_times = ChangeTimes()
 
-    def look_up(
-        self, group: Sequence[ImageRef | Skipped], scores: RunScores | None
-    ) -> list[LocalFile | None]:
-        """For each input, its local file as it is now, with what scores know of it.
-
-        None for an input that is not a local file, and for a file that cannot be reached.
-        """
+    def look_up(self, group: Sequence[ImageRef | Skipped], scores: RunScores | None) -> LookedUp:
+        """Each input's local file as it is now, with what scores know of it."""
+        looked_up = LookedUp(len(group), time.time_ns())
         if scores is None:
-            return [None] * len(group)
-        now = time.time_ns()
-        looked_up: list[LocalFile | None] = []
-        for entry in group:
-            local = None
-            if isinstance(entry, ImageRef) and is_local(entry) and (status := _status(entry)):
-                trusted = not self._verify and self._change_times.are_own(
-                    entry.path, status.st_dev, follow_symlinks=entry.follow_symlinks
-                )
-                path = path_digest(entry.path, self._folder)
-                local = LocalFile(path, _stat(status), now, trusted)
-            looked_up.append(local)
-        files = [local for local in looked_up if local]
-        known = scores.by_path([local.path for local in files]) if files else {}
-        for local in files:
-            local.known = known.get(local.path)
+            return looked_up
+        folder, are_own = self._folder, self._change_times.are_own
+        for place, entry in enumerate(group):
+            if not isinstance(entry, ImageRef) or not is_local(entry):
+                continue
+            if (status := _status(entry)) is None:
+                continue
+            looked_up.places.append(place)
+            looked_up.paths.append(path_digest(entry.path, folder))
+            looked_up.stats.append(_stat(status))
+            looked_up.trusted.append(
+                not self._verify
+                and are_own(entry.path, status.st_dev, follow_symlinks=entry.follow_symlinks)
+            )
+        if looked_up.places:
+            looked_up.known = scores.look_up(looked_up.paths)
+            looked_up.recomputes = scores.recomputes
         return looked_up
 
 

@@ -6,13 +6,13 @@ pool's reading thread. The threads of the pool are described in `moderate.decode
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
-from functools import lru_cache
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Self, cast
 from uuid import uuid4
@@ -30,9 +30,12 @@ from moderate.policy.rows import decide_rows, failed_row
 from moderate.run.highest import NOT_SCORED, ScoredImage, highest
 from moderate.run.inputs import Reader, name_claim
 from moderate.run.interface import Engine, Job, is_sharded
-from moderate.run.items import Block, Copy, Fetched, Item, Known, row_count
+from moderate.run.items import Block, Copy, Fetched, Item, row_count
+from moderate.run.known_rows import Known, KnownRows
 from moderate.run.local_files import UNREAD_CLAIM
+from moderate.run.moments import moment
 from moderate.run.resources import Resources, make_sampler
+from moderate.run.row_batch import RowBatch
 from moderate.run.scopes import scopes
 from moderate.run.videos import VideoBegin, VideoEnd, VideoRows
 from moderate.sources.hints import MOST_EXPLAINED, InputHints
@@ -51,13 +54,16 @@ from moderate.types import (
     Scores,
     Skipped,
 )
+from moderate.uris import working_directory
 
 if TYPE_CHECKING:
     from moderate.classify.scorer import PendingScores, Scorer
 
-_Settled = UndecidedRow | Row | Skipped | VideoBegin | VideoEnd
-_Decided = Row | Skipped | VideoBegin | VideoEnd
+_Settled = UndecidedRow | KnownRows | Row | Skipped | VideoBegin | VideoEnd
+_Decided = Row | RowBatch | Skipped | VideoBegin | VideoEnd
 _Result = _Settled | Copy
+
+log = logging.getLogger(__name__)
 
 _PATIENCE = 0.2  # seconds to wait for another batch to compute beside those submitted
 _PASSED_TOGETHER = 512  # rows without decoding after which they are committed
@@ -260,6 +266,14 @@ class LocalEngine(Engine):
 
     def rows(self) -> Iterator[Row | Skipped]:
         """See `Engine`."""
+        for item in self.batches():
+            if isinstance(item, RowBatch):
+                yield from item.one_by_one()
+            else:
+                yield item
+
+    def batches(self) -> Iterator[Row | RowBatch | Skipped]:
+        """See `Engine`."""
         early: dict[int, list[_Result]] = {}  # by place, until all before them are there
         turn = position = 0
         video = self._job.options.video
@@ -271,8 +285,8 @@ class LocalEngine(Engine):
                 del early[turn]
                 settled += next_settled
                 turn += 1
-            self._put_in_place(settled, position)
-            position += len(settled)
+            settled = self._put_in_place(settled, position)
+            position += sum(map(_row_count, settled))
             yield from self._in_rows(settled, videos)
         # The images that these are copies of never came in, which is a fault of this program. Each
         # still gets a row.
@@ -281,11 +295,13 @@ class LocalEngine(Engine):
 
     def _in_rows(
         self, settled: list[_Settled], videos: VideoRows | None
-    ) -> Iterator[Row | Skipped]:
+    ) -> Iterator[Row | RowBatch | Skipped]:
         """Decide results as one batch; the stills of a video become one row."""
-        decided = self._decided(settled)
+        if videos:
+            decided = self._decided(self._single(settled))
+            return videos.take_all(cast("list[Row]", decided))
         # Without videos there is nothing else among them.
-        return videos.take_all(decided) if videos else iter(cast("list[Row]", decided))
+        return iter(cast("list[Row | RowBatch]", self._decided(settled)))
 
     def _scored(self) -> Iterator[list[tuple[int, list[_Result]]]]:
         """Results of inputs with their places, as they become known."""
@@ -295,7 +311,7 @@ class LocalEngine(Engine):
         for decoded in self._decoded:
             if isinstance(decoded, Passed):
                 passed.append((decoded.place, self._passed(decoded)))
-                passed_rows += len(passed[-1][1])
+                passed_rows += row_count(decoded.item)
                 # Those that are there by now are committed together: a commit is a transaction.
                 if passed_rows < _PASSED_TOGETHER and self._resources.pool.has_next(0):
                     continue
@@ -355,7 +371,18 @@ class LocalEngine(Engine):
         """The results of an input that needed no decoding."""
         self._resources.pool.release(passed)
         items = passed.item.items if isinstance(passed.item, Block) else [passed.item]
-        return [self._contained(item, None, NOT_SCORED) for item in items]
+        return [
+            self._noted(item)
+            if isinstance(item, KnownRows)
+            else self._contained(item, None, NOT_SCORED)
+            for item in items
+        ]
+
+    def _noted(self, rows: KnownRows) -> KnownRows:
+        if self._scores:
+            for used in filter(None, rows.used):
+                self._scores.add(None, used=used)
+        return rows
 
     def _committed(
         self, results: list[tuple[int, list[_Result]]]
@@ -473,14 +500,28 @@ class LocalEngine(Engine):
         missing = RuntimeError("the image that it is a copy of has no outcome")
         return self._failed_row(result.ref, internal_error(result.ref, "recording", missing))
 
-    def _put_in_place(self, results: list[_Settled], position: int) -> None:
+    def _single(self, results: Sequence[_Settled]) -> list[_Settled]:
+        """The results, with known rows one by one."""
+        single: list[_Settled] = []
+        for result in results:
+            if isinstance(result, KnownRows):
+                single += [self._contained_known(known) for known in result.known()]
+            else:
+                single.append(result)
+        return single
+
+    def _contained_known(self, known: Known) -> _Settled:
+        return cast("_Settled", self._contained(known, None, NOT_SCORED))
+
+    def _put_in_place(self, results: list[_Settled], position: int) -> list[_Settled]:
         """Correct which row is the first of each content, now that all rows before are known.
 
         position is that of the first of the results in the run. Which of two copies came in first
         is chance: origins follow the order of the input, too.
         """
         if self._contents is None or not self._contents.out_of_order:
-            return
+            return results
+        results = self._single(results)
         for index, result in enumerate(results):
             if isinstance(result, UndecidedRow) and result.facts.sha256:
                 digest = bytes.fromhex(result.facts.sha256)
@@ -490,6 +531,7 @@ class LocalEngine(Engine):
                     origin = Origin.NEW if first is None else Origin.DUPLICATE
                 if (first, origin) != (result.duplicate_of, result.origin):
                     results[index] = result._replace(duplicate_of=first, origin=origin)
+        return results
 
     def _row(
         self,
@@ -503,7 +545,7 @@ class LocalEngine(Engine):
         error = result if isinstance(result, ImageError) else None
         scores: Scores = UNSCORED if isinstance(result, ImageError) else result
         labels = {} if error else dict(zip(self._job.labels, outcome.labels, strict=True))
-        scored_at = None if error or outcome.scored_at is None else _moment(outcome.scored_at)
+        scored_at = None if error or outcome.scored_at is None else moment(outcome.scored_at)
         if origin is Origin.REUSED and self._is_of_this_job(outcome):
             origin = Origin.NEW if duplicate_of is None else Origin.DUPLICATE
         return UndecidedRow(
@@ -529,7 +571,32 @@ class LocalEngine(Engine):
     def _decided(self, results: Sequence[_Settled]) -> list[_Decided]:
         """The results with decisions, which are taken on all rows of a batch at once."""
         rows = iter(self._rows([each for each in results if isinstance(each, UndecidedRow)]))
-        return [next(rows) if isinstance(each, UndecidedRow) else each for each in results]
+        decided: list[_Decided] = []
+        for each in results:
+            if isinstance(each, UndecidedRow):
+                decided.append(next(rows))
+            elif isinstance(each, KnownRows):
+                decided += self._decided_at_once(each)
+            else:
+                decided.append(each)
+        return decided
+
+    def _decided_at_once(self, known: KnownRows) -> Sequence[_Decided]:
+        # Whether an outcome is of a run that broke off is looked at one by one.
+        if self._unfinished_since is None:
+            try:
+                folder = working_directory()
+                one_by_one = partial(self._decided_single, known)
+                judge, labels = self._job.judge, self._job.labels
+                return [RowBatch.of(known, judge, self._run_id, labels, folder, one_by_one)]
+            except ModerateError:
+                raise
+            except Exception as error:
+                log.debug("known images are decided one by one: %s", error, exc_info=error)
+        return self._decided_single(known)
+
+    def _decided_single(self, known: KnownRows) -> list[Row]:
+        return cast("list[Row]", self._decided(self._single([known])))
 
     def _rows(self, undecided: list[UndecidedRow]) -> list[Row]:
         try:
@@ -543,13 +610,8 @@ class LocalEngine(Engine):
             return [self._failed_row(ref, internal_error(ref, "recording", error))]
 
 
-@lru_cache(maxsize=4096)  # of a run, many rows have the same
-def _moment(seconds: int) -> datetime | None:
-    """The time so many seconds after 1970; None for what no clock can have said."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
+def _row_count(result: _Settled) -> int:
+    return len(result) if isinstance(result, KnownRows) else 1
 
 
 def _merge(known: ImageFacts, decoded: ImageFacts) -> ImageFacts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections import Counter
@@ -10,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Self, get_args
+from typing import Self, cast, get_args
 from uuid import uuid4
 
 from moderate.classify.backends import ir_cache
@@ -67,6 +68,7 @@ from moderate.run.recorder import (
     check_resumable,
     open_state,
 )
+from moderate.run.row_batch import RowBatch
 from moderate.run.shard_facts import RowPlaces, facts_at_end, facts_at_start, places_alone
 from moderate.run.speeds import speed_settings
 from moderate.run.summary import Audit, Summary, audit_facts, selection_facts
@@ -79,6 +81,8 @@ from moderate.state.scores import ScoreStore
 from moderate.text import one_line, path_text, printable, utc
 from moderate.types import Row, Skipped
 from moderate.version import __version__
+
+log = logging.getLogger(__name__)
 
 SummaryText = Callable[[Summary, str], str]
 """Gives the text of a summary in the format of a target."""
@@ -240,13 +244,16 @@ class LocalExecutor(Executor):
 
 def run(
     job: Job,
-    on_item: Callable[[Row | Skipped], None],
+    on_item: Callable[[Row | RowBatch | Skipped], None],
     summary_text: SummaryText,
     on_wait: Callable[[str], None] = lambda line: None,
     executor: Executor | None = None,
 ) -> Summary:
-    """Run a planned scan to its end; `on_item` is called for each item. See `iterate`."""
-    items = iterate(job, summary_text, on_wait, executor)
+    """Run a planned scan to its end; `on_item` is called for each item. See `iterate`.
+
+    Rows that are known by columns come as a batch.
+    """
+    items = _iterate(job, summary_text, on_wait, executor, in_batches=True)
     try:
         while True:
             try:
@@ -274,6 +281,18 @@ def iterate(
     under its name before all rows were taken. Raises the errors under ModerateError. What else
     ends it, such as a signal, gets a note on how to go on, if what was scored is kept.
     """
+    items = _iterate(job, summary_text, on_wait, executor, in_batches=False)
+    return (yield from cast("Generator[Row | Skipped, None, Summary]", items))
+
+
+def _iterate(
+    job: Job,
+    summary_text: SummaryText,
+    on_wait: Callable[[str], None],
+    executor: Executor | None,
+    *,
+    in_batches: bool,
+) -> Generator[Row | RowBatch | Skipped, None, Summary]:
     options = job.options
     started, run_id = datetime.now(UTC), uuid4().hex
     with open_state(options.state) as state:
@@ -293,7 +312,14 @@ def iterate(
                 recorder.settings = speed_settings(options)
                 where = executor or LocalExecutor()
                 summary = yield from _run(
-                    job, run_id, started, state, recorder, summary_text, where
+                    job,
+                    run_id,
+                    started,
+                    state,
+                    recorder,
+                    summary_text,
+                    where,
+                    in_batches=in_batches,
                 )
         except BaseException as error:
             how = recorder.how_to_go_on(rescore=options.rescore)
@@ -328,7 +354,9 @@ def _run(
     recorder: Recorder,
     summary_text: SummaryText,
     executor: Executor,
-) -> Generator[Row | Skipped, None, Summary]:
+    *,
+    in_batches: bool,
+) -> Generator[Row | RowBatch | Skipped, None, Summary]:
     options = job.options
     clock = time.monotonic()
     taken = _Taken.of(options.targets)
@@ -364,8 +392,17 @@ def _run(
         known |= of_share
         for writer in writers:
             writer.start(known, job.columns, job.written_labels)
-        with contextlib.closing(engine.rows()) as rows:  # type: ignore[type-var]
+        # Where each row has to be looked at, nothing is gained by columns.
+        in_batches = in_batches and not (exports or (taken and taken.images))
+        in_batches = in_batches and summary.counts_batches() and places is None
+        items = engine.batches() if in_batches else engine.rows()
+        with contextlib.closing(items) as rows:  # type: ignore[type-var]
             for item in rows:
+                if isinstance(item, RowBatch):
+                    recorded = _record_batch(item, summary, writers, job.written_labels)
+                    recorder.tick()
+                    yield from recorded
+                    continue
                 if isinstance(item, Skipped):
                     summary.count_skipped(item)
                 else:
@@ -409,6 +446,23 @@ def _run(
                 recorder.outputs.update(file.commit())
             recorder.end(None)
     return summary
+
+
+def _record_batch(
+    batch: RowBatch, summary: Summary, writers: Sequence[ResultWriter], labels: Sequence[str]
+) -> Sequence[Row | RowBatch]:
+    """Count and write many rows at once; one by one where they have no columns. See `_record`."""
+    try:
+        columns = batch.own_columns(labels)
+    except ModerateError:
+        raise
+    except Exception as error:
+        log.debug("known images are written one by one: %s", error, exc_info=error)
+        return [_record(row, summary, writers) for row in batch.one_by_one()]
+    summary.count_batch(batch, columns)
+    for writer in writers:
+        writer.write_columns(list(columns.values()), ())
+    return [batch]
 
 
 def _record(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from moderate.classify.coverage import Coverage
 from moderate.config import ConfigRecord
 from moderate.policy.judge import Judge
 from moderate.policy.model import Policy
+from moderate.policy.thresholds import BANDS, DECISIONS, Severities
 from moderate.results.table import row_to_dict
 from moderate.run.highlights import Highlights
 from moderate.run.input_counts import unreadable_text
@@ -30,6 +33,7 @@ from moderate.types import (
 
 if TYPE_CHECKING:
     from moderate.exports.baseline import Baseline
+    from moderate.run.row_batch import RowBatch
 
 SCHEMA_VERSION = 1
 EXAMPLES_KEPT = 5
@@ -188,6 +192,34 @@ class Summary:
         for counts, band in zip(self.bands.values(), row.bands, strict=True):
             counts[band] += 1
 
+    def counts_batches(self) -> bool:
+        """Whether `count_batch` can take rows; not where each has to be looked at."""
+        return not (self.only or self.baseline)
+
+    def count_batch(self, batch: RowBatch, columns: Mapping[str, Any]) -> None:
+        """Take many rows into the counts, as `count` does one by one; columns are their own."""
+        decided, known = batch.decided, batch.known
+        self.rows += len(batch)
+        self.highlights.count_batch(batch)
+        if self.listing is not None:
+            self.listing.add_batch(columns)
+        _add(self.decisions, DECISIONS, decided.severity)
+        if known.origins is None:
+            self.origins[Origin.REUSED] += len(batch)
+        else:
+            self.origins.update(known.origins)
+        for decision, listed in self.findings.items():
+            missing = max(self.max_listed - len(listed), 0)
+            for index in np.flatnonzero(decided.severity == decision.severity)[:missing].tolist():
+                reasons = decided.reasons.values[decided.reasons.codes[index]]
+                listed.append(Finding(batch.path(index), decision, "; ".join(reasons)))
+        numbers = np.bincount(known.warnings.codes, minlength=len(known.warnings.values))
+        for warnings, number in zip(known.warnings.values, numbers.tolist(), strict=True):
+            for warning in warnings if number else ():
+                self.warnings[warning.value] += number
+        for counts, bands in zip(self.bands.values(), decided.bands, strict=True):
+            _add(counts, BANDS, bands)
+
     def writes(self, row: Row) -> bool:
         """Whether `--only` lets the row be written; one that it leaves out is counted as such."""
         if not self.only or row.origin in self.only:
@@ -295,6 +327,13 @@ class Summary:
                 f"policy {self.policy.name} {what}."
             )
         return notes + (self.judge.notes() if self.judge else [])
+
+
+def _add(counts: Counter[str], names: Sequence[str], numbers: Severities) -> None:
+    """Count values that are given by their places among names."""
+    for name, number in zip(names, np.bincount(numbers, minlength=len(names)), strict=True):
+        if number:
+            counts[name] += int(number)
 
 
 def left_out_text(summary: Summary) -> str:

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import compress
+from typing import Any, NamedTuple
 from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
 
 from moderate.types import (
     CATEGORIES,
@@ -31,9 +36,21 @@ _LAYOUT = b"5"
 # share (NaN: none), number of labels
 _OUTCOME = struct.Struct("<I5f6qfI")
 _STAT = struct.Struct("<Iqqq")  # checksum, size, mtime, ctime
+# The same for numpy, which unpacks many at once.
+_HEADS = np.dtype(
+    [
+        ("checksum", "<u4"),
+        ("scores", "<f4", len(CATEGORIES)),
+        *((name, "<i8") for name in ("bytes", "width", "height", "frames", "frames_scored")),
+        ("scored_at", "<i8"),
+        ("unseen", "<f4"),
+        ("label_count", "<u4"),
+    ]
+)
 _INT64 = range(-(1 << 63), 1 << 63)
 _JOINT = "; "
 _SEPARATOR = "\x1f"  # in no code, format or suffix; the message comes last and may hold anything
+_SEPARATOR_BYTES = _SEPARATOR.encode()
 _WARNINGS = {warning.value: warning for warning in Warn}
 
 
@@ -160,6 +177,127 @@ def _unpack_text(
         return kind or None, named, parts, places, (claim, ErrorCode(code), message)
     except (ValueError, KeyError):
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredContents:
+    """Outcomes of n contents that have scores, by columns.
+
+    heads is a structured array (n) of `scores` (float32, in the order of CATEGORIES, NaN: none),
+    `unseen` (float32, NaN: none) and of integers, negative where they are not known: `bytes`,
+    `width`, `height`, `frames`, `frames_scored` and `scored_at`. labels are float32 (n, labels).
+    texts are the format, the warnings and what is embedded, by the numbers in text_codes (n).
+    places are those of `Outcome`.
+    """
+
+    heads: NDArray[Any]
+    labels: NDArray[np.float32]
+    texts: Sequence[tuple[str | None, tuple[Warn, ...], tuple[str, ...]]]
+    text_codes: NDArray[np.int32]
+    places: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def take(self, which: slice | NDArray[np.bool_]) -> ScoredContents:
+        """Those of a slice, or of a mask."""
+        places = (
+            self.places[which] if isinstance(which, slice) else list(compress(self.places, which))
+        )
+        return ScoredContents(
+            self.heads[which], self.labels[which], self.texts, self.text_codes[which], places
+        )
+
+    def outcome(self, index: int, sha256: bytes) -> Outcome:
+        """The outcome of one of them, whose content has this digest: that of `unpack_outcome`."""
+        head, (kind, warnings, embedded) = self.heads[index], self.texts[self.text_codes[index]]
+        numbers = {
+            name: None if head[name] < 0 else int(head[name])
+            for name in ("bytes", "width", "height", "frames", "frames_scored", "scored_at")
+        }
+        scored_at = numbers.pop("scored_at")
+        unseen = float(head["unseen"])
+        facts = ImageFacts(
+            **numbers,
+            format=kind,
+            sha256=sha256.hex(),
+            warnings=warnings,
+            unseen=None if unseen != unseen else unseen,
+            embedded=embedded,
+        )
+        scores = {
+            name: None if score != score else score
+            for name, score in zip(CATEGORIES, head["scores"].tolist(), strict=True)
+        }
+        labels = tuple(self.labels[index].tolist())
+        return Outcome(facts, scores, "", labels, scored_at, self.places[index])
+
+
+def unpack_scored(
+    digests: Sequence[bytes], scope: bytes, payloads: Sequence[bytes], label_count: int
+) -> tuple[ScoredContents, NDArray[np.bool_]]:
+    """The outcomes of these contents under this scope, and which of them are as they should be.
+
+    The others are for `unpack_outcome`: what is damaged or not known, errors, and outcomes with
+    another number of labels.
+    """
+    head_size, text_at = _OUTCOME.size, _OUTCOME.size + 4 * label_count
+    payloads = [each if len(each) >= text_at else each.ljust(text_at, b"\0") for each in payloads]
+    heads = np.frombuffer(b"".join([each[:head_size] for each in payloads]), _HEADS)
+    prefix = crc32(_LAYOUT)
+    checksums = [
+        crc32(payload[4:], crc32(scope, crc32(digest, prefix)))
+        for digest, payload in zip(digests, payloads, strict=True)
+    ]
+    usable = heads["checksum"] == np.array(checksums, np.uint32)
+    usable &= heads["label_count"] == label_count
+    joined = b"".join([each[head_size:text_at] for each in payloads])
+    labels = np.frombuffer(joined, "<f4").reshape(len(payloads), label_count)
+    # The last field of a text is where scores are highest, in most images another one.
+    ends = [each[text_at:].rpartition(_SEPARATOR_BYTES) for each in payloads]
+    known: dict[bytes, int] = {}
+    codes = np.array([known.setdefault(each, len(known)) for each, _, _ in ends], np.int32)
+    texts: list[tuple[str | None, tuple[Warn, ...], tuple[str, ...]]] = []
+    plain = []
+    for each in known:
+        text = _unpack_text(each + _SEPARATOR_BYTES)
+        plain.append(text is not None and text[4] is None)
+        texts.append(text[:3] if text else (None, (), ()))
+    usable &= np.array(plain, bool)[codes]
+    found = [each if ok else b"" for (_, _, each), ok in zip(ends, usable.tolist(), strict=True)]
+    try:
+        places = _SEPARATOR_BYTES.join(found).decode().split(_SEPARATOR)
+    except UnicodeDecodeError:
+        places = [""] * len(payloads)
+        usable[:] = False
+    return ScoredContents(heads, labels, texts, codes, places), usable
+
+
+def are_intact(
+    paths: Sequence[bytes],
+    digests: Sequence[bytes],
+    stats: Sequence[FileStat],
+    packed: Sequence[bytes],
+) -> NDArray[np.bool_]:
+    """Which of these bytes say that the file had this content and is as it was; see `pack_stat`."""
+    sound = np.array([len(each) == _STAT.size for each in packed], bool)
+    checksums = [
+        crc32(each[4:], crc32(digest, crc32(path))).to_bytes(4, "little")
+        for path, digest, each in zip(paths, digests, packed, strict=True)
+    ]
+    try:
+        now = np.array(stats, "<i8").tobytes()
+    except OverflowError:  # one has a time that cannot be packed
+        return np.zeros(len(packed), bool)
+    size = _STAT.size - 4
+    whole = [
+        checksum + now[place : place + size] == each
+        for checksum, place, each in zip(
+            checksums, range(0, size * len(packed), size), packed, strict=True
+        )
+    ]
+    intact: NDArray[np.bool_] = sound & np.array(whole, bool)
+    return intact
 
 
 def pack_stat(path: bytes, sha256: bytes, stat: FileStat) -> bytes | None:

@@ -13,16 +13,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
+from itertools import compress
 from pathlib import Path
 from typing import Any, Self, TypeVar
+
+import numpy as np
 
 from moderate.state.database import BusyError, Database, UnavailableError
 from moderate.state.records import (
     FileStat,
     Outcome,
+    ScoredContents,
+    are_intact,
     pack_outcome,
     pack_stat,
     unpack_outcome,
+    unpack_scored,
     unpack_stat,
 )
 from moderate.types import ImageError
@@ -49,13 +55,13 @@ _MIGRATIONS = (
     """,
 )
 
-MOST_KEYS = 256
+MOST_KEYS = 1024
 """Keys of one lookup."""
 
 _FILES_AT_ONCE = 1024
 _MOST_WAITING = 100_000  # records, while another process writes
 _PATIENCE_AT_START, _PATIENCE_AT_END = 60.0, 15.0  # seconds, for a vacuum of a large file
-_KNOWN_SIZES = (1, 16, MOST_KEYS)  # few different statements are prepared once each
+_KNOWN_SIZES = (1, 16, 256, MOST_KEYS)  # few different statements are prepared once each
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,112 @@ class KnownFile:
     sha256: bytes
     outcome: Outcome | None
     stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UnchangedFiles:
+    """Files that are as they were when their content was scored, by columns.
+
+    places are those of the files among the ones that were asked for, in their order; stale is that
+    of `KnownFile`.
+    """
+
+    places: Sequence[int]
+    sha256: Sequence[bytes]
+    stale: Sequence[bool]
+    contents: ScoredContents
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, mask: Any) -> UnchangedFiles:
+        """Those of a mask (booleans)."""
+        return UnchangedFiles(
+            list(compress(self.places, mask)),
+            list(compress(self.sha256, mask)),
+            list(compress(self.stale, mask)),
+            self.contents.take(np.asarray(mask, bool)),
+        )
+
+
+class KnownFiles:
+    """What the state knows of some files, by the digests of their paths.
+
+    Most files of a second run are unchanged, and `unchanged` unpacks all of those at once; `get`
+    is for each of the others.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[tuple[Any, ...]],
+        ids: tuple[int, int],
+        scopes: Scopes,
+        wanted: Callable[[Outcome], bool] = lambda outcome: True,
+    ) -> None:
+        """rows are those of the database; an outcome that is not wanted is left out."""
+        self._rows: dict[bytes, list[tuple[Any, ...]]] = {}
+        for row in rows:
+            self._rows.setdefault(row[0], []).append(row)
+        self._ids = ids
+        self._scopes = scopes
+        self._wanted = wanted
+        self._today = _today()
+
+    def get(self, path: bytes) -> KnownFile | None:
+        """What is known of one file; None for nothing."""
+        found: KnownFile | None = None
+        for _, digest, used, packed, scope, outcome_used, payload in self._rows.get(path, ()):
+            stat = unpack_stat(path, digest, packed)
+            if stat is None:
+                continue
+            outcome = None
+            if payload is not None:
+                name = _scope(scope, self._ids, self._scopes)
+                outcome = unpack_outcome(digest, name, payload)
+            stale = _is_before(used, self._today) or (
+                outcome is not None and _is_before(outcome_used, self._today)
+            )
+            # Where there are both scores and an error, of different days, the scores win.
+            if found and found.outcome and not isinstance(found.outcome.result, ImageError):
+                continue
+            found = KnownFile(stat, digest, outcome, stale)
+        if found and found.outcome and not self._wanted(found.outcome):
+            return replace(found, outcome=None)
+        return found
+
+    def all(self) -> dict[bytes, KnownFile]:
+        """What is known of each."""
+        return {path: file for path in self._rows if (file := self.get(path))}
+
+    def unchanged(
+        self, paths: Sequence[bytes], stats: Sequence[FileStat], label_count: int
+    ) -> UnchangedFiles:
+        """Those of these files that have scores, so many of labels, and are as stats say.
+
+        What is out of the ordinary is not among them: `get` says what is known of it.
+        """
+        rows, scored = self._rows, self._ids[0]
+        found = [
+            (place, *each[0])
+            for place, path in enumerate(paths)
+            if (each := rows.get(path)) is not None
+            and len(each) == 1
+            and each[0][4] == scored
+            and type(each[0][1]) is type(each[0][3]) is type(each[0][6]) is bytes
+        ]
+        if not found:
+            return _NO_FILES
+        places, keys, digests, used, packed, _, outcomes_used, payloads = zip(*found, strict=True)
+        usable = are_intact(keys, digests, [stats[place] for place in places], packed)
+        contents, known = unpack_scored(digests, self._scopes.scores, payloads, label_count)
+        usable &= known
+        today = self._today
+        stale = [
+            _is_before(one, today) or _is_before(other, today)
+            for one, other in zip(used, outcomes_used, strict=True)
+        ]
+        files = UnchangedFiles(places, digests, stale, contents)
+        return files if usable.all() else files.take(usable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,32 +281,18 @@ class ScoreStore:
         )
 
     def by_path(
-        self, paths: Sequence[bytes], ids: tuple[int, int], scopes: Scopes
-    ) -> dict[bytes, KnownFile]:
+        self,
+        paths: Sequence[bytes],
+        ids: tuple[int, int],
+        scopes: Scopes,
+        wanted: Callable[[Outcome], bool] = lambda outcome: True,
+    ) -> KnownFiles:
         """What is known of these files (at most MOST_KEYS), by the digests of their paths."""
         query = (
             "SELECT f.path, f.sha256, f.used, f.stat, o.scope, o.used, o.payload FROM files f "
             "LEFT JOIN outcomes o ON o.sha256 = f.sha256 AND o.scope IN (?, ?) WHERE f.path IN "
         )
-        rows = self._select(query, ids, paths)
-        today = _today()
-        known_files: dict[bytes, KnownFile] = {}
-        for path, digest, used, packed, scope, outcome_used, payload in rows:
-            stat = unpack_stat(path, digest, packed)
-            if stat is None:
-                continue
-            outcome = None
-            if payload is not None:
-                outcome = unpack_outcome(digest, _scope(scope, ids, scopes), payload)
-            stale = _is_before(used, today) or (
-                outcome is not None and _is_before(outcome_used, today)
-            )
-            before = known_files.get(path)
-            # Where there are both scores and an error, of different days, the scores win.
-            if before and before.outcome and not isinstance(before.outcome.result, ImageError):
-                continue
-            known_files[path] = KnownFile(stat, digest, outcome, stale)
-        return known_files
+        return KnownFiles(self._select(query, ids, paths), ids, scopes, wanted)
 
     def by_content(
         self, digests: Sequence[bytes], ids: tuple[int, int], scopes: Scopes
@@ -348,21 +446,29 @@ class RunScores:
         except UnavailableError as error:
             self._give_up(error)
 
-    def by_path(self, paths: Sequence[bytes]) -> dict[bytes, KnownFile]:
-        """See `ScoreStore.by_path`; outcomes that are to be computed again are left out."""
+    def look_up(self, paths: Sequence[bytes]) -> KnownFiles | None:
+        """See `ScoreStore.by_path`; outcomes that are to be computed again are left out.
+
+        None where nothing can be known.
+        """
         ids = self._ids
         if ids is None or self._empty:
-            return {}
+            return None
         try:
-            known = self._store.by_path(paths, ids, self._scopes)
+            return self._store.by_path(paths, ids, self._scopes, self._wanted)
         except UnavailableError as error:
             self._failed(error)
-            return {}
-        if self._rescore or self._retry_errors:
-            for path, file in known.items():
-                if file.outcome and not self._wanted(file.outcome):
-                    known[path] = replace(file, outcome=None)
-        return known
+            return None
+
+    def by_path(self, paths: Sequence[bytes]) -> dict[bytes, KnownFile]:
+        """What is known of each of these files, see `look_up`."""
+        known = self.look_up(paths)
+        return known.all() if known else {}
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether no outcome of an earlier run counts."""
+        return self._rescore
 
     def by_content(self, digest: bytes) -> Outcome | None:
         """The outcome of this content, unless it is to be computed again."""
@@ -463,6 +569,9 @@ class RunScores:
                 error,
             )
         self._ids = None
+
+
+_NO_FILES = UnchangedFiles((), (), (), unpack_scored((), b"", (), 0)[0])
 
 
 def _patiently(work: Callable[[], T], seconds: float) -> T:

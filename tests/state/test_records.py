@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from moderate.state.records import (
     FileStat,
     Outcome,
+    are_intact,
     pack_outcome,
     pack_stat,
     unpack_outcome,
+    unpack_scored,
     unpack_stat,
 )
 from moderate.types import CATEGORIES, ErrorCode, ImageError, ImageFacts, Warn
@@ -134,3 +136,40 @@ def test_values_of_another_type_are_unknown(value: object) -> None:
     assert unpack_outcome(SHA256, SCOPE, value) is None
     assert unpack_stat(b"path", SHA256, value) is None
     assert unpack_stat(b"path", value, bytes(28)) is None
+
+
+@given(st.lists(st.tuples(outcomes, st.sampled_from(["as it is", "damaged", "cut"]))))
+def test_outcomes_unpacked_at_once_are_those_unpacked_alone(
+    drawn: list[tuple[Outcome, str]],
+) -> None:
+    payloads = []
+    for outcome, state in drawn:
+        packed = bytearray(pack_outcome(SHA256, SCOPE, outcome))
+        if state == "damaged":
+            packed[len(packed) // 2] ^= 1
+        payloads.append(bytes(packed[:30] if state == "cut" else packed))
+    for label_count in {len(outcome.labels) for outcome, _ in drawn} | {0}:
+        contents, usable = unpack_scored([SHA256] * len(drawn), SCOPE, payloads, label_count)
+        for index, (payload, is_usable) in enumerate(zip(payloads, usable, strict=True)):
+            alone = unpack_outcome(SHA256, SCOPE, payload)
+            scored = alone is not None and not isinstance(alone.result, ImageError)
+            fits = scored and alone is not None and len(alone.labels) == label_count
+            assert is_usable == fits
+            if is_usable:
+                assert contents.outcome(index, SHA256) == alone
+
+
+def test_files_are_intact_where_everything_about_them_is_as_it_was() -> None:
+    path, stat = b"p" * 16, FileStat(1, 2, 3)
+    packed = pack_stat(path, SHA256, stat)
+    assert packed is not None
+    rows = [
+        (path, SHA256, stat, packed),
+        (path, SHA256, FileStat(1, 2, 4), packed),
+        (path, SCOPE, stat, packed),
+        (b"q" * 16, SHA256, stat, packed),
+        (path, SHA256, stat, packed[:-1]),
+        (path, SHA256, stat, bytes([packed[0] ^ 1]) + packed[1:]),
+    ]
+    assert are_intact(*zip(*rows, strict=True)).tolist() == [True] + [False] * 5
+    assert are_intact([path], [SHA256], [FileStat(1, 2**70, 3)], [packed]).tolist() == [False]
