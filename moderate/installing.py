@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from contextlib import suppress
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from typing import Any
@@ -19,6 +18,8 @@ from moderate.text import shell_word
 PROJECT = "moderate"
 
 _SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_HEAD = 1 << 16  # characters of a project's file, in which its name stands
+_NAMED = re.compile(rf'^name\s*=\s*"{PROJECT}"\s*$', re.MULTILINE)
 _EXTRA = re.compile(r"""\s*;.*\bextra\s*==\s*["']([^"']+)["']""")
 
 
@@ -44,11 +45,10 @@ def how_to_install(extra: str, source: str = _SOURCE) -> str:
 
 def _is_checkout(folder: str) -> bool:
     try:
-        with open(os.path.join(folder, "pyproject.toml"), "rb") as file:
-            project = tomllib.load(file).get("project")
+        with open(os.path.join(folder, "pyproject.toml"), encoding="utf-8") as file:
+            return _NAMED.search(file.read(_HEAD)) is not None
     except (OSError, ValueError):
         return False
-    return isinstance(project, dict) and project.get("name") == PROJECT
 
 
 def _from_origin(extra: str, origin: Any) -> str | None:

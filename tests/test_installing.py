@@ -39,7 +39,7 @@ def advice(monkeypatch: pytest.MonkeyPatch, nowhere: Path, installed: Installed)
 def test_a_checkout_that_runs_is_named() -> None:
     root = Path(__file__).parents[1]
     assert (root / "pyproject.toml").exists()
-    assert how_to_install("review") == f"pip install -e '{root}[review]'"
+    assert how_to_install("review", str(root)) == f"pip install -e '{root}[review]'"
 
 
 def test_what_was_installed_directly_is_named(

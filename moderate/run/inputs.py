@@ -42,7 +42,7 @@ from moderate.run.videos import (
     open_video,
     video_parts,
 )
-from moderate.sources.hints import MOST_EXPLAINED, InputHints
+from moderate.sources.hints import InputHints
 from moderate.sources.interface import Source
 from moderate.sources.subset import INPUT_NUMBER, NO_CONTENT, InputListing, ShardedSource
 from moderate.state.contents import Contents
@@ -92,11 +92,11 @@ class Reader:
         contents: Contents | None = None,
         on_limit: Callable[[], None] = lambda: None,
         *,
-        most_explained: int = MOST_EXPLAINED,
+        most_explained: int | None = None,
     ) -> None:
         """contents is None where copies need not be detected.
 
-        most_explained is how many missing paths are looked into.
+        most_explained is how many missing paths are looked into; None for the usual number.
         """
         self._job = job
         self._fetcher = fetcher

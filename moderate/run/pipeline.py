@@ -38,7 +38,7 @@ from moderate.run.resources import Resources, make_sampler
 from moderate.run.row_batch import RowBatch
 from moderate.run.scopes import scopes
 from moderate.run.videos import VideoBegin, VideoEnd, VideoRows
-from moderate.sources.hints import MOST_EXPLAINED, InputHints
+from moderate.sources.hints import InputHints
 from moderate.sources.subset import InputListing
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
@@ -98,7 +98,7 @@ class LocalEngine(Engine):
         resources: Resources | None = None,
         run_id: str | None = None,
         unfinished_since: int | None = None,
-        most_explained: int = MOST_EXPLAINED,
+        most_explained: int | None = None,
     ) -> None:
         """run_id is what rows have; None for an id of their own. most_explained is `Reader`'s.
 

@@ -50,9 +50,9 @@ class InputHints:
     are not local, which touches nothing that is shared.
     """
 
-    def __init__(self, walk: WalkOptions, most_explained: int = MOST_EXPLAINED) -> None:
+    def __init__(self, walk: WalkOptions, most_explained: int | None = None) -> None:
         self._walk = walk
-        self._left = most_explained
+        self._left = MOST_EXPLAINED if most_explained is None else most_explained
         self._missing: defaultdict[Listing | None, _Missing] = defaultdict(_Missing)
         self._links = 0
         self._left_out: Counter[str] = Counter()

@@ -23,13 +23,13 @@ from moderate import Category, Decision, ErrorCode, Row, Warn
 from moderate.cli.main import run
 from moderate.decode.video import VideoOptions
 from moderate.errors import UsageError
-from moderate.installing import how_to_install
 from moderate.run.options import ScanOptions
 from moderate.run.pipeline import LocalEngine
 from moderate.run.scan import plan
 from moderate.sources.directory import WalkOptions
 from moderate.sources.resolve import InputOptions
 from moderate.types import CATEGORIES, Limits, Status
+from tests.support.installing import how_to_install
 from tests.support.patience import PATIENCE
 from tests.support.pictures import encode, scene
 from tests.support.videos import CONTAINERS, grey, make_sound, make_video
@@ -342,7 +342,7 @@ def test_without_pyav_the_option_is_one_clear_line(
     if option:
         assert told.returncode == 2
         needed = f"--video-every needs PyAV; {how_to_install('video')}"
-        assert told.stderr == f"moderate: error: {needed}\n"
+        assert re.fullmatch(f"moderate: error: {needed}\n", told.stderr)
     else:
         assert told.returncode == 2
         assert "no image could be scored: the only row is an error" in told.stderr

@@ -35,6 +35,10 @@ def find_browser() -> str | None:
     return next((path for name in PROGRAMS if (path := shutil.which(name))), None)
 
 
+class PageError(Exception):
+    """The browser refused a command; the message is its own."""
+
+
 class Browser:
     """One browser with one page; a context manager. What the page reports is in `events`."""
 
@@ -99,7 +103,8 @@ class Browser:
         while True:
             answer = json.loads(await self._socket.receive_str())
             if answer.get("id") == message["id"]:
-                assert "error" not in answer, answer
+                if "error" in answer:
+                    raise PageError(answer["error"]["message"])
                 result: dict[str, Any] = answer["result"]
                 return result
             self.events.append(answer)
@@ -125,9 +130,17 @@ class Browser:
     def wait_for(self, script: str) -> None:
         """Wait until an expression is true."""
         until = time.monotonic() + _SECONDS
-        while not self.run(script):
+        while not self._is_so(script):
             assert time.monotonic() < until, f"never so: {script}"
             time.sleep(0.01)
+
+    def _is_so(self, script: str) -> bool:
+        try:
+            return bool(self.run(script))
+        except PageError as error:
+            if "navigated" in str(error):  # the question reached a page that was just leaving
+                return False
+            raise
 
     def press(self, *keys: str) -> None:
         """Press keys as a person does: names of keys, or single characters."""

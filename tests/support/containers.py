@@ -28,6 +28,9 @@ from packaging.requirements import Requirement
 from tests.support.patience import PATIENCE
 
 PACKAGES = "/packages"  # where the packages of the base image are mounted
+ENVIRONMENT = "/environment"
+"""Where the virtual environment of the tests is mounted: its own place may lie in a hidden /tmp."""
+
 PYTHON = Path(sys.base_prefix)
 HOST = tuple(path for path in ("/usr", "/bin", "/sbin", "/lib", "/lib64") if os.path.exists(path))
 FOLLOWS_VARIANT = frozenset({"installed", ""})
@@ -241,7 +244,7 @@ class Builder:
         binds = {
             **{path: (Path(path), False) for path in HOST if not os.path.islink(path)},
             str(PYTHON): (PYTHON, False),
-            sys.prefix: (Path(sys.prefix), False),
+            ENVIRONMENT: (Path(sys.prefix), False),
             PACKAGES: (self.light if image.light else self.full, False),
             "/sys": (Path("/sys"), False),
             **{f"/dev/{name}": (Path("/dev", name), True) for name in ("null", "zero", "urandom")},
@@ -335,16 +338,16 @@ def _package_views(folder: Path, context: Path) -> tuple[Path, Path]:
     for view in (light, full):
         view.mkdir(parents=True)
     site = Path(str(distribution("numpy").locate_file("")))
+    inside = Path(ENVIRONMENT) / site.relative_to(sys.prefix)
     for entry in site.iterdir():
         if not entry.name.startswith(("moderate", "_", "__")) and entry.suffix != ".pth":
-            (full / entry.name).symlink_to(entry)
+            (full / entry.name).symlink_to(inside / entry.name)
     text = (context / "requirements/light.txt").read_text()
     wanted = [line.strip() for line in text.splitlines() if line and not line.startswith("#")]
     for installed in _closure(wanted):
-        for file in installed.files or ():
-            entry = site / file.parts[0]
-            if file.parts[0] not in ("..", "__pycache__") and not (light / entry.name).exists():
-                (light / entry.name).symlink_to(entry)
+        for name in {file.parts[0] for file in installed.files or ()}:
+            if name not in ("..", "__pycache__") and not (light / name).is_symlink():
+                (light / name).symlink_to(inside / name)
     return light, full
 
 
