@@ -52,7 +52,8 @@ def main() -> None:
     if find_browser() is None:
         raise SystemExit(MISSING)
     result = {"machine": machine(), "rows": arguments.rows}
-    with tempfile.TemporaryDirectory() as scratch:
+    # A browser that was just ended may still be writing its profile.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         page = Path(scratch) / "report.html"
         written, peak = write_page(page, arguments.rows)
         result |= {"bytes": page.stat().st_size, "written": written, "peak_mb": peak}

@@ -77,7 +77,9 @@ _WORDS = frozenset(
 )
 
 
-def write_json(path: Path, result: dict[str, Any]) -> None:
-    """Write a result, with a newline at its end."""
+def write_json(path: Path | None, result: dict[str, Any]) -> None:
+    """Write a result, with a newline at its end; nothing where no file was asked for."""
+    if path is None:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")

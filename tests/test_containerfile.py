@@ -129,6 +129,7 @@ def test_the_user_can_write_to_nothing_else_and_has_no_rights_and_no_network(
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_root_that_can_be_written_belongs_to_root_all_the_same(
     builder: Builder, image: Image, volumes: Mapping[str, tuple[Path, bool]]
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -83,6 +83,11 @@ class MergeOptions:
     csv: CsvForm = field(default_factory=CsvForm)
     partition_by: tuple[str, ...] = ()
 
+    @property
+    def row_targets(self) -> list[str]:
+        """All targets of rows, in whatever form."""
+        return [*self.out, *(each.target for each in self.exports)]
+
 
 def merge(options: MergeOptions, summary_text: Callable[[Summary, str], str]) -> Summary:
     """Put the results of shares together, and write them as one run would have.
@@ -92,7 +97,7 @@ def merge(options: MergeOptions, summary_text: Callable[[Summary, str], str]) ->
     """
     check_targets(options.out, options.partition_by)
     check_exports(options.exports)
-    check_stdout([*options.out, *(each.target for each in options.exports)])
+    check_stdout(options.row_targets)
     check_reports("--summary", options.summary)
     shards = open_shards(options.shards)
     read = read_identities(name for shard in shards for name in shard.rows.files)
@@ -151,8 +156,7 @@ def merge(options: MergeOptions, summary_text: Callable[[Summary, str], str]) ->
         summary.export_notes = [note for export in exports for note in export.notes]
         for text in summaries:
             text.seal(summary_text(summary, text.target))
-        targets = [*options.out, *(each.target for each in options.exports), *options.summary]
-        with finishing(targets):
+        with finishing([*options.row_targets, *options.summary]):
             for writer in writers:
                 writer.commit(facts)
             for text in summaries:
@@ -202,11 +206,10 @@ def _summary(
     summary.ended = ended
     summary.seconds = max((ended - started).total_seconds(), 0.0)
     summary.max_listed = options.max_listed
-    targets = [*options.out, *(each.target for each in options.exports), *options.summary]
     summary.highlights = highlights = Highlights(
         inputs=tuple(counts[0].named),
         input_count=counts[0].named_count,
-        outputs=tuple(map(mask_argument, targets)),
+        outputs=tuple(map(mask_argument, [*options.row_targets, *options.summary])),
     )
     for each in counts:
         summary.skipped.update(each.skipped)
@@ -371,9 +374,3 @@ def _time(text: str | None) -> datetime:
         return datetime.fromisoformat(text or "").astimezone(UTC)
     except ValueError:
         return datetime.fromtimestamp(0, UTC)
-
-
-def written(options: MergeOptions) -> Iterator[str]:
-    """All targets of rows and documents."""
-    yield from options.out
-    yield from (each.target for each in options.exports)

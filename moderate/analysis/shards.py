@@ -23,7 +23,14 @@ from moderate.results.read_format import contradiction, first_invalid, invalid_r
 from moderate.results.read_parquet import ParquetResults
 from moderate.results.remote import is_remote
 from moderate.results.schema import own_columns
-from moderate.run.shard_facts import SHARD, SHARD_COUNTS, SHARD_OPTIONS, ShardCounts, option_name
+from moderate.run.shard_facts import (
+    SHARD,
+    SHARD_COUNTS,
+    SHARD_FACTS,
+    SHARD_OPTIONS,
+    ShardCounts,
+    option_name,
+)
 from moderate.sources.subset import PLACE_COLUMNS, parse_shard
 from moderate.tables.lines import file_name
 from moderate.text import one_line
@@ -40,8 +47,6 @@ OF_EACH = (
 
 OF_ONE_FILE = ("sha256", "csv", "partition_by")
 """Audit facts that are true of the form of one file alone."""
-
-_OF_SHARDS = (SHARD, SHARD_OPTIONS, SHARD_COUNTS)
 
 _WHAT = {
     "version": "the version of moderate",
@@ -338,7 +343,7 @@ def _check_alike(first: Shard, other: Shard) -> None:
     names = f"{first.name} and {other.name}"
     if first.rows.form != other.rows.form:
         raise InputError(f"{names} are of different forms: {first.rows.form}, {other.rows.form}")
-    allowed = {*OF_EACH, *OF_ONE_FILE, *_OF_SHARDS}
+    allowed = {*OF_EACH, *OF_ONE_FILE, *SHARD_FACTS}
     keys = [*_FIRST, *sorted((first.facts.keys() | other.facts.keys()) - set(_FIRST))]
     for key in keys:
         before, after = first.facts.get(key), other.facts.get(key)

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from moderate.cli import exit_codes
 from moderate.cli.findings import list_findings
 from moderate.cli.messages import say
-from moderate.cli.output import CSV_BOM_HELP, CSV_RAW_HELP, PARTITION_BY_HELP, Force
+from moderate.cli.output import (
+    CsvBom,
+    CsvRaw,
+    FailOn,
+    Force,
+    MaxListed,
+    PartitionBy,
+    Quiet,
+    RowTargets,
+    SummaryTargets,
+)
 from moderate.errors import UsageError
 from moderate.types import MOST_LISTED
 
@@ -36,41 +46,15 @@ def decide(
             "May be repeated.",
         ),
     ] = None,
-    out: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="Rows to .csv, .parquet or .jsonl; - for CSV on stdout. May be repeated.",
-        ),
-    ] = None,
-    partition_by: Annotated[
-        str | None,
-        typer.Option("--partition-by", metavar="COLUMN,...", help=PARTITION_BY_HELP),
-    ] = None,
-    summary: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="Summary to .json, .md or .html. May be repeated."),
-    ] = None,
-    fail_on: Annotated[
-        Literal["never", "review", "block"],
-        typer.Option(
-            help="Exit with 1 when a decision is at or above this, and list the images on stderr."
-        ),
-    ] = "never",
-    max_listed: Annotated[
-        int,
-        typer.Option(
-            min=0, metavar="N", help="Images that --fail-on lists, the worst decisions first."
-        ),
-    ] = MOST_LISTED,
+    out: RowTargets = None,
+    partition_by: PartitionBy = None,
+    summary: SummaryTargets = None,
+    fail_on: FailOn = "never",
+    max_listed: MaxListed = MOST_LISTED,
     force: Force = False,
-    csv_raw: Annotated[bool, typer.Option("--csv-raw", help=CSV_RAW_HELP)] = False,
-    csv_bom: Annotated[bool, typer.Option("--csv-bom", help=CSV_BOM_HELP)] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")
-    ] = False,
+    csv_raw: CsvRaw = False,
+    csv_bom: CsvBom = False,
+    quiet: Quiet = False,
 ) -> int:
     """Decide again from stored scores, by a policy or as people did.
 

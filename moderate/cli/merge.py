@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -11,11 +11,16 @@ from moderate.cli import exit_codes
 from moderate.cli.findings import list_findings, report_errors
 from moderate.cli.messages import say
 from moderate.cli.output import (
-    CSV_BOM_HELP,
-    CSV_RAW_HELP,
-    PARTITION_BY_HELP,
     REPORT_HELP,
+    CsvBom,
+    CsvRaw,
+    FailOn,
     Force,
+    MaxListed,
+    PartitionBy,
+    Quiet,
+    RowTargets,
+    SummaryTargets,
 )
 from moderate.types import MOST_LISTED
 
@@ -29,48 +34,22 @@ def merge(
             ".parquet, .jsonl, or folders of --partition-by.",
         ),
     ],
-    out: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="Rows to .csv, .parquet or .jsonl; - for CSV on stdout. May be repeated.",
-        ),
-    ] = None,
-    partition_by: Annotated[
-        str | None,
-        typer.Option("--partition-by", metavar="COLUMN,...", help=PARTITION_BY_HELP),
-    ] = None,
-    summary: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="Summary to .json, .md or .html. May be repeated."),
-    ] = None,
+    out: RowTargets = None,
+    partition_by: PartitionBy = None,
+    summary: SummaryTargets = None,
     reports: Annotated[
         list[str] | None, typer.Option("--report", metavar="FORMAT:FILE", help=REPORT_HELP)
     ] = None,
-    fail_on: Annotated[
-        Literal["never", "review", "block"],
-        typer.Option(
-            help="Exit with 1 when a decision is at or above this, and list the images on stderr."
-        ),
-    ] = "never",
-    max_listed: Annotated[
-        int,
-        typer.Option(
-            min=0, metavar="N", help="Images that --fail-on lists, the worst decisions first."
-        ),
-    ] = MOST_LISTED,
+    fail_on: FailOn = "never",
+    max_listed: MaxListed = MOST_LISTED,
     max_error_rate: Annotated[
         float,
         typer.Option(min=0.0, max=1.0, help="Exit with 2 when a larger share of rows are errors."),
     ] = 1.0,
     force: Force = False,
-    csv_raw: Annotated[bool, typer.Option("--csv-raw", help=CSV_RAW_HELP)] = False,
-    csv_bom: Annotated[bool, typer.Option("--csv-bom", help=CSV_BOM_HELP)] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")
-    ] = False,
+    csv_raw: CsvRaw = False,
+    csv_bom: CsvBom = False,
+    quiet: Quiet = False,
 ) -> int:
     """Put the results of all shares of a scan together.
 
@@ -78,7 +57,7 @@ def merge(
     of moderate. Rows come in the order of the input, as one run would have written them, and images
     that are copies across shares are marked as such.
     """
-    from moderate.analysis.merge import MergeOptions, written
+    from moderate.analysis.merge import MergeOptions
     from moderate.analysis.merge import merge as merge_shards
     from moderate.exports.forms import parse_report
     from moderate.report.summary import as_text, report
@@ -99,9 +78,9 @@ def merge(
     )
     merged = merge_shards(options, as_text)
     if not quiet:
-        on_stdout = any(map(to_stdout, written(options)))
+        on_stdout = any(map(to_stdout, options.row_targets))
         show(report(merged), sys.stderr if on_stdout else sys.stdout)
-        if not any(written(options)):
+        if not options.row_targets:
             typer.echo("rows     not written; add --out results.csv to keep them", err=True)
     for note in merged.export_notes:
         say("warning", "report_cut", note)

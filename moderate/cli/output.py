@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,7 +23,46 @@ SHAPE_HELP = f"Rows of --out FILE.jsonl as a hosted service gives them: {', '.jo
 SHAPE_DOCUMENT_HELP = "With --shape: one document for the run, to --out FILE.json."
 THUMBNAILS_HELP = "Show the most severe images on the HTML page, small and blurred."
 BASELINE_HELP = "Earlier results, or a sarif or gitlab report: what they have fails no check again."
+
+# Options that mean the same in every command that writes rows anew from stored ones.
 Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
+RowTargets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="Rows to .csv, .parquet or .jsonl; - for CSV on stdout. May be repeated.",
+    ),
+]
+PartitionBy = Annotated[
+    str | None, typer.Option("--partition-by", metavar="COLUMN,...", help=PARTITION_BY_HELP)
+]
+SummaryTargets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--summary", metavar="FILE", help="Summary to .json, .md or .html. May be repeated."
+    ),
+]
+FailOn = Annotated[
+    Literal["never", "review", "block"],
+    typer.Option(
+        "--fail-on",
+        help="Exit with 1 when a decision is at or above this, and list the images on stderr.",
+    ),
+]
+MaxListed = Annotated[
+    int,
+    typer.Option(
+        "--max-listed",
+        min=0,
+        metavar="N",
+        help="Images that --fail-on lists, the worst decisions first.",
+    ),
+]
+CsvRaw = Annotated[bool, typer.Option("--csv-raw", help=CSV_RAW_HELP)]
+CsvBom = Annotated[bool, typer.Option("--csv-bom", help=CSV_BOM_HELP)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")]
 
 
 def write_report(report: Report, targets: Sequence[str]) -> None:

@@ -103,7 +103,7 @@ class ShardCounts:
 
 
 def facts_at_end(listing: InputListing | None, summary: Summary) -> dict[str, str]:
-    """The counts of a share as an audit fact; none of a run that is no share."""
+    """The counts of a share as an audit fact; none of a run that is not one share of several."""
     if listing is None:
         return {}
     highlights = summary.highlights

@@ -77,7 +77,7 @@ class Originals:
         digest = row.get("sha256")
         if digest is None:
             raise OriginalError(
-                "the results hold no digest, so that it could be another picture", Problem.NO_DIGEST
+                "the results hold no digest, so that it could be another image", Problem.NO_DIGEST
             )
         path = row.get("path_bytes") or os.fsencode(row["path"])
         reasons: list[OriginalError] = []
@@ -144,7 +144,7 @@ class Originals:
             suffix = os.path.splitext(path)[1][1:].decode("ascii", "replace").lower()
             kind = video_kind(sniffed, suffix)
             if kind is None:
-                raise OriginalError("it was a frame of a video, which is none any more",
+                raise OriginalError("it was a frame of a file that is no longer a video",
                                     Problem.CHANGED)  # fmt: skip
             with contextlib.closing(VideoSampler(options, self._limits).sample(fd, kind)) as stills:
                 for still in stills:
@@ -172,7 +172,7 @@ class Originals:
         if ref.location is None:
             return read_file(ref.path, limit, follow_symlinks=ref.follow_symlinks)
         if self._fetcher is None:
-            raise OriginalError("it is no file on this machine", Problem.ELSEWHERE)
+            raise OriginalError("it is not a file on this machine", Problem.ELSEWHERE)
         with self._fetching:
             data = self._fetcher.fetch(ref)
         return data.result() if isinstance(data, Future) else data

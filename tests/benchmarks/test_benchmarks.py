@@ -168,6 +168,16 @@ def test_a_contender_that_fails_is_named(tmp_path: Path, cache: Path) -> None:
     assert "0 of 2 rows" in cell["contenders"]["timm"]["failed"]
 
 
+def test_fast_decoding_compares_with_what_it_falls_back_to(tmp_path: Path) -> None:
+    out = tmp_path / "fast.json"
+    options = ("--count", "1", "--repeat", "1", "--sizes", "small", "--json", str(out))
+    done = bench("fast_decoding", *options)
+    assert done.returncode == 0, done.stderr
+    cases = json.loads(out.read_text())["cases"]
+    assert cases["small jpg bilinear"]["levels"] in (1, 2), "two libraries, which round alike"
+    assert cases["small webp bilinear"]["levels"] == 0
+
+
 def test_parity(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     done = bench(

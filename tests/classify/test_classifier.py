@@ -198,6 +198,7 @@ def test_a_compiler_that_is_not_there_costs_a_warning(bundle: Path) -> None:
     assert scores == [" ".join(score.hex() for score in o.values()) for o in expected]
 
 
+@pytest.mark.slow  # compiling takes most of a minute
 def test_a_compiled_model_gives_the_same_scores(bundle: Path) -> None:
     # Where the machine has no C++ compiler this is the test above.
     expected = open_classifier(bundle, "torch").submit((pixels(9),)).result()
