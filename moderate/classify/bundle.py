@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -118,8 +118,12 @@ class GraphInput(Table):
 
 
 LabelSum = str | Annotated[tuple[str, ...], Field(min_length=1)]
+Sources = Annotated[tuple[LabelSum, ...], Field(min_length=1)]
 Combine = Literal["max", "mean"]
 Coverage = Annotated[str, Field(min_length=1, max_length=200)]
+
+OwnCategory = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+"""The name of a category besides the five, which is also that of its column."""
 
 MOST_LABELS = 64
 """A model with more labels than these keeps the scores of those that feed a category alone."""
@@ -128,7 +132,8 @@ MOST_LABELS = 64
 class ModelCard(Table):
     """One model of a bundle: a timm network, or the ONNX graph that `onnx` describes.
 
-    activation `none` is for graphs whose outputs are probabilities.
+    activation `none` is for graphs whose outputs are probabilities. own holds what feeds the
+    bundle's own categories, in the file `[model.categories.own]`.
     """
 
     folder: str = "."
@@ -136,9 +141,20 @@ class ModelCard(Table):
     sha256: dict[Literal["config.json", "model.safetensors", "model.onnx"], str]
     onnx: GraphInput | None = None
     preprocess: Preprocess
-    categories: dict[Category, Annotated[tuple[LabelSum, ...], Field(min_length=1)]]
+    categories: dict[Category, Sources]
+    own: dict[OwnCategory, Sources] = {}
     head: Head | None = None
     model_args: dict[str, str | int | float | bool] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lift_own(cls, table: Any) -> Any:
+        """`[model.categories.own]` holds names that the closed list of categories has not."""
+        categories = table.get("categories") if isinstance(table, dict) else None
+        if not isinstance(categories, dict) or "own" not in categories:
+            return table
+        five = {name: sources for name, sources in categories.items() if name != "own"}
+        return {**table, "categories": five, "own": categories["own"]}
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -156,10 +172,10 @@ class ModelCard(Table):
             raise ValueError("onnx goes without head and model_args")
         if self.activation == "none" and not self.onnx:
             raise ValueError("activation: none goes with onnx")
-        for sources in self.categories.values():
+        for sources in (*self.categories.values(), *self.own.values()):
             if any(len(set(s)) < len(s) for s in sources if not isinstance(s, str)):
                 raise ValueError("categories: a sum names the same label twice")
-        if not self.categories:
+        if not self.categories and not self.own:
             raise ValueError("categories: no category is fed by any label")
         if os.path.isabs(self.folder) or ".." in self.folder.split("/"):
             raise ValueError("folder: must lie inside the bundle")
@@ -238,6 +254,11 @@ class Card(Table):
         """The categories that some label feeds."""
         fed = {category for model in self.model for category in model.categories}
         return tuple(category for category in CATEGORIES if category in fed)
+
+    @property
+    def own_categories(self) -> tuple[str, ...]:
+        """The bundle's own categories, in the order of the card."""
+        return tuple(dict.fromkeys(name for model in self.model for name in model.own))
 
 
 Kind = Literal["timm", "onnx"]
@@ -499,6 +520,8 @@ def load_bundle(name_or_folder: str) -> Bundle:
     for model_card in scoring["model"]:
         if model_card["onnx"] is None:  # so that the digest of timm networks stays what it was
             del model_card["onnx"]
+        if not model_card["own"]:
+            del model_card["own"]
     digest = hashlib.sha256(json.dumps(scoring, sort_keys=True).encode()).hexdigest()
     return Bundle(card, folder, digest, models)
 
@@ -536,7 +559,9 @@ def _model_files(card: ModelCard, bundle: str) -> ModelFiles:
     else:
         architecture, labels = _read_config(os.path.join(folder, CONFIG))
     known = set(labels)
-    for category, sources in card.categories.items():
+    fed = [(category.value, sources) for category, sources in card.categories.items()]
+    fed += [(f"own.{name}", sources) for name, sources in card.own.items()]
+    for category, sources in fed:
         if unknown := sorted(set(_flat(sources)) - known):
             raise WeightsError(
                 f"{printable(os.path.join(bundle, CARD))}: categories.{category} names the label "

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
-from moderate.classify.bundle import CARD, CONFIG, WEIGHTS, Combine, load_bundle, user_weights
+from moderate.classify.bundle import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    Combine,
+    LabelSum,
+    load_bundle,
+    user_weights,
+)
 from moderate.classify.selftest import record
 from moderate.errors import WeightsError
 from moderate.text import printable
@@ -45,13 +53,15 @@ class Facts:
 class Part:
     """One model of a bundle, converted to timm or an ONNX graph, and what its labels mean.
 
-    folder is where its files go. licence is a file to keep beside them.
+    folder is where its files go. licence is a file to keep beside them. own says which labels feed
+    categories besides the five.
     """
 
     converted: Converted | OnnxModel
     categories: LabelMap
     folder: str = "."
     licence: Path | None = None
+    own: Mapping[str, Sequence[LabelSum]] = field(default_factory=dict)
 
 
 def install(facts: Facts, parts: Sequence[Part], *, replace: bool = False) -> Path:
@@ -122,12 +132,12 @@ def _card(facts: Facts, parts: Sequence[Part], staged: Path) -> dict[str, Any]:
 
 def _model_table(part: Part, folder: Path) -> dict[str, Any]:
     converted = part.converted
-    table: dict[str, Any] = {
-        "folder": part.folder,
-        "categories": {
-            category.value: list(part.categories[category]) for category in part.categories
-        },
+    categories: dict[str, Any] = {
+        category.value: list(part.categories[category]) for category in part.categories
     }
+    if part.own:
+        categories["own"] = {name: list(sources) for name, sources in part.own.items()}
+    table: dict[str, Any] = {"folder": part.folder, "categories": categories}
     if isinstance(converted, OnnxModel):
         return table | converted.table()
     table |= {

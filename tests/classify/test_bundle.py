@@ -463,3 +463,32 @@ def test_weights_are_read_again_only_where_they_may_have_changed(
         file.write(b"\0\0\0\0")
     with pytest.raises(WeightsError, match="changed since it was checked"):
         files.check_unchanged(path, digest, state)
+
+
+def test_labels_feed_categories_of_the_bundles_own(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    write_model(folder, labels=LABELS)
+    categories = {"nudity": ["porn"], "own": {"weapons": ["gore", ["drawing", "sexy"]]}}
+    write_card(folder, [model_table(activation="softmax", categories=categories)])
+    card = load_bundle(str(folder)).card
+    assert card.categories == (Category.NUDITY,)
+    assert card.own_categories == ("weapons",)
+    assert card.model[0].own == {"weapons": ("gore", ("drawing", "sexy"))}
+
+
+@pytest.mark.parametrize(
+    ("own", "why"),
+    [
+        ({"Weapons": ["gore"]}, "own.Weapons"),
+        ({"weapons": ["guns"]}, "categories.own.weapons names the label 'guns'"),
+        ({"weapons": []}, "own.weapons"),
+    ],
+)
+def test_own_categories_that_cannot_be_are_refused(
+    tmp_path: Path, own: dict[str, list[str]], why: str
+) -> None:
+    folder = tmp_path / "b"
+    write_model(folder, labels=LABELS)
+    write_card(folder, [model_table(activation="softmax", categories={"own": own})])
+    with pytest.raises(WeightsError, match=why):
+        load_bundle(str(folder))
