@@ -58,7 +58,7 @@ class TorchBackend(Backend):
         self._dtype = _DTYPES[placement.precision]
         # What is computed in fp32 on the CPU is known, to the last bit, to be what timm computes.
         plain = self._device.type == "cpu" and self._dtype is None and not compile
-        program = find_program(files) if plain else None
+        program = apart(partial(find_program, files)) if plain else None
         self._model: Network = program or apart(partial(self._load, files))
         preprocess = files.card.preprocess
         shape = (1, 3, 1, 1)
