@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self, Union, cast
 from uuid import uuid4
 
 from moderate.classify.device import Placement
@@ -35,7 +35,6 @@ from moderate.run.known_rows import Known, KnownRows
 from moderate.run.local_files import UNREAD_CLAIM
 from moderate.run.moments import moment
 from moderate.run.resources import Resources, make_sampler
-from moderate.run.row_batch import RowBatch
 from moderate.run.scopes import scopes
 from moderate.run.videos import VideoBegin, VideoEnd, VideoRows
 from moderate.sources.hints import InputHints
@@ -58,9 +57,10 @@ from moderate.uris import working_directory
 
 if TYPE_CHECKING:
     from moderate.classify.scorer import PendingScores, Scorer
+    from moderate.run.row_batch import RowBatch  # which needs pyarrow
 
 _Settled = UndecidedRow | KnownRows | Row | Skipped | VideoBegin | VideoEnd
-_Decided = Row | RowBatch | Skipped | VideoBegin | VideoEnd
+_Decided = Union[Row, "RowBatch", Skipped, VideoBegin, VideoEnd]
 _Result = _Settled | Copy
 
 log = logging.getLogger(__name__)
@@ -267,10 +267,10 @@ class LocalEngine(Engine):
     def rows(self) -> Iterator[Row | Skipped]:
         """See `Engine`."""
         for item in self.batches():
-            if isinstance(item, RowBatch):
-                yield from item.one_by_one()
-            else:
+            if isinstance(item, Row | Skipped):
                 yield item
+            else:
+                yield from item.one_by_one()
 
     def batches(self) -> Iterator[Row | RowBatch | Skipped]:
         """See `Engine`."""
@@ -582,6 +582,8 @@ class LocalEngine(Engine):
         return decided
 
     def _decided_at_once(self, known: KnownRows) -> Sequence[_Decided]:
+        from moderate.run.row_batch import RowBatch  # pyarrow: only where there are known rows
+
         # Whether an outcome is of a run that broke off is looked at one by one.
         if self._unfinished_since is None:
             try:

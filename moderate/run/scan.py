@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Self, cast, get_args
+from typing import TYPE_CHECKING, Self, cast, get_args
 from uuid import uuid4
 
 from moderate.classify.backends import ir_cache
@@ -68,7 +68,6 @@ from moderate.run.recorder import (
     check_resumable,
     open_state,
 )
-from moderate.run.row_batch import RowBatch
 from moderate.run.shard_facts import RowPlaces, facts_at_end, facts_at_start, places_alone
 from moderate.run.speeds import speed_settings
 from moderate.run.summary import Audit, Summary, audit_facts, selection_facts
@@ -81,6 +80,9 @@ from moderate.state.scores import ScoreStore
 from moderate.text import one_line, path_text, printable, utc
 from moderate.types import Row, Skipped
 from moderate.version import __version__
+
+if TYPE_CHECKING:
+    from moderate.run.row_batch import RowBatch  # which needs pyarrow
 
 log = logging.getLogger(__name__)
 
@@ -398,7 +400,7 @@ def _run(
         items = engine.batches() if in_batches else engine.rows()
         with contextlib.closing(items) as rows:  # type: ignore[type-var]
             for item in rows:
-                if isinstance(item, RowBatch):
+                if not isinstance(item, Row | Skipped):
                     recorded = _record_batch(item, summary, writers, job.written_labels)
                     recorder.tick()
                     yield from recorded

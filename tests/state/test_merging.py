@@ -81,9 +81,9 @@ def test_the_scores_and_runs_of_all_are_in_one(tmp_path: Path) -> None:
     ids = store.known_scope_ids(SCOPES)
     assert store.facts(ids[0]) == ScopeFacts(("seccomp",), "torch")
     by_path = store.by_path([digest(3)[:16]], ids, SCOPES)
-    assert by_path[digest(3)[:16]].outcome == replace(
-        scored(0.5), facts=ImageFacts(sha256=digest(3).hex())
-    )
+    found = by_path.get(digest(3)[:16])
+    assert found
+    assert found.outcome == replace(scored(0.5), facts=ImageFacts(sha256=digest(3).hex()))
     store.close()
     again = merge_state(a, into)
     assert again == MergedState(known=2)
