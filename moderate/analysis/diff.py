@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from moderate.analysis.decide_by_policy import Redecider, carried_columns
 from moderate.analysis.pieces import Piece, pieces
+from moderate.own_categories import score_column
 from moderate.policy.judge import Judge
 from moderate.policy.lists import Lists
 from moderate.policy.load import LoadedPolicy, load_policy
@@ -20,7 +21,7 @@ from moderate.policy.model import Policy
 from moderate.policy.thresholds import DECISIONS, UNSCORED_BAND, Severities
 from moderate.results.read import Results, read_results
 from moderate.text import path_text
-from moderate.types import CATEGORIES, LABEL_PREFIX
+from moderate.types import CATEGORIES
 
 _READ = (
     *("path", "path_bytes", "status", "decision", "warnings", "unseen", "error_code", "sha256"),
@@ -161,7 +162,7 @@ def _decided(results: Results, loaded: LoadedPolicy) -> _Side:
     """The decisions that a policy makes of the scores in the file."""
     redecider = Redecider(loaded, results)
     parts = []
-    names = [*_READ, *(LABEL_PREFIX + name for name in redecider.labels)]
+    names = [*_READ, *map(score_column, redecider.labels)]
     for piece in pieces(results, names, carried_columns(redecider.judge, results)):
         made = redecider.decide(piece)
         parts.append(_part(piece, made.severity, made.bands))
