@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from moderate.errors import UsageError
+from moderate.text import one_line
 from moderate.types import CATEGORIES, LABEL_PREFIX, Category
 
 _PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
@@ -50,7 +52,8 @@ In a folder by `label` the files lack that column.
 """
 
 
-def _category(name: str) -> str:
+def category_of(name: str) -> str:
+    """One of the five, or the name of an own category. Raises ValueError for neither."""
     if name in CATEGORIES:
         return Category(name)
     if not _NAME.match(name):
@@ -61,13 +64,21 @@ def _category(name: str) -> str:
     return name
 
 
-CategoryName = Annotated[str, AfterValidator(_category)]
+CategoryName = Annotated[str, AfterValidator(category_of)]
 """One of the five, or the name of an own category."""
 
 
 def is_own_name(name: str) -> bool:
     """Whether an own category may be called so."""
     return bool(_NAME.match(name)) and name not in CATEGORIES and name not in TAKEN
+
+
+def category_named(option: str, name: str, categories: Sequence[str]) -> str:
+    """One of these categories as an option names it. Raises UsageError for another."""
+    text = name.strip()
+    if text not in categories:
+        raise UsageError(f"{option} {one_line(name, 60)}: categories are {', '.join(categories)}")
+    return Category(text) if text in CATEGORIES else text
 
 
 def why_taken(name: str) -> str | None:

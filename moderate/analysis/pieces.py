@@ -82,6 +82,10 @@ class Piece:
             cells = self.carried.get(name)
             return [None] * len(self) if cells is None else python_values(cells)
 
+        def labelled(name: str) -> NDArray[np.float32]:
+            column = self.own.get(score_column(name))
+            return np.full(len(self), np.nan, np.float32) if column is None else _floats(column)
+
         codes = encoded(self.own["error_code"].fill_null(UNKNOWN_ERROR))
         warnings = encoded(self.own["warnings"])
         return Batch(
@@ -92,7 +96,7 @@ class Piece:
             paths=paths,
             sha256=lambda: list(self.own["sha256"].to_pylist()),
             carried=carried,
-            labels=lambda name: _floats(self.own[score_column(name)]),
+            labels=labelled,
         )
 
 

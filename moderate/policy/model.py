@@ -281,6 +281,11 @@ class Policy(_WithOwn):
     list_files: dict[Literal["ignore_file", "block_file"], ListFile] = {}
     dsa: Statements | None = None
 
+    @property
+    def all_limits(self) -> dict[str, Thresholds]:
+        """The thresholds of the five and of the own categories that there are any for."""
+        return {**{str(name): limits for name, limits in self.categories.items()}, **self.own}
+
     def limits(self, category: str) -> Thresholds | None:
         """The thresholds of one of the five or an own category; None of an own one without any."""
         return (
