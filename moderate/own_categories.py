@@ -7,7 +7,8 @@ every label is named MODEL/LABEL and no category has a slash.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -40,7 +41,7 @@ file id image category band chosen_by chosen_for inclusion_probability approve r
 none clean neutral negative sfw
 """
 # What reasons and tables of policies start with.
-_WORDS = "own error warning cleared override"
+_WORDS = "own error warning cleared override other people unscored"
 
 TAKEN = frozenset(f"{_COLUMNS} {_LABELS} {_WORDS}".split())
 """Names that no own category may have, as they mean something else where it would stand."""
@@ -105,25 +106,29 @@ def score_column(name: str) -> str:
     return LABEL_PREFIX + name if "/" in name else name
 
 
-def own_columns_of(names: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
+@lru_cache(maxsize=64)
+def own_columns_of(names: tuple[str, ...]) -> tuple[str, ...]:
     """The own categories that results with these columns have: those right after the five.
 
-    known are the columns of every run. What a manifest carries, or another program added, stands
-    elsewhere, whatever it is called.
+    What a manifest carries, or another program added, stands elsewhere, whatever it is called.
     """
     if FIRST not in names or LAST not in names:
         return ()
-    between = tuple(names[names.index(FIRST) + 1 : names.index(LAST)])
+    between = names[names.index(FIRST) + 1 : names.index(LAST)]
     if between[-1:] == ("label",):
         between = between[:-1]
-    plain = not set(between) & set(known) and all(map(is_own_name, between))
-    return between if plain else ()
+    return between if all(map(is_own_name, between)) else ()
 
 
-def scored_columns_of(names: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
+def scored_columns_of(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names of all scores besides the five that results with these columns have."""
     labels = [name.removeprefix(LABEL_PREFIX) for name in names if is_label_column(name)]
-    return (*own_columns_of(names, known), *labels)
+    return (*own_columns_of(names), *labels)
+
+
+def categories_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The categories that a row has columns for, by their names: the five, then own ones."""
+    return (*CATEGORIES, *own_columns_of(tuple(row)))
 
 
 def is_label_column(name: str) -> bool:

@@ -17,7 +17,7 @@ from moderate.policy.batch import UndecidedRow
 from moderate.policy.model import Policy
 from moderate.policy.rows import failed_row
 from moderate.results.parquet_writer import arrays_of, arrow_schema, file_schema
-from moderate.results.schema import COLUMNS, carried_values, in_order, values
+from moderate.results.schema import carried_values, in_order, values
 from moderate.text import path_text
 from moderate.types import (
     CATEGORIES,
@@ -82,10 +82,9 @@ def undecided_rows(table: Any, refs: Sequence[ImageRef]) -> list[UndecidedRow]:
         name: table.column(name).to_pylist()
         for name in (*_NEEDED, *(category.value for category in CATEGORIES))
     }
-    known = [column.name for column in COLUMNS]
     labels = {
         name: table.column(score_column(name)).to_pylist()
-        for name in scored_columns_of(table.column_names, known)
+        for name in scored_columns_of(tuple(table.column_names))
     }
     return [
         _undecided(ref, {name: column[index] for name, column in columns.items()})._replace(

@@ -311,6 +311,7 @@ class Policy(_WithOwn):
             if why := why_taken(name):
                 raise ValueError(f"categories.own.{name}: {why}")
         self._check_named("bands.categories", self.bands.categories)
+        self._check_named("dsa.categories", self.dsa.categories if self.dsa else ())
         for index, level in enumerate(self.rating):
             self._check_named(f"rating.{index}.any", level.any)
             self._check_named(f"rating.{index}.all", level.all)

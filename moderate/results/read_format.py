@@ -35,12 +35,12 @@ _RELATED = ("status", "decision", "error_code", *_SCORES)
 
 def own_categories(names: Sequence[str]) -> tuple[str, ...]:
     """The own categories whose scores results with these columns have."""
-    return own_columns_of(names, _OWN_TYPES)
+    return own_columns_of(tuple(names))
 
 
 def scored_names(names: Sequence[str]) -> tuple[str, ...]:
     """The own categories and labels whose scores results with these columns have."""
-    return scored_columns_of(names, _OWN_TYPES)
+    return scored_columns_of(tuple(names))
 
 
 def carried_names(names: Sequence[str]) -> tuple[str, ...]:
