@@ -21,7 +21,6 @@ from moderate.errors import InputError, OutputError
 from moderate.results.atomic import folder_problem
 from moderate.text import printable
 from moderate.toml_files import read_toml
-from moderate.types import CATEGORIES, Category
 
 if TYPE_CHECKING:
     from moderate.analysis.evidence import Evidence
@@ -56,7 +55,7 @@ class Calibrated:
     calibration is None, and the scores stay as they are, where it would not have helped there.
     """
 
-    category: Category
+    category: str
     calibration: Calibration | None
     positives: int
     negatives: int
@@ -67,7 +66,7 @@ class Calibrated:
 
 
 def calibrate_category(
-    category: Category, labelled: Labelled, method: Method, holdout: float
+    category: str, labelled: Labelled, method: Method, holdout: float
 ) -> Calibrated:
     """Fit on the train part, measure on the holdout. Raises InputError where labels are too few."""
     if not 0 < holdout < 1:
@@ -214,7 +213,7 @@ def fit(evidence: Evidence, bundle: Bundle, method: Method, holdout: float) -> l
     return fitted
 
 
-def check_bundle(bundle: Bundle, weights_sha256: str | None, categories: list[Category]) -> None:
+def check_bundle(bundle: Bundle, weights_sha256: str | None, categories: list[str]) -> None:
     """Raises InputError where results are not of this bundle, or were calibrated already."""
     where = printable(bundle.path)
     if weights_sha256 != bundle.sha256:
@@ -242,7 +241,7 @@ def check_bundle_out(target: str) -> None:
     raise OutputError(f"--bundle-out {printable(target)}: {reason}")
 
 
-def write_copy(bundle: Bundle, calibrations: Mapping[Category, Calibration], target: str) -> Bundle:
+def write_copy(bundle: Bundle, calibrations: Mapping[str, Calibration], target: str) -> Bundle:
     """Write a copy of a bundle with these calibrations and a self-test computed anew.
 
     It appears whole or not at all. Raises OutputError where something is in the way or nothing can
@@ -258,9 +257,8 @@ def write_copy(bundle: Bundle, calibrations: Mapping[Category, Calibration], tar
         card = read_toml(staged / CARD)
         card["name"] = f"{bundle.name[:69]}-calibrated"
         card["calibration"] = card.get("calibration", {}) | {
-            category.value: calibrations[category].model_dump(mode="json", exclude_defaults=True)
-            for category in CATEGORIES
-            if category in calibrations
+            str(category): calibration.model_dump(mode="json", exclude_defaults=True)
+            for category, calibration in calibrations.items()
         }
         recorded = bundle.card.selftest
         card.pop("selftest", None)
@@ -293,7 +291,7 @@ def _copy_files(bundle: Bundle, staged: Path) -> None:
 
 
 def _set_tolerances(
-    card_file: Path, recorded: SelfTest, calibrations: Mapping[Category, Calibration]
+    card_file: Path, recorded: SelfTest, calibrations: Mapping[str, Calibration]
 ) -> None:
     """A difference of raw scores that was allowed stays allowed where the curve is steep."""
     card = read_toml(card_file)

@@ -110,7 +110,8 @@ def redecide(
     people = People.of(decisions) if decisions else None
     facts = _facts(results, loaded, started) | people_facts(options.decisions)
     facts = {"policy": machine.policy.name, "policy_sha256": "", **facts}
-    summary = Summary(audit_of_facts(facts, started), machine.policy, machine.judge)
+    audit = audit_of_facts(facts, started)
+    summary = Summary(audit, machine.policy, machine.judge, own=results.own_categories)
     summary.max_listed = options.max_listed
     changes = np.zeros((len(DECISIONS), len(DECISIONS)), np.int64)
     made = Redecided(

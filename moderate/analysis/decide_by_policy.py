@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from moderate.analysis.pieces import Piece, encoded
 from moderate.errors import PolicyError
+from moderate.own_categories import label_names, own_names, score_column
 from moderate.places import read_places
 from moderate.policy.batch import Decided, Encoded
 from moderate.policy.judge import Judge
@@ -30,7 +31,6 @@ from moderate.run.videos import Video, VideoEnd
 from moderate.text import one_line, printable
 from moderate.types import (
     CATEGORIES,
-    LABEL_PREFIX,
     ErrorCode,
     ImageError,
     ImageFacts,
@@ -50,17 +50,18 @@ class Redecider:
     """Decides on the rows of a file by one policy; the pieces are given in their order.
 
     A video is decided as in a scan: by its own scores and by the rows of its frames before it.
-    Raises PolicyError where the policy names a label that the results do not have the scores of.
+    Raises PolicyError where the policy names an own category or a label that the results do not
+    have the scores of.
     """
 
     def __init__(self, loaded: LoadedPolicy, results: Results, today: date | None = None) -> None:
         self.loaded = loaded
         self.judge = Judge.of(loaded, today, results.carried)
-        self.labels = self.judge.labels
+        self.labels = self.judge.scored
         if missing := [name for name in self.labels if name not in results.labels]:
             raise PolicyError(
-                f"policy {printable(loaded.policy.name)}: labels.{missing[0]!r}: the results have "
-                f"no column {LABEL_PREFIX}{missing[0]}; {_labels_there(results.labels)}"
+                f"policy {printable(loaded.policy.name)}: {_key(missing[0])}: the results have no "
+                f"column {score_column(missing[0])}; {_there(missing[0], results.labels)}"
             )
         self._video: bytes | None = None
         self._frames: list[Row] = []
@@ -167,10 +168,18 @@ def _score(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _labels_there(names: Sequence[str]) -> str:
-    if not names:
-        return "scan again with this policy, or with --keep-labels"
-    return f"they have {one_line(', '.join(names), 400)}"
+def _key(name: str) -> str:
+    """Where a policy has its thresholds."""
+    return f"labels.{name!r}" if label_names([name]) else f"categories.own.{name}"
+
+
+def _there(name: str, scored: Sequence[str]) -> str:
+    """Which such scores there are, or what to do where there are none."""
+    if label_names([name]):
+        there, otherwise = label_names(scored), "scan again with this policy, or with --keep-labels"
+    else:
+        there, otherwise = own_names(scored), "scan with weights that feed this category"
+    return f"they have {one_line(', '.join(there), 400)}" if there else otherwise
 
 
 class Counted(NamedTuple):

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from moderate.analysis.decide_by_policy import Redecider, carried_columns
 from moderate.analysis.pieces import Piece, pieces
+from moderate.own_categories import score_column
 from moderate.policy.judge import Judge
 from moderate.policy.lists import Lists
 from moderate.policy.load import LoadedPolicy, load_policy
@@ -20,11 +21,10 @@ from moderate.policy.model import Policy
 from moderate.policy.thresholds import DECISIONS, UNSCORED_BAND, Severities
 from moderate.results.read import Results, read_results
 from moderate.text import path_text
-from moderate.types import CATEGORIES, LABEL_PREFIX
+from moderate.types import CATEGORIES
 
 _READ = (
     *("path", "path_bytes", "status", "decision", "warnings", "unseen", "error_code", "sha256"),
-    *(category.value for category in CATEGORIES),
 )
 
 
@@ -114,6 +114,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
+    """Scores and bands are of `categories`, (categories, n)."""
+
+    categories: tuple[str, ...]
     made: Made
     paths: Any
     severity: Severities
@@ -127,7 +130,9 @@ def compare_results(before: str, after: str, top: int = 10) -> Difference:
     Raises UsageError and InputError.
     """
     read = read_results(before), read_results(after)
-    return _compare(_stored(read[0]), _stored(read[1]), top, _notes(read))
+    categories = tuple(dict.fromkeys([*read[0].categories, *read[1].categories]))
+    sides = [_stored(each, categories) for each in read]
+    return _compare(sides[0], sides[1], top, _notes(read))
 
 
 def compare_policies(results: str, policies: Sequence[str], top: int = 10) -> Difference:
@@ -139,34 +144,37 @@ def compare_policies(results: str, policies: Sequence[str], top: int = 10) -> Di
     read = read_results(results)
     sides = [_decided(read, each) for each in loaded]
     if len(sides) == 1:
-        sides.insert(0, _stored(read))
+        sides.insert(0, _stored(read, read.categories))
     return _compare(sides[0], sides[1], top, _notes([read]))
 
 
-def _stored(results: Results) -> _Side:
-    """The decisions as they are in the file."""
+def _stored(results: Results, categories: tuple[str, ...]) -> _Side:
+    """The decisions as they are in the file, which may lack some of these categories."""
     policy = _policy_of(results)
     # Bands do not depend on lists, whose files may be gone.
     judge = Judge(policy, columns=results.carried, lists=Lists()) if policy else None
     carried = carried_columns(judge, results) if judge else ()
+    own = judge.own if judge else ()
     parts = [
-        _part(piece, piece.severity, judge.bands(piece.batch) if judge else None)
-        for piece in pieces(results, _READ, carried)
+        _part(piece, piece.severity, categories, judge.bands(piece.batch) if judge else None, own)
+        for piece in pieces(results, [*_READ, *categories], carried)
     ]
     recorded = _names(results.facts)
-    return _side(results, parts, recorded, known=policy is not None)
+    return _side(results, parts, categories, recorded, known=policy is not None)
 
 
 def _decided(results: Results, loaded: LoadedPolicy) -> _Side:
     """The decisions that a policy makes of the scores in the file."""
     redecider = Redecider(loaded, results)
     parts = []
-    names = [*_READ, *(LABEL_PREFIX + name for name in redecider.labels)]
+    categories = results.categories
+    names = list(dict.fromkeys([*_READ, *categories, *map(score_column, redecider.labels)]))
     for piece in pieces(results, names, carried_columns(redecider.judge, results)):
         made = redecider.decide(piece)
-        parts.append(_part(piece, made.severity, made.bands))
+        own = redecider.judge.own
+        parts.append(_part(piece, made.severity, categories, made.bands, own))
     recorded = loaded.policy.name, loaded.sha256, loaded.shown_file
-    return _side(results, parts, recorded, known=True)
+    return _side(results, parts, categories, recorded, known=True)
 
 
 def _names(facts: Mapping[str, str]) -> _PolicyNames:
@@ -179,20 +187,43 @@ _PolicyNames = tuple[str | None, str | None, str | None]
 """Name, digest and file of a policy."""
 
 
-def _part(piece: Piece, severity: Severities, bands: Severities | None) -> _Part:
-    scores = np.where(piece.failed, np.float32(np.nan), piece.scores)
+def _part(
+    piece: Piece,
+    severity: Severities,
+    categories: Sequence[str],
+    bands: Severities | None,
+    own: Sequence[str],
+) -> _Part:
+    """Of these rows; bands are of the five and of these own categories.
+
+    An own category without thresholds asks for nothing, wherever it has a score.
+    """
+    scores = np.where(piece.failed, np.float32(np.nan), piece.scores_of(categories))
+    if bands is not None:
+        known = dict(zip((*CATEGORIES, *own), bands, strict=True))
+        nothing = np.where(np.isnan(scores), np.int8(UNSCORED_BAND), np.int8(0))
+        pairs = zip(categories, nothing, strict=True)
+        bands = np.stack([known.get(name, each) for name, each in pairs])
     return piece.exact_paths.cast(pa.large_binary()), severity, scores, bands
 
 
-def _side(results: Results, parts: Sequence[_Part], policy: _PolicyNames, *, known: bool) -> _Side:
+def _side(
+    results: Results,
+    parts: Sequence[_Part],
+    categories: tuple[str, ...],
+    policy: _PolicyNames,
+    *,
+    known: bool,
+) -> _Side:
     facts = results.facts
     made = Made(
         results.path, facts.get("weights"), facts.get("weights_sha256"), *policy,
         rows=sum(len(part[1]) for part in parts),
     )  # fmt: skip
-    nothing = np.empty((len(CATEGORIES), 0))
+    nothing = np.empty((len(categories), 0))
     bands = [nothing.astype(np.int8), *(part[3] for part in parts if part[3] is not None)]
     return _Side(
+        categories=categories,
         made=made,
         paths=[part[0] for part in parts],
         severity=np.concatenate([np.empty(0, np.int8), *(part[1] for part in parts)]),
@@ -220,7 +251,7 @@ def _compare(before: _Side, after: _Side, top: int, notes: Sequence[str]) -> Dif
     turned = before.severity[left] != after.severity[right]
     bands = None
     if before.bands is not None and after.bands is not None:
-        bands = _band_moves(before.bands[:, left], after.bands[:, right])
+        bands = _band_moves(before.categories, before.bands[:, left], after.bands[:, right])
     else:
         notes = [*notes, "The policy of a side is not recorded: how bands moved is not known."]
     return Difference(
@@ -269,11 +300,13 @@ def _times_before(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     return made
 
 
-def _band_moves(before: Severities, after: Severities) -> dict[str, BandMoves]:
+def _band_moves(
+    categories: Sequence[str], before: Severities, after: Severities
+) -> dict[str, BandMoves]:
     moves = {}
-    for category, was, now in zip(CATEGORIES, before, after, strict=True):
+    for category, was, now in zip(categories, before, after, strict=True):
         both = (was != UNSCORED_BAND) & (now != UNSCORED_BAND)
-        moves[category.value] = BandMoves(
+        moves[str(category)] = BandMoves(
             stricter=int((both & (now > was)).sum()),
             milder=int((both & (now < was)).sum()),
             appeared=int(((was == UNSCORED_BAND) & (now != UNSCORED_BAND)).sum()),
@@ -308,7 +341,7 @@ def _most_moved(
                 path=path_text(paths[row].as_py()),
                 before=DECISIONS[before.severity[row]].value,
                 after=DECISIONS[after.severity[other]].value,
-                category=None if category is None else CATEGORIES[category].value,
+                category=None if category is None else str(before.categories[category]),
                 score_before=None if category is None else _score(before.scores[category, row]),
                 score_after=None if category is None else _score(after.scores[category, other]),
                 score_change=float(largest[index]),

@@ -38,7 +38,7 @@ from moderate.policy.model import Policy
 from moderate.policy.thresholds import reaches
 from moderate.results.read import Results
 from moderate.text import one_line
-from moderate.types import CATEGORIES, Category, Decision, ErrorCode, Warn
+from moderate.types import Decision, ErrorCode, Warn
 
 MOST_SLICES = 50
 """Values of a column that get a slice, those of the most images."""
@@ -89,17 +89,18 @@ class Mistake(NamedTuple):
 class OfCategory:
     """One category. n images have a label and a score, `unscored` a label alone.
 
-    review and block are the policy's thresholds, `overridden` of the n are held to others. points
+    review and block are the policy's thresholds, None of an own category that it has none for;
+    `overridden` of the n are held to others. points
     are of the curves; those of the two thresholds are among them, and None where no image reaches.
     """
 
-    category: Category
+    category: str
     n: int
     positives: int
     prevalence: Estimate
     unscored: int
-    review: float
-    block: float
+    review: float | None
+    block: float | None
     overridden: int
     measured: Measured
     bins: tuple[Bin, ...]
@@ -133,7 +134,7 @@ class OfSlice:
     column: str
     value: str | None
     images: int
-    categories: tuple[tuple[Category, int, int, Measured], ...]
+    categories: tuple[tuple[str, int, int, Measured], ...]
     decisions: OfDecisions
 
 
@@ -141,8 +142,8 @@ class OfSlice:
 class Wanted:
     """Gates: least recall and precision by category, highest shares of false blocks and misses."""
 
-    min_recall: Mapping[Category, float]
-    min_precision: Mapping[Category, float]
+    min_recall: Mapping[str, float]
+    min_precision: Mapping[str, float]
     max_false_block: float | None = None
     max_missed: float | None = None
 
@@ -192,15 +193,17 @@ class Evaluation:
 class _Judged(NamedTuple):
     """Labelled rows and what the policy makes of them: bool arrays per category, and decisions.
 
-    sampling is there where the rows were sampled with unequal probabilities.
+    sampling is there where the rows were sampled with unequal probabilities. deciding are the
+    categories that the policy has thresholds for.
     """
 
     joined: Joined
-    reviewed: Mapping[Category, NDArray[np.bool_]]
-    blocked: Mapping[Category, NDArray[np.bool_]]
+    reviewed: Mapping[str, NDArray[np.bool_]]
+    blocked: Mapping[str, NDArray[np.bool_]]
     overridden: NDArray[np.bool_]
     decisions: NDArray[np.int8]
     sampling: Sampling | None
+    deciding: tuple[str, ...]
 
     def weights(self, known: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """How many images each of these rows stands for, 1 or more; None where all are alike."""
@@ -232,7 +235,8 @@ def evaluate(
     judged = _judged(joined, base, judge, carried, labels.uneven, again=again)
     everything = np.arange(len(joined))
     categories = tuple(
-        _of_category(judged, base, category, resamples, seed, worst) for category in CATEGORIES
+        _of_category(judged, base, category, resamples, seed, worst)
+        for category in results.categories
     )
     decisions = _of_decisions(judged, everything, resamples, seed)
     found: list[OfSlice] = []
@@ -307,18 +311,20 @@ def _judged(
         decisions = again
     used = [policy for _, policy in policies.values()] or [base]
 
-    def reach(category: Category, kind: str) -> NDArray[np.bool_]:
-        limits = [getattr(policy.categories[category], kind) for policy in used]
+    def reach(category: str, kind: str) -> NDArray[np.bool_]:
+        # An own category that a policy has no thresholds for reaches none.
+        limits = [getattr(policy.limits(category), kind, np.inf) for policy in used]
         found: NDArray[np.bool_] = reaches(joined.scores[category], np.array(limits)[which])
         return found
 
     return _Judged(
         joined,
-        {category: reach(category, "review") for category in CATEGORIES},
-        {category: reach(category, "block") for category in CATEGORIES},
-        np.array([policy.categories != base.categories for policy in used], np.bool_)[which],
+        {category: reach(category, "review") for category in joined.scores},
+        {category: reach(category, "block") for category in joined.scores},
+        np.array([policy.all_limits != base.all_limits for policy in used], np.bool_)[which],
         decisions,
         sampling,
+        tuple(name for name in joined.scores if any(each.limits(name) for each in used)),
     )
 
 
@@ -364,7 +370,7 @@ class _Known(NamedTuple):
     unscored: int
 
 
-def _known(judged: _Judged, category: Category, rows: NDArray[np.int64]) -> _Known:
+def _known(judged: _Judged, category: str, rows: NDArray[np.int64]) -> _Known:
     labels = judged.joined.labels[category]
     everywhere = np.flatnonzero(labels != UNKNOWN)
     weights = judged.weights(everywhere)
@@ -377,9 +383,7 @@ def _known(judged: _Judged, category: Category, rows: NDArray[np.int64]) -> _Kno
     )
 
 
-def _measured(
-    judged: _Judged, category: Category, of: _Known, resamples: int, seed: int
-) -> Measured:
+def _measured(judged: _Judged, category: str, of: _Known, resamples: int, seed: int) -> Measured:
     known = of.rows
     return measure(
         judged.joined.labels[category][known] == 1,
@@ -393,16 +397,16 @@ def _measured(
 
 
 def _of_category(
-    judged: _Judged, base: Policy, category: Category, resamples: int, seed: int, worst: int
+    judged: _Judged, base: Policy, category: str, resamples: int, seed: int, worst: int
 ) -> OfCategory:
     joined = judged.joined
     of = _known(judged, category, np.arange(len(joined)))
     known, weights = of.rows, of.weights
     truth, scores = joined.labels[category][known] == 1, joined.scores[category][known]
     flagged = judged.reviewed[category][known]
-    limits = base.categories[category]
-
-    points, (at_review, at_block) = _points(truth, scores, (limits.review, limits.block), weights)
+    limits = base.limits(category)
+    cuts = (limits.review, limits.block) if limits else (np.inf, np.inf)
+    points, (at_review, at_block) = _points(truth, scores, cuts, weights)
 
     def named(which: NDArray[np.int64], sign: int) -> tuple[Mistake, ...]:
         order = which[np.lexsort((known[which], sign * scores[which]))][:worst]
@@ -421,8 +425,8 @@ def _of_category(
         positives=int(truth.sum()),
         prevalence=_prevalence(truth, weights),
         unscored=of.unscored,
-        review=limits.review,
-        block=limits.block,
+        review=limits.review if limits else None,
+        block=limits.block if limits else None,
         overridden=int(judged.overridden[known].sum()),
         measured=_measured(judged, category, of, resamples, seed),
         bins=tuple(reliability(truth, scores, weights)) if len(known) else (),
@@ -495,7 +499,7 @@ def _of_decisions(
     judged: _Judged, rows: NDArray[np.int64], resamples: int, seed: int
 ) -> OfDecisions:
     joined = judged.joined
-    labels = np.stack([joined.labels[category][rows] for category in CATEGORIES])
+    labels = np.stack([joined.labels[category][rows] for category in judged.deciding])
     positive = (labels == 1).any(axis=0)
     negative = (labels == 0).any(axis=0) & ~positive
     decisions, errors = judged.decisions[rows], joined.errors[rows]
@@ -545,7 +549,7 @@ def _of_slice(
     seed: int,
 ) -> OfSlice:
     found = []
-    for category in CATEGORIES:
+    for category in judged.joined.scores:
         of = _known(judged, category, rows)
         if len(of.rows):
             positives = int((judged.joined.labels[category][of.rows] == 1).sum())
@@ -591,7 +595,7 @@ def _gate(name: str, limit: float, found: Estimate, *, least: bool) -> Gate:
 
 
 def _misrepresented(results: Results, labels: Labels, judged: _Judged) -> list[str]:
-    table = results.table(["path", "sha256", "status", *CATEGORIES])
+    table = results.table(["path", "sha256", "status", *results.categories])
     notes = []
     for category in labels.labelled:
         known = np.flatnonzero(judged.joined.labels[category] != UNKNOWN)

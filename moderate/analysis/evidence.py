@@ -19,13 +19,14 @@ from moderate.analysis.sample import order_of
 from moderate.analysis.tune import Claim, Floats, Labelled, Tuning
 from moderate.analysis.weighted import METHOD
 from moderate.errors import InputError, UsageError
+from moderate.own_categories import OWN, category_named
 from moderate.policy.load import LoadedPolicy, parse_policy, resolve, shown_name
 from moderate.policy.model import Policy
 from moderate.results.read import Results
 from moderate.results.schema import shortest
 from moderate.text import one_line, printable
 from moderate.toml_files import parse_toml
-from moderate.types import CATEGORIES, Category
+from moderate.types import CATEGORIES
 from moderate.version import __version__
 
 
@@ -37,8 +38,8 @@ class Evidence:
     what was left out, and why.
     """
 
-    labelled: Mapping[Category, Labelled]
-    scores: Mapping[Category, Floats]
+    labelled: Mapping[str, Labelled]
+    scores: Mapping[str, Floats]
     results: str
     results_sha256: str
     labels: str
@@ -57,7 +58,7 @@ def gather(
     results: Results,
     labels_file: str,
     *,
-    categories: Sequence[Category] = (),
+    categories: Sequence[str] = (),
     seed: int = 0,
     id_column: str | None = None,
     assume_random: bool = False,
@@ -67,12 +68,14 @@ def gather(
     Each image counts once, however many copies were scored. Raises InputError, also for labels
     of images that were not chosen at random, unless `assume_random`.
     """
-    labels = read_labels(labels_file, id_column)
+    labels = read_labels(labels_file, id_column, results.own_categories)
     sampling = None if assume_random else _sampling(labels)
     notes = [note] if not sampling and (note := _random_note(labels, assume_random)) else []
     joined = join(labels, results)
-    table = results.table([*CATEGORIES, "sha256", "path", "status"])
-    scores = {name: table[name].to_numpy().astype(np.float32, copy=False) for name in CATEGORIES}
+    table = results.table([*results.categories, "sha256", "path", "status"])
+    scores = {
+        name: table[name].to_numpy().astype(np.float32, copy=False) for name in results.categories
+    }
     scored = ~np.logical_and.reduce([np.isnan(values) for values in scores.values()])
     scores = {name: values[scored] for name, values in scores.items() if not np.isnan(values).all()}
     digests = table["sha256"].take(joined.rows).to_pylist()
@@ -80,8 +83,9 @@ def gather(
         [order_of(sha or path, seed) for sha, path in zip(digests, joined.paths, strict=True)],
         np.uint64,
     )
-    labelled: dict[Category, Labelled] = {}
-    for category in CATEGORIES:
+    categories = [category_named("--category", name, results.categories) for name in categories]
+    labelled: dict[str, Labelled] = {}
+    for category in results.categories:
         values, truth = joined.scores[category], joined.labels[category]
         if categories and category not in categories:
             continue
@@ -114,7 +118,7 @@ def gather(
             "labels are weighted by their inclusion probabilities: shares and bounds are of all "
             "images that they were sampled from"
         )
-    kept = [category.value for category in CATEGORIES if category not in labelled]
+    kept = [str(category) for category in results.categories if category not in labelled]
     if kept:
         notes.append(f"{', '.join(kept)}: not tuned, thresholds as in the base policy")
     return Evidence(
@@ -131,7 +135,7 @@ def gather(
 
 
 def _first_known(
-    category: Category,
+    category: str,
     labels: Labels,
     paths: Sequence[str],
     digests: Sequence[str | None],
@@ -180,7 +184,9 @@ def decided(results: Results, base: LoadedPolicy, tuning: Tuning, evidence: Evid
     from moderate.analysis.decide_by_policy import Redecider
     from moderate.analysis.pieces import pieces
 
-    policy = base.policy.model_copy(update={"categories": dict(tuning.thresholds)})
+    five = {name: tuning.thresholds[name] for name in CATEGORIES}
+    own = {name: limits for name, limits in tuning.thresholds.items() if name not in CATEGORIES}
+    policy = base.policy.model_copy(update={"categories": five, "own": own})
     redecider = Redecider(replace(base, policy=policy), results)
     counts = np.zeros(3, np.int64)
     for piece in pieces(results):
@@ -200,8 +206,11 @@ def policy_text(
     tuned = {each.category: each for each in tuning.tuned}
     for category, each in tuned.items():
         limits = each.thresholds
-        table["categories"][category.value] = {"review": limits.review, "block": limits.block}
-    names = ", ".join(category.value for category in tuned)
+        into = table["categories"]
+        if category not in CATEGORIES:
+            into = into.setdefault(OWN, {})
+        into[str(category)] = {"review": limits.review, "block": limits.block}
+    names = ", ".join(map(str, tuned))
     table["name"] = f"{base.policy.name[:74]}-tuned"
     table["description"] = f"{base.policy.name}, with thresholds of {names} tuned on labels."[:500]
     file = None if base.file is None else printable(os.path.basename(base.file))
@@ -306,7 +315,7 @@ def _random_note(labels: Labels, assume_random: bool) -> str | None:
 def _digest(path: str, labels: Labels) -> str:
     """Of the file; of a folder, of the labels in it."""
     if os.path.isdir(path):
-        columns = [labels.ids, *(labels.values[name].tolist() for name in CATEGORIES)]
+        columns = [labels.ids, *(values.tolist() for values in labels.values.values())]
         return hashlib.sha256(repr(columns).encode()).hexdigest()
     try:
         with open(path, "rb") as file:

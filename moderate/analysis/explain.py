@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from moderate.arrow import plain_value
 from moderate.errors import PolicyError, UsageError
 from moderate.fetch.naming import is_uri, shown_text
+from moderate.own_categories import label_names, score_column
 from moderate.policy.batch import Subject
 from moderate.policy.judge import Judge
 from moderate.policy.load import parse_policy
@@ -33,7 +34,6 @@ from moderate.state.ledger import RunRecord
 from moderate.text import path_text, printable
 from moderate.types import (
     CATEGORIES,
-    LABEL_PREFIX,
     ErrorCode,
     ImageError,
     Labels,
@@ -273,8 +273,8 @@ def _image(
     path = row["path"].encode("utf-8", "backslashreplace") if exact is None else exact
     subject = Subject(path, carried, row["sha256"])
     policy = judging and judging[0].policy_for(subject)
-    scores = {category: row[category.value] for category in CATEGORIES}
-    labels = {name: row[LABEL_PREFIX + name] for name in results.labels}
+    scores = {category: row[category] for category in results.categories}
+    labels = {name: row[score_column(name)] for name in results.labels}
     return {
         "row": number,
         "path": row["path"],
@@ -287,15 +287,14 @@ def _image(
         "follows": _follows(row, subject, judging, labels),
         "scores": [
             {
-                "category": category.value,
+                "category": str(category),
                 "score": None if score is None else float(shortest(score)),
-                "review": policy and policy.categories[category].review,
-                "block": policy and policy.categories[category].block,
-                "band": policy.categories[category].decision(score).value
-                if policy and score is not None
-                else None,
+                "review": limits and limits.review,
+                "block": limits and limits.block,
+                "band": limits.decision(score).value if limits and score is not None else None,
             }
             for category, score in scores.items()
+            for limits in (policy.limits(category) if policy else None,)
         ],
         "labels": [
             {
@@ -305,7 +304,8 @@ def _image(
                 "block": limits and limits.block,
                 "band": limits.decision(score).value if limits and score is not None else None,
             }
-            for name, score in labels.items()
+            for name in label_names(labels)
+            for score in (labels[name],)
             for limits in (policy.labels.get(name) if policy else None,)
         ],
         "rating": row["rating"],
@@ -334,7 +334,7 @@ def _follows(
     if judging is None:
         return None
     judge, lists_missing = judging
-    if any(name not in labels for name in judge.labels):
+    if any(name not in labels for name in judge.scored):
         return None
     try:
         warnings = [Warn(name) for name in _parts(row["warnings"])]

@@ -59,17 +59,18 @@ def read_file(path: str) -> Columns:
         raise unreadable(file_name(path), error) from None
 
 
-def read_folder(path: str) -> Columns:
+def read_folder(path: str, own: Sequence[str] = ()) -> Columns:
     """The files of a folder that has a folder per label, by their digests.
 
-    A folder is named like a category (its images show it; other categories are unknown), like a
+    A folder is named like a category, one of the five or of `own` (its images show it; other
+    categories are unknown), like a
     decision (the one expected), or `safe`, `none` and the like (its images show no category).
     Folders inside these may have any name. Raises InputError for other names, and for a folder
     without images.
     """
     shown = file_name(path)
-    categories = {name.value for name in CATEGORIES}
-    known = f"{', '.join((*CATEGORIES, *_DECISIONS))}, or {', '.join(_NOTHING)}"
+    categories = [*(name.value for name in CATEGORIES), *own]
+    known = f"{', '.join((*categories, *_DECISIONS))}, or {', '.join(_NOTHING)}"
     rows: list[dict[str, str]] = []
     files: list[str] = []
     try:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moderate.analysis.labels import CURRENT_FOLDER, DECISIONS, Labels
+from moderate.analysis.labels import CURRENT_FOLDER, DECISIONS, UNKNOWN, Labels
 from moderate.errors import InputError
 from moderate.fetch.naming import shown_text
 from moderate.results.read import Results
 from moderate.tables.lines import file_name
 from moderate.text import one_line
-from moderate.types import CATEGORIES, Category, Status
+from moderate.types import Status
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Joined:
 
     rows: NDArray[np.int64]
     paths: tuple[str, ...]
-    labels: Mapping[Category, NDArray[np.int8]]
-    scores: Mapping[Category, NDArray[np.float32]]
+    labels: Mapping[str, NDArray[np.int8]]
+    scores: Mapping[str, NDArray[np.float32]]
     expected: NDArray[np.int8]
     decisions: NDArray[np.int8]
     errors: NDArray[np.bool_]
@@ -56,7 +56,7 @@ def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joi
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    own = ["path", "sha256", "status", "decision", *CATEGORIES]
+    own = ["path", "sha256", "status", "decision", *results.categories]
     extra = [name for name in dict.fromkeys(columns) if name not in own]
     by = labels.by
     if by not in own:
@@ -82,8 +82,13 @@ def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joi
     return Joined(
         rows=rows,
         paths=tuple(table["path"].to_pylist()),
-        labels={name: values[labels_used] for name, values in labels.values.items()},
-        scores={name: table[name].to_numpy().astype(np.float32) for name in CATEGORIES},
+        labels={name: values[labels_used] for name, values in labels.values.items()}
+        | {
+            name: np.full(len(rows), UNKNOWN, np.int8)
+            for name in results.categories
+            if name not in labels.values
+        },
+        scores={name: table[name].to_numpy().astype(np.float32) for name in results.categories},
         expected=labels.expected[labels_used],
         decisions=np.array([numbers[text] for text in table["decision"].to_pylist()], np.int8),
         errors=np.array([text != Status.OK for text in table["status"].to_pylist()], np.bool_),
@@ -95,8 +100,11 @@ def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joi
     )
 
 
+_NOT_SCORES = ("path", "sha256", "status")
+
+
 def misrepresented(
-    labels: Labels, category: Category, weights: NDArray[np.float64], table: Any
+    labels: Labels, category: str, weights: NDArray[np.float64], table: Any
 ) -> str | None:
     """Why labels stand for other images than those in the results; None where they do not.
 
@@ -106,7 +114,8 @@ def misrepresented(
     one.
     """
     assert labels.sampling is not None
-    scores = np.stack([table[name].to_numpy() for name in CATEGORIES])
+    names = [name for name in table.column_names if name not in _NOT_SCORES]
+    scores = np.stack([table[name].to_numpy() for name in names])
     own = np.isnan(table[category].to_numpy())
     counts = [_distinct(table, ~missing) for missing in (np.isnan(scores).all(axis=0), own)]
     total = float(weights.sum())

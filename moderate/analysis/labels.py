@@ -23,7 +23,7 @@ from moderate.regular import sha256_of
 from moderate.results.targets import SUFFIXES
 from moderate.tables.lines import file_name
 from moderate.text import one_line
-from moderate.types import CATEGORIES, Category, Decision
+from moderate.types import CATEGORIES, Decision
 
 UNKNOWN = -1
 """Stands for no label; a positive one is 1, a negative one 0."""
@@ -100,9 +100,9 @@ class Labels:
     path: str
     by: str
     ids: tuple[str, ...]
-    values: Mapping[Category, NDArray[np.int8]]
+    values: Mapping[str, NDArray[np.int8]]
     expected: NDArray[np.int8]
-    labelled: tuple[Category, ...]
+    labelled: tuple[str, ...]
     ignored: tuple[str, ...] = ()
     repeated: int = 0
     blank: int = 0
@@ -117,20 +117,22 @@ class Labels:
         return self.sampling
 
 
-def read_labels(path: str, id_column: str | None = None) -> Labels:
+def read_labels(path: str, id_column: str | None = None, own: Sequence[str] = ()) -> Labels:
     """Labels in a .csv, .parquet or .jsonl file, or in a folder with a folder per label.
 
     Images are named by a column `path` or `sha256`, by `file` (relative to the file of labels), or
-    by `id_column`. Labels are in columns named like the categories and in `decision`, or, one per
+    by `id_column`. Labels are in columns named like the five categories or those of `own`, which
+    the results have scores of, and in `decision`, or, one per
     line, in `category` and `label`, or as `testcards` writes them. Raises UsageError for another
     suffix, and InputError, with line and value, for what is not a label, for labels that contradict
     each other, and for a file or folder without labels.
     """
     shown = file_name(path)
+    categories = (*CATEGORIES, *own)
     if os.path.isdir(path) and not path.lower().endswith(tuple(SUFFIXES)):
         if id_column is not None:
             raise UsageError("--id-column goes with a file of labels, not with a folder")
-        read = read_folder(path)
+        read = read_folder(path, own)
     else:
         read = read_file(path)
     names = _names(shown, read.columns)
@@ -150,16 +152,16 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
     by, ids = _ids(shown, read, named)
     if normal_name(named) == "file" and id_column is None:
         by, ids = _of_files(path, ids)
-    line_labels = _line_labels(shown, read, names, named)
+    line_labels = _line_labels(shown, read, names, named, categories)
     unique: dict[str, int] = {}
     codes = np.array([unique.setdefault(each, len(unique)) for each in ids], np.int64)
     texts = tuple(unique)
     merge = _Merge(shown, read.where, texts, codes)
     values = {
-        category: merge.merged(category.value, line_labels.values[category])
+        category: merge.merged(str(category), line_labels.values[category])
         if category in line_labels.values
         else np.full(len(texts), UNKNOWN, np.int8)
-        for category in CATEGORIES
+        for category in categories
     }
     expected = np.full(len(texts), UNKNOWN, np.int8)
     if line_labels.expected is not None:
@@ -173,7 +175,7 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
         ids=tuple(compress(texts, known)),
         values={category: array[known] for category, array in values.items()},
         expected=expected[known],
-        labelled=tuple(name for name in CATEGORIES if (values[name] != UNKNOWN).any()),
+        labelled=tuple(name for name in categories if (values[name] != UNKNOWN).any()),
         ignored=line_labels.ignored,
         repeated=len(codes) - len(texts),
         blank=len(texts) - int(known.sum()),
@@ -187,15 +189,21 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
 class _LineLabels(NamedTuple):
     """Labels line by line, before lines about the same image are merged."""
 
-    values: dict[Category, NDArray[np.int8]]
+    values: dict[str, NDArray[np.int8]]
     expected: NDArray[np.int8] | None
     ignored: tuple[str, ...]
 
 
-def _line_labels(shown: str, read: Columns, names: Mapping[str, str], named: str) -> _LineLabels:
+def _line_labels(
+    shown: str,
+    read: Columns,
+    names: Mapping[str, str],
+    named: str,
+    categories: Sequence[str],
+) -> _LineLabels:
     used = {named}
-    values: dict[Category, NDArray[np.int8]] = {}
-    for category in CATEGORIES:
+    values: dict[str, NDArray[np.int8]] = {}
+    for category in categories:
         if category in names:
             column = names[category]
             values[category] = _numbers(shown, read, column, _TRUTH, "1, 0 or empty")
@@ -204,7 +212,7 @@ def _line_labels(shown: str, read: Columns, names: Mapping[str, str], named: str
         values = _of_cards(shown, read, names["category"])
         used |= {names["category"], names["band"]}
     elif {"category", "label"} <= names.keys() and not values:
-        values = _long(shown, read, names["category"], names["label"])
+        values = _long(shown, read, names["category"], names["label"], categories)
         used |= {names["category"], names["label"]}
     expected = None
     if "decision" in names:
@@ -212,7 +220,7 @@ def _line_labels(shown: str, read: Columns, names: Mapping[str, str], named: str
         expected = _numbers(shown, read, column, _EXPECTED, "approve, review, block or empty")
         used.add(column)
     if not values and expected is None:
-        wanted = ", ".join(CATEGORIES)
+        wanted = ", ".join(categories)
         raise InputError(
             f"{shown} has no column of labels ({wanted}, decision; or category and label) but "
             f"{_listed(read.columns)}"
@@ -222,18 +230,20 @@ def _line_labels(shown: str, read: Columns, names: Mapping[str, str], named: str
     return _LineLabels(values, expected, ignored)
 
 
-def _long(shown: str, read: Columns, category: str, label: str) -> dict[Category, NDArray[np.int8]]:
-    by_name = {name.value: number for number, name in enumerate(CATEGORIES)}
-    which = _numbers(shown, read, category, by_name, f"one of {', '.join(CATEGORIES)}")
+def _long(
+    shown: str, read: Columns, category: str, label: str, categories: Sequence[str]
+) -> dict[str, NDArray[np.int8]]:
+    by_name = {str(name): number for number, name in enumerate(categories)}
+    which = _numbers(shown, read, category, by_name, f"one of {', '.join(categories)}")
     truth = _numbers(shown, read, label, _TRUTH, "1, 0 or empty")
     return {
         name: np.where(which == number, truth, UNKNOWN).astype(np.int8)
-        for number, name in enumerate(CATEGORIES)
+        for number, name in enumerate(categories)
         if (which == number).any()
     }
 
 
-def _of_cards(shown: str, read: Columns, category: str) -> dict[Category, NDArray[np.int8]]:
+def _of_cards(shown: str, read: Columns, category: str) -> dict[str, NDArray[np.int8]]:
     """Labels of test cards: each shows the category that it names and no other, or none."""
     by_name = {name.value: number for number, name in enumerate(CATEGORIES)} | {"": UNKNOWN}
     which = _numbers(shown, read, category, by_name, f"one of {', '.join(CATEGORIES)}, or empty")

@@ -31,6 +31,7 @@ from moderate.decode.sniff import VIDEO_FORMATS
 from moderate.errors import InputError, UsageError
 from moderate.exports.forms import check_exports, open_exports
 from moderate.exports.interface import ExportOptions, ExportTarget
+from moderate.own_categories import own_names
 from moderate.policy.model import Policy
 from moderate.results.final import FINAL_COLUMNS
 from moderate.results.interface import CsvForm, ResultWriter
@@ -48,7 +49,7 @@ from moderate.results.targets import (
 )
 from moderate.run.highlights import Highlights
 from moderate.run.input_counts import nothing_found, nothing_was_there
-from moderate.run.listing import LISTED, Listing
+from moderate.run.listing import Listing
 from moderate.run.shard_facts import SHARD_FACTS
 from moderate.run.summary import EXAMPLES_KEPT, Summary
 from moderate.run.videos import video_origin
@@ -57,7 +58,7 @@ from moderate.sources.subset import SKIPPED_KEPT
 from moderate.state.contents import Contents
 from moderate.state.masking import mask_argument
 from moderate.text import path_text, utc
-from moderate.types import MOST_LISTED, Origin, Status
+from moderate.types import CATEGORIES, MOST_LISTED, Origin, Status
 from moderate.version import __version__
 
 _JOIN = "; "
@@ -119,8 +120,8 @@ def merge(options: MergeOptions, summary_text: Callable[[Summary, str], str]) ->
     facts = _facts(shards)
     policy = policy_in(facts, shards[0].name)
     stored = AsStored(policy, names)
-    summary = _summary(shards, facts, policy, stored, options)
-    own_names = [column.name for column in own_columns(labels)]
+    summary = _summary(shards, facts, policy, stored, options, own_names(labels))
+    all_names = [column.name for column in own_columns(labels)]
     with (
         open_writers(options.out, options.csv, options.partition_by) as row_writers,
         open_exports(options.exports, ExportOptions()) as exports,
@@ -136,7 +137,7 @@ def merge(options: MergeOptions, summary_text: Callable[[Summary, str], str]) ->
         first = 1
         for table in merged_rows(shards, columns, labels, folder):
             inputs.add(table[PLACE].to_numpy())
-            own = {name: _array(table[name]) for name in own_names}
+            own = {name: _array(table[name]) for name in all_names}
             carried = {
                 name: _cells(table[carried_name(name)], as_json=shards[0].rows.form == "JSON Lines")
                 for name in names
@@ -145,7 +146,7 @@ def merge(options: MergeOptions, summary_text: Callable[[Summary, str], str]) ->
             piece = Piece(first, own, carried)
             _count(summary, piece, stored)
             for writer in writers:
-                writer.write_columns([own[name] for name in own_names], list(carried.values()))
+                writer.write_columns([own[name] for name in all_names], list(carried.values()))
             first += len(piece)
         inputs.finish()
         if nothing_was_there(summary):
@@ -196,12 +197,13 @@ def _summary(
     policy: Policy,
     stored: AsStored,
     options: MergeOptions,
+    own: tuple[str, ...],
 ) -> Summary:
     """A summary before its rows, with what only the runs of the shares could count."""
     counts = [shard.counts for shard in shards]
     started, ended = (_time(facts.get(key)) for key in ("started", "ended"))
     audit = replace(audit_of_facts(facts, started), sandbox=_sandbox(facts.get("sandbox")))
-    summary = Summary(audit, policy, stored.judge)
+    summary = Summary(audit, policy, stored.judge, own=own)
     summary.merged = {key: facts[key] for key in _OF_THE_MERGE}
     summary.ended = ended
     summary.seconds = max((ended - started).total_seconds(), 0.0)
@@ -222,7 +224,7 @@ def _summary(
         first = sorted(found for each in counts for found in each.first_skipped.get(reason, ()))
         highlights.skipped[reason] = [name for _, name in first[:SKIPPED_KEPT]]
     if any(map(is_page, options.summary)):
-        summary.listing = Listing(policy)
+        summary.listing = Listing(policy, own=own)
     if set(FINAL_COLUMNS) <= set(shards[0].carried):
         summary.input_notes.append(
             "People have decided on these rows: final_decision stays as it is, and the machine's "
@@ -253,15 +255,17 @@ def _count(summary: Summary, piece: Piece, stored: AsStored) -> None:
     )
     for origin in Origin:
         summary.origins[origin] += origins[origin.value]
+    names = (*CATEGORIES, *summary.own)
     summary.highlights.count_columns(
         own["path"],
         piece.severity,
-        piece.scores,
+        piece.scores_of(names),
         own["duplicate_of"].is_valid().to_numpy(zero_copy_only=False),
         _is_frame(own).to_numpy(zero_copy_only=False),
+        names,
     )
     if summary.listing is not None:
-        summary.listing.add_columns({name: own[name] for name in LISTED})
+        summary.listing.add_columns({name: own[name] for name in summary.listing.columns})
 
 
 class _Copies:

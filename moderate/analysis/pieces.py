@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from moderate.arrow import python_values
+from moderate.own_categories import score_column
 from moderate.policy.batch import UNKNOWN_ERROR, Batch, Codes, Encoded
 from moderate.policy.thresholds import DECISIONS, Severities
 from moderate.results.read import Results
 from moderate.results.schema import COLUMNS
-from moderate.types import CATEGORIES, LABEL_PREFIX, Status, Warn
+from moderate.types import CATEGORIES, Status, Warn
 
 MOST_ROWS = 100_000
 """Rows that are decided at once."""
@@ -61,8 +62,12 @@ class Piece:
 
     @cached_property
     def scores(self) -> NDArray[np.float32]:
-        """(categories, rows), NaN for what was not scored."""
-        return np.stack([_floats(self.own[name]) for name in CATEGORIES])
+        """Of the five categories, (5, rows), NaN for what was not scored."""
+        return self.scores_of(CATEGORIES)
+
+    def scores_of(self, categories: Sequence[str]) -> NDArray[np.float32]:
+        """Of these categories, (categories, rows)."""
+        return np.stack([_floats(self.own[name]) for name in categories])
 
     @cached_property
     def batch(self) -> Batch:
@@ -77,6 +82,10 @@ class Piece:
             cells = self.carried.get(name)
             return [None] * len(self) if cells is None else python_values(cells)
 
+        def labelled(name: str) -> NDArray[np.float32]:
+            column = self.own.get(score_column(name))
+            return np.full(len(self), np.nan, np.float32) if column is None else _floats(column)
+
         codes = encoded(self.own["error_code"].fill_null(UNKNOWN_ERROR))
         warnings = encoded(self.own["warnings"])
         return Batch(
@@ -87,7 +96,7 @@ class Piece:
             paths=paths,
             sha256=lambda: list(self.own["sha256"].to_pylist()),
             carried=carried,
-            labels=lambda name: _floats(self.own[LABEL_PREFIX + name]),
+            labels=labelled,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moderate.analysis.sample import HEADER
+from moderate.analysis.sample import header
 from moderate.results.read import Results
 from moderate.review.verdicts import Decisions, Verdict, decided_rows
 from moderate.tables.csv import guarded
@@ -68,8 +68,9 @@ class Export:
 def export(results: Results, decisions: Decisions) -> Export:
     """What is to be exported. Raises InputError for decisions on other results."""
     labels: list[Label] = []
-    for first, final, columns in decided_rows(results, decisions, ["status", *CATEGORIES]):
-        labels += _labels(first, columns, decisions, set(final.verdicts) - final.copies)
+    for first, final, columns in decided_rows(results, decisions, ["status", *results.categories]):
+        looked_at = set(final.verdicts) - final.copies
+        labels += _labels(first, columns, decisions, looked_at, results.categories)
     cleared, blocked = [], []
     undecided = 0
     for digest, verdict in decisions.by_digest.items():
@@ -106,17 +107,17 @@ def blocked_csv(images: Iterable[Listed], reason: str) -> str:
     return _csv(("sha256", "reason", "by"), rows)
 
 
-def labels_csv(labels: Iterable[Label]) -> str:
-    """Labels as a filled template of `moderate sample`."""
-    return _csv(HEADER, map(_cells, labels))
+def labels_csv(labels: Iterable[Label], own: Sequence[str] = ()) -> str:
+    """Labels as a filled template of `moderate sample`; own are the results' own categories."""
+    return _csv(header(own), (_cells(label, own) for label in labels))
 
 
-def _cells(label: Label) -> Sequence[str]:
+def _cells(label: Label, own: Sequence[str]) -> Sequence[str]:
     answers = {True: "1", False: "0", None: ""}
     return (
         guarded(label.path),
         guarded(label.sha256 or ""),
-        *(answers[label.labels.get(category)] for category in CATEGORIES),
+        *(answers[label.labels.get(category)] for category in (*CATEGORIES, *own)),
         CHOSEN_BY,
         label.chosen_for,
         "" if label.probability is None else repr(label.probability),
@@ -124,10 +125,14 @@ def _cells(label: Label) -> Sequence[str]:
 
 
 def _labels(
-    first: int, columns: Mapping[str, Any], decisions: Decisions, indices: Iterable[int]
+    first: int,
+    columns: Mapping[str, Any],
+    decisions: Decisions,
+    indices: Iterable[int],
+    categories: Sequence[str],
 ) -> Iterator[Label]:
     """The labels of rows with scores, in their order; without scores nothing can be evaluated."""
-    scores = np.stack([columns[name].to_numpy(zero_copy_only=False) for name in CATEGORIES])
+    scores = np.stack([columns[name].to_numpy(zero_copy_only=False) for name in categories])
     unscored = np.asarray(np.isnan(scores.astype(np.float32)).all(axis=0))
     for index in sorted(indices):
         if columns["status"][index].as_py() != Status.OK or unscored[index]:

@@ -18,7 +18,7 @@ from moderate.results.read import Results
 from moderate.review.agreement import Agreement, cohens_kappa
 from moderate.review.journal import Entry, is_severe
 from moderate.review.verdicts import Decisions, Verdict, decided_rows
-from moderate.types import CATEGORIES, Decision
+from moderate.types import Decision
 
 CONFIDENCE = 0.95
 
@@ -176,7 +176,8 @@ def review_report(results: Results, policy: Policy, decisions: Decisions) -> Rev
     Raises InputError for decisions on other results.
     """
     counts = _Counts()
-    for _, final, columns in decided_rows(results, decisions, CATEGORIES):
+    categories = [str(name) for name in results.categories if policy.limits(name)]
+    for _, final, columns in decided_rows(results, decisions, categories):
         originals = columns["duplicate_of"].is_null()
         in_review = pc.equal(columns["decision"], Decision.REVIEW.value)
         waiting = pc.and_(originals, in_review).to_numpy(zero_copy_only=False)
@@ -185,14 +186,14 @@ def review_report(results: Results, policy: Policy, decisions: Decisions) -> Rev
         counts.copies += len(final.copies)
         looked_at = sorted(set(final.verdicts) - final.copies)
         counts.waiting_decided += int(waiting[looked_at].sum())
-        bands = _bands(columns, policy, looked_at)
+        bands = _bands(columns, policy, looked_at, categories)
         for place, index in enumerate(looked_at):
             verdict = final.verdicts[index]
             outcome = outcome_of(verdict)
             counts.images += 1
             counts.disputed += verdict.is_disputed
             counts.against[columns["decision"][index].as_py(), outcome] += 1
-            for category, band in _bands_of(bands[:, place]):
+            for category, band in _bands_of(bands[:, place], categories):
                 counts.bands[category, band, outcome] += 1
     return Review(
         rows=counts.rows,
@@ -203,7 +204,7 @@ def review_report(results: Results, policy: Policy, decisions: Decisions) -> Rev
             decision.value: {name: counts.against[decision.value, name] for name in OUTCOMES}
             for decision in DECISIONS
         },
-        bands=tuple(_counted_bands(counts.bands)),
+        bands=tuple(_counted_bands(counts.bands, categories)),
         pace=Pace.of(decisions.all),
         middle=_middle(counts, decisions),
         agreement=_agreement(decisions),
@@ -223,11 +224,13 @@ def outcome_of(verdict: Verdict) -> Outcome:
     return "approved" if answers == {"approve"} else "unsure"
 
 
-def _bands(columns: Mapping[str, Any], policy: Policy, indices: Sequence[int]) -> NDArray[np.int64]:
+def _bands(
+    columns: Mapping[str, Any], policy: Policy, indices: Sequence[int], categories: Sequence[str]
+) -> NDArray[np.int64]:
     """(categories, images): how many of the edges of BANDS a score reaches, -1: not scored."""
-    bands = np.empty((len(CATEGORIES), len(indices)), np.int64)
-    for number, category in enumerate(CATEGORIES):
-        limits = policy.categories[category]
+    bands = np.empty((len(categories), len(indices)), np.int64)
+    for number, category in enumerate(categories):
+        limits = policy.all_limits[category]
         scores = columns[category].to_numpy(zero_copy_only=False).astype(np.float32)[indices]
         third = (limits.block - limits.review) / 3
         edges = [limits.review, limits.review + third, limits.block - third, limits.block]
@@ -236,23 +239,25 @@ def _bands(columns: Mapping[str, Any], policy: Policy, indices: Sequence[int]) -
     return bands
 
 
-def _bands_of(bands: NDArray[np.int64]) -> list[tuple[str | None, str]]:
+def _bands_of(bands: NDArray[np.int64], categories: Sequence[str]) -> list[tuple[str | None, str]]:
     """Where an image is counted: under each category that does not approve it."""
     if (bands < 0).all():
         return [(None, UNSCORED)]
     over = [
-        (category.value, BANDS[band - 1])
-        for category, band in zip(CATEGORIES, bands.tolist(), strict=True)
+        (category, BANDS[band - 1])
+        for category, band in zip(categories, bands.tolist(), strict=True)
         if band > 0
     ]
     return [*over] if over else [(None, BELOW)]
 
 
-def _counted_bands(counts: Counter[tuple[str | None, str, str]]) -> Iterable[Band]:
+def _counted_bands(
+    counts: Counter[tuple[str | None, str, str]], categories: Sequence[str]
+) -> Iterable[Band]:
     review, block = Decision.REVIEW.value, Decision.BLOCK.value
     places: list[tuple[str | None, str, str]] = [(None, BELOW, Decision.APPROVE.value)]
-    for category in CATEGORIES:
-        places += [(category.value, name, block if name == block else review) for name in BANDS]
+    for category in categories:
+        places += [(category, name, block if name == block else review) for name in BANDS]
     places.append((None, UNSCORED, review))
     for category_name, name, machine in places:
         approved, blocked, unsure = (counts[category_name, name, each] for each in OUTCOMES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,20 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moderate.errors import InputError
+from moderate.own_categories import category_named
 from moderate.policy.model import Policy
 from moderate.policy.thresholds import score_bands
 from moderate.results.read import Results
 from moderate.tables.csv import guarded
 from moderate.text import printable
-from moderate.types import CATEGORIES, Category, Decision, Status
+from moderate.types import CATEGORIES, Decision, Status
 
 By = Literal["uncertainty", "random", "band"]
 
-HEADER = (
-    *("path", "sha256", *(category.value for category in CATEGORIES)),
-    *("chosen_by", "chosen_for", "inclusion_probability"),
-)
-"""Columns of a template: the five in the middle are for whoever labels."""
+
+def header(own: Sequence[str] = ()) -> tuple[str, ...]:
+    """Columns of a template: those of categories, five and own ones, are for whoever labels."""
+    return (
+        *("path", "sha256", *(category.value for category in CATEGORIES), *own),
+        *("chosen_by", "chosen_for", "inclusion_probability"),
+    )
+
+
+HEADER = header()
+"""Those where there are no own categories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,7 @@ class Sample:
     """The images to label, in the order to label them, and how many were there to choose from.
 
     errors, duplicates and unscored are rows that were left out. by is how they were chosen:
-    `band`, or `band+random` of a mixture.
+    `band`, or `band+random` of a mixture. own are the results' own categories.
     """
 
     by: str
@@ -56,11 +63,12 @@ class Sample:
     errors: int
     duplicates: int
     unscored: int
+    own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """The rows to choose from, as Arrow columns; `scores` is rows x categories, NaN: not scored.
+    """The rows to choose from, as Arrow columns; `scores` has each category's, NaN: not scored.
 
     decisions are numbers: of Decision, mildest first. order is random, but an image's own;
     other_order is another, which has nothing to do with it.
@@ -69,7 +77,7 @@ class _Rows:
     paths: Any
     digests: Any
     decisions: NDArray[np.int64]
-    scores: NDArray[np.float32]
+    scores: Mapping[str, NDArray[np.float32]]
     order: NDArray[np.uint64]
     other_order: NDArray[np.uint64]
 
@@ -86,7 +94,7 @@ def sample(
     by: By,
     count: int,
     seed: int = 0,
-    category: Category | None = None,
+    category: str | None = None,
     random: int = 0,
 ) -> Sample:
     """Choose `count` images (with band: of each band), by these categories or this one.
@@ -94,8 +102,14 @@ def sample(
     random is how many more are chosen by chance alone, which makes a mixture. The same for the same
     seed, however the rows are ordered. Raises InputError where there is nothing to choose from.
     """
+    if category is not None:
+        category = category_named("--category", category, results.categories)
+        if by != "random" and policy.limits(category) is None:
+            raise InputError(
+                f"--category {category}: policy {printable(policy.name)} has no thresholds for it"
+            )
     rows, left_out = _eligible(results, seed, category)
-    considered = CATEGORIES if category is None else (category,)
+    considered = results.categories if category is None else (category,)
     if by == "random":
         chosen = _random(rows, np.arange(len(rows.order)), count + random, "all")
     elif by == "band":
@@ -103,17 +117,17 @@ def sample(
     else:
         chosen = _uncertain(rows, policy, count, considered, random)
     how = f"{by}+random" if random and by != "random" else by
-    return Sample(how, tuple(chosen), len(rows.order), *left_out)
+    return Sample(how, tuple(chosen), len(rows.order), *left_out, results.own_categories)
 
 
 def as_csv(taken: Sample) -> str:
     """A template: a row an image, with empty columns for the labels (1, 0, or empty: unknown)."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(HEADER)
+    writer.writerow(header(taken.own))
     for one in taken.chosen:
         probability = "" if one.probability is None else repr(one.probability)
-        unknown = [""] * len(CATEGORIES)
+        unknown = [""] * (len(CATEGORIES) + len(taken.own))
         named = [guarded(one.path), guarded(one.sha256 or "")]
         writer.writerow([*named, *unknown, taken.by, one.reason, probability])
     return buffer.getvalue()
@@ -126,20 +140,20 @@ def order_of(identity: str, seed: int) -> int:
 
 
 def _eligible(
-    results: Results, seed: int, category: Category | None
+    results: Results, seed: int, category: str | None
 ) -> tuple[_Rows, tuple[int, int, int]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    names = ["path", "sha256", "status", "decision", "duplicate_of", *CATEGORIES]
+    names = ["path", "sha256", "status", "decision", "duplicate_of", *results.categories]
     table = results.table(names).combine_chunks()
     if not table.num_rows:
         raise InputError(f"{printable(results.path)} has no rows to choose from")
-    scores = np.stack(
-        [table[name].to_numpy().astype(np.float32, copy=False) for name in CATEGORIES], axis=1
-    )
-    counted = scores if category is None else scores[:, [CATEGORIES.index(category)]]
-    scored = ~np.isnan(counted).all(axis=1)
+    scores = {
+        name: table[name].to_numpy().astype(np.float32, copy=False) for name in results.categories
+    }
+    counted = list(scores.values()) if category is None else [scores[category]]
+    scored = ~np.isnan(counted).all(axis=0)
     fine = pc.equal(table["status"], Status.OK.value).to_numpy()
     first = pc.is_null(table["duplicate_of"]).to_numpy()
     rows = np.flatnonzero(fine & scored & first)
@@ -164,7 +178,8 @@ def _eligible(
     )
     errors, unscored = int((~fine).sum()), int((fine & ~scored).sum())
     duplicates = table.num_rows - errors - unscored - len(rows)
-    chosen_from = _Rows(taken["path"], taken["sha256"], decisions, scores[rows], order, other_order)
+    of_rows = {name: values[rows] for name, values in scores.items()}
+    chosen_from = _Rows(taken["path"], taken["sha256"], decisions, of_rows, order, other_order)
     return chosen_from, (errors, duplicates, unscored)
 
 
@@ -175,7 +190,7 @@ def _random(rows: _Rows, among: NDArray[np.int64], count: int, reason: str) -> l
 
 
 def _by_band(
-    rows: _Rows, policy: Policy, count: int, category: Category | None, random: int
+    rows: _Rows, policy: Policy, count: int, category: str | None, random: int
 ) -> list[Chosen]:
     """So many of each band, and of all images: each of a band has the same chance as the others.
 
@@ -183,9 +198,8 @@ def _by_band(
     the probability: all sets of so many images of the band are equally likely.
     """
     bands = rows.decisions
-    if category is not None:
-        limits = policy.categories[category]
-        scores = rows.scores[:, CATEGORIES.index(category)]
+    if category is not None and (limits := policy.limits(category)):
+        scores = rows.scores[category]
         bands = score_bands(scores, limits.review, limits.block).astype(np.int64)
     prefix = f"{category} " if category else ""
     chosen: list[Chosen] = []
@@ -202,7 +216,7 @@ def _by_band(
 
 
 def _uncertain(
-    rows: _Rows, policy: Policy, count: int, categories: Sequence[Category], random: int
+    rows: _Rows, policy: Policy, count: int, categories: Sequence[str], random: int
 ) -> list[Chosen]:
     """In turn, each category's image that is nearest to one of its thresholds.
 
@@ -211,13 +225,14 @@ def _uncertain(
     """
     queues = []
     for category in categories:
-        limits = policy.categories[category]
-        scores = rows.scores[:, CATEGORIES.index(category)].astype(np.float64)
+        if (limits := policy.limits(category)) is None:
+            continue  # an own category that decides nothing has no threshold to be near to
+        scores = rows.scores[category].astype(np.float64)
         distance = np.minimum(abs(scores - limits.review), abs(scores - limits.block))
         ranked = np.lexsort((rows.order, distance))[: int((~np.isnan(distance)).sum())]
         # Others take at most so many of them away.
         queues.append((category, iter(ranked[: count * len(categories)].tolist())))
-    taken: dict[int, Category] = {}
+    taken: dict[int, str] = {}
     while queues and len(taken) < count:
         for queue in list(queues):
             category, ranked_rows = queue
@@ -227,6 +242,6 @@ def _uncertain(
             elif len(taken) < count:
                 taken[row] = category
     certain = 1.0 if random else None
-    chosen = [rows.chosen(row, category.value, certain) for row, category in taken.items()]
+    chosen = [rows.chosen(row, str(category), certain) for row, category in taken.items()]
     others = np.setdiff1d(np.arange(len(rows.order)), list(taken))
     return chosen + (_random(rows, others, random, "others") if random else [])

@@ -19,7 +19,13 @@ from moderate.errors import InputError, UsageError
 from moderate.regular import sha256_of
 from moderate.results.folders import NULL_VALUE, why_not_ours
 from moderate.results.read import Part, Results, read_results
-from moderate.results.read_format import contradiction, first_invalid, invalid_reason, is_own
+from moderate.results.read_format import (
+    carried_names,
+    contradiction,
+    first_invalid,
+    invalid_reason,
+    scored_names,
+)
 from moderate.results.read_parquet import ParquetResults
 from moderate.results.remote import is_remote
 from moderate.results.schema import own_columns
@@ -34,7 +40,7 @@ from moderate.run.shard_facts import (
 from moderate.sources.subset import PLACE_COLUMNS, parse_shard
 from moderate.tables.lines import file_name
 from moderate.text import one_line
-from moderate.types import LABEL_PREFIX, Column
+from moderate.types import Column
 
 Form = Literal["CSV", "JSON Lines", "Parquet"]
 
@@ -166,16 +172,15 @@ class FolderRows(Rows):
             if "ended" in facts:  # a file that was full before the end of the run lacks what is new
                 self.facts = facts
         self._schema = last.schema
-        self.carried = tuple(name for name in last.names if not is_own(name))
-        self.labels = tuple(
-            name.removeprefix(LABEL_PREFIX) for name in last.names if name.startswith(LABEL_PREFIX)
-        )
+        self.carried = carried_names(last.names)
+        self.labels = scored_names(last.names)
 
     def parts(self) -> Iterator[Part]:
         """See `Rows`."""
         own = [column.name for column in own_columns(self.labels)]
         for name in self._names:
-            given = {key: value for key, value in self._given(name).items() if is_own(key)}
+            values = self._given(name)
+            given = {key: values[key] for key in values if key not in carried_names(list(values))}
             for chunk in ParquetResults(name).chunks():
                 arrays = dict(zip(own, chunk.columns(own), strict=True))
                 for key, value in given.items():

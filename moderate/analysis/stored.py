@@ -15,12 +15,12 @@ import numpy as np
 from moderate.analysis.policies import DECIDE_AGAIN, policy_of
 from moderate.arrow import python_values
 from moderate.policy.batch import UNKNOWN_ERROR
-from moderate.policy.model import Policy
+from moderate.policy.model import Policy, Thresholds
 from moderate.policy.thresholds import BANDS, band_counts, score_bands
 from moderate.results.final import columns_of_final, decided
 from moderate.results.read import Results
-from moderate.run.summary import EXAMPLES_KEPT, name_counted
-from moderate.types import CATEGORIES, Origin, Status
+from moderate.run.summary import EXAMPLES_KEPT, idle_note, name_counted
+from moderate.types import Origin, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def summarise(results: Results) -> Stored:
     policy = policy_of(results, advice=DECIDE_AGAIN)
     own = ("path", "origin", "status", "decision", "duplicate_of", "warnings", "error_code")
     people = columns_of_final(results)
-    table = results.table([*own, *CATEGORIES, *people])
+    table = results.table([*own, *results.categories, *people])
     carried = {name: table[name].combine_chunks() for name in people}
     final = decided(results, {"decision": table["decision"]}, carried)
     statuses, origins = counted(table["status"]), counted(table["origin"])
@@ -65,7 +65,11 @@ def summarise(results: Results) -> Stored:
         duplicates=table.num_rows - table["duplicate_of"].null_count,
         origins={o.value: n for o in Origin if (n := origins.get(o.value))},
         decisions=counted(final["decision"]),
-        bands={name.value: _bands(table[name], policy, name, scored) for name in CATEGORIES},
+        bands={
+            str(name): _bands(table[name], limits, scored)
+            for name in results.categories
+            if (limits := policy.limits(name))
+        },
         error_codes=dict(sorted(codes.items())),
         error_examples=dict(sorted(examples.items())),
         warnings=dict(sorted(warnings.items())),
@@ -82,9 +86,8 @@ def counted(column: Any) -> dict[str, int]:
     }
 
 
-def _bands(column: Any, policy: Policy, category: Any, scored: int) -> dict[str, int]:
+def _bands(column: Any, limits: Thresholds, scored: int) -> dict[str, int]:
     values = column.to_numpy().astype(np.float32, copy=False)
-    limits = policy.categories[category]
     # Rows with an error have no score either, and are not among the scored.
     *known, _ = band_counts(score_bands(values, limits.review, limits.block))
     return dict(zip(BANDS, (*known, scored - sum(known)), strict=True))
@@ -117,5 +120,7 @@ def _notes(results: Results, policy: Policy) -> Iterator[str]:
         yield "the weights are a demonstration: they know drawn test cards only"
     if results.mismatch:
         yield "the file is not the one that the audit facts beside it describe"
+    if idle := [name for name in results.own_categories if name not in policy.own]:
+        yield idle_note(policy, idle)
     if policy.override:
         yield "the policy has overrides: bands are those of its own thresholds"

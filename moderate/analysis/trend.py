@@ -130,6 +130,7 @@ class _FileRows:
     """
 
     facts: Mapping[str, str]
+    categories: tuple[str, ...]
     keys: NDArray[np.int64]
     is_image: NDArray[np.bool_]
     periods: NDArray[np.int32]
@@ -192,7 +193,7 @@ class Counting:
 
         policy = policy_of(results, advice=DECIDE_AGAIN)
         own = ["path", "sha256", "run_id", "scored_at", "status", "decision"]
-        table = results.table([*own, *CATEGORIES]).combine_chunks()
+        table = results.table([*own, *results.categories]).combine_chunks()
         days = pc.utf8_slice_codeunits(table["scored_at"].fill_null(started), 0, 10)
         encoded = days.combine_chunks().dictionary_encode()
         periods = [
@@ -201,11 +202,12 @@ class Counting:
         ]
         pairs = zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True)
         scores = np.stack(
-            [table[name].to_numpy().astype(np.float32, copy=False) for name in CATEGORIES]
+            [table[name].to_numpy().astype(np.float32, copy=False) for name in results.categories]
         )
-        limits = [policy.categories[name] for name in CATEGORIES]
+        limits = [policy.limits(name) for name in results.categories]
         return _FileRows(
             facts=results.facts,
+            categories=tuple(map(str, results.categories)),
             keys=np.fromiter(map(hash, pairs), np.int64, table.num_rows),
             is_image=pc.and_(table["run_id"].is_valid(), _has_name(table)).to_numpy(),
             periods=np.array(periods, np.int32)[encoded.indices.to_numpy()]
@@ -217,7 +219,9 @@ class Counting:
             failed=pc.equal(table["status"], "error").to_numpy(),
             bands=np.stack(
                 [
-                    score_bands(values, each.review, each.block)
+                    score_bands(
+                        values, each.review if each else np.inf, each.block if each else np.inf
+                    )
                     for values, each in zip(scores, limits, strict=True)
                 ]
             ),
@@ -234,16 +238,16 @@ class Counting:
             severities = np.bincount(file.severities[of_period], minlength=len(_DECISIONS))
             period.decisions.update(dict(zip(_DECISIONS, severities.tolist(), strict=True)))
             period.errors += int(file.failed[of_period].sum())
-            for category, bands, bins in zip(CATEGORIES, file.bands, file.bins, strict=True):
+            for category, bands, bins in zip(file.categories, file.bands, file.bins, strict=True):
                 scored = of_period & (bins >= 0)
                 if not scored.any():
                     continue
                 counts = band_counts(bands[scored])
-                of_bands = period.bands.setdefault(category.value, Counter())
+                of_bands = period.bands.setdefault(category, Counter())
                 of_bands.update(dict(zip(_DECISIONS, counts, strict=False)))  # none is unscored
                 binned = np.bincount(bins[scored], minlength=_FINE)
-                before = period.scores.get(category.value)
-                period.scores[category.value] = binned if before is None else before + binned
+                before = period.scores.get(category)
+                period.scores[category] = binned if before is None else before + binned
 
     def add_run(self, record: RunRecord) -> None:
         """Count the decisions of a run in the ledger, unless it did not complete."""
@@ -399,12 +403,19 @@ def check_limits(limits: Limits) -> None:
         raise UsageError("--min-effect: must be a number of 0 or more")
 
 
+def categories_of(periods: Sequence[Period]) -> tuple[str, ...]:
+    """The categories that rows of these have scores of, the five first."""
+    found = dict.fromkeys(name for period in periods for name in period.bands)
+    five = [category.value for category in CATEGORIES if category.value in found]
+    return tuple(dict.fromkeys([*five, *found]))
+
+
 def _tests(periods: Sequence[Period], limits: Limits) -> tuple[Tested, ...]:
     if len(periods) < 2:
         return ()
     latest, earlier = periods[-1], periods[:-1]
     tests = [_of_counts("decisions", latest.decisions, [p.decisions for p in earlier], limits)]
-    for category in (category.value for category in CATEGORIES):
+    for category in categories_of(periods):
         before = [p for p in earlier if category in p.bands]
         if category not in latest.bands or not before:
             continue

@@ -26,7 +26,6 @@ from moderate.errors import InputError, UsageError
 from moderate.policy.model import Policy, Thresholds
 from moderate.policy.thresholds import reaches
 from moderate.results.schema import shortest
-from moderate.types import CATEGORIES, Category
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -146,7 +145,7 @@ class Tuned:
     warnings are what the user has to know before using them.
     """
 
-    category: Category
+    category: str
     thresholds: Thresholds
     recall: Claim
     false_blocks: Claim | None
@@ -165,7 +164,7 @@ class Tuning:
     aim: Aim
     alpha: float
     tuned: tuple[Tuned, ...]
-    thresholds: Mapping[Category, Thresholds]
+    thresholds: Mapping[str, Thresholds]
     images: int
     review_share: float
     block_share: float
@@ -180,7 +179,7 @@ class Tuning:
                 f"review, over --max-review-share {most:g}: aim for less recall, or allow more"
             )
         for each in self.tuned:
-            where, holdout = each.category.value, each.recall.holdout
+            where, holdout = str(each.category), each.recall.holdout
             if _refuted(holdout, self.aim.target_recall, least=True):
                 return (
                     f"{where}: on the holdout, recall is {holdout.share:.3f} of {holdout.total} "
@@ -283,9 +282,13 @@ def split(labelled: Labelled, holdout: float) -> tuple[Bools, Bools]:
     return ~held, held
 
 
+UNDECIDED = Thresholds(review=1.0, block=1.0)
+"""What an own category starts from that the base policy has no thresholds for."""
+
+
 def tune(
-    labelled: Mapping[Category, Labelled],
-    scores: Mapping[Category, Floats],
+    labelled: Mapping[str, Labelled],
+    scores: Mapping[str, Floats],
     base: Policy,
     aim: Aim,
 ) -> Tuning:
@@ -301,13 +304,12 @@ def tune(
     alpha = (1 - aim.confidence) / claims
     _check_enough(labelled, aim, alpha)
     found = {
-        category: _choose(category, labelled[category], base.categories[category], aim, alpha)
-        for category in CATEGORIES
-        if category in labelled
+        category: _choose(category, each, base.limits(category) or UNDECIDED, aim, alpha)
+        for category, each in labelled.items()
     }
-    thresholds = {
-        category: found[category][0] if category in found else base.categories[category]
-        for category in CATEGORIES
+    thresholds: dict[str, Thresholds] = {
+        **base.all_limits,
+        **{category: chosen for category, (chosen, *_) in found.items()},
     }
     review_share, block_share = shares(scores, thresholds)
     tuned = []
@@ -320,7 +322,7 @@ def tune(
 
 
 def shares(
-    scores: Mapping[Category, Floats], thresholds: Mapping[Category, Thresholds]
+    scores: Mapping[str, Floats], thresholds: Mapping[str, Thresholds]
 ) -> tuple[float, float]:
     """Which shares of images the thresholds send to review, and block."""
     reviewed, blocked = _marks(scores, thresholds)
@@ -367,7 +369,7 @@ def _refuted(share: Measured, limit: float, *, least: bool) -> bool:
     return bounds.lower_bound(share.events, share.total, 0.001) > limit
 
 
-def _check_enough(labelled: Mapping[Category, Labelled], aim: Aim, alpha: float) -> None:
+def _check_enough(labelled: Mapping[str, Labelled], aim: Aim, alpha: float) -> None:
     lacking = []
     for category, labels in labelled.items():
         if labels.weights is not None:
@@ -392,7 +394,7 @@ def _check_enough(labelled: Mapping[Category, Labelled], aim: Aim, alpha: float)
 
 
 def _choose(
-    category: Category, labels: Labelled, base: Thresholds, aim: Aim, alpha: float
+    category: str, labels: Labelled, base: Thresholds, aim: Aim, alpha: float
 ) -> tuple[Thresholds, Claim, Claim | None, tuple[str, ...]]:
     parts = split(labels, aim.holdout)
     train = _part(labels, parts[0])
@@ -436,7 +438,7 @@ def _choose(
     )
 
 
-def _lowest_block(category: Category, train: Labelled, limit: float, alpha: float) -> np.float32:
+def _lowest_block(category: str, train: Labelled, limit: float, alpha: float) -> np.float32:
     if train.weights is None:
         lowest = block_threshold(train.scores[~train.positive], limit, alpha)
         assert lowest is not None  # there are enough
@@ -465,7 +467,7 @@ def _part(labels: Labelled, part: Bools) -> Labelled:
     return Labelled(labels.scores[part], labels.positive[part], labels.order[part], weights)
 
 
-def _too_few(category: Category, labels: Labelled, target: float, alpha: float) -> str:
+def _too_few(category: str, labels: Labelled, target: float, alpha: float) -> str:
     """Why labels with weights show no recall, and what would."""
     assert labels.weights is not None
     if not labels.positive.any():
@@ -533,10 +535,10 @@ def _measured_of(labels: Labelled, marked: Bools, of_class: Bools, confidence: f
 
 
 def _table(
-    category: Category,
+    category: str,
     labels: Labelled,
-    scores: Mapping[Category, Floats],
-    thresholds: Mapping[Category, Thresholds],
+    scores: Mapping[str, Floats],
+    thresholds: Mapping[str, Thresholds],
     aim: Aim,
 ) -> tuple[TradeOff, ...]:
     """Some eight thresholds, from that which misses half to that which misses none."""
@@ -571,14 +573,15 @@ def _table(
 
 
 def _marks(
-    scores: Mapping[Category, Floats], thresholds: Mapping[Category, Thresholds]
+    scores: Mapping[str, Floats], thresholds: Mapping[str, Thresholds]
 ) -> tuple[Bools, Bools]:
     """Which images some category asks to review or block, and which to block."""
     count = len(next(iter(scores.values()))) if scores else 0
     reviewed, blocked = np.zeros(count, bool), np.zeros(count, bool)
     for category, values in scores.items():
-        reviewed |= reaches(values, thresholds[category].review)
-        blocked |= reaches(values, thresholds[category].block)
+        if limits := thresholds.get(category):  # not of an own one that decides nothing
+            reviewed |= reaches(values, limits.review)
+            blocked |= reaches(values, limits.block)
     return reviewed, blocked
 
 

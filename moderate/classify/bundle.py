@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import pairwise
@@ -20,6 +20,7 @@ from moderate.decode.resample import Interpolation
 from moderate.decode.resize import PixelSpec
 from moderate.errors import WeightsError
 from moderate.folders import no_home, user_data
+from moderate.own_categories import CategoryName, OwnCategory, as_in_file, lift_own, why_taken
 from moderate.regular import file_state, sha256_of
 from moderate.text import nearest, one_line, printable
 from moderate.toml_files import TomlError, read_toml
@@ -122,9 +123,6 @@ Sources = Annotated[tuple[LabelSum, ...], Field(min_length=1)]
 Combine = Literal["max", "mean"]
 Coverage = Annotated[str, Field(min_length=1, max_length=200)]
 
-OwnCategory = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-"""The name of a category besides the five, which is also that of its column."""
-
 MOST_LABELS = 64
 """A model with more labels than these keeps the scores of those that feed a category alone."""
 
@@ -146,15 +144,16 @@ class ModelCard(Table):
     head: Head | None = None
     model_args: dict[str, str | int | float | bool] = {}
 
+    def fed(self) -> Iterator[tuple[str, tuple[LabelSum, ...]]]:
+        """All categories with what feeds them: those of the five, then own ones."""
+        yield from self.categories.items()
+        yield from self.own.items()
+
     @model_validator(mode="before")
     @classmethod
     def _lift_own(cls, table: Any) -> Any:
         """`[model.categories.own]` holds names that the closed list of categories has not."""
-        categories = table.get("categories") if isinstance(table, dict) else None
-        if not isinstance(categories, dict) or "own" not in categories:
-            return table
-        five = {name: sources for name, sources in categories.items() if name != "own"}
-        return {**table, "categories": five, "own": categories["own"]}
+        return lift_own(table)
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -172,7 +171,10 @@ class ModelCard(Table):
             raise ValueError("onnx goes without head and model_args")
         if self.activation == "none" and not self.onnx:
             raise ValueError("activation: none goes with onnx")
-        for sources in (*self.categories.values(), *self.own.values()):
+        for name in self.own:
+            if why := why_taken(name):
+                raise ValueError(f"categories.own.{name}: {why}")
+        for _, sources in self.fed():
             if any(len(set(s)) < len(s) for s in sources if not isinstance(s, str)):
                 raise ValueError("categories: a sum names the same label twice")
         if not self.categories and not self.own:
@@ -215,7 +217,7 @@ class SelfTest(Table):
 
     tolerance: UnitScore = 1e-4
     low_tolerance: UnitScore = 0.05
-    scores: dict[Category, tuple[UnitScore, ...]]
+    scores: dict[CategoryName, tuple[UnitScore, ...]]
 
 
 class Card(Table):
@@ -236,17 +238,21 @@ class Card(Table):
     fit_for: str
     revision: str = ""
     digest: Literal["published", "first-pull", "own"] = "own"
-    combine: dict[Category, Combine] = {}
-    covers: dict[Category, Coverage] = {}
-    calibration: dict[Category, Calibration] = {}
+    combine: dict[CategoryName, Combine] = {}
+    covers: dict[CategoryName, Coverage] = {}
+    calibration: dict[CategoryName, Calibration] = {}
     selftest: SelfTest | None = None
     model: Annotated[tuple[ModelCard, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _of_fed_categories(self) -> Self:
-        check_combine(self.combine, [tuple(model.categories) for model in self.model])
-        if unfed := [category for category in self.covers if category not in self.categories]:
+        check_combine(self.combine, [(*model.categories, *model.own) for model in self.model])
+        fed = self.all_categories
+        if unfed := [category for category in self.covers if category not in fed]:
             raise ValueError(f"covers: no label feeds {unfed[0]}")
+        known = {*fed, *CATEGORIES}
+        if unfed := [category for category in self.calibration if category not in known]:
+            raise ValueError(f"calibration: no label feeds {unfed[0]}")
         return self
 
     @property
@@ -259,6 +265,11 @@ class Card(Table):
     def own_categories(self) -> tuple[str, ...]:
         """The bundle's own categories, in the order of the card."""
         return tuple(dict.fromkeys(name for model in self.model for name in model.own))
+
+    @property
+    def all_categories(self) -> tuple[str, ...]:
+        """Those of the five that some label feeds, and the bundle's own."""
+        return (*self.categories, *self.own_categories)
 
 
 Kind = Literal["timm", "onnx"]
@@ -282,7 +293,7 @@ class ModelFiles:
 
     def summary(self) -> str:
         """Which architecture gives which categories, in a line."""
-        return f"{self.architecture}: {', '.join(self.card.categories)}"
+        return f"{self.architecture}: {', '.join((*self.card.categories, *self.card.own))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,9 +347,7 @@ class Bundle:
         """
         found: list[str] = []
         for model, names in zip(self.models, self.labels, strict=True):
-            feeding = {
-                label for sources in model.card.categories.values() for label in _flat(sources)
-            }
+            feeding = {label for _, sources in model.card.fed() for label in _flat(sources)}
             many = len(names) > MOST_LABELS
             found += [
                 name
@@ -348,9 +357,7 @@ class Bundle:
         return tuple(found)
 
 
-def check_combine(
-    combine: Mapping[Category, Combine], models: Sequence[Collection[Category]]
-) -> None:
+def check_combine(combine: Iterable[str], models: Sequence[Collection[str]]) -> None:
     """Raise ValueError where a category that is to be combined has not several models.
 
     models holds the categories that each model feeds.
@@ -373,9 +380,9 @@ def shared_labels(card: Card) -> tuple[str, ...]:
     others may still have a label in common. The labels of a softmax model are shares of one whole,
     so that categories fed by different ones take from each other.
     """
-    feeding = {category: _feeding(card, category) for category in card.categories}
+    feeding = {category: _feeding(card, category) for category in card.all_categories}
     sentences: list[str] = []
-    groups: list[list[Category]] = []
+    groups: list[list[str]] = []
     for category, sources in feeding.items():
         same = next((group for group in groups if feeding[group[0]] == sources), None)
         if same is None:
@@ -392,7 +399,8 @@ def shared_labels(card: Card) -> tuple[str, ...]:
                     f"{_listed([*group, *other])} share {labels} {', '.join(sorted(common))}"
                 )
     for index, model in enumerate(card.model):
-        fed = [category for category in card.categories if category in model.categories]
+        sources_of = dict(model.fed())
+        fed = [category for category in card.all_categories if category in sources_of]
         distinct = {_feeding_of(card, index, category) for category in fed}
         if model.activation == "softmax" and len(distinct) > 1:
             sentences.append(
@@ -406,18 +414,18 @@ _Source = tuple[str, frozenset[str]]
 _Feeding = tuple[str, frozenset[_Source]]
 
 
-def _feeding(card: Card, category: Category) -> _Feeding:
+def _feeding(card: Card, category: str) -> _Feeding:
     """What a category's score is made of: how it is combined, and which sums of labels feed it."""
     sources = [_feeding_of(card, index, category) for index in range(len(card.model))]
     return card.combine.get(category, "max"), frozenset().union(*sources)
 
 
-def _feeding_of(card: Card, index: int, category: Category) -> frozenset[_Source]:
+def _feeding_of(card: Card, index: int, category: str) -> frozenset[_Source]:
     """Which sums of labels of one model feed a category."""
     model = card.model[index]
     return frozenset(
         (str(index), frozenset(f"{part_name(card, model)}/{label}" for label in _flat([source])))
-        for source in model.categories.get(category, ())
+        for source in dict(model.fed()).get(category, ())
     )
 
 
@@ -429,7 +437,7 @@ def _flat(sources: Sequence[LabelSum]) -> list[str]:
     return [label for item in sources for label in ([item] if isinstance(item, str) else item)]
 
 
-def _listed(categories: Sequence[Category]) -> str:
+def _listed(categories: Sequence[str]) -> str:
     return f"{', '.join(categories[:-1])} and {categories[-1]}"
 
 
@@ -520,7 +528,7 @@ def load_bundle(name_or_folder: str) -> Bundle:
     for model_card in scoring["model"]:
         if model_card["onnx"] is None:  # so that the digest of timm networks stays what it was
             del model_card["onnx"]
-        if not model_card["own"]:
+        if not model_card["own"]:  # so that digests from before there were any stay
             del model_card["own"]
     digest = hashlib.sha256(json.dumps(scoring, sort_keys=True).encode()).hexdigest()
     return Bundle(card, folder, digest, models)
@@ -541,7 +549,7 @@ def load_card(folder: str) -> Card:
     except TomlError as error:
         raise WeightsError(f"{where}: {error}") from error
     except ValidationError as error:
-        raise WeightsError(f"{where}: {first_problem(error)}") from error
+        raise WeightsError(f"{where}: {as_in_file(first_problem(error))}") from error
 
 
 def _model_files(card: ModelCard, bundle: str) -> ModelFiles:
@@ -559,9 +567,8 @@ def _model_files(card: ModelCard, bundle: str) -> ModelFiles:
     else:
         architecture, labels = _read_config(os.path.join(folder, CONFIG))
     known = set(labels)
-    fed = [(category.value, sources) for category, sources in card.categories.items()]
-    fed += [(f"own.{name}", sources) for name, sources in card.own.items()]
-    for category, sources in fed:
+    for fed, sources in card.fed():
+        category = f"own.{fed}" if fed in card.own else fed
         if unknown := sorted(set(_flat(sources)) - known):
             raise WeightsError(
                 f"{printable(os.path.join(bundle, CARD))}: categories.{category} names the label "

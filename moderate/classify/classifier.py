@@ -1,4 +1,4 @@
-"""A bundle on a device: batches of decoded images to scores in the five categories."""
+"""A bundle on a device: batches of decoded images to scores in categories."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from moderate.decode.resize import Pixels
 from moderate.errors import WeightsError
 from moderate.native import claim
 from moderate.text import one_line
-from moderate.types import CATEGORIES, UNSCORED, Category, ErrorCode, ImageError, Scores
+from moderate.types import CATEGORIES, UNSCORED, ErrorCode, ImageError, Scores
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,10 @@ Outcome = Scores | ImageError
 
 
 class Scored(NamedTuple):
-    """The outcome of one image, with the scores of the labels that were asked for, in order.
+    """The outcome of one image in the five categories, with the other scores that were asked for.
 
-    labels are float32 values in 0..1; there are none for an error.
+    labels are those of own categories and labels, in order: float32 values in 0..1; there are none
+    for an error.
     """
 
     outcome: Outcome
@@ -55,7 +56,7 @@ class _Member:
     """
 
     model: LabelModel
-    columns: dict[Category, tuple[tuple[int, ...], ...]]
+    columns: dict[str, tuple[tuple[int, ...], ...]]
     kept: dict[int, int]
 
 
@@ -108,7 +109,8 @@ class Classifier:
     on CUDA, and a few images (`CPU_BATCH`) on the CPU. Only out of memory is it halved.
 
     compile asks for torch.compile. inference_threads is for the CPU; all available cores without.
-    labels are names as `Bundle.labels` has them, whose scores `Pending.scored` gives.
+    labels are names of the bundle's own categories, or of labels as `Bundle.labels` has them, whose
+    scores `Pending.scored` gives.
     """
 
     def __init__(
@@ -122,8 +124,10 @@ class Classifier:
         labels: Sequence[str] = (),
     ) -> None:
         assert not placement.others, "several devices are for Replicas"
-        self._labels = len(labels)
+        self.labels = tuple(labels)
         places = {name: place for place, name in enumerate(labels)}
+        fed = set(bundle.card.own_categories)
+        self._own = {name: place for name, place in places.items() if name in fed}
         self._calibration = bundle.card.calibration
         self._combine = bundle.card.combine
         self._placement = placement
@@ -218,12 +222,16 @@ class Classifier:
 
     def score(self, images: Sequence[tuple[Pixels, ...]]) -> list[Outcome]:
         """Scores of each image, in order; an image holds one H x W x 3 array per model."""
-        outcomes: list[Outcome] = []
+        return [scored.outcome for scored in self.score_all(images)]
+
+    def score_all(self, images: Sequence[tuple[Pixels, ...]]) -> list[Scored]:
+        """`score` with the scores of own categories and labels."""
+        every: list[Scored] = []
         for first in range(0, len(images), self._batch_size):
             some = images[first : first + self._batch_size]
             batch = tuple(np.stack(arrays) for arrays in zip(*some, strict=True))
-            outcomes += self.submit(batch).result()
-        return outcomes
+            every += self.submit(batch).scored()
+        return every
 
     def _start(self, batch: Batch, padded: int) -> _Part:
         started: list[Callable[[], NDArray[np.float32]]] = []
@@ -275,8 +283,8 @@ class Classifier:
 
     def _scored(self, results: Sequence[NDArray[np.float32]]) -> list[Scored]:
         """N x labels probabilities of each model to scores."""
-        found: dict[Category, list[NDArray[np.float32]]] = {}
-        kept = np.zeros((len(results[0]), self._labels), np.float32)
+        found: dict[str, list[NDArray[np.float32]]] = {}
+        kept = np.zeros((len(results[0]), len(self.labels)), np.float32)
         finite = np.ones(len(results[0]), dtype=bool)
         for member, probabilities in zip(self._members, results, strict=True):
             finite &= np.isfinite(probabilities).all(axis=1)
@@ -292,6 +300,8 @@ class Classifier:
         for category, calibration in self._calibration.items():
             if category in best:
                 best[category] = calibrate(best[category], calibration)
+        for name, place in self._own.items():
+            kept[:, place] = best[name]
         return [
             Scored(
                 _outcome(best, row, bool(finite[row])), tuple(kept[row].tolist()) if good else ()
@@ -300,17 +310,18 @@ class Classifier:
         ]
 
 
-def label_columns(
-    card: ModelCard, labels: Sequence[str]
-) -> dict[Category, tuple[tuple[int, ...], ...]]:
-    """Per category the columns of the output that feed it: the maximum over sums of columns."""
+def label_columns(card: ModelCard, labels: Sequence[str]) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Per category, own ones among them, the columns of the output that feed it.
+
+    Its score is the maximum over sums of columns.
+    """
     position = {label: index for index, label in enumerate(labels)}
     return {
         category: tuple(
             tuple(position[label] for label in ([item] if isinstance(item, str) else item))
             for item in sources
         )
-        for category, sources in card.categories.items()
+        for category, sources in card.fed()
     }
 
 
@@ -356,7 +367,7 @@ def _combined(values: Sequence[NDArray[np.float32]], how: Combine) -> NDArray[np
     return mean
 
 
-def _outcome(best: dict[Category, NDArray[np.float32]], row: int, finite: bool) -> Outcome:
+def _outcome(best: dict[str, NDArray[np.float32]], row: int, finite: bool) -> Outcome:
     if not finite:
         return ImageError(ErrorCode.NON_FINITE_SCORE, "the model gave NaN or infinity")
     scores = dict(UNSCORED)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from moderate.classify.bundle import Card, shared_labels
+from moderate.own_categories import is_own_name
 from moderate.text import one_line
 from moderate.types import CATEGORIES
 
@@ -36,7 +37,9 @@ class Coverage:
         return cls(
             fit_for=_words(card.fit_for),
             covers={
-                name.value: _words(card.covers[name]) for name in CATEGORIES if name in card.covers
+                str(name): _words(card.covers[name])
+                for name in card.all_categories
+                if name in card.covers
             },
             shared=tuple(map(_words, shared_labels(card))),
         )
@@ -52,9 +55,9 @@ class Coverage:
         return cls(
             fit_for=_words(facts.get(FIT_FOR, "")),
             covers={
-                name.value: _words(words[name.value])
-                for name in CATEGORIES
-                if isinstance(words.get(name.value), str)
+                str(name): _words(words[name])
+                for name in (*CATEGORIES, *filter(is_own_name, words))
+                if isinstance(words.get(name), str)
             },
             shared=tuple(_words(part) for part in facts.get(SHARED, "").split("; ") if part),
         )
@@ -68,9 +71,9 @@ class Coverage:
         }
         return {key: text for key, text in said.items() if text}
 
-    def lines(self, categories: Iterable[str] = CATEGORIES) -> tuple[str, ...]:
-        """Sentences that belong under counts of these categories."""
-        named = set(map(str, categories))
+    def lines(self, categories: Iterable[str] | None = None) -> tuple[str, ...]:
+        """Sentences that belong under counts of these categories; without any named, of all."""
+        named = {*CATEGORIES, *self.covers} if categories is None else set(map(str, categories))
         covered = [f"{name}: {text}" for name, text in self.covers.items() if name in named]
         return (*covered, *(said for said in self.shared if named & set(_WORD.findall(said))))
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from moderate.decode.resize import Pixels, PixelSpec
 from moderate.errors import WeightsError
-from moderate.types import Category, ImageError
+from moderate.own_categories import own_names
+from moderate.types import ImageError
 
 if TYPE_CHECKING:
     from moderate.classify.bundle import Bundle, SelfTest
@@ -46,18 +47,23 @@ def inputs(specs: Sequence[PixelSpec]) -> list[tuple[Pixels, ...]]:
     return [tuple(_squares(spec, number) for spec in specs) for number in range(INPUTS)]
 
 
-def scores(classifier: Classifier, specs: Sequence[PixelSpec]) -> dict[Category, list[float]]:
+def scores(classifier: Classifier, specs: Sequence[PixelSpec]) -> dict[str, list[float]]:
     """Scores of `inputs` per category; categories that nothing feeds are left out.
 
-    Raises WeightsError where the model fails on an input.
+    Own categories are those that the classifier was asked for. Raises WeightsError where the model
+    fails on an input.
     """
-    found: dict[Category, list[float]] = {}
-    for outcome in classifier.score(inputs(specs)):
-        if isinstance(outcome, ImageError):
-            raise WeightsError(f"the self-test failed: {outcome.message}")
-        for category, score in outcome.items():
+    found: dict[str, list[float]] = {}
+    own = own_names(classifier.labels)
+    for scored in classifier.score_all(inputs(specs)):
+        if isinstance(scored.outcome, ImageError):
+            raise WeightsError(f"the self-test failed: {scored.outcome.message}")
+        for category, score in scored.outcome.items():
             if score is not None:
                 found.setdefault(category, []).append(score)
+        named = dict(zip(classifier.labels, scored.labels, strict=True))
+        for name in own:
+            found.setdefault(name, []).append(named[name])
     return found
 
 
@@ -73,7 +79,8 @@ def record(folder: Path) -> None:
 
     bundle = load_bundle(str(folder))
     backend = "torch" if "timm" in bundle.kinds else "auto"
-    with Classifier(bundle, place("cpu", "fp32", backend, bundle.kinds)) as classifier:
+    placement, own = place("cpu", "fp32", backend, bundle.kinds), bundle.card.own_categories
+    with Classifier(bundle, placement, labels=own) as classifier:
         known = scores(classifier, bundle.specs)
     lines = [f"{category} = {values}" for category, values in known.items()]
     with (folder / CARD).open("a", encoding="utf-8") as file:
@@ -84,14 +91,17 @@ def record(folder: Path) -> None:
 def check(
     bundle: Bundle, classifier: Classifier, placement: Placement, recorded: SelfTest
 ) -> SelfTestResult:
-    """Compute the scores again on `placement` and compare. Raises WeightsError as `scores` does."""
+    """Compute the scores again on `placement` and compare. Raises WeightsError as `scores` does.
+
+    Own categories that the classifier does not score are left out.
+    """
     now = scores(classifier, bundle.specs)
-    if {c: len(v) for c, v in now.items()} != {c: len(v) for c, v in recorded.scores.items()}:
+    left_out = set(bundle.card.own_categories) - set(classifier.labels)
+    known = {c: values for c, values in recorded.scores.items() if c not in left_out}
+    if {c: len(v) for c, v in now.items()} != {c: len(v) for c, v in known.items()}:
         raise WeightsError(f"{bundle.name}: the recorded self-test is of other categories")
     difference = max(
-        abs(a - b)
-        for c, values in recorded.scores.items()
-        for a, b in zip(values, now[c], strict=True)
+        abs(a - b) for c, values in known.items() for a, b in zip(values, now[c], strict=True)
     )
     tolerance = recorded.tolerance if placement.precision == "fp32" else recorded.low_tolerance
     return SelfTestResult(difference, tolerance)

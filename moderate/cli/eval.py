@@ -11,6 +11,7 @@ import typer
 from moderate.cli import exit_codes
 from moderate.cli.messages import say
 from moderate.cli.output import Force, print_report, write_report
+from moderate.own_categories import category_named, category_of
 from moderate.types import Category
 
 _GATE = "Exit 1 when missed."
@@ -107,9 +108,16 @@ def evaluate(
     targets = out or []
     check_reports("--out", targets, local=True)
     check_overwriting([], targets, read_identities([results, labels, policy]), force=force)
+    read = read_results(results)
+    for option, gates in (
+        ("--min-recall", wanted.min_recall),
+        ("--min-precision", wanted.min_precision),
+    ):
+        for name in gates:
+            category_named(option, name, read.categories)
     evaluation = hold(
-        read_results(results),
-        read_labels(labels, id_column),
+        read,
+        read_labels(labels, id_column, read.own_categories),
         wanted,
         policy=policy,
         slices=slices or (),
@@ -129,16 +137,16 @@ def evaluate(
         raise typer.Exit(exit_codes.FOUND)
 
 
-def _limits(option: str, values: Sequence[str] | None) -> dict[Category, float]:
-    """Limits by category from CATEGORY=X. Raises UsageError."""
+def _limits(option: str, values: Sequence[str] | None) -> dict[str, float]:
+    """Limits by category, one of the five or an own one, from CATEGORY=X. Raises UsageError."""
     from moderate.errors import UsageError
     from moderate.text import one_line
 
-    limits: dict[Category, float] = {}
+    limits: dict[str, float] = {}
     for text in values or ():
         name, _, number = text.partition("=")
         try:
-            category, limit = Category(name.strip()), float(number)
+            category, limit = category_of(name.strip()), float(number)
             if not 0 <= limit <= 1:
                 raise ValueError
         except ValueError:

@@ -16,7 +16,6 @@ from moderate.cli.output import Force
 from moderate.errors import UsageError
 from moderate.installing import how_to_install
 from moderate.text import one_line
-from moderate.types import Category
 
 app = Commands(
     cls=DefaultGroup,
@@ -48,7 +47,7 @@ def page(
         typer.Option(help="Nearest to a threshold first, highest score first, or as they are."),
     ] = "uncertain",
     category: Annotated[
-        Category | None,
+        str | None,
         typer.Option(metavar="CATEGORY", help="Only rows that this category sends here."),
     ] = None,
     warning: Annotated[
@@ -234,7 +233,8 @@ def export(
     why, last_day = _of_lists(lists, cleared, reason, expires)
     files = decisions or [str(beside(results))]
     _check_targets(lists, labels, [results, *files], force=force)
-    exported = review_export.export(read_results(results), read_decisions(files))
+    read = read_results(results)
+    exported = review_export.export(read, read_decisions(files))
     texts = {}
     if cleared is not None:
         assert last_day
@@ -242,7 +242,7 @@ def export(
     if blocked is not None:
         texts[blocked] = review_export.blocked_csv(exported.blocked, why)
     if labels is not None:
-        texts[labels] = review_export.labels_csv(exported.labels)
+        texts[labels] = review_export.labels_csv(exported.labels, read.own_categories)
     with open_texts(targets) as opened:
         for file in opened:
             file.seal(texts[file.target])

@@ -9,7 +9,6 @@ import typer
 
 from moderate.cli.messages import say
 from moderate.cli.output import Force
-from moderate.types import Category
 
 
 def sample(
@@ -34,7 +33,7 @@ def sample(
     ] = 0,
     seed: Annotated[int, typer.Option(metavar="N", help="Another seed, other images.")] = 0,
     category: Annotated[
-        Category | None, typer.Option(metavar="CATEGORY", help="Look at this category alone.")
+        str | None, typer.Option(metavar="CATEGORY", help="Look at this category alone.")
     ] = None,
     policy: Annotated[
         str | None,

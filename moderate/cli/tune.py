@@ -11,7 +11,6 @@ from moderate.cli.messages import say
 from moderate.cli.output import Force, print_report
 from moderate.errors import InputError, UsageError
 from moderate.text import printable, shell_word
-from moderate.types import Category
 
 if TYPE_CHECKING:
     from moderate.analysis.calibrate import Calibrated
@@ -59,7 +58,7 @@ def tune(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the split.")] = 0,
     category: Annotated[
-        list[Category] | None,
+        list[str] | None,
         typer.Option(metavar="CATEGORY", help="Tune this one alone. May be repeated."),
     ] = None,
     policy: Annotated[

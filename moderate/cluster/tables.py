@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from moderate.errors import ModerateError
 from moderate.faults import internal_error
+from moderate.own_categories import score_column, scored_columns_of
 from moderate.places import read_places
 from moderate.policy.batch import UndecidedRow
 from moderate.policy.model import Policy
@@ -20,7 +21,6 @@ from moderate.results.schema import carried_values, in_order, values
 from moderate.text import path_text
 from moderate.types import (
     CATEGORIES,
-    LABEL_PREFIX,
     UNSCORED,
     Column,
     ErrorCode,
@@ -83,9 +83,8 @@ def undecided_rows(table: Any, refs: Sequence[ImageRef]) -> list[UndecidedRow]:
         for name in (*_NEEDED, *(category.value for category in CATEGORIES))
     }
     labels = {
-        name.removeprefix(LABEL_PREFIX): table.column(name).to_pylist()
-        for name in table.column_names
-        if name.startswith(LABEL_PREFIX)
+        name: table.column(score_column(name)).to_pylist()
+        for name in scored_columns_of(tuple(table.column_names))
     }
     return [
         _undecided(ref, {name: column[index] for name, column in columns.items()})._replace(

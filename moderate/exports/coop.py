@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from moderate.exports.images import image_uri
 from moderate.exports.interface import Export, ExportOptions, Write
+from moderate.own_categories import own_columns_of
 from moderate.types import CATEGORIES
 
 ITEM_TYPE = "moderate-image"
@@ -25,7 +26,10 @@ FIELDS: Mapping[str, str] = {
     "sha256": "STRING",
     "scored_at": "DATETIME",
 }
-"""The fields of `data` that the item type has to have, none of them required, and their types."""
+"""The fields of `data` that the item type has to have, none of them required, and their types.
+
+Own categories of the weights are further fields, each a NUMBER.
+"""
 
 
 class CoopItems(Export):
@@ -53,7 +57,9 @@ class CoopItems(Export):
             "id": str(uri or row["path"]) if own is None or own == "" else str(own),
             "typeId": ITEM_TYPE,
             "data": {
-                name: value for name in FIELDS if (value := _value(row, name, uri)) is not None
+                name: value
+                for name in (*FIELDS, *own_columns_of(tuple(row)))
+                if (value := _value(row, name, uri)) is not None
             },
         }
         self._write(json.dumps(item, ensure_ascii=False) + "\n")

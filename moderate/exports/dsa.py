@@ -17,11 +17,12 @@ from typing import Any, ClassVar
 from moderate.decode.sniff import VIDEO_FORMATS
 from moderate.errors import InputError
 from moderate.exports.interface import Export, ExportOptions, Write
+from moderate.own_categories import categories_of
 from moderate.policy.model import Policy
 from moderate.policy.reasons import BLOCK_LIST
 from moderate.policy.statements import Statements
 from moderate.results.final import DECIDED_BY
-from moderate.types import CATEGORIES, Category, Decision
+from moderate.types import Decision
 
 FIELDS = (
     *("decision_visibility", "decision_visibility_other", "end_date_visibility_restriction"),
@@ -106,7 +107,7 @@ class StatementsOfReasons(Export):
         first, *others = dict.fromkeys(each.category for each in named)
         keywords = dict.fromkeys(keyword for each in named for keyword in each.keywords)
         scores = ", ".join(
-            f"{category.value.replace('_', ' ')} {row[category.value]:.2f}" for category in blocked
+            f"{category.replace('_', ' ')} {row[category]:.2f}" for category in blocked
         )
         return {
             "category": first,
@@ -133,7 +134,7 @@ class StatementsOfReasons(Export):
         self._write(line.getvalue())
 
 
-def _blocked_by(row: Mapping[str, Any]) -> list[Category]:
+def _blocked_by(row: Mapping[str, Any]) -> list[str]:
     """The categories whose scores blocked a row, the highest score first.
 
     The reasons of a blocked row name them, whatever overrides the policy has.
@@ -142,8 +143,8 @@ def _blocked_by(row: Mapping[str, Any]) -> list[Category]:
     if reasons.startswith(DECIDED_BY):
         return []  # people blocked it: the scores did not reach what the machine blocks at
     named = {reason.partition(" ")[0] for reason in reasons.split("; ")}
-    found = [c for c in CATEGORIES if c.value in named and row[c.value] is not None]
-    return sorted(found, key=lambda category: -row[category.value])
+    found = [c for c in categories_of(row) if c in named and row[c] is not None]
+    return sorted(found, key=lambda category: -row[category])
 
 
 def _automation(row: Mapping[str, Any]) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from moderate.exports.images import WITHOUT_FOLDER, image_uri, is_relative, local_path
 from moderate.exports.interface import Export, ExportOptions, Write
+from moderate.own_categories import own_columns_of
 from moderate.results.schema import shortest
 from moderate.types import CATEGORIES
 
@@ -22,7 +23,10 @@ FIELDS: Mapping[str, str] = {
     "unseen": "float",
     **dict.fromkeys(_AFTER, "str"),
 }
-"""The columns after `filepath`, and what makes a value of their text when they are imported."""
+"""The columns after `filepath`, and what makes a value of their text when they are imported.
+
+Own categories of the weights are further columns at the end, each a float.
+"""
 
 
 class FiftyOneDataset(Export):
@@ -38,26 +42,30 @@ class FiftyOneDataset(Export):
     def __init__(self, options: ExportOptions) -> None:
         super().__init__(options)
         self._write: Write
+        self._fields: tuple[str, ...] | None = None
         self._relative = 0
         self._without = 0
 
     def start(self, write: Write, facts: Mapping[str, str]) -> None:
         """See `Export`."""
         self._write = write
-        write(_line(["filepath", *FIELDS]))
 
     def add(self, row: Mapping[str, Any]) -> None:
         """See `Export`."""
+        if self._fields is None:
+            self._begin(own_columns_of(tuple(row)))
         path = _readable(local_path(image_uri(row) or ""))
         if path is None:
             relative = is_relative(row)
             self._relative += relative
             self._without += not relative
             return
-        self._write(_line([path, *(_cell(row.get(name)) for name in FIELDS)]))
+        self._write(_line([path, *(_cell(row.get(name)) for name in self._fields or ())]))
 
     def finish(self, facts: Mapping[str, str]) -> None:
         """See `Export`."""
+        if self._fields is None:
+            self._begin(())
         if self._relative:
             self.notes.append(f"fiftyone: {self._relative:,} rows are left out: {WITHOUT_FOLDER}")
         if self._without:
@@ -65,6 +73,11 @@ class FiftyOneDataset(Export):
                 f"fiftyone: {self._without:,} rows are left out: their images are not local files "
                 "with a name in UTF-8 and without a carriage return"
             )
+
+    def _begin(self, own: Sequence[str]) -> None:
+        """The header, once it is known which own categories rows have."""
+        self._fields = (*FIELDS, *own)
+        self._write(_line(["filepath", *self._fields]))
 
 
 def _readable(path: bytes | None) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any
 
 from moderate.exports.places import Place
 from moderate.exports.rules import rule_text, rules_of
+from moderate.own_categories import categories_of
 from moderate.text import one_line
-from moderate.types import CATEGORIES, Decision, Status
+from moderate.types import Decision, Status
 
 _LONGEST_MESSAGE = 1000
 _TITLES = {Decision.APPROVE: "Approved", Decision.REVIEW: "To review", Decision.BLOCK: "Blocked"}
@@ -79,7 +80,7 @@ def finding_of(row: Mapping[str, Any], place: Place) -> Finding:
     is_error = row["status"] == Status.ERROR
     decision = Decision(row["decision"])
     code, reasons = row.get("error_code"), row.get("reasons")
-    scores = [score for name in CATEGORIES if (score := row.get(name)) is not None]
+    scores = [score for name in categories_of(row) if (score := row.get(name)) is not None]
     if is_error:
         message = f"{row.get('error_message') or code or 'not scored'} ({reasons or decision})"
     else:

@@ -13,8 +13,8 @@ from moderate.errors import OutputError
 from moderate.exports.findings import Finding, finding_of, is_finding
 from moderate.exports.interface import Export, ExportOptions, Write
 from moderate.exports.places import Root
+from moderate.own_categories import categories_of
 from moderate.text import printable
-from moderate.types import CATEGORIES
 
 # What XML 1.0 cannot hold, not even escaped.
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -117,7 +117,9 @@ def _case_properties(found: Finding, row: Mapping[str, Any]) -> dict[str, str]:
     values = {"decision": found.decision.value, "rules": "; ".join(found.rules)}
     if found.sha256:
         values["sha256"] = found.sha256
-    scores = {name.value: score for name in CATEGORIES if (score := row.get(name)) is not None}
+    scores = {
+        str(name): score for name in categories_of(row) if (score := row.get(name)) is not None
+    }
     return values | {name: f"{score:.4f}" for name, score in scores.items()}
 
 

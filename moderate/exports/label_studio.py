@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from moderate.exports.images import WITHOUT_FOLDER, image_uri, is_relative
 from moderate.exports.interface import Export, ExportOptions, Write
+from moderate.own_categories import categories_of
 from moderate.policy.model import Policy
-from moderate.types import CATEGORIES, Decision, Status
+from moderate.types import Decision, Status
 
 MOST_TASKS = 100_000
 """Tasks that its makers advise for a project; the rows behind them are left out."""
@@ -86,7 +87,7 @@ class LabelStudioTasks(Export):
     def _task(self, row: Mapping[str, Any], uri: str) -> dict[str, Any]:
         names = ("path", "sha256", "decision", "reasons", "status", "error_code", "scored_at")
         data = {"image": uri, **{name: row[name] for name in names if row.get(name) is not None}}
-        scores = {each.value: row[each] for each in CATEGORIES if row.get(each) is not None}
+        scores = {str(each): row[each] for each in categories_of(row) if row.get(each) is not None}
         if row["status"] == Status.ERROR or not scores:
             return {"data": data}
         chosen = [_choices("decision", [row["decision"]])]
@@ -104,10 +105,10 @@ class LabelStudioTasks(Export):
         if self._policy is None:
             return []
         return [
-            each.value
-            for each in CATEGORIES
-            if each.value in scores
-            and self._policy.categories[each].decision(scores[each.value]) is not Decision.APPROVE
+            each
+            for each, score in scores.items()
+            if (limits := self._policy.limits(each))
+            and limits.decision(score) is not Decision.APPROVE
         ]
 
 

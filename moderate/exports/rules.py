@@ -1,7 +1,7 @@
 """Which rules of the policy decided on an image: identifiers that reports and baselines share.
 
-A rule is a category, `label/MODEL/LABEL`, `warning/NAME`, `error/CODE`, `block-list`, `people`,
-`unscored`, or `other`.
+A rule is a category, one of the five or an own one, `label/MODEL/LABEL`, `warning/NAME`,
+`error/CODE`, `block-list`, `people`, `unscored`, or `other`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from moderate.own_categories import is_own_name
 from moderate.policy.reasons import BLOCK_LIST
 from moderate.results.final import DECIDED_BY
 from moderate.text import one_line
@@ -18,6 +19,7 @@ OTHER = "other"
 PEOPLE = "people"
 _LONGEST = 200
 _LABEL = re.compile(r"label (.+?/.+) [0-9.e-]+ (?:>=|<) (?:review|block) ")
+_SCORE = re.compile(r"[0-9.e-]+ (?:>=|<) (?:review|block) ")
 _UNSCORED = re.compile(r"(?:no category was|.+ not) scored\b")
 _CATEGORIES = frozenset(category.value for category in CATEGORIES)
 _ERRORS = frozenset(code.value for code in ErrorCode)
@@ -48,7 +50,7 @@ def rule_text(rule: str) -> RuleText:
     """What is shown for a rule."""
     kind, _, name = rule.partition("/")
     words = one_line(name or kind).replace("_", " ")
-    if rule in _CATEGORIES:
+    if rule in _CATEGORIES or is_own_name(rule):
         return RuleText(
             words.capitalize(),
             f"The score for {words} reached a threshold of the policy. Look at the image; then "
@@ -106,7 +108,8 @@ def _rule(reason: str) -> str:
         return _error(rest.partition(":")[0])
     if _UNSCORED.match(reason):
         return "unscored"
-    return word if word in _CATEGORIES else OTHER
+    by_score = is_own_name(word) and _SCORE.match(rest)
+    return word if word in _CATEGORIES or by_score else OTHER
 
 
 def _error(code: str) -> str:

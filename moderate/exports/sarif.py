@@ -13,7 +13,8 @@ from moderate.exports.interface import Export, ExportOptions, Write
 from moderate.exports.most_severe import MostSevere
 from moderate.exports.places import Root
 from moderate.exports.rules import rule_text
-from moderate.types import CATEGORIES, Decision
+from moderate.own_categories import categories_of
+from moderate.types import Decision
 
 MOST_RESULTS = 25_000
 MOST_COMPRESSED_BYTES = 10_000_000
@@ -146,7 +147,9 @@ def _result(
     prints = {"primaryLocationLineHash": f"{found.fingerprint()}:{occurrence}"}
     if found.sha256:
         prints[CONTENT] = found.sha256
-    scores = {name.value: score for name in CATEGORIES if (score := row.get(name)) is not None}
+    scores = {
+        str(name): score for name in categories_of(row) if (score := row.get(name)) is not None
+    }
     return {
         "ruleId": found.rule,
         "level": _LEVELS[found.decision],

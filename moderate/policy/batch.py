@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import itemgetter
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -38,14 +38,6 @@ UNKNOWN_ERROR = "unknown"
 """The code of an error in a file that lacks the column."""
 
 _all_scores = itemgetter(*CATEGORIES)
-_COMBINATIONS = len(BANDS) ** len(CATEGORIES)
-_BAND_NAMES = tuple(
-    tuple(BANDS[number // len(BANDS) ** place % len(BANDS)] for place in range(len(CATEGORIES)))
-    for number in range(_COMBINATIONS)
-)
-"""The bands of all categories by the number that has them as its digits."""
-
-_PLACES = (len(BANDS) ** np.arange(len(CATEGORIES)))[:, np.newaxis]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +100,8 @@ class Batch:
     unseen is float32 (n), the share of each picture that the model did not see, NaN or 0 for none.
     warnings holds the warnings that the closed list knows, errors the error codes, of rows without
     scores alone. The callables give what only some policies ask for: paths as shown, SHA-256 in
-    hex, the values of a carried column (None in rows that do not have it), the scores of a label
-    (float32, NaN as above).
+    hex, the values of a carried column (None in rows that do not have it), the scores of an own
+    category or a label (float32, NaN as above).
     """
 
     scores: NDArray[np.float32]
@@ -131,7 +123,10 @@ class Batch:
         return failed
 
     def all_scores(self, labels: Sequence[str]) -> NDArray[np.float32]:
-        """Scores of the categories and of these labels, (categories + labels, n); NaN in errors."""
+        """Scores of the five categories and of these own ones and labels; NaN in errors.
+
+        float32 (5 + labels, n).
+        """
         rows = list(self.scores)
         for name in labels:
             rows.append(self.labels(name) if self.labels else np.full(len(self), np.nan))
@@ -182,8 +177,8 @@ class Batch:
 class Judged(NamedTuple):
     """One row's decision with its reasons and derived columns.
 
-    bands are what its categories ask for, in the order of CATEGORIES. overridden_by is the label of
-    the override whose policy counted, listed the list that decided.
+    bands are what its categories ask for: the five, and then those of `Judge.own`. overridden_by is
+    the label of the override whose policy counted, listed the list that decided.
     """
 
     decision: Decision
@@ -199,7 +194,8 @@ class Decided:
     """What a policy makes of n rows.
 
     severity is the decision's, 0 approve to 2 block. bands are int8 (categories, n), what each
-    category asks for by its number in BANDS; `unscored` in rows with an error. The derived columns
+    category, the five and then the judge's own, asks for by its number in BANDS; `unscored` in rows
+    with an error. The derived columns
     have the names that results give them; their scores are float64 (n), NaN where nothing was
     scored, is_nsfw is False there. overridden_by and listed are those of `Judged`.
     """
@@ -222,7 +218,6 @@ class Decided:
 
     def rows(self) -> list[Judged]:
         """Row by row."""
-        band_numbers = (self.bands * _PLACES).sum(axis=0)
         derived = zip(
             self.label.to_list(),
             self.nsfw_score.tolist(),
@@ -237,14 +232,19 @@ class Decided:
             Views(*each) if each[0] is not None else Views(rating=each[-1]) for each in derived
         ]
         return [
-            Judged(DECISIONS[severity], reasons or (), view, _BAND_NAMES[number], by, listed)
-            for severity, reasons, view, number, by, listed in zip(
+            Judged(DECISIONS[severity], reasons or (), view, _band_names(numbers), by, listed)
+            for severity, reasons, view, numbers, by, listed in zip(
                 self.severity.tolist(),
                 self.reasons.to_list(),
                 views,
-                band_numbers.tolist(),
+                map(bytes, np.ascontiguousarray(self.bands.T)),
                 self.overridden_by.to_list(),
                 self.listed.to_list(),
                 strict=True,
             )
         ]
+
+
+@lru_cache(maxsize=4096)  # few combinations, many rows
+def _band_names(numbers: bytes) -> tuple[str, ...]:
+    return tuple(BANDS[number] for number in numbers)

@@ -6,7 +6,7 @@ million rows cost little more than the arrays that hold them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from moderate.policy.batch import Batch, Codes, Decided, Encoded, Indices
 from moderate.policy.model import Policy
 from moderate.policy.reasons import NEAR, comparison, error_reason, label_term
 from moderate.policy.thresholds import UNSCORED_BAND, Mask, Severities, reaches, score_bands
-from moderate.types import CATEGORIES, Category, Decision, Warn
+from moderate.types import CATEGORIES, Decision, Warn
 
 Scores32 = NDArray[np.float32]
 Scores64 = NDArray[np.float64]
@@ -33,28 +33,39 @@ _Texts = tuple[str, ...]
 class ReadyPolicy:
     """A policy with its thresholds as columns: of the categories, and then of its labels.
 
-    terms are what reasons call them; review and block are float64 (terms). Each reason ends with
-    `ending`.
+    terms are what reasons call them: the five, own categories, labels; count is how many of them
+    are categories, and scored names those besides the five. review and block are float64 (terms).
+    idle are the places of own categories without thresholds, which decide nothing. Each reason ends
+    with `ending`.
     """
 
     policy: Policy
     terms: tuple[str, ...]
-    labels: tuple[str, ...]
+    count: int
+    scored: tuple[str, ...]
     review: Scores64
     block: Scores64
+    idle: tuple[int, ...] = ()
     ending: str = ""
 
     @classmethod
-    def of(cls, policy: Policy, ending: str = "") -> ReadyPolicy:
-        """Make a policy ready, once for all batches."""
-        thresholds = [policy.categories[category] for category in CATEGORIES]
+    def of(cls, policy: Policy, own: Sequence[str] = (), ending: str = "") -> ReadyPolicy:
+        """Make a policy ready, once for all batches.
+
+        own are the own categories whose bands are wanted, those of the policy at least.
+        """
+        own = tuple(dict.fromkeys([*own, *policy.own]))
+        thresholds = [policy.limits(name) for name in (*CATEGORIES, *own)]
+        idle = tuple(place for place, each in enumerate(thresholds) if each is None)
         thresholds += policy.labels.values()
         return cls(
             policy=policy,
-            terms=(*CATEGORIES, *map(label_term, policy.labels)),
-            labels=tuple(policy.labels),
-            review=np.array([each.review for each in thresholds]),
-            block=np.array([each.block for each in thresholds]),
+            terms=(*CATEGORIES, *own, *map(label_term, policy.labels)),
+            count=len(CATEGORIES) + len(own),
+            scored=(*own, *policy.labels),
+            review=np.array([each.review if each else np.inf for each in thresholds]),
+            block=np.array([each.block if each else np.inf for each in thresholds]),
+            idle=idle,
             ending=ending,
         )
 
@@ -71,18 +82,21 @@ def evaluate(ready: ReadyPolicy, batch: Batch) -> Decided:
     review. An image without scores of categories is never approved.
     """
     policy, failed, count = ready.policy, batch.failed, len(batch)
-    scores = batch.all_scores(ready.labels)
+    scores = batch.all_scores(ready.scored)
     values = scores.astype(np.float64)
     asked = ready.bands(scores)
     unscored = asked == UNSCORED_BAND
-    by_category = slice(len(CATEGORIES))
+    by_category = slice(ready.count)
+    deciding = np.delete(np.arange(len(asked)), ready.idle) if ready.idle else slice(None)
+    missing = unscored[deciding].any(axis=0)
+    unscored[list(ready.idle)] = True
     unscored_everywhere = unscored[by_category].all(axis=0)
     warned = _Warned.of(ready, batch)
 
     severity: Severities = np.where(unscored, np.int8(_APPROVE), asked).max(axis=0)
     np.maximum(severity, warned.severity, out=severity)
     if policy.on_unscored == "review":
-        severity[unscored.any(axis=0) & (severity == _APPROVE)] = _REVIEW
+        severity[missing & (severity == _APPROVE)] = _REVIEW
     nothing = (severity == _APPROVE) & unscored_everywhere & ~failed
     severity[nothing] = _REVIEW
     severity[failed] = policy.on_error.severity
@@ -98,7 +112,7 @@ def evaluate(ready: ReadyPolicy, batch: Batch) -> Decided:
         severity=severity,
         bands=asked[by_category],
         reasons=reasons.joined(),
-        **_derived(policy, scores[by_category], values[by_category], unscored_everywhere),
+        **_derived(ready, scores[by_category], values[by_category], unscored_everywhere),
         overridden_by=nobody,
         listed=nobody,
     )
@@ -167,7 +181,9 @@ def _add_scores(
     kinds[room.argmin(axis=0)[approved], approved] = _APPROVE
     np.copyto(kinds, asked, where=(asked == severity) & (severity > _APPROVE))
     if ready.policy.on_unscored == "review":
-        kinds[(asked == UNSCORED_BAND) & (severity == _REVIEW)] = _UNSCORED_REASON
+        unscored = asked == UNSCORED_BAND
+        unscored[list(ready.idle)] = False
+        kinds[unscored & (severity == _REVIEW)] = _UNSCORED_REASON
     terms, rows = np.nonzero(kinds >= 0)
     if not len(rows):
         return
@@ -283,11 +299,12 @@ def _add_errors(reasons: _Reasons, ready: ReadyPolicy, batch: Batch) -> None:
 
 
 def _derived(
-    policy: Policy, scores: Scores32, values: Scores64, unscored_everywhere: Mask
+    ready: ReadyPolicy, scores: Scores32, values: Scores64, unscored_everywhere: Mask
 ) -> dict[str, Any]:
     """The derived columns of `Decided`. Cuts of the bands are compared in float64, as written."""
-    cuts = policy.bands
-    counted = [row for row, name in enumerate(CATEGORIES) if name in cuts.categories]
+    cuts = ready.policy.bands
+    names = ready.terms[: ready.count]
+    counted = [row for row, name in enumerate(names) if name in cuts.categories]
     nsfw = np.fmax.reduce(values[counted], axis=0)
     nothing = np.isnan(nsfw)
     safe = 1.0 - nsfw
@@ -300,26 +317,28 @@ def _derived(
         "confidence": np.where(is_nsfw, nsfw, safe),
         "risk": Encoded(("low", "mid", "high"), np.where(nothing, -1, risk).astype(np.int32)),
         "is_nsfw": is_nsfw,
-        "rating": _rating(policy, scores, unscored_everywhere),
+        "rating": _rating(ready.policy, names, scores, unscored_everywhere),
     }
 
 
-def _rating(policy: Policy, scores: Scores32, unscored_everywhere: Mask) -> Encoded[str]:
+def _rating(
+    policy: Policy, names: Sequence[str], scores: Scores32, unscored_everywhere: Mask
+) -> Encoded[str]:
     levels: Codes = np.where(unscored_everywhere, -1, 0 if policy.rating else -1).astype(np.int32)
     rated = levels >= 0
     # From the lowest up, so that the highest that is reached stays.
     for number, level in enumerate(policy.rating[1:], 1):
         reached = rated.copy()
         if level.any:
-            reached &= _reached(level.any, scores).any(axis=0)
+            reached &= _reached(level.any, names, scores).any(axis=0)
         if level.all:
-            reached &= _reached(level.all, scores).all(axis=0)
+            reached &= _reached(level.all, names, scores).all(axis=0)
         levels[reached] = number
     return Encoded([level.value for level in policy.rating], levels)
 
 
-def _reached(condition: Mapping[Category, float], scores: Scores32) -> Mask:
+def _reached(condition: Mapping[str, float], names: Sequence[str], scores: Scores32) -> Mask:
     """Which scores are as high as a level asks for: (categories of the condition, n)."""
-    rows = [CATEGORIES.index(category) for category in condition]
+    rows = [names.index(category) for category in condition]
     reached: Mask = reaches(scores[rows], np.array([*condition.values()])[:, np.newaxis])
     return reached

@@ -66,8 +66,14 @@ class Judge:
         self.policy = policy
         self.columns = tuple(columns)
         self.today = today or datetime.now(UTC).date()
-        self._ready = ReadyPolicy.of(policy)
-        self._cases = [_ready(override, policy) for override in policy.override]
+        applied = [override.applied(policy) for override in policy.override]
+        self.own = tuple(dict.fromkeys(name for each in (policy, *applied) for name in each.own))
+        """The own categories that the policy, or one of an override, has thresholds for."""
+        self._ready = ReadyPolicy.of(policy, self.own)
+        self._cases = [
+            _ready(override, each, self.own)
+            for override, each in zip(policy.override, applied, strict=True)
+        ]
         self._entries: dict[str, _Entry] = {
             sha256: _Entry(
                 "ignore",
@@ -98,7 +104,12 @@ class Judge:
     def labels(self) -> tuple[str, ...]:
         """The labels that the policy, or one of an override, has thresholds for."""
         every = [self._ready, *(case.ready for case in self._cases)]
-        return tuple(dict.fromkeys(name for ready in every for name in ready.labels))
+        return tuple(dict.fromkeys(name for ready in every for name in ready.policy.labels))
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The own categories and labels whose scores decisions depend on."""
+        return (*self.own, *self.labels)
 
     def decide(self, batch: Batch) -> Decided:
         """What becomes of these rows, in their order. One without scores is never approved."""
@@ -130,7 +141,7 @@ class Judge:
 
     def bands(self, batch: Batch) -> Severities:
         """`Decided.bands` alone."""
-        scores = batch.all_scores(())
+        scores = batch.all_scores(self.own)
         bands = np.empty(scores.shape, np.int8)
         for case, indices in self._groups(batch):
             ready = case.ready if case else self._ready
@@ -200,7 +211,7 @@ class Judge:
 
     def _by_lists(self, batch: Batch, decided: Decided) -> Decided:
         """Decide on images that are on a list by what it says of them."""
-        unscored: Any = np.isnan(batch.all_scores(())).all(axis=0)
+        unscored: Any = np.isnan(batch.all_scores(self.own)).all(axis=0)
         severity, codes = decided.severity.copy(), decided.reasons.codes.copy()
         reasons, listed = list(decided.reasons.values), np.full(len(batch), -1, np.int32)
         kinds: tuple[Listed, ...] = ("block", "ignore")
@@ -237,6 +248,6 @@ def _in_order(parts: Sequence[tuple[Indices, Decided]]) -> Decided:
     return Decided(**{name: whole([getattr(part, name) for _, part in parts]) for name in names})
 
 
-def _ready(override: Override, policy: Policy) -> _Case:
-    ready = ReadyPolicy.of(override.applied(policy), by_override(override.label))
+def _ready(override: Override, applied: Policy, own: Sequence[str]) -> _Case:
+    ready = ReadyPolicy.of(applied, own, by_override(override.label))
     return _Case(parse_when(override.when), ready, override.label)

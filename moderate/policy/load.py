@@ -10,6 +10,7 @@ from importlib.resources import files
 from pydantic import ValidationError
 
 from moderate.errors import PolicyError
+from moderate.own_categories import as_in_file
 from moderate.policy.lists import Lists, beside, read_lists
 from moderate.policy.model import NOT_NESTED, Override, Policy
 from moderate.text import path_text, printable
@@ -95,11 +96,14 @@ def parse_policy(text: str, where: str) -> LoadedPolicy:
 
 def _parsed(text: str, where: str) -> Policy:
     try:
-        return Policy.model_validate(parse_toml(text))
+        table = parse_toml(text)
+        if "own" in table:
+            raise PolicyError(f"policy {where}: own: unknown key; write [categories.own.NAME]")
+        return Policy.model_validate(table)
     except TomlError as error:
         raise PolicyError(f"policy {where}: {error}") from error
     except ValidationError as error:
-        raise PolicyError(f"policy {where}: {first_problem(error)}") from error
+        raise PolicyError(f"policy {where}: {as_in_file(first_problem(error))}") from error
 
 
 def resolve(policy: Policy, base: str | None, where: str) -> tuple[Policy, Lists, list[str]]:

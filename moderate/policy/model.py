@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
+from moderate.own_categories import (
+    CategoryName,
+    OwnCategory,
+    as_in_file,
+    lift_own,
+    lower_own,
+    why_taken,
+)
 from moderate.policy.statements import Statements
 from moderate.policy.when import parse_when
 from moderate.text import printable
@@ -92,14 +108,14 @@ class Level(Table):
 
     value: Annotated[Text, Field(min_length=1, max_length=24)]
     description: Annotated[Text, Field(min_length=1, max_length=150)]
-    any: dict[Category, Score] = {}
-    all: dict[Category, Score] = {}
+    any: dict[CategoryName, Score] = {}
+    all: dict[CategoryName, Score] = {}
 
 
 class Bands(Table):
     """Cuts of the derived columns: which categories make nsfw_score, and where it turns."""
 
-    categories: Annotated[tuple[Category, ...], Field(min_length=1)] = CATEGORIES
+    categories: Annotated[tuple[CategoryName, ...], Field(min_length=1)] = CATEGORIES
     nsfw_above: Score = 0.5
     risk_mid_from: Score = 0.1
     risk_high_above: Score = 0.5
@@ -121,16 +137,30 @@ class PartialThresholds(Table):
 class PartialBands(Table):
     """Cuts that an override changes; None: as in the policy."""
 
-    categories: Annotated[tuple[Category, ...], Field(min_length=1)] | None = None
+    categories: Annotated[tuple[CategoryName, ...], Field(min_length=1)] | None = None
     nsfw_above: Score | None = None
     risk_mid_from: Score | None = None
     risk_high_above: Score | None = None
 
 
-class Override(Table):
+class _WithOwn(Table):
+    """What has thresholds for own categories, in the file `[categories.own.NAME]`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lift_own(cls, table: Any) -> Any:
+        return lift_own(table)
+
+    @model_serializer(mode="wrap")
+    def _lower_own(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return lower_own(handler(self))
+
+
+class Override(_WithOwn):
     """Rows that are held to another policy: a preset's or file's, or this one with other values.
 
-    `rules` is what `policy` names; it is filled in when the policy is loaded.
+    own has thresholds for categories besides the five. `rules` is what `policy` names; it is
+    filled in when the policy is loaded.
     """
 
     when: Annotated[Text, Field(min_length=1, max_length=1000), AfterValidator(_when)]
@@ -142,6 +172,7 @@ class Override(Table):
     on_warning: dict[Warn, NotApprove] = {}
     partly_seen_from: Score | None = None
     categories: dict[Category, PartialThresholds] = {}
+    own: Annotated[dict[OwnCategory, PartialThresholds], Field(max_length=MOST_LISTED)] = {}
     labels: Annotated[dict[LabelName, PartialThresholds], Field(max_length=MOST_LISTED)] = {}
     rating: Annotated[tuple[Level, ...], Field(max_length=7)] = ()
     bands: PartialBands | None = None
@@ -154,7 +185,7 @@ class Override(Table):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         own = (self.on_error, self.on_unscored, self.bands, self.partly_seen_from)
-        thresholds = self.categories or self.labels
+        thresholds = self.categories or self.own or self.labels
         has_own = own != (None,) * 4 or self.on_warning or thresholds or self.rating
         if self.policy and has_own:
             raise ValueError("has a policy and values of its own; give it one of the two")
@@ -174,10 +205,8 @@ class Override(Table):
             else limits
             for name, limits in policy.categories.items()
         }
-        labels = {name: limits.model_dump() for name, limits in policy.labels.items()}
-        for name, limits in self.labels.items():
-            labels[name] = labels.get(name, {}) | limits.model_dump(exclude_none=True)
-        changed["labels"] = labels
+        changed["own"] = _changed(policy.own, self.own)
+        changed["labels"] = _changed(policy.labels, self.labels)
         changed["on_warning"] = policy.on_warning | self.on_warning
         if self.partly_seen_from is not None:
             changed["partly_seen_from"] = self.partly_seen_from
@@ -187,6 +216,16 @@ class Override(Table):
         if self.bands:
             changed["bands"] = dict(policy.bands) | self.bands.model_dump(exclude_none=True)
         return Policy.model_validate(changed)
+
+
+def _changed(
+    limits: Mapping[str, Thresholds], changes: Mapping[str, PartialThresholds]
+) -> dict[str, Any]:
+    """Thresholds as an override changes them; of one that the policy lacks, it has to give all."""
+    changed = {name: each.model_dump() for name, each in limits.items()}
+    for name, change in changes.items():
+        changed[name] = changed.get(name, {}) | change.model_dump(exclude_none=True)
+    return changed
 
 
 class Cleared(Table):
@@ -212,10 +251,11 @@ class ListFile(Table):
     entries: int
 
 
-class Policy(Table):
+class Policy(_WithOwn):
     """Thresholds for the five categories and what to do where a score alone does not decide.
 
-    labels has thresholds for labels of the networks themselves, named MODEL/LABEL. partly_seen_from
+    own has thresholds for categories besides the five, which the weights bring along. labels has
+    thresholds for labels of the networks themselves, named MODEL/LABEL. partly_seen_from
     is the unseen share of a picture from which on_warning counts `partly_seen`.
     dsa is for statements of reasons; it decides nothing.
     `list_files` says what was in ignore_file and block_file; it is filled in when the policy is
@@ -229,6 +269,7 @@ class Policy(Table):
     on_warning: dict[Warn, NotApprove] = {}
     partly_seen_from: Score = PARTLY_SEEN_FROM
     categories: dict[Category, Thresholds]
+    own: Annotated[dict[OwnCategory, Thresholds], Field(max_length=MOST_LISTED)] = {}
     labels: Annotated[dict[LabelName, Thresholds], Field(max_length=MOST_LISTED)] = {}
     rating: Annotated[tuple[Level, ...], Field(max_length=7)] = ()
     bands: Bands = Bands()
@@ -239,6 +280,19 @@ class Policy(Table):
     block_file: FileName | None = None
     list_files: dict[Literal["ignore_file", "block_file"], ListFile] = {}
     dsa: Statements | None = None
+
+    @property
+    def all_limits(self) -> dict[str, Thresholds]:
+        """The thresholds of the five and of the own categories that there are any for."""
+        return {**{str(name): limits for name, limits in self.categories.items()}, **self.own}
+
+    def limits(self, category: str) -> Thresholds | None:
+        """The thresholds of one of the five or an own category; None of an own one without any."""
+        return (
+            self.categories[Category(category)]
+            if category in CATEGORIES
+            else self.own.get(category)
+        )
 
     @property
     def in_context(self) -> bool:
@@ -253,6 +307,14 @@ class Policy(Table):
     def _complete(self) -> Self:
         if missing := [c.value for c in CATEGORIES if c not in self.categories]:
             raise ValueError(f"categories: no thresholds for {', '.join(missing)}")
+        for name in self.own:
+            if why := why_taken(name):
+                raise ValueError(f"categories.own.{name}: {why}")
+        self._check_named("bands.categories", self.bands.categories)
+        self._check_named("dsa.categories", self.dsa.categories if self.dsa else ())
+        for index, level in enumerate(self.rating):
+            self._check_named(f"rating.{index}.any", level.any)
+            self._check_named(f"rating.{index}.all", level.all)
         if len(self.rating) == 1:
             raise ValueError("rating: a scale has 2 to 7 levels")
         for index, level in enumerate(self.rating):
@@ -266,6 +328,15 @@ class Policy(Table):
         if len({level.value for level in self.rating}) != len(self.rating):
             raise ValueError("rating: two levels have the same value")
         return self
+
+    def _check_named(self, key: str, names: Iterable[str]) -> None:
+        """A misspelt name of one of the five must not pass for an own category."""
+        for name in names:
+            if name not in CATEGORIES and name not in self.own:
+                raise ValueError(
+                    f"{key}: {name!r} is none of {', '.join(CATEGORIES)}, and the policy has no "
+                    f"thresholds for it as an own category: [categories.own.{name}]"
+                )
 
     @model_validator(mode="after")
     def _context_holds_together(self) -> Self:
@@ -281,7 +352,9 @@ class Policy(Table):
                 try:
                     override.applied(self)
                 except ValidationError as error:
-                    raise ValueError(f"override.{number}.{first_problem(error)}") from None
+                    raise ValueError(
+                        f"override.{number}.{as_in_file(first_problem(error))}"
+                    ) from None
             elif override.rules and override.rules.in_context:
                 raise ValueError(f"override.{number}.policy: {NOT_NESTED}")
         return self

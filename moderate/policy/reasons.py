@@ -36,8 +36,11 @@ def error_reason(code: str, on_error: Decision) -> str:
 
 
 def label_term(name: str) -> str:
-    """What reasons call a label; no category is called so."""
-    return f"label {name}"
+    """What reasons call a score besides the five: `label MODEL/LABEL`, or an own category's name.
+
+    No category is called so.
+    """
+    return f"label {name}" if "/" in name else name
 
 
 def by_override(label: str) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from moderate.own_categories import CategoryName
 from moderate.types import Category
 from moderate.validation import Table
 
@@ -62,7 +63,7 @@ Country = Annotated[
 
 
 class StatementOf(Table):
-    """What statements call one of the five categories: the database's category and keywords."""
+    """What statements call a category: the database's category and keywords."""
 
     category: StatementCategory
     keywords: Annotated[tuple[Keyword, ...], Field(max_length=10)] = ()
@@ -79,7 +80,7 @@ class Statements(Table):
     source_type: SourceType | None = None
     automated_decision: AutomatedDecision | None = None
     territorial_scope: Annotated[tuple[Country, ...], Field(max_length=30)] = ()
-    categories: dict[Category, StatementOf] = {}
+    categories: dict[CategoryName, StatementOf] = {}
 
     @model_validator(mode="after")
     def _no_twins(self) -> Self:
@@ -89,13 +90,13 @@ class Statements(Table):
                 raise ValueError(f"{name}: a value is there twice")
         return self
 
-    def of(self, category: Category) -> StatementOf:
-        """What statements call this category."""
-        return self.categories.get(category) or STATEMENT_OF[category]
+    def of(self, category: str) -> StatementOf:
+        """What statements call this category, one of the five or an own one."""
+        return self.categories.get(category) or STATEMENT_OF.get(category) or _OTHER
 
 
 _TERMS: StatementCategory = "STATEMENT_CATEGORY_OTHER_VIOLATION_TC"
-STATEMENT_OF: Mapping[Category, StatementOf] = {
+STATEMENT_OF: Mapping[str, StatementOf] = {
     Category.NUDITY: StatementOf(category=_TERMS, keywords=("KEYWORD_NUDITY",)),
     Category.SEXUAL_ACTIVITY: StatementOf(
         category=_TERMS, keywords=("KEYWORD_ADULT_SEXUAL_MATERIAL",)
@@ -110,3 +111,6 @@ Its keywords for adult content are among those of violations of terms and condit
 fits what is only suggestive, violence that is shown rather than called for, or drugs that are shown
 rather than offered.
 """
+
+_OTHER = StatementOf(category=_TERMS)
+"""What an own category is called, where a policy says nothing."""

@@ -105,9 +105,9 @@ def _tables(evaluation: Evaluation) -> Iterator[Table]:
             ("category", "images", "positive", "share", "no score", "review", "block"),
             tuple(
                 (
-                    each.category.value,
+                    str(each.category),
                     *(str(each.n), str(each.positives), _percent(Estimate(each.prevalence.value))),
-                    *(str(each.unscored), f"{each.review:g}", f"{each.block:g}"),
+                    *(str(each.unscored), _limit(each.review), _limit(each.block)),
                 )
                 for each in labelled
             ),
@@ -117,13 +117,17 @@ def _tables(evaluation: Evaluation) -> Iterator[Table]:
     if not scored:
         return
     interval = " (95 % interval)" if evaluation.resamples else ""
-    measured = [(each.category.value, _metrics(each.measured)) for each in scored]
+    measured = [(str(each.category), _metrics(each.measured)) for each in scored]
     for title, columns in measured[0][1].items():
         rows = ((name, *map(_cell, metrics[title].values())) for name, metrics in measured)
         yield Table(title + interval, ("category", *columns), tuple(rows))
     yield _counts(scored)
     for column in dict.fromkeys(each.column for each in evaluation.slices):
         yield from _slices(column, [each for each in evaluation.slices if each.column == column])
+
+
+def _limit(limit: float | None) -> str:
+    return "-" if limit is None else f"{limit:g}"
 
 
 def _gates(evaluation: Evaluation) -> Iterator[Table]:
@@ -161,7 +165,7 @@ def _closing(evaluation: Evaluation) -> list[str]:
 
 def _undefined(evaluation: Evaluation) -> Iterator[str]:
     """Which metrics have no value, and why."""
-    unlabelled = [each.category.value for each in evaluation.categories if not each.n]
+    unlabelled = [str(each.category) for each in evaluation.categories if not each.n]
     if unlabelled:
         yield f"no image has both a label and a score: {', '.join(unlabelled)}"
     for each in evaluation.categories:
@@ -265,7 +269,7 @@ def _data(evaluation: Evaluation) -> dict[str, Any]:
             for gate in evaluation.gates
         ],
         "decisions": _decisions_json(evaluation.decisions),
-        "categories": {each.category.value: _category(each) for each in evaluation.categories},
+        "categories": {str(each.category): _category(each) for each in evaluation.categories},
         "coverage": evaluation.coverage.as_json(),
         "slices": [_slice(each) for each in evaluation.slices],
         "notes": list(evaluation.notes),
@@ -299,7 +303,7 @@ def _counts(scored: Sequence[OfCategory]) -> Table:
             ("review", each.measured.at_review),
             ("block", each.measured.at_block),
         ):
-            rows.append((each.category.value, kind, *map(str, counts)))
+            rows.append((str(each.category), kind, *map(str, counts)))
     header = ("category", "threshold", "true pos.", "false pos.", "false neg.", "true neg.")
     return Table("Images that reach a threshold, or do not", header, tuple(rows))
 
@@ -324,7 +328,7 @@ def _slices(column: str, slices: Sequence[OfSlice]) -> Iterator[Table]:
         (shown, "category", "images", "pos.", "prec.", "recall", "PR-AUC"),
         tuple(
             (
-                *(_value(each), category.value, str(n), str(positives)),
+                *(_value(each), str(category), str(n), str(positives)),
                 *map(_short, (measured.precision, measured.recall, measured.average_precision)),
             )
             for each in slices
@@ -442,7 +446,7 @@ def _slice(of: OfSlice) -> dict[str, Any]:
         "images": of.images,
         "decisions": _decisions_json(of.decisions),
         "categories": {
-            category.value: {"images": n, "positives": positives, **_measured(measured)}
+            str(category): {"images": n, "positives": positives, **_measured(measured)}
             for category, n, positives, measured in of.categories
         },
     }

@@ -24,7 +24,7 @@ from moderate.report.model import (
 from moderate.report.svg import Bar, Plot
 from moderate.run.listing import BINS, NUMBER, Listing, Thumbnails
 from moderate.text import printable
-from moderate.types import CATEGORIES, Category, Decision
+from moderate.types import Decision
 
 _FIRST = 20
 """Rows that a reader without scripts sees."""
@@ -86,8 +86,8 @@ def page_parts(
     yield _rows(listing)
     plots = tuple(
         _histogram(category, listing)
-        for category in CATEGORIES
-        if listing.histograms[category.value].any()
+        for category, counts in listing.histograms.items()
+        if counts.any()
     )
     if plots:
         yield Figures("Scores", plots)
@@ -97,9 +97,10 @@ def _rows(listing: Listing) -> Rows:
     """The rows of a listing for the script of a page."""
     table = listing.table()
     policy = listing.policy
-    scores = {name: table[name.value].to_numpy().astype(np.float32) for name in CATEGORIES}
+    names = tuple(listing.histograms)
+    scores = {name: table[name].to_numpy().astype(np.float32) for name in names}
     # Categories that no row has a score in would only take up room.
-    shown = [name for name in CATEGORIES if not np.isnan(scores[name]).all()]
+    shown = [name for name in names if not np.isnan(scores[name]).all()]
     texts = {name: _texts(table[name].to_pylist()) for name in _TEXTS}
     thumbnails = listing.thumbnails
     data = {
@@ -110,8 +111,8 @@ def _rows(listing: Listing) -> Rows:
             **texts,
             **{name: table[name].to_pylist() for name in (*_NUMBERS, NUMBER)},
         },
-        "scores": {name.value: _ten_thousandths(scores[name]) for name in shown},
-        "bands": {name.value: _bands(scores[name], policy, name) for name in shown},
+        "scores": {name: _ten_thousandths(scores[name]) for name in shown},
+        "bands": {name: _bands(scores[name], policy, name) for name in shown},
     }
     return Rows(
         title="Images",
@@ -141,7 +142,7 @@ def _notes(listing: Listing, listed: int) -> Iterator[str]:
         yield f"{note} Without one: {why}." if why else note
 
 
-def _first(rows: list[dict[str, Any]], shown: list[Category]) -> Table:
+def _first(rows: list[dict[str, Any]], shown: list[str]) -> Table:
     lines = tuple(
         (
             row["path"],
@@ -155,13 +156,13 @@ def _first(rows: list[dict[str, Any]], shown: list[Category]) -> Table:
     return Table(title, header, lines, text_columns=(0, 1))
 
 
-def _category(name: Category, policy: Policy) -> dict[str, Any]:
-    limits = policy.categories[name]
+def _category(name: str, policy: Policy) -> dict[str, Any]:
+    limits = policy.limits(name)
     return {
-        "name": name.value,
+        "name": name,
         "label": _label(name),
-        "review": limits.review,
-        "block": limits.block,
+        "review": limits and limits.review,
+        "block": limits and limits.block,
     }
 
 
@@ -186,18 +187,19 @@ def _ten_thousandths(scores: Any) -> list[int | None]:
     return [None if value < 0 else value for value in known]
 
 
-def _bands(scores: Any, policy: Policy, name: Category) -> str:
+def _bands(scores: Any, policy: Policy, name: str) -> str:
     """A digit per row: what its score asks for, by the rule of the policy itself."""
-    limits = policy.categories[name]
-    bands = score_bands(scores, limits.review, limits.block)
+    limits = policy.limits(name)
+    review, block = (limits.review, limits.block) if limits else (np.inf, np.inf)
+    bands = score_bands(scores, review, block)
     return bytes(bands.astype(np.uint8) + ord("0")).decode("ascii")
 
 
-def _histogram(category: Category, listing: Listing) -> Plot:
+def _histogram(category: str, listing: Listing) -> Plot:
     """Shares by score; the scale is that of square roots, so that rare high scores are seen."""
-    counts = listing.histograms[category.value]
+    counts = listing.histograms[category]
     total = int(counts.sum())
-    limits = listing.policy.categories[category]
+    limits = listing.policy.limits(category)
     label = _label(category)
     bars = [
         Bar(
@@ -211,13 +213,15 @@ def _histogram(category: Category, listing: Listing) -> Plot:
     ]
     return Plot(
         title=label,
-        x="score; lines: review and block",
+        x="score; lines: review and block" if limits else "score; the policy has no thresholds",
         y="% of scored rows",
         bars=bars,
         limits=(
             (limits.review, f"review {limits.review:g}"),
             (limits.block, f"block {limits.block:g}"),
-        ),
+        )
+        if limits
+        else (),
         y_ticks=("0", "6", "25", "56", "100"),  # the squares of a quarter, a half, ...
     )
 

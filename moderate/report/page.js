@@ -38,6 +38,7 @@
 
   const limits = (category) => {
     const { review, block } = category;
+    if (review === null) return "no thresholds";
     return `review from ${review}, block from ${block}`;
   };
   const bar = (category, row) => {
@@ -51,6 +52,7 @@
     svg.append(title, draw("rect", { class: "track", y: 2, width: 100, height: 6 }));
     svg.append(draw("rect", { class: TONES[is], y: 2, width: 100 * value, height: 6 }));
     for (const limit of [category.review, category.block]) {
+      if (limit === null) continue;
       const at = 100 * Math.min(Math.max(limit, 0.01), 0.99);
       svg.append(draw("path", { class: "limit", d: `M${at} 0V10`,
         "vector-effect": "non-scaling-stroke" }));

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from moderate.analysis.trend import METHOD, Trend
+from moderate.analysis.trend import METHOD, Trend, categories_of
 from moderate.report.model import Part, Report, Table, sentences, share
-from moderate.types import CATEGORIES, Decision
+from moderate.types import Decision
 
 _DECISIONS = tuple(decision.value for decision in Decision)
 
@@ -64,11 +64,11 @@ def _tables(trend: Trend) -> Iterator[Table]:
             for period in trend.periods
         ),
     )
-    for category in CATEGORIES:
-        counted = [period for period in trend.periods if category.value in period.bands]
+    for category in categories_of(trend.periods):
+        counted = [period for period in trend.periods if category in period.bands]
         if counted:
             yield Table(
-                f"{category.value} by {trend.by}",
+                f"{category} by {trend.by}",
                 (trend.by, "scored", *_DECISIONS),
                 tuple(
                     (
@@ -77,7 +77,7 @@ def _tables(trend: Trend) -> Iterator[Table]:
                         *(share(bands[name], bands.total()) for name in _DECISIONS),
                     )
                     for period in counted
-                    for bands in (period.bands[category.value],)
+                    for bands in (period.bands[category],)
                 ),
                 trend.coverage.lines([category]),
             )

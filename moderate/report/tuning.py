@@ -47,7 +47,7 @@ def _calibration(calibrated: Sequence[Calibrated]) -> Table:
         ("category", "fitted on", "measured on", "log loss", "after", "ECE", "after", "kept"),
         tuple(
             (
-                each.category.value,
+                str(each.category),
                 f"{each.positives} + {each.negatives}",
                 f"{each.held_positives} + {each.held_negatives}",
                 f"{each.before.log_loss:.4f}",
@@ -99,7 +99,7 @@ def _data(
             "review_share": tuning.review_share,
             "block_share": tuning.block_share,
             "categories": {
-                each.category.value: {
+                str(each.category): {
                     "thresholds": each.thresholds.model_dump(),
                     "recall": asdict(each.recall),
                     "false_blocks": each.false_blocks and asdict(each.false_blocks),
@@ -117,7 +117,7 @@ def _calibrated_data(calibrated: Calibrated) -> dict[str, Any]:
     calibration = calibrated.calibration
     return {
         **asdict(calibrated),
-        "category": calibrated.category.value,
+        "category": str(calibrated.category),
         "holdout": calibrated.held_positives + calibrated.held_negatives,
         "calibration": calibration and calibration.model_dump(mode="json", exclude_defaults=True),
     }

@@ -23,14 +23,17 @@ _HOW_TO_READ = (
     "'moderate weights show NAME' says more, 'moderate weights pull NAME' installs",
 )
 
+_OWN = "; + a category of their own"
+
 
 def report(listed: Sequence[Mapping[str, Any]]) -> Report:
     """What `moderate.weights.listing.list_weights` gave."""
+    covers = _HOW_TO_READ[0] + (_OWN if any(map(_own, listed)) else "")
     table = Table(
         "",
         ("name", "covers", "size", "tried", "installed"),
         tuple(tuple(_cells(item)) for item in listed),
-        notes=_HOW_TO_READ,
+        notes=(covers, *_HOW_TO_READ[1:]),
         text_columns=(0, 1, 2, 3, 4),
         shortened=4,
     )
@@ -58,8 +61,9 @@ def entry_report(item: Mapping[str, Any]) -> Report:
 
 def _cells(item: Mapping[str, Any]) -> Iterator[str]:
     yield item["name"]
-    letters = (_LETTERS[c] if c in item["categories"] else "." for c in CATEGORIES)
-    yield " ".join(letters)
+    letters = [_LETTERS[c] if c in item["categories"] else "." for c in CATEGORIES]
+    own = _own(item)
+    yield " ".join([*letters, *(f"+{name}" for name in own[:2]), *(["..."] if own[2:] else [])])
     size = str(item["size"] or "").replace("parameters", "params")
     yield size if size and len(size) <= _SHORT_SIZE else "-"
     yield "yes" if item["verified"] else "-"
@@ -67,6 +71,11 @@ def _cells(item: Mapping[str, Any]) -> Iterator[str]:
         yield "PROBLEM"
     else:
         yield item["digest"] or "-"
+
+
+def _own(item: Mapping[str, Any]) -> list[str]:
+    """The categories of their own that weights feed."""
+    return [name for name in item["categories"] if name not in CATEGORIES]
 
 
 def _lines(item: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

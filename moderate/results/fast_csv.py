@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 
 from moderate.results.read_format import (
     CONVERSION_ERRORS,
-    RELATED,
     contradiction,
     first_invalid,
     own_type,
+    related,
 )
 from moderate.tables.csv import unguarded
 
@@ -45,7 +45,7 @@ def whole_parts(
     _check_quotes(path)
 
     places = {name: f"{number}" for number, name in enumerate(names)}
-    needed = list(dict.fromkeys([*own, *RELATED]))
+    needed = list(dict.fromkeys([*own, *related(names)]))
     wanted = dict.fromkeys(places[name] for name in (*needed, *carried) if name in places)
     try:
         reader = pcsv.open_csv(
@@ -68,7 +68,7 @@ def whole_parts(
             arrays = {
                 name: _typed(name, cells.get(name), batch.num_rows, raw=raw) for name in needed
             }
-            if contradiction(arrays, places) is not None:
+            if contradiction(arrays, names) is not None:
                 raise ValueError
             yield arrays, {name: _text(cells[name], raw=raw) for name in carried}
     except (*CONVERSION_ERRORS, OSError) as error:

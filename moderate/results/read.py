@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from moderate.arrow import python_value, python_values
 from moderate.errors import InputError, UsageError
+from moderate.own_categories import own_names
 from moderate.regular import read_regular
 from moderate.results.atomic import part_path
 from moderate.results.fast_csv import UnusualError, whole_parts
@@ -24,8 +25,9 @@ from moderate.results.read_format import (
     CHUNK_ROWS,
     Chunk,
     ResultsFile,
-    is_own,
+    carried_names,
     own_type,
+    scored_names,
     without_surrogates,
 )
 from moderate.results.read_fragments import MANIFEST, FragmentResults, is_fragment_folder
@@ -38,7 +40,7 @@ from moderate.results.text_writers import metadata_path
 from moderate.scratch import scratch_folder
 from moderate.tables.lines import file_name, unreadable
 from moderate.text import first_repeated, one_line
-from moderate.types import LABEL_PREFIX
+from moderate.types import CATEGORIES
 
 MAX_FACTS_BYTES = 16 << 20
 
@@ -94,17 +96,23 @@ class Results:
 
     @property
     def own(self) -> list[str]:
-        """Our own columns: those that every file has, and those of labels."""
+        """Our own columns: those that every file has, and those of own categories and labels."""
         return [column.name for column in own_columns(self.labels)]
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels, as MODEL/LABEL, whose scores the rows have."""
-        return tuple(
-            name.removeprefix(LABEL_PREFIX)
-            for name in self._file.names
-            if name.startswith(LABEL_PREFIX)
-        )
+        """The own categories and the labels, as MODEL/LABEL, whose scores the rows have."""
+        return scored_names(self._file.names)
+
+    @property
+    def own_categories(self) -> tuple[str, ...]:
+        """The own categories whose scores the rows have."""
+        return own_names(self.labels)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The five categories and the own ones."""
+        return (*CATEGORIES, *self.own_categories)
 
     @property
     def schema(self) -> Any:
@@ -188,18 +196,18 @@ class Results:
         known = set(self.columns)
         if unknown := [name for name in names if name not in known]:
             raise InputError(f"{file_name(self.path)} has no column {one_line(unknown[0], 60)!r}")
-        own = [name for name in names if is_own(name)]
+        own = [name for name in names if name not in self.carried]
         parts: dict[str, list[Any]] = {name: [] for name in names}
         for chunk in self._file.chunks():
             for name, array in zip(own, chunk.arrays(own), strict=True):
                 parts[name].append(array)
             for name in names:
-                if not is_own(name):
+                if name in self.carried:
                     parts[name].append(chunk.carried(name))
         return pa.table(
             {
                 name: pa.chunked_array(pieces, own_type(name))
-                if is_own(name)
+                if name in own
                 else self._file.carried_column(name, pieces)
                 for name, pieces in parts.items()
             }
@@ -246,7 +254,7 @@ def read_results(path: str) -> Results:
     if is_fragment_folder(path):
         folder = FragmentResults(path)
         _check_columns(path, folder.names)
-        carried = tuple(name for name in folder.names if not is_own(name))
+        carried = carried_names(folder.names)
         return Results(path, folder.facts(), carried, folder, path)
     suffix = _suffix(path)
     try:
@@ -263,7 +271,7 @@ def read_results(path: str) -> Results:
     file = CsvResults(path, raw=raw) if suffix == ".csv" else _FORMATS[suffix](path)
     if file.names or status.st_size:
         _check_columns(path, file.names)
-    carried = tuple(name for name in file.names if not is_own(name))
+    carried = carried_names(file.names)
     return Results(path, facts or file.facts(), carried, file, path)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import itemgetter
 from typing import Any
@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from moderate.errors import InputError
+from moderate.own_categories import is_label_column, own_columns_of, scored_columns_of
 from moderate.results.parquet_writer import arrow_schema
 from moderate.text import one_line
-from moderate.types import CATEGORIES, LABEL_PREFIX, Decision, Status
+from moderate.types import CATEGORIES, Decision, Status
 
 CHUNK_ROWS = 8192
 """Rows held as Python objects at once."""
@@ -29,8 +30,30 @@ _OWN_TYPES = {field.name: field.type for field in arrow_schema()}
 _ALLOWED = {"status": tuple(s.value for s in Status), "decision": tuple(d.value for d in Decision)}
 _SCORES = tuple(category.value for category in CATEGORIES)
 
-RELATED = ("status", "decision", "error_code", *_SCORES)
-"""Columns whose cells have to agree with each other in every row; see `contradiction`."""
+_RELATED = ("status", "decision", "error_code", *_SCORES)
+
+
+def own_categories(names: Sequence[str]) -> tuple[str, ...]:
+    """The own categories whose scores results with these columns have."""
+    return own_columns_of(tuple(names))
+
+
+def scored_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The own categories and labels whose scores results with these columns have."""
+    return scored_columns_of(tuple(names))
+
+
+def carried_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of a file's columns that are none of ours, but carried from a manifest."""
+    own = set(own_categories(names))
+    return tuple(
+        name for name in names if not (name in _OWN_TYPES or name in own or is_label_column(name))
+    )
+
+
+def related(names: Sequence[str]) -> tuple[str, ...]:
+    """Columns whose cells have to agree with each other in every row; see `contradiction`."""
+    return (*_RELATED, *own_categories(names))
 
 
 class Chunk(ABC):
@@ -39,7 +62,7 @@ class Chunk(ABC):
     first is the number of the first row, counted from 1; count is how many rows there are.
     """
 
-    def __init__(self, names: Collection[str], first: int, count: int) -> None:
+    def __init__(self, names: Sequence[str], first: int, count: int) -> None:
         self.names = names
         self.first = first
         self.count = count
@@ -49,7 +72,7 @@ class Chunk(ABC):
 
         Raises InputError for the first row that contradicts itself.
         """
-        needed = list(dict.fromkeys([*names, *RELATED]))
+        needed = list(dict.fromkeys([*names, *related(self.names)]))
         arrays = dict(zip(needed, self.columns(needed), strict=True))
         if (problem := contradiction(arrays, self.names)) is not None:
             raise self.error(*problem)
@@ -92,13 +115,8 @@ class ResultsFile(ABC):
         return pa.array([value for piece in pieces for value in piece], pa.string())
 
 
-def is_own(name: str) -> bool:
-    """Whether a column is one of ours, and not carried from a manifest."""
-    return name in _OWN_TYPES or name.startswith(LABEL_PREFIX)
-
-
 def own_type(name: str) -> Any:
-    """The Arrow type of one of our own columns."""
+    """The Arrow type of one of our own columns; those of own categories and labels are scores."""
     return _OWN_TYPES[name] if name in _OWN_TYPES else pa.float32()
 
 
@@ -108,17 +126,18 @@ def type_name(name: str) -> str:
     return names.get(str(own_type(name)), "base64" if own_type(name) == pa.binary() else "text")
 
 
-def contradiction(columns: Mapping[str, Any], names: Collection[str]) -> tuple[int, str] | None:
+def contradiction(columns: Mapping[str, Any], names: Sequence[str]) -> tuple[int, str] | None:
     """The first row whose status, decision, error code and scores contradict each other, and why.
 
-    columns are arrays of RELATED, names the columns of the file. A row whose status is not ok is
+    columns are arrays of `related`, names the columns of the file. A row whose status is not ok is
     never approved and has no score, one without a score is never approved, and one that is ok has
     no error: a file that says otherwise was changed, or was not written by this tool.
     """
     is_error = pc.equal(columns["status"], Status.ERROR.value)
     is_approved = pc.equal(columns["decision"], Decision.APPROVE.value)
     has_code = columns["error_code"].is_valid()
-    has_score = {name: columns[name].is_valid() for name in _SCORES}
+    scores = (*_SCORES, *own_categories(names))
+    has_score = {name: columns[name].is_valid() for name in scores}
     rules = [
         (pc.and_(pc.invert(is_error), has_code), "status is ok, but error_code is not empty"),
         (pc.and_(is_error, is_approved), "status is error, but decision is approve"),
@@ -169,4 +188,4 @@ def without_surrogates(text: str) -> str:
 
 
 def _is_score(name: str) -> bool:
-    return name in _SCORES or name.startswith(LABEL_PREFIX)
+    return name in _SCORES or name not in _OWN_TYPES

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from moderate.own_categories import FIRST, label_names, own_names, score_column
 from moderate.places import places_text
 from moderate.text import path_text
-from moderate.types import CATEGORIES, LABEL_PREFIX, Row, Status
+from moderate.types import CATEGORIES, Row, Status
 
 ColumnType = Literal["string", "binary", "bool", "int64", "float32"]
 Cell = str | bytes | bool | int | float | None
@@ -87,10 +88,23 @@ IDENTITY = 3
 _all_scores = itemgetter(*CATEGORIES)
 
 
+_AFTER_FIVE = [column.name for column in COLUMNS].index(FIRST) + 1
+"""The place of the columns of own categories."""
+
+
 def own_columns(labels: Sequence[str] = ()) -> tuple[Column, ...]:
-    """COLUMNS, then one column per label; labels are named MODEL/LABEL."""
+    """COLUMNS with those of the other scores that have these names.
+
+    An own category has a column after the five, a label, named MODEL/LABEL, one at the end.
+    """
+    own = "score of the weights' own category, 0.0 to 1.0"
     meaning = "score of a network's own label"
-    return (*COLUMNS, *(Column(LABEL_PREFIX + name, "float32", meaning) for name in labels))
+    return (
+        *COLUMNS[:_AFTER_FIVE],
+        *(Column(name, "float32", own) for name in own_names(labels)),
+        *COLUMNS[_AFTER_FIVE:],
+        *(Column(score_column(name), "float32", meaning) for name in label_names(labels)),
+    )
 
 
 def values(row: Row, labels: Sequence[str] = ()) -> list[Cell]:
@@ -113,6 +127,7 @@ def values(row: Row, labels: Sequence[str] = ()) -> list[Cell]:
         row.decision,
         "; ".join(row.reasons) or None,
         *scores,
+        *(row.labels.get(name) for name in (own_names(labels) if labels else ())),
         views.label,
         views.nsfw_score,
         views.safe_score,
@@ -136,7 +151,7 @@ def values(row: Row, labels: Sequence[str] = ()) -> list[Cell]:
         "; ".join(facts.warnings) or None,
         error.code if error else None,
         error.message if error else None,
-        *(row.labels.get(name) for name in labels),
+        *(row.labels.get(name) for name in (label_names(labels) if labels else ())),
     ]
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from uuid import uuid4
 
 from moderate.errors import InputError, OutputError
+from moderate.own_categories import is_own_name
 from moderate.regular import read_regular
 from moderate.tables.lines import file_name
 from moderate.text import one_line
@@ -179,7 +180,7 @@ def _check(entry: Entry) -> None:
         raise ValueError("id, reviewer or note is no text")
     if not (isinstance(entry.labels, dict) and isinstance(entry.machine_scores, dict)):
         raise ValueError("labels or machine_scores is no object")
-    unknown = set(entry.labels) - set(CATEGORIES)
+    unknown = [name for name in entry.labels if not (name in CATEGORIES or is_own_name(name))]
     if unknown or not all(isinstance(value, bool) for value in entry.labels.values()):
         raise ValueError("labels that are not yes or no for a category")
     if not (entry.sha256 is None or isinstance(entry.sha256, str)):

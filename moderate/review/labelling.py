@@ -19,6 +19,7 @@ import numpy as np
 
 from moderate.errors import InputError, OutputError
 from moderate.locks import lock_file
+from moderate.own_categories import is_own_name
 from moderate.regular import read_regular
 from moderate.results.atomic import write_atomic
 from moderate.results.cells import quoted
@@ -39,6 +40,7 @@ WAIT_SECONDS = 10.0
 _NAMES = tuple(category.value for category in CATEGORIES)
 _UNSEEN = ("chosen_by", "chosen_for", "inclusion_probability")
 """Columns that whoever labels does not see: the machine's opinion must not become theirs."""
+_ANSWERS = ("", "0", "1")
 _BOM = b"\xef\xbb\xbf"
 _OWN = frozenset(column.name for column in COLUMNS)
 
@@ -52,6 +54,18 @@ class _Table:
     line_end: str
     bom: bool
 
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The five, and own ones: columns after these that hold answers alone."""
+        if "chosen_by" not in self.header:
+            return _NAMES
+        first, last = self.header.index(_NAMES[-1]) + 1, self.header.index("chosen_by")
+        own = [name for name in self.header[first:last] if is_own_name(name)]
+        return (*_NAMES, *(name for name in own if self._has_answers(name)))
+
+    def _has_answers(self, name: str) -> bool:
+        return all(self.text(record, name).strip() in _ANSWERS for record in self.records)
+
     def text(self, record: Sequence[str], name: str) -> str:
         """A cell without its guard; empty where there is no such column."""
         return unguarded(record[self.header.index(name)]) if name in self.header else ""
@@ -62,7 +76,7 @@ class _Table:
 
     def is_filled(self, record: Sequence[str]) -> bool:
         """Whether there is a label in one of its cells."""
-        return any(self.text(record, name).strip() for name in _NAMES)
+        return any(self.text(record, name).strip() for name in self.categories)
 
     def data(self) -> bytes:
         """The bytes of the file."""
@@ -105,6 +119,7 @@ class Template:
         self.numbers = np.arange(1, len(table.records) + 1, dtype=np.int64)
         self.salt = ""
         self.own = _OWN
+        self.categories = table.categories
         # Cells that were written for an entry, by its id: those alone an undo empties again.
         self._written: dict[str, dict[str, str]] = {}
 
@@ -118,7 +133,7 @@ class Template:
         others = {
             name: unguarded(cell)
             for name, cell in zip(self._table.header, record, strict=True)
-            if name not in _OWN and name not in _UNSEEN
+            if name not in _OWN and name not in _UNSEEN and name not in self.categories
         }
         null = dict.fromkeys(column.name for column in COLUMNS)
         return {**null, "path": path, "sha256": digest or None, "decision": "", **others}
@@ -199,7 +214,7 @@ class Template:
         """The cells that an entry has an answer for."""
         answers: Mapping[str, bool] = entry.labels
         if self._approve_is_no and entry.decision == "approve":
-            answers = {**dict.fromkeys(_NAMES, False), **answers}
+            answers = {**dict.fromkeys(self.categories, False), **answers}
         return {name: "1" if yes else "0" for name, yes in answers.items()}
 
     def _fill(self, table: _Table, entry: Entry, cells: Mapping[str, str]) -> dict[str, str]:

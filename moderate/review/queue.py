@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from moderate.errors import InputError, UsageError
+from moderate.own_categories import category_named
 from moderate.policy.model import Policy
 from moderate.policy.thresholds import reaches
 from moderate.results.read import Results
-from moderate.text import one_line
-from moderate.types import CATEGORIES, Category
+from moderate.text import one_line, printable
 
 Kind = Literal["review", "block", "errors", "approve-sample", "all"]
 Order = Literal["uncertain", "severe", "input"]
@@ -36,7 +36,7 @@ class Selection:
 
     kind: Kind = "review"
     sample: int = 0
-    category: Category | None = None
+    category: str | None = None
     warning: str | None = None
     source: str | None = None
     column: tuple[str, str] | None = None
@@ -77,7 +77,14 @@ class Selector:
     def __init__(self, results: Results, policy: Policy, selection: Selection) -> None:
         self._policy, self._selection = policy, selection
         self.own = ["path", "status", "decision", "warnings", "duplicate_of"]
-        self.own += [name.value for name in CATEGORIES]
+        self.own += map(str, results.categories)
+        if selection.category is not None:
+            category_named("--category", selection.category, results.categories)
+            if policy.limits(selection.category) is None:
+                raise InputError(
+                    f"--category {selection.category}: policy {printable(policy.name)} has no "
+                    "thresholds for it"
+                )
         self.carried: list[str] = []
         if selection.column and (name := selection.column[0]) not in self.own:
             if name not in results.columns:
@@ -146,15 +153,14 @@ def _mask(table: pa.Table, policy: Policy, selection: Selection) -> NDArray[np.b
         name, text = selection.column
         mask = pc.and_(mask, pc.fill_null(pc.equal(pc.cast(table[name], pa.string()), text), False))
     kept: NDArray[np.bool_] = mask.to_numpy().astype(bool)
-    if selection.category is not None:
-        limits = policy.categories[selection.category]
+    if selection.category is not None and (limits := policy.limits(selection.category)):
         kept &= reaches(_scores(table, selection.category), limits.review)
     return kept
 
 
-def _scores(table: pa.Table, category: Category) -> NDArray[np.float32]:
+def _scores(table: pa.Table, category: str) -> NDArray[np.float32]:
     """NaN: not scored."""
-    scores: NDArray[np.float32] = table[category.value].to_numpy().astype(np.float32)
+    scores: NDArray[np.float32] = table[category].to_numpy().astype(np.float32)
     return scores
 
 
@@ -164,8 +170,10 @@ def _order_keys(table: pa.Table, policy: Policy, selection: Selection) -> NDArra
     if selection.order == "input" or not count:
         return np.zeros(count)
     keys = np.full(count, np.inf)
-    for category in [selection.category] if selection.category else CATEGORIES:
-        limits, scores = policy.categories[category], _scores(table, category)
+    for category, limits in policy.all_limits.items():
+        if selection.category not in (None, category) or category not in table.column_names:
+            continue
+        scores = _scores(table, category)
         if selection.order == "severe":
             keys = np.fmin(keys, -scores)
         else:

@@ -44,6 +44,7 @@ class ResultRows:
     ) -> None:
         self.numbers = queue.numbers
         self.own = frozenset(results.own)
+        self.categories = tuple(map(str, results.categories))
         self.salt = results.facts.get("run_id", "")
         self.copies = copies or {}
         self._probability = queue.probability

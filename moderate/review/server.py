@@ -11,7 +11,7 @@ import dataclasses
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from importlib.resources import files
 from typing import Any, get_args
@@ -34,7 +34,6 @@ from moderate.review.session import MOST_AT_ONCE, Judgement, NotYoursError, Sess
 from moderate.review.shown import shown_row
 from moderate.sources.originals import OriginalError
 from moderate.text import printable
-from moderate.types import CATEGORIES
 
 MOST_BODY = 64 << 10
 """Bytes of a request's body."""
@@ -175,7 +174,6 @@ class _Server:
     async def about(self, request: Request) -> Response:
         """What the page has to know once: names, thresholds, and its token for changes."""
         browser = _browser(request)
-        limits = self._policy.categories
         return _json(
             {
                 "title": self._title,
@@ -184,11 +182,12 @@ class _Server:
                 "policy": self._policy.name,
                 "categories": [
                     {
-                        "name": name.value,
-                        "review": limits[name].review,
-                        "block": limits[name].block,
+                        "name": name,
+                        "review": limits.review if limits else None,
+                        "block": limits.block if limits else None,
                     }
-                    for name in CATEGORIES
+                    for name in self._session.categories
+                    for limits in (self._policy.limits(name),)
                 ],
                 "most_note": MOST_NOTE,
                 "progress": await _blocking(self._progress, browser),
@@ -234,7 +233,7 @@ class _Server:
         """
         values = await _body(request)
         number = _whole_number(values.get("row"), 1, 1 << 62)
-        judgement = _judgement(values)
+        judgement = _judgement(values, self._session.categories)
         row = self._row(number)
         if values.get("path") != printable(row["path"]):
             raise _RefusedError(409, "the queue is another one now: reload the page", "queue")
@@ -281,7 +280,8 @@ class _Server:
         number = row["row"]
         whole = self._session.row(number)  # a carried column may be called `row`, too
         copies = self._copies.get(whole["path"])
-        shown = shown_row(whole, self._session.own, self._policy, copies)
+        of = self._session.categories
+        shown = shown_row(whole, self._session.own, self._policy, copies, of)
         return {**shown, "row": number, "second": row["second"]}
 
     def _row(self, number: int) -> dict[str, Any]:
@@ -327,7 +327,7 @@ async def _blocking(work: Callable[..., Any], *arguments: Any) -> Any:
     return await anyio.to_thread.run_sync(work, *arguments, abandon_on_cancel=True)
 
 
-def _judgement(values: Mapping[str, Any]) -> Judgement:
+def _judgement(values: Mapping[str, Any], categories: Sequence[str]) -> Judgement:
     decision: Any
     revealed: Any
     decision, revealed = values.get("decision"), values.get("revealed", "blur")
@@ -341,7 +341,7 @@ def _judgement(values: Mapping[str, Any]) -> Judgement:
     if revealed not in get_args(Reveal):
         raise _RefusedError(400, "revealed: use blur, grey or colour")
     if not isinstance(labels, dict) or not all(
-        name in CATEGORIES and isinstance(value, bool) for name, value in labels.items()
+        name in categories and isinstance(value, bool) for name, value in labels.items()
     ):
         raise _RefusedError(400, "labels: use true or false for categories")
     if not isinstance(note, str) or len(note) > MOST_NOTE:

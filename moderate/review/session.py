@@ -32,7 +32,6 @@ from moderate.review.journal import (
 )
 from moderate.review.leases import Leases
 from moderate.review.queue import needs_second_look
-from moderate.types import CATEGORIES
 
 MOST_AT_ONCE = 64
 """Rows that one reviewer has at a time: a grid, and what is decoded ahead."""
@@ -77,12 +76,13 @@ class Rows(Protocol):
     """The rows of a queue: `numbers` in their order, each row by its number.
 
     salt is the same for all queues that are to have the same rows judged by two people. own are the
-    columns of a row that are not carried.
+    columns of a row that are not carried, categories those that it has scores of, or answers for.
     """
 
     numbers: NDArray[np.int64]
     salt: str
     own: frozenset[str]
+    categories: tuple[str, ...]
 
     def __len__(self) -> int: ...
 
@@ -141,6 +141,11 @@ class Session:
         """The columns of a row that are not carried."""
         return self._rows.own
 
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories that people may answer for."""
+        return self._rows.categories
+
     def next(self, reviewer: str, count: int = 1) -> list[dict[str, Any]]:
         """The rows that this reviewer is to look at now, leased; `row` is the number of each."""
         with self._lock:
@@ -173,7 +178,7 @@ class Session:
                 sha256=row["sha256"],
                 reviewer=reviewer,
                 machine_decision=row["decision"],
-                machine_scores={name.value: row[name.value] for name in CATEGORIES},
+                machine_scores={name: row.get(name) for name in self._rows.categories},
                 decision=judgement.decision,
                 labels=dict(judgement.labels),
                 note=judgement.note[:MOST_NOTE],

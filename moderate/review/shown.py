@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from moderate.policy.model import Policy
 from moderate.policy.thresholds import reaches
 from moderate.review.rows import Copies
 from moderate.text import printable
-from moderate.types import CATEGORIES, Category
+from moderate.types import CATEGORIES
 
 _FRAME = re.compile(r"(?:frame|picture) ([1-9][0-9]{0,8})\b")
 _BOX = re.compile(r"\b(\d{1,3}) to (\d{1,3}) % across and (\d{1,3}) to (\d{1,3}) % down$")
@@ -26,7 +26,11 @@ _ELSEWHERE = frozenset(
 
 
 def shown_row(
-    row: Mapping[str, Any], own: Collection[str], policy: Policy, copies: Copies | None
+    row: Mapping[str, Any],
+    own: Collection[str],
+    policy: Policy,
+    copies: Copies | None,
+    categories: Sequence[str] = CATEGORIES,
 ) -> dict[str, Any]:
     """The JSON object of a row; own are the names of the columns that are not carried."""
     return {
@@ -35,7 +39,7 @@ def shown_row(
         "reasons": _parts(row["reasons"]),
         "warnings": _parts(row["warnings"]),
         "unseen": row["unseen"],
-        "scores": [_score(name, row[name.value], policy) for name in CATEGORIES],
+        "scores": [_score(name, row.get(name), policy) for name in categories],
         "places": [
             {"term": printable(term), **_place(printable(text))}
             for term, text in read_places(row["highest_at"]).items()
@@ -46,18 +50,25 @@ def shown_row(
         "facts": [
             [printable(name), _text(value)]
             for name, value in row.items()
-            if name in own and name not in _ELSEWHERE and value is not None
+            if name in own
+            and name not in _ELSEWHERE
+            and name not in categories
+            and value is not None
         ],
         "carried": [
-            [printable(name), _text(value)] for name, value in row.items() if name not in own
+            [printable(name), _text(value)]
+            for name, value in row.items()
+            if name not in own and name not in categories
         ],
     }
 
 
-def _score(name: Category, score: float | None, policy: Policy) -> dict[str, Any]:
+def _score(name: str, score: float | None, policy: Policy) -> dict[str, Any]:
     """band is what the score leads to by the thresholds alone; None where there is no score."""
-    limits, band = policy.categories[name], None
-    if score is not None:
+    limits, band = policy.limits(name), None
+    if score is not None and limits is None:
+        band = "approve"
+    elif score is not None and limits:
         value = np.float32(score)
         band = next(
             (
@@ -67,7 +78,7 @@ def _score(name: Category, score: float | None, policy: Policy) -> dict[str, Any
             ),
             "approve",
         )
-    return {"name": name.value, "score": score, "band": band}
+    return {"name": str(name), "score": score, "band": band}
 
 
 def _place(text: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from moderate.run.resources import make_sampler
 from moderate.run.scan import input_names
 from moderate.run.scopes import scopes
 from moderate.run.speeds import Estimate, estimate, known_speeds
-from moderate.run.summary import EXAMPLES_KEPT
+from moderate.run.summary import EXAMPLES_KEPT, idle_note
 from moderate.run.videos import VideoEnd, open_video
 from moderate.sources.archive import ArchiveSource
 from moderate.sources.hints import InputHints
@@ -201,6 +201,8 @@ def look_ahead(job: Job) -> DryRun:
                 found.limited = True
                 break
         found.input_notes = look.hints.notes()
+        if idle := [n for n in job.bundle.card.own_categories if n not in job.judge.own]:
+            found.input_notes.append(idle_note(job.policy.policy, idle))
         if nothing_was_there(found):
             raise InputError(nothing_found(found))
         fetched = 2 * found.unread > found.rows

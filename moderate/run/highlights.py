@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moderate.decode.sniff import VIDEO_FORMATS
+from moderate.own_categories import own_names
 from moderate.sources.subset import SKIPPED_KEPT
 from moderate.state.masking import mask_argument
 from moderate.text import path_text
@@ -37,9 +38,12 @@ class Worst:
     @classmethod
     def of(cls, row: Row, number: int) -> Self | None:
         """None for a row without scores. number is that of the row in the run."""
-        scores = [
-            (score, category.value) for category, score in row.scores.items() if score is not None
-        ]
+        own = own_names(row.labels)
+        every = {
+            **{c.value: score for c, score in row.scores.items()},
+            **{n: row.labels[n] for n in own},
+        }
+        scores = [(score, category) for category, score in every.items() if score is not None]
         if row.error or not scores:
             return None
         score, category = max(scores, key=lambda pair: pair[0])
@@ -104,6 +108,10 @@ class Highlights:
         before, severity = self._rows, batch.decided.severity
         self._rows += len(batch)
         scores = batch.known.contents.heads["scores"]
+        names = tuple(category.value for category in CATEGORIES)
+        if own := own_names(batch.labels):
+            others = batch.known.contents.labels[:, [batch.labels.index(name) for name in own]]
+            scores, names = np.concatenate([scores, others], axis=1), (*names, *own)
         candidates = ~np.isnan(scores).all(axis=1)
         if (firsts := batch.known.duplicate_of) is not None:
             copies = np.array([first is not None for first in firsts])
@@ -123,7 +131,7 @@ class Highlights:
                 score,
                 -(before + place + 1),
                 batch.path(place),
-                CATEGORIES[int(np.nanargmax(scores[place]))].value,
+                names[int(np.nanargmax(scores[place]))],
             )
             self._keep_if_worse(found)
 
@@ -141,10 +149,11 @@ class Highlights:
         scores: NDArray[np.float32],
         copies: NDArray[np.bool_],
         frames: NDArray[np.bool_],
+        names: Sequence[str] = CATEGORIES,
     ) -> None:
         """Take rows in by columns, as `count` does one by one.
 
-        scores is (categories, rows), NaN for what was not scored; paths are an Arrow array.
+        scores is (names, rows), NaN for what was not scored; paths are an Arrow array.
         """
         frames = frames & ~copies
         self.copies += int(copies.sum())
@@ -154,7 +163,7 @@ class Highlights:
         usable = np.flatnonzero((best >= 0) & ~copies & ~frames)
         order = np.lexsort((usable, -best[usable], -severity[usable]))[:WORST_KEPT]
         for index in sorted(usable[order].tolist()):
-            name = CATEGORIES[category[index]].value
+            name = str(names[category[index]])
             number = self._rows + index + 1
             found = Worst(
                 int(severity[index]), float(best[index]), -number, paths[index].as_py(), name

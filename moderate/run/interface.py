@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 class Job:
     """A scan whose every option was found to make sense, before any image is opened.
 
-    It holds everything that the rows depend on. labels are the names of the labels whose scores
-    rows have; written_labels are those of them that have a column in the results.
+    It holds everything that the rows depend on. labels are the names of the own categories and
+    labels whose scores rows have; written_labels are those of them that have a column in the
+    results.
     deduplicate=False decodes copies, too (for measuring).
     """
 
@@ -89,9 +90,9 @@ def _seen_by(bundle: Bundle) -> tuple[tuple[int, ...], ...]:
     """For each category that is scored, the places of the models that feed it."""
     feeding = [
         tuple(
-            place for place, model in enumerate(bundle.card.model) if category in model.categories
+            place for place, model in enumerate(bundle.card.model) if category in dict(model.fed())
         )
-        for category in bundle.card.categories
+        for category in bundle.card.all_categories
     ]
     return tuple(dict.fromkeys(feeding))
 

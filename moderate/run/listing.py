@@ -44,12 +44,11 @@ _TEXTS = (
 )
 _NUMBERS = ("width", "height", "frames", "bytes")
 LISTED = (*_TEXTS, *_NUMBERS, "path_bytes", *(category.value for category in CATEGORIES))
-"""The result columns that are kept of each row."""
+"""The result columns that are kept of each row, besides those of own categories."""
 
 NUMBER = "number"
 """The column of a listing that counts the rows of the results from 1, in their order."""
 
-_WANTED = [_PLACES[name] for name in LISTED]
 _CHUNK_ROWS = 4096
 _SLACK = 1.25  # how much more than is kept may gather, so that sorting is rare
 
@@ -71,8 +70,9 @@ class Thumbnails:
 class Listing:
     """Takes rows in, and gives the most severe of them.
 
-    histograms counts the scores of all rows, BINS by category; those without a score are in none.
-    thumbnails are made where they are asked for, when all rows are there.
+    own are the own categories that rows have scores of. histograms counts the scores of all rows,
+    BINS by category; those without a score are in none. thumbnails are made where they are asked
+    for, when all rows are there.
     """
 
     policy: Policy
@@ -83,8 +83,19 @@ class Listing:
         default_factory=lambda: {name.value: np.zeros(BINS, np.int64) for name in CATEGORIES}
     )
     thumbnails: Thumbnails | None = None
+    own: tuple[str, ...] = ()
     _pending: list[list[Any]] = field(default_factory=list)
     _tables: list[pa.Table] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Count scores of own categories, too."""
+        for name in self.own:
+            self.histograms[name] = np.zeros(BINS, np.int64)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The result columns that are kept of each row."""
+        return (*LISTED, *self.own)
 
     @classmethod
     def of_results(cls, results: Results, policy: Policy) -> Listing:
@@ -94,15 +105,16 @@ class Listing:
         """
         from moderate.results.final import columns_of_final, decided
 
-        listing = cls(policy)
-        for own, carried in results.parts(LISTED, columns_of_final(results)):
+        listing = cls(policy, own=results.own_categories)
+        for own, carried in results.parts(listing.columns, columns_of_final(results)):
             listing.add_columns(decided(results, own, carried))
         return listing
 
     def add(self, row: Row) -> None:
         """Take one row in."""
         cells = values(row)
-        self._pending.append([cells[place] for place in _WANTED])
+        own = [row.labels.get(name) for name in self.own]
+        self._pending.append([*(cells[_PLACES[name]] for name in LISTED), *own])
         if len(self._pending) == _CHUNK_ROWS:
             self._take_pending()
 
@@ -115,8 +127,8 @@ class Listing:
         """Take rows in by the Arrow arrays of their columns."""
         import pyarrow as pa
 
-        schema = _schema()
-        arrays = [_array(columns[name], name, schema.field(name).type) for name in LISTED]
+        schema = _schema(self.own)
+        arrays = [_array(columns[name], name, schema.field(name).type) for name in self.columns]
         count = len(arrays[0])
         numbers = pa.array(np.arange(self.rows + 1, self.rows + count + 1))
         self.rows += count
@@ -132,7 +144,7 @@ class Listing:
             self._tables = [self._most_severe()]
 
     def table(self) -> pa.Table:
-        """The rows that are listed, the most severe first: the columns LISTED, and NUMBER.
+        """The rows that are listed, the most severe first: `columns`, and NUMBER.
 
         Severe is the decision, then the highest score of any category, then the place in the run.
         """
@@ -145,8 +157,8 @@ class Listing:
 
         if rows := self._pending:
             self._pending = []
-            types = _schema()
-            columns = zip(LISTED, zip(*rows, strict=True), strict=True)
+            types = _schema(self.own)
+            columns = zip(self.columns, zip(*rows, strict=True), strict=True)
             self.add_columns(
                 {name: pa.array(_shortened(name, cells), types.field(name).type)
                  for name, cells in columns}
@@ -155,10 +167,10 @@ class Listing:
     def _most_severe(self) -> pa.Table:
         import pyarrow as pa
 
-        table = pa.concat_tables([*self._tables, _schema().empty_table()])
+        table = pa.concat_tables([*self._tables, _schema(self.own).empty_table()])
         best = np.full(len(table), -1.0, np.float32)
-        for category in CATEGORIES:
-            np.fmax(best, _scores(table, category.value), out=best)
+        for category in self.histograms:
+            np.fmax(best, _scores(table, category), out=best)
         order = np.lexsort((table[NUMBER].to_numpy(), -best, -_severities(table)))
         table = table.take(pa.array(order[: self.most_rows]))
         while table.nbytes > self.most_bytes and len(table) > 1:
@@ -168,7 +180,7 @@ class Listing:
         return table
 
 
-def _schema() -> pa.Schema:
+def _schema(own: Sequence[str]) -> pa.Schema:
     import pyarrow as pa
 
     return pa.schema(
@@ -177,6 +189,7 @@ def _schema() -> pa.Schema:
             *((name, pa.int64()) for name in _NUMBERS),
             ("path_bytes", pa.binary()),
             *((category.value, pa.float32()) for category in CATEGORIES),
+            *((name, pa.float32()) for name in own),
             (NUMBER, pa.int64()),
         ]
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from moderate.own_categories import score_column
 from moderate.places import AT, places_text, read_places
 from moderate.policy.batch import Decided, Encoded
 from moderate.policy.judge import Judge
@@ -19,7 +20,7 @@ from moderate.run.known_rows import KnownRows
 from moderate.run.moments import moment
 from moderate.run.policy_columns import policy_columns, texts
 from moderate.text import path_text
-from moderate.types import CATEGORIES, LABEL_PREFIX, Origin, Row, Status
+from moderate.types import CATEGORIES, Origin, Row, Status
 from moderate.uris import uri_of
 
 _JOINT = "; "
@@ -104,7 +105,7 @@ class RowBatch:
             "error_message": nothing,
         }
         for name in labels:
-            columns[LABEL_PREFIX + name] = (
+            columns[score_column(name)] = (
                 _floats(known.contents.labels[:, self.labels.index(name)])
                 if name in self.labels
                 else pa.nulls(count, pa.float32())

@@ -147,7 +147,13 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
         exports=[each.target for each in options.exports],
     )
     bundle = load_bundle(options.weights)
-    judge = Judge.of(policy, columns=[column.name for column in carried_columns(sources)])
+    carried = [column.name for column in carried_columns(sources)]
+    if taken := [name for name in bundle.card.own_categories if name in carried]:
+        raise UsageError(
+            f"--keep {taken[0]}: the weights {bundle.name} have a category of that name; give the "
+            f"column another, as in --keep original_{taken[0]}={taken[0]}"
+        )
+    judge = Judge.of(policy, columns=carried)
     scored, written = _labels(bundle, judge, keep=options.keep_labels)
     options = replace(
         options,
@@ -170,19 +176,27 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
 
 
 def _labels(bundle: Bundle, judge: Judge, *, keep: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The labels that are scored and kept, and those of them that are written.
+    """The own categories and labels that are scored and kept, and those of them that are written.
 
-    Where any are scored, all that --keep-labels writes are: what is kept for later runs then serves
-    both. Raises PolicyError for a label that the weights do not have.
+    Own categories always are. Where any labels are scored, all that --keep-labels writes are: what
+    is kept for later runs then serves both. Raises PolicyError for what the weights do not have.
     """
+    own = bundle.card.own_categories
+    policy = f"policy {printable(judge.policy.name)}"
+    if unfed := [name for name in judge.own if name not in own]:
+        feed = f"of their own, they feed {', '.join(own)}" if own else "they have none of their own"
+        raise PolicyError(
+            f"{policy}: categories.own.{unfed[0]}: the weights {bundle.name} feed no such "
+            f"category; {feed}"
+        )
     asked = judge.labels
     if not (keep or asked):
-        return (), ()
+        return own, own
     there = [name for names in bundle.labels for name in names]
     if missing := [name for name in asked if name not in there]:
         shown = one_line(", ".join(bundle.kept_labels), 400)
         raise PolicyError(
-            f"policy {printable(judge.policy.name)}: labels.{missing[0]!r}: the weights "
+            f"{policy}: labels.{missing[0]!r}: the weights "
             f"{bundle.name} have no such label; they have {shown}"
         )
     if twice := [name for name, count in Counter(there).items() if count > 1]:
@@ -190,8 +204,8 @@ def _labels(bundle: Bundle, judge: Judge, *, keep: bool) -> tuple[tuple[str, ...
             f"the weights {bundle.name} have two labels called {one_line(twice[0], 60)!r}, which "
             "cannot be told apart; go without --keep-labels and without thresholds for labels"
         )
-    scored = tuple(dict.fromkeys([*bundle.kept_labels, *asked]))
-    return scored, scored if keep else asked
+    scored = (*own, *dict.fromkeys([*bundle.kept_labels, *asked]))
+    return scored, scored if keep else (*own, *asked)
 
 
 def _converted(state: StateOptions | None) -> str | None:
@@ -379,12 +393,13 @@ def _run(
     ):
         writers: list[ResultWriter] = [*row_writers, *engine.writers, *exports]
         audit = _audit(job, engine, run_id, started)
-        summary = Summary(audit, job.policy.policy, job.judge)
+        own = job.bundle.card.own_categories
+        summary = Summary(audit, job.policy.policy, job.judge, own=own)
         summary.hourly_cost = options.hourly_cost
         summary.highlights = Highlights.of(input_names(options), options.targets)
         summary.only, summary.max_listed = options.only, options.max_listed
         if any(map(is_page, options.summary)):
-            summary.listing = Listing(job.policy.policy)
+            summary.listing = Listing(job.policy.policy, own=own)
         summary.baseline = options.export.baseline
         summary.may_be_empty = any(source.may_be_empty for source in job.sources)
         recorder.counting(summary)

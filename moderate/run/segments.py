@@ -49,9 +49,10 @@ def segments(judge: Judge, video: Row, frames: Sequence[Row]) -> str | None:
         scores = [row.scores[category] for row in frames]
         limits = policy.categories[category]
         found += _stretches("category", category.value, limits, scores, starts, ends)
-    for name, limits in policy.labels.items():
-        scores = [row.labels.get(name) for row in frames]
-        found += _stretches("label", name, limits, scores, starts, ends)
+    for kind, others in (("category", policy.own), ("label", policy.labels)):
+        for name, limits in others.items():
+            scores = [row.labels.get(name) for row in frames]
+            found += _stretches(kind, name, limits, scores, starts, ends)
     found.sort(key=lambda each: (-each.decision.severity, -each.maximum, each.start))
     del found[MOST_SEGMENTS:]
     found.sort(key=lambda each: each.start)  # at the same time, the worst first

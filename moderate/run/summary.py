@@ -164,6 +164,12 @@ class Summary:
     fetched: int = 0
     decoded: int = 0
     decoded_pixels: int = 0
+    own: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Count by the own categories that the judge decides by, too."""
+        for name in self.judge.own if self.judge else self.policy.own:
+            self.bands.setdefault(name, Counter())
 
     def count(self, row: Row) -> None:
         """Take one row into the counts."""
@@ -326,7 +332,18 @@ class Summary:
                 f"Not scored by these weights: {', '.join(self.unscored_categories)}; "
                 f"policy {self.policy.name} {what}."
             )
+        if idle := [name for name in self.own if name not in self.bands]:
+            notes.append(idle_note(self.policy, idle))
         return notes + (self.judge.notes() if self.judge else [])
+
+
+def idle_note(policy: Policy, names: Sequence[str]) -> str:
+    """That a policy has no thresholds for these own categories, as a sentence."""
+    them = "its" if len(names) == 1 else "their"
+    return (
+        f"Policy {printable(policy.name)} has no thresholds for {', '.join(names)}: {them} scores "
+        "are shown and decide nothing."
+    )
 
 
 def _add(counts: Counter[str], names: Sequence[str], numbers: Severities) -> None:

@@ -133,7 +133,7 @@ def _card(facts: Facts, parts: Sequence[Part], staged: Path) -> dict[str, Any]:
 def _model_table(part: Part, folder: Path) -> dict[str, Any]:
     converted = part.converted
     categories: dict[str, Any] = {
-        category.value: list(part.categories[category]) for category in part.categories
+        str(category): list(part.categories[category]) for category in part.categories
     }
     if part.own:
         categories["own"] = {name: list(sources) for name, sources in part.own.items()}

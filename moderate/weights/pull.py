@@ -17,7 +17,7 @@ from moderate.errors import UsageError, WeightsError
 from moderate.libraries import has_torch, require_torch
 from moderate.locks import lock_file
 from moderate.text import one_line, printable
-from moderate.types import Category
+from moderate.types import CATEGORIES, Category
 from moderate.weights.assemble import Facts, Part, install, sweep
 from moderate.weights.catalogue.load import catalogue, coverage, find_entry
 from moderate.weights.catalogue.mapping import LabelMap, usual_mapping
@@ -166,7 +166,7 @@ def add(
     title = f"{converted.architecture} with {len(converted.labels)} labels"
     facts = _facts_of_file(path, name, title, licence)
     converted, note = _activated(converted, activation)
-    part = Part(converted, _mapped(mapping, converted))
+    part = _part(mapping, converted)
     with _alone():
         return Pulled(install(facts, [part], replace=overwrite), (pixels, note))
 
@@ -190,7 +190,7 @@ def add_graph(
     said = ", ".join(options.pixels.named())
     colours = model.onnx.colours.upper()
     note = describe(model.preprocess, f"{said} as asked, in {colours} ({CHANGES} change it)")
-    part = Part(model, _mapped(mapping, model))
+    part = _part(mapping, model)
     with _alone():
         return Pulled(install(facts, [part], replace=overwrite), (note,))
 
@@ -269,7 +269,7 @@ def _pull_repo(
         revision=downloaded.revision,
         digest="first-pull",
     )
-    part = Part(converted, _mapped(mapping, converted))
+    part = _part(mapping, converted)
     folder = install(facts, [part], replace=overwrite)
     shutil.rmtree(downloaded.folder, ignore_errors=True)
     note = f"{repo}: {revision or 'main'} is commit {downloaded.revision}, which the card records"
@@ -304,6 +304,18 @@ def _activated(converted: Converted, activation: Activation | None) -> tuple[Con
     how = "as asked" if activation else "as the source says, or as is usual where it says nothing"
     note = f"scores are the {chosen} of the outputs, {how} (--activation changes it)"
     return replace(converted, activation=chosen), note
+
+
+def _part(mapping: LabelMap | None, converted: Converted | OnnxModel) -> Part:
+    """The model as a part of a bundle, with what its labels feed."""
+    sources = _mapped(mapping, converted)
+    five = {name: sources[name] for name in sources if name in CATEGORIES}
+    own = {
+        name: [item if isinstance(item, str) else tuple(item) for item in found]
+        for name, found in sources.items()
+        if name not in CATEGORIES
+    }
+    return Part(converted, five, own=own)
 
 
 def _mapped(mapping: LabelMap | None, converted: Converted | OnnxModel) -> LabelMap:

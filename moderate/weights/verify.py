@@ -51,7 +51,7 @@ def verify_bundle(
     recorded = bundle.card.selftest
     results: list[SelfTestResult] = []
     for one in placement.replicas:
-        with Classifier(bundle, one) as classifier:
+        with Classifier(bundle, one, labels=bundle.card.own_categories) as classifier:
             used = classifier.placement
             result = check(bundle, classifier, used, recorded) if recorded else None
         if result is None:

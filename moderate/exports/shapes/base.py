@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, NamedTuple
 from uuid import NAMESPACE_OID, UUID, uuid5
@@ -159,9 +159,11 @@ def failure(row: Mapping[str, Any], *needed: str) -> Failure | None:
     return NOT_SCORED if any(row.get(name) is None for name in needed) else None
 
 
-def failure_of_all(row: Mapping[str, Any]) -> Failure | None:
-    """Why there is no answer; None where at least one category was scored."""
-    nothing = all(row.get(name) is None for name in CATEGORIES)
+def failure_of_all(
+    row: Mapping[str, Any], categories: Sequence[str] = CATEGORIES
+) -> Failure | None:
+    """Why there is no answer; None where at least one of these categories was scored."""
+    nothing = all(row.get(name) is None for name in categories)
     return failure(row) or (NOT_SCORED if nothing else None)
 
 

@@ -1,4 +1,4 @@
-"""`flags`: a confidence for each of five kinds of content."""
+"""`flags`: a confidence for each kind of content, the five and the weights' own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from moderate.exports.shapes.base import Answer, Shape, failure_of_all, number
+from moderate.own_categories import categories_of
 from moderate.types import Category
 
-FLAGS: Mapping[Category, str] = {
+FLAGS: Mapping[str, str] = {
     Category.NUDITY: "Nudity",
     Category.SEXUAL_ACTIVITY: "Sexual Activity",
     Category.SUGGESTIVE: "Suggestive",
@@ -27,14 +28,16 @@ class FlagsShape(Shape):
 
     def answer(self, row: Mapping[str, Any]) -> Answer:
         """See `Shape`."""
+        categories = categories_of(row)
+        flags = {name: FLAGS.get(name) or name.replace("_", " ").title() for name in categories}
         scored = {
-            name: number(score)
-            for category, name in FLAGS.items()
+            flag: number(score)
+            for category, flag in flags.items()
             if (score := row.get(category)) is not None
         }
-        failed = failure_of_all(row)
+        failed = failure_of_all(row, categories)
         if failed is not None:
-            scored = dict.fromkeys(FLAGS.values(), 1.0)
+            scored = dict.fromkeys(flags.values(), 1.0)
         answer: dict[str, Any] = {
             "flags": [{"name": name, "confidence": score} for name, score in scored.items()]
         }

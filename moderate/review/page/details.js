@@ -78,11 +78,11 @@ export class Details {
       { class: "bar", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
       draw("rect", { class: "track", width: 100, height: 10 }),
       filled,
-      draw("line", { class: "limit halo", x1: review * 100, x2: review * 100, y1: 0, y2: 10 }),
-      draw("line", { class: "limit halo", x1: block * 100, x2: block * 100, y1: 0, y2: 10 }),
-      draw("line", { class: "limit review", x1: review * 100, x2: review * 100, y1: 0, y2: 10 }),
-      draw("line", { class: "limit block", x1: block * 100, x2: block * 100, y1: 0, y2: 10 }),
     );
+    const line = (kind, at) => draw("line", { class: `limit ${kind}`, x1: at * 100, x2: at * 100, y1: 0, y2: 10 });
+    if (review !== null) {
+      bar.append(line("halo", review), line("halo", block), line("review", review), line("block", block));
+    }
     const number = make("span", { class: "number" });
     const label = (value) => {
       const button = make("button", { type: "button", "aria-pressed": "false" });
@@ -95,10 +95,10 @@ export class Details {
     const yes = label(true);
     const no = label(false);
     const title = make("span", { class: "name", textContent: words(name) });
-    if (key <= 5) title.prepend(make("kbd", { textContent: String(key) }), " ");
+    if (key <= 9) title.prepend(make("kbd", { textContent: String(key) }), " ");
     const limits = make("span", {
       class: "unseen",
-      textContent: `, review from ${review}, block from ${block}`,
+      textContent: review === null ? ", without thresholds" : `, review from ${review}, block from ${block}`,
     });
     const group = make("div", { class: "labels", role: "group", "aria-label": `Label ${words(name)}` }, yes, no);
     const row = make("li", {}, make("div", { class: "head" }, title, number, limits), bar, group);

@@ -7,7 +7,7 @@ export const KEYS = [
   [["a"], "A", "approve", "Approve"],
   [["b"], "B", "block", "Block"],
   [["u"], "U", "unsure", "Unsure"],
-  [["1", "2", "3", "4", "5"], "1 to 5", "label", "Label of a category: yes, no, none"],
+  [["1", "2", "3", "4", "5", "6", "7", "8", "9"], "1 to 9", "label", "Label of a category: yes, no, none"],
   [["n"], "N", "note", "Write a note; Esc ends it"],
   [["z", "Backspace"], "Z or ⌫", "undo", "Undo your last decision"],
   [["ArrowRight", "j"], "→ or J", "next", "Next image, without a decision"],

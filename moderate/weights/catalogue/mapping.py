@@ -6,12 +6,16 @@ import os
 from collections.abc import Mapping, Sequence
 
 from moderate.errors import WeightsError
+from moderate.own_categories import OWN, is_own_name, why_taken
 from moderate.text import one_line, printable
 from moderate.toml_files import TomlError, read_toml
 from moderate.types import CATEGORIES, Category
 
-LabelMap = dict[Category, list[str | list[str]]]
-"""Per category the sources whose maximum it is: a label, or a list of labels to sum."""
+LabelMap = dict[str, list[str | list[str]]]
+"""Per category the sources whose maximum it is: a label, or a list of labels to sum.
+
+The categories are of the five, or own ones by their names.
+"""
 
 _SEXUAL = (Category.NUDITY, Category.SEXUAL_ACTIVITY)
 # A binary model cannot separate the three, so its score bounds each of them from above.
@@ -39,7 +43,8 @@ def usual_mapping(labels: Sequence[str]) -> LabelMap:
         raise WeightsError(
             f"cannot tell what the label {printable(unknown[0])!r} means; the labels are "
             f"{one_line(', '.join(labels), 400)}. Say which feed which category with --map FILE "
-            "(TOML: nudity = ['label', ...]) or --map nudity=label,label"
+            "(TOML: nudity = ['label', ...]) or --map nudity=label,label; --map own.NAME=label "
+            "feeds a category of your own"
         )
     mapping: LabelMap = {}
     for label in labels:
@@ -53,6 +58,7 @@ def usual_mapping(labels: Sequence[str]) -> LabelMap:
 def read_mapping(options: Sequence[str]) -> LabelMap:
     """What `--map` was given: TOML files, or `category=label,label+label`. Raises WeightsError.
 
+    `own.NAME` is a category besides the five; in a file, the table `own` has them.
     A comma separates sources, of which the highest counts; a plus sums labels.
     """
     mapping: LabelMap = {}
@@ -79,7 +85,13 @@ def _read_file(path: str) -> LabelMap:
     table = content.get("categories", content)
     if not isinstance(table, dict):
         raise WeightsError(f"--map {where}: categories: expected a table")
-    return {_category(name): _sources(where, name, value) for name, value in table.items()}
+    named: dict[str, object] = {}
+    for name, value in table.items():
+        if name == OWN and isinstance(value, dict):
+            named |= {f"{OWN}.{each}": sources for each, sources in value.items()}
+        else:
+            named[name] = value
+    return {_category(name): _sources(where, name, value) for name, value in named.items()}
 
 
 def _sources(where: str, name: str, value: object) -> list[str | list[str]]:
@@ -93,9 +105,25 @@ def _sources(where: str, name: str, value: object) -> list[str | list[str]]:
     return value
 
 
-def _category(name: str) -> Category:
+def _category(name: str) -> str:
+    text = name.strip()
+    prefix, dot, own = text.partition(".")
+    if dot and prefix == OWN:
+        return _own_category(own)
     try:
-        return Category(name.strip())
+        return Category(text)
     except ValueError:
         known = ", ".join(CATEGORIES)
-        raise WeightsError(f"--map: no category {printable(name)!r}; there are {known}") from None
+        raise WeightsError(
+            f"--map: no category {printable(name)!r}; there are {known}, and own.NAME for one of "
+            "your own"
+        ) from None
+
+
+def _own_category(name: str) -> str:
+    why = why_taken(name)
+    if why is None and not is_own_name(name):
+        why = "a name has up to 40 of a-z, 0-9 and _, a letter first"
+    if why is not None:
+        raise WeightsError(f"--map own.{one_line(name, 60)}: {why}")
+    return name
