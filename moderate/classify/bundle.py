@@ -20,6 +20,7 @@ from moderate.decode.resample import Interpolation
 from moderate.decode.resize import PixelSpec
 from moderate.errors import WeightsError
 from moderate.folders import no_home, user_data
+from moderate.levels import LABEL, Scale, check_scale, label_names
 from moderate.regular import file_state, sha256_of
 from moderate.text import nearest, one_line, printable
 from moderate.toml_files import TomlError, read_toml
@@ -175,8 +176,6 @@ class ModelCard(Table):
         for sources in (*self.categories.values(), *self.own.values()):
             if any(len(set(s)) < len(s) for s in sources if not isinstance(s, str)):
                 raise ValueError("categories: a sum names the same label twice")
-        if not self.categories and not self.own:
-            raise ValueError("categories: no category is fed by any label")
         if os.path.isabs(self.folder) or ".." in self.folder.split("/"):
             raise ValueError("folder: must lie inside the bundle")
         if not self.folder.isprintable():
@@ -225,6 +224,8 @@ class Card(Table):
     `first-pull` (taken at the first download, checked ever since) or `own` (files of one's own).
     combine says how the scores of several models become that of a category: their maximum, unless
     it says `mean`, or their mean. covers says in words what a category's score is able to show.
+    levels are the rating levels, the mildest first, whose descriptions a model was built to match:
+    for each of them it has a label `level:VALUE`.
     """
 
     format: Literal[1]
@@ -239,8 +240,21 @@ class Card(Table):
     combine: dict[Category, Combine] = {}
     covers: dict[Category, Coverage] = {}
     calibration: dict[Category, Calibration] = {}
+    levels: Scale = ()
     selftest: SelfTest | None = None
     model: Annotated[tuple[ModelCard, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _of_levels(self) -> Self:
+        if self.levels:
+            try:
+                check_scale(self.levels)
+            except ValueError as error:
+                raise ValueError(f"levels: {error}") from None
+        for number, model in enumerate(self.model):
+            if not (model.categories or model.own or self.levels):
+                raise ValueError(f"model.{number}.categories: no category is fed by any label")
+        return self
 
     @model_validator(mode="after")
     def _of_fed_categories(self) -> Self:
@@ -282,7 +296,8 @@ class ModelFiles:
 
     def summary(self) -> str:
         """Which architecture gives which categories, in a line."""
-        return f"{self.architecture}: {', '.join(self.card.categories)}"
+        fed = ", ".join([*self.card.categories, *self.card.own])
+        return f"{self.architecture}: {fed or 'rating levels'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,13 +343,19 @@ class Bundle:
         )
 
     @property
+    def level_labels(self) -> tuple[str, ...]:
+        """The names of the labels of the card's levels, in their order."""
+        return label_names(self.card.levels, [name for names in self.labels for name in names])
+
+    @property
     def kept_labels(self) -> tuple[str, ...]:
         """The names of the labels whose scores `--keep-labels` writes.
 
         They are all labels of a model; of one with more than MOST_LABELS, those that feed a
-        category.
+        category or are of a level.
         """
         found: list[str] = []
+        of_levels = set(self.level_labels)
         for model, names in zip(self.models, self.labels, strict=True):
             feeding = {
                 label for sources in model.card.categories.values() for label in _flat(sources)
@@ -343,7 +364,7 @@ class Bundle:
             found += [
                 name
                 for name, label in zip(names, model.labels, strict=True)
-                if not many or label in feeding
+                if not many or label in feeding or name in of_levels
             ]
         return tuple(found)
 
@@ -515,6 +536,8 @@ def load_bundle(name_or_folder: str) -> Bundle:
     card = load_card(folder)
     models = tuple(_model_files(model, folder) for model in card.model)
     scoring = card.model_dump(mode="json", include={"model", "calibration"})
+    if card.levels:  # their order says which frame of an animation counts
+        scoring["levels"] = card.model_dump(mode="json", include={"levels"})["levels"]
     if means := sorted(name for name, how in card.combine.items() if how == "mean"):
         scoring["mean"] = means  # where there is none, the digest is that of older versions
     for model_card in scoring["model"]:
@@ -523,7 +546,12 @@ def load_bundle(name_or_folder: str) -> Bundle:
         if not model_card["own"]:
             del model_card["own"]
     digest = hashlib.sha256(json.dumps(scoring, sort_keys=True).encode()).hexdigest()
-    return Bundle(card, folder, digest, models)
+    bundle = Bundle(card, folder, digest, models)
+    if card.levels and not bundle.level_labels:
+        where = printable(os.path.join(folder, CARD))
+        names = one_line(", ".join(f"{LABEL}{level.value}" for level in card.levels), 200)
+        raise WeightsError(f"{where}: levels: no model, or more than one, has the labels {names}")
+    return bundle
 
 
 def load_card(folder: str) -> Card:

@@ -6,13 +6,14 @@ million rows cost little more than the arrays that hold them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moderate.levels import label_names
 from moderate.policy.batch import Batch, Codes, Decided, Encoded, Indices
 from moderate.policy.model import Policy
 from moderate.policy.reasons import NEAR, comparison, error_reason, label_term
@@ -34,7 +35,8 @@ class ReadyPolicy:
     """A policy with its thresholds as columns: of the categories, and then of its labels.
 
     terms are what reasons call them; review and block are float64 (terms). Each reason ends with
-    `ending`.
+    `ending`. levels are the labels of a scale that is matched by description, the mildest first;
+    none where rows do not have their scores.
     """
 
     policy: Policy
@@ -43,10 +45,11 @@ class ReadyPolicy:
     review: Scores64
     block: Scores64
     ending: str = ""
+    levels: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, policy: Policy, ending: str = "") -> ReadyPolicy:
-        """Make a policy ready, once for all batches."""
+    def of(cls, policy: Policy, ending: str = "", there: Sequence[str] = ()) -> ReadyPolicy:
+        """Make a policy ready, once for all batches. there are the labels that rows have."""
         thresholds = [policy.categories[category] for category in CATEGORIES]
         thresholds += policy.labels.values()
         return cls(
@@ -56,6 +59,7 @@ class ReadyPolicy:
             review=np.array([each.review for each in thresholds]),
             block=np.array([each.block for each in thresholds]),
             ending=ending,
+            levels=label_names(policy.described_levels, there),
         )
 
     def bands(self, scores: Scores32) -> Severities:
@@ -98,7 +102,8 @@ def evaluate(ready: ReadyPolicy, batch: Batch) -> Decided:
         severity=severity,
         bands=asked[by_category],
         reasons=reasons.joined(),
-        **_derived(policy, scores[by_category], values[by_category], unscored_everywhere),
+        **_derived(policy, scores[by_category], values[by_category], unscored_everywhere)
+        | _described_rating(ready, batch),
         overridden_by=nobody,
         listed=nobody,
     )
@@ -301,11 +306,14 @@ def _derived(
         "risk": Encoded(("low", "mid", "high"), np.where(nothing, -1, risk).astype(np.int32)),
         "is_nsfw": is_nsfw,
         "rating": _rating(policy, scores, unscored_everywhere),
+        "rating_probability": np.full(len(nsfw), np.nan),
     }
 
 
 def _rating(policy: Policy, scores: Scores32, unscored_everywhere: Mask) -> Encoded[str]:
-    levels: Codes = np.where(unscored_everywhere, -1, 0 if policy.rating else -1).astype(np.int32)
+    # That of a scale by description does not come from the categories.
+    lowest = 0 if policy.rating and not policy.described_levels else -1
+    levels: Codes = np.where(unscored_everywhere, -1, lowest).astype(np.int32)
     rated = levels >= 0
     # From the lowest up, so that the highest that is reached stays.
     for number, level in enumerate(policy.rating[1:], 1):
@@ -316,6 +324,22 @@ def _rating(policy: Policy, scores: Scores32, unscored_everywhere: Mask) -> Enco
             reached &= _reached(level.all, scores).all(axis=0)
         levels[reached] = number
     return Encoded([level.value for level in policy.rating], levels)
+
+
+def _described_rating(ready: ReadyPolicy, batch: Batch) -> dict[str, Any]:
+    """The rating by descriptions and its probability; nothing where rows do not have the scores."""
+    if not ready.levels:
+        return {}
+    probabilities = batch.all_scores(ready.levels)[-len(ready.levels) :]
+    rated = ~np.isnan(probabilities).any(axis=0)
+    highest = probabilities.argmax(axis=0)  # of equals the first, which is the mildest
+    return {
+        "rating": Encoded(
+            [level.value for level in ready.policy.rating],
+            np.where(rated, highest, -1).astype(np.int32),
+        ),
+        "rating_probability": np.where(rated, probabilities.max(axis=0), np.nan).astype(np.float64),
+    }
 
 
 def _reached(condition: Mapping[Category, float], scores: Scores32) -> Mask:

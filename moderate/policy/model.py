@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
+from moderate.levels import MOST, DescribedLevel, Scale, check_scale, showable
 from moderate.policy.statements import Statements
 from moderate.policy.when import parse_when
-from moderate.text import printable
 from moderate.types import CATEGORIES, PARTLY_SEEN_FROM, Category, Decision, Warn
 from moderate.validation import Table, first_problem
 
@@ -22,13 +30,7 @@ Score = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False, strict=True)
 NotApprove = Literal[Decision.REVIEW, Decision.BLOCK]
 
 
-def _showable(text: str) -> str:
-    if printable(text) != text:
-        raise ValueError("holds a control or direction-changing character")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_showable)]
+Text = Annotated[str, AfterValidator(showable)]
 
 
 def sha256_digits(text: str) -> str:
@@ -87,13 +89,57 @@ class Thresholds(Table):
         return DECISIONS[int(score_bands(score, self.review, self.block))]
 
 
-class Level(Table):
-    """One level of a rating scale, reached when a score in `any`, or all in `all`, are as high."""
+class Level(DescribedLevel):
+    """One level of a rating scale, reached when a score in `any`, or all in `all`, are as high.
 
-    value: Annotated[Text, Field(min_length=1, max_length=24)]
-    description: Annotated[Text, Field(min_length=1, max_length=150)]
+    With match, weights that were built for the scale say which description fits an image best.
+    """
+
+    match: Literal["description"] | None = None
     any: dict[Category, Score] = {}
     all: dict[Category, Score] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_match(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what most levels do not have: earlier versions read their audit facts."""
+        table: dict[str, Any] = dump(self)
+        if self.match is None:
+            table.pop("match", None)
+        return table
+
+
+def _check_rating(levels: Sequence[Level]) -> None:
+    """Raise ValueError for levels that are no scale."""
+    if len(levels) == 1:
+        raise ValueError("rating: a scale has 2 to 7 levels")
+    described = [level for level in levels if level.match]
+    if described:
+        for level in levels:
+            if not level.match:
+                raise ValueError(
+                    f'rating: level {level.value!r} has no match = "description", which all levels '
+                    "of a scale have or none"
+                )
+            if level.any or level.all:
+                raise ValueError(
+                    f"rating: level {level.value!r} matches by its description and has no "
+                    "condition, any or all"
+                )
+        try:
+            check_scale(levels)
+        except ValueError as error:
+            raise ValueError(f"rating: {error}") from None
+        return
+    for index, level in enumerate(levels):
+        if index and not (level.any or level.all):
+            raise ValueError(f"rating: level {level.value!r} needs a condition, any or all")
+        if not index and (level.any or level.all):
+            raise ValueError(
+                f"rating: the first level, {level.value!r}, takes what no other level does "
+                "and has no condition"
+            )
+    if len({level.value for level in levels}) != len(levels):
+        raise ValueError("rating: two levels have the same value")
 
 
 class Bands(Table):
@@ -143,7 +189,7 @@ class Override(Table):
     partly_seen_from: Score | None = None
     categories: dict[Category, PartialThresholds] = {}
     labels: Annotated[dict[LabelName, PartialThresholds], Field(max_length=MOST_LISTED)] = {}
-    rating: Annotated[tuple[Level, ...], Field(max_length=7)] = ()
+    rating: Annotated[tuple[Level, ...], Field(max_length=MOST)] = ()
     bands: PartialBands | None = None
 
     @property
@@ -230,7 +276,7 @@ class Policy(Table):
     partly_seen_from: Score = PARTLY_SEEN_FROM
     categories: dict[Category, Thresholds]
     labels: Annotated[dict[LabelName, Thresholds], Field(max_length=MOST_LISTED)] = {}
-    rating: Annotated[tuple[Level, ...], Field(max_length=7)] = ()
+    rating: Annotated[tuple[Level, ...], Field(max_length=MOST)] = ()
     bands: Bands = Bands()
     override: tuple[Override, ...] = ()
     ignore: Annotated[tuple[Cleared, ...], Field(max_length=MOST_LISTED)] = ()
@@ -249,22 +295,21 @@ class Policy(Table):
         lists = self.ignore or self.block or self.ignore_file or self.block_file
         return bool(self.override or lists)
 
+    @property
+    def described_levels(self) -> Scale:
+        """The levels of its rating scale where they match by description; else none."""
+        if not any(level.match for level in self.rating):
+            return ()
+        return tuple(
+            DescribedLevel(value=level.value, description=level.description)
+            for level in self.rating
+        )
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if missing := [c.value for c in CATEGORIES if c not in self.categories]:
             raise ValueError(f"categories: no thresholds for {', '.join(missing)}")
-        if len(self.rating) == 1:
-            raise ValueError("rating: a scale has 2 to 7 levels")
-        for index, level in enumerate(self.rating):
-            if index and not (level.any or level.all):
-                raise ValueError(f"rating: level {level.value!r} needs a condition, any or all")
-            if not index and (level.any or level.all):
-                raise ValueError(
-                    f"rating: the first level, {level.value!r}, takes what no other level does "
-                    "and has no condition"
-                )
-        if len({level.value for level in self.rating}) != len(self.rating):
-            raise ValueError("rating: two levels have the same value")
+        _check_rating(self.rating)
         return self
 
     @model_validator(mode="after")

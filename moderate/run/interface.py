@@ -33,7 +33,8 @@ class Job:
     """A scan whose every option was found to make sense, before any image is opened.
 
     It holds everything that the rows depend on. labels are the names of the labels whose scores
-    rows have; written_labels are those of them that have a column in the results.
+    rows have; written_labels are those of them that have a column in the results, and level_labels
+    those that are rating levels.
     deduplicate=False decodes copies, too (for measuring).
     """
 
@@ -44,6 +45,7 @@ class Job:
     judge: Judge
     labels: tuple[str, ...] = ()
     written_labels: tuple[str, ...] = ()
+    level_labels: tuple[str, ...] = ()
     deduplicate: bool = True
     converted: str | None = field(default_factory=ir_cache.cache_folder)
     """The folder that converted models are kept in, None to keep none."""

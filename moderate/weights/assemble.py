@@ -24,6 +24,7 @@ from moderate.classify.bundle import (
 )
 from moderate.classify.selftest import record
 from moderate.errors import WeightsError
+from moderate.levels import Scale
 from moderate.text import printable
 from moderate.types import Category
 from moderate.weights.catalogue.mapping import LabelMap
@@ -47,6 +48,7 @@ class Facts:
     digest: Literal["published", "first-pull", "own"] = "own"
     combine: Mapping[Category, Combine] = field(default_factory=dict)
     covers: Mapping[Category, str] = field(default_factory=dict)
+    levels: Scale = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,10 @@ def _card(facts: Facts, parts: Sequence[Part], staged: Path) -> dict[str, Any]:
         "digest": facts.digest,
         "combine": {category.value: how for category, how in facts.combine.items()},
         "covers": {category.value: text for category, text in facts.covers.items()},
+        "levels": [level.model_dump(mode="json") for level in facts.levels],
         "model": [_model_table(part, staged / part.folder) for part in parts],
     }
-    return {key: value for key, value in card.items() if value != {}}
+    return {key: value for key, value in card.items() if value not in ({}, [])}
 
 
 def _model_table(part: Part, folder: Path) -> dict[str, Any]:
