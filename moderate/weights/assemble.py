@@ -23,6 +23,7 @@ from moderate.classify.bundle import (
     user_weights,
 )
 from moderate.classify.selftest import record
+from moderate.classify.words import PromptRecord
 from moderate.errors import WeightsError
 from moderate.text import printable
 from moderate.types import Category
@@ -47,6 +48,7 @@ class Facts:
     digest: Literal["published", "first-pull", "own"] = "own"
     combine: Mapping[Category, Combine] = field(default_factory=dict)
     covers: Mapping[Category, str] = field(default_factory=dict)
+    prompts: PromptRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ def _card(facts: Facts, parts: Sequence[Part], staged: Path) -> dict[str, Any]:
         "digest": facts.digest,
         "combine": {category.value: how for category, how in facts.combine.items()},
         "covers": {category.value: text for category, text in facts.covers.items()},
+        "prompts": facts.prompts.model_dump(mode="json") if facts.prompts else {},
         "model": [_model_table(part, staged / part.folder) for part in parts],
     }
     return {key: value for key, value in card.items() if value != {}}
@@ -147,6 +150,8 @@ def _model_table(part: Part, folder: Path) -> dict[str, Any]:
     }
     if converted.head:
         table["head"] = converted.head.model_dump(mode="json")
+    if converted.words:
+        table["words"] = converted.words.model_dump(mode="json")
     if converted.model_args:
         table["model_args"] = dict(converted.model_args)
     return table
