@@ -33,7 +33,7 @@ class WithWords(nn.Module):
         """N x 3 x H x W normalised pixels to N x labels logits."""
         features: torch.Tensor = self.tower(images)
         device = features.device.type
-        if torch.is_autocast_enabled(device):
+        if device != "meta" and torch.is_autocast_enabled(device):
             # Cosines are multiplied by some 100: what a half precision leaves out would show.
             with torch.autocast(device, enabled=False):
                 return self._compare(features.float())

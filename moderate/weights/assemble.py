@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ from moderate.types import Category
 from moderate.weights.catalogue.mapping import LabelMap
 from moderate.weights.download import digest_of
 from moderate.weights.graph import OnnxModel, try_graphs
+
+_NUMBERS = re.compile(r"\[\n((?:\s*\d+,\n)+)\s*\]")
 
 if TYPE_CHECKING:  # converting needs torch
     from moderate.weights.convert.interface import Converted
@@ -80,7 +83,7 @@ def install(facts: Facts, parts: Sequence[Part], *, replace: bool = False) -> Pa
             _write(part.converted, staged / part.folder)
             if part.licence:
                 shutil.copyfile(part.licence, staged / part.folder / part.licence.name)
-        card = tomli_w.dumps(_card(facts, parts, staged))
+        card = _numbers_in_a_line(tomli_w.dumps(_card(facts, parts, staged)))
         (staged / CARD).write_text(card, encoding="utf-8")
         try_graphs(load_bundle(str(staged)))
         record(staged)
@@ -103,6 +106,11 @@ def remove(name: str) -> Path:
     except OSError as error:
         raise WeightsError(f"cannot remove {folder}: {error.strerror or error}") from error
     return folder
+
+
+def _numbers_in_a_line(card: str) -> str:
+    """TOML with each list of whole numbers in one line, which may be long."""
+    return _NUMBERS.sub(lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]", card)
 
 
 def _write(model: Converted | OnnxModel, folder: Path) -> None:

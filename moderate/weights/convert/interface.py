@@ -19,7 +19,8 @@ class Converted:
     """A checkpoint in timm's form: everything a bundle states about a model except its categories.
 
     labels are in output order. tensors carry timm's names, or with a head those of `WithHead`
-    (`backbone.` and `head.`), or with words those of `WithWords` (`tower.` and `prompts.`). model_args are keyword arguments for `classify.model.build_model`.
+    (`backbone.` and `head.`), or with words those of `WithWords` (`tower.` and `prompts.`).
+    model_args are keyword arguments for `classify.model.build_model`.
     """
 
     architecture: str

@@ -4,9 +4,10 @@ To install them with a bundle of prompts, whoever reads a policy calls
 
     group = level_group([("general", "a picture for everybody"), ("explicit", "...")])
     pull("hf:owner/name", prompts=read_prompts("default"), levels=group)
-    add(Path("folder"), "name", prompts=read_prompts(file), levels=group)
+    add_words(Path("folder"), "name", read_prompts(file), group)
 
-with `pull` and `add` of `moderate.weights.pull` and `read_prompts` of `moderate.weights.words`.
+with `pull` and `add_words` of `moderate.weights.pull`, and `read_prompts` of
+`moderate.weights.words.prompts`.
 The bundle then has, besides the labels of its categories, one label for each value:
 `level_label(value)`, which is `level:VALUE`. Its score is the share, of 1 for all values of the
 group together, that softmax gives the value's description. The labels feed no category.

@@ -121,7 +121,7 @@ def _short(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """A file of prompts as it was read; sha256 is the digest of its text, name what it is called."""
+    """A file of prompts: its content, the sha256 of its text, and what it is called."""
 
     file: PromptFile
     sha256: str
