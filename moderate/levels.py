@@ -54,6 +54,9 @@ def check_scale(scale: Sequence[DescribedLevel]) -> None:
                 raise ValueError(f"two levels have the value {level.value!r}")
             if level.description == earlier.description:
                 raise ValueError(f"{earlier.value!r} and {level.value!r} have the same description")
+        for text in (level.value, level.description):
+            if text != text.strip():
+                raise ValueError(f"{text!r} begins or ends with a blank")
         if "; " in level.value:
             raise ValueError(f"{level.value!r} holds '; ', which separates reasons")
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from moderate.classify.files import read_json
+from moderate.classify.words import PromptRecord, Words
 from moderate.decode.resample import Interpolation
 from moderate.decode.resize import PixelSpec
 from moderate.errors import WeightsError
@@ -134,7 +135,8 @@ class ModelCard(Table):
     """One model of a bundle: a timm network, or the ONNX graph that `onnx` describes.
 
     activation `none` is for graphs whose outputs are probabilities. own holds what feeds the
-    bundle's own categories, in the file `[model.categories.own]`.
+    bundle's own categories, in the file `[model.categories.own]`. words describes a tower that
+    compares images with prompts.
     """
 
     folder: str = "."
@@ -145,6 +147,7 @@ class ModelCard(Table):
     categories: dict[Category, Sources]
     own: dict[OwnCategory, Sources] = {}
     head: Head | None = None
+    words: Words | None = None
     model_args: dict[str, str | int | float | bool] = {}
 
     @model_validator(mode="before")
@@ -171,6 +174,10 @@ class ModelCard(Table):
             raise ValueError(f"sha256: {', '.join(sorted(surplus))} is not of this kind of model")
         if self.onnx and (self.head or self.model_args):
             raise ValueError("onnx goes without head and model_args")
+        if self.words and (self.onnx or self.head):
+            raise ValueError("words goes without onnx and head")
+        if self.words and self.activation != "sigmoid":
+            raise ValueError("words goes with activation sigmoid")
         if self.activation == "none" and not self.onnx:
             raise ValueError("activation: none goes with onnx")
         for sources in (*self.categories.values(), *self.own.values()):
@@ -226,6 +233,7 @@ class Card(Table):
     it says `mean`, or their mean. covers says in words what a category's score is able to show.
     levels are the rating levels, the mildest first, whose descriptions a model was built to match:
     for each of them it has a label `level:VALUE`.
+    prompts is there where the bundle was made of prompts.
     """
 
     format: Literal[1]
@@ -241,6 +249,7 @@ class Card(Table):
     covers: dict[Category, Coverage] = {}
     calibration: dict[Category, Calibration] = {}
     levels: Scale = ()
+    prompts: PromptRecord | None = None
     selftest: SelfTest | None = None
     model: Annotated[tuple[ModelCard, ...], Field(min_length=1)]
 
@@ -543,8 +552,9 @@ def load_bundle(name_or_folder: str) -> Bundle:
     for model_card in scoring["model"]:
         if model_card["onnx"] is None:  # so that the digest of timm networks stays what it was
             del model_card["onnx"]
-        if not model_card["own"]:
-            del model_card["own"]
+        for added in ("own", "words"):
+            if not model_card[added]:
+                del model_card[added]
     digest = hashlib.sha256(json.dumps(scoring, sort_keys=True).encode()).hexdigest()
     bundle = Bundle(card, folder, digest, models)
     if card.levels and not bundle.level_labels:
@@ -586,6 +596,11 @@ def _model_files(card: ModelCard, bundle: str) -> ModelFiles:
         architecture, labels = "ONNX graph", card.onnx.labels
     else:
         architecture, labels = _read_config(os.path.join(folder, CONFIG))
+    if card.words and len(card.words.fits) != len(labels):
+        raise WeightsError(
+            f"{printable(os.path.join(bundle, CARD))}: words has {len(card.words.fits)} outputs, "
+            f"but the model has {len(labels)} labels"
+        )
     known = set(labels)
     fed = [(category.value, sources) for category, sources in card.categories.items()]
     fed += [(f"own.{name}", sources) for name, sources in card.own.items()]

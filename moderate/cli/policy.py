@@ -56,7 +56,7 @@ def check(policy: _Policy) -> None:
 
 def _rating(loaded: LoadedPolicy) -> Iterator[str]:
     """What rating scales that match by description need, those of overrides included."""
-    from moderate.policy.described import HOW_TO_BUILD
+    from moderate.policy.described import HOW_TO_BUILD, ONE_SCALE
     from moderate.policy.judge import Judge
 
     scales = Judge.of(loaded).described_scales
@@ -66,7 +66,7 @@ def _rating(loaded: LoadedPolicy) -> Iterator[str]:
     if len(scales) == 1:
         yield f"  needs weights that were built for them: {HOW_TO_BUILD}"
     elif scales:
-        yield "  no weights match several scales: only one of these can be used"
+        yield f"  these are {len(scales)} scales; {ONE_SCALE}"
 
 
 def _context(loaded: LoadedPolicy) -> Iterator[str]:
