@@ -351,7 +351,11 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Derived columns that hosted services give; None where nothing was scored."""
+    """Derived columns that hosted services give; None where nothing was scored.
+
+    rating_probability is that of a level that is matched by description; results have it in the
+    column of the level's label.
+    """
 
     label: str | None = None
     nsfw_score: float | None = None
@@ -360,6 +364,7 @@ class Views:
     risk: str | None = None
     is_nsfw: bool | None = None
     rating: str | None = None
+    rating_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from moderate.analysis.decide_by_people import by_people, people_facts
 from moderate.analysis.decide_by_policy import AsStored, ByPolicy
-from moderate.analysis.decide_writing import count_rows, written_columns
+from moderate.analysis.decide_writing import count_ratings, count_rows, written_columns
 from moderate.analysis.pieces import pieces
 from moderate.analysis.policies import policy_of
 from moderate.classify.coverage import Coverage
@@ -145,6 +145,7 @@ def redecide(
                 counted = by_people(counted, final)
                 carried |= final.columns()
             count_rows(summary, piece, counted)
+            count_ratings(summary, own["rating"])
             np.add.at(changes, (piece.severity, counted.severity), 1)
             for writer in writers:
                 writer.write_columns(
@@ -228,4 +229,5 @@ def audit_of_facts(facts: dict[str, str], started: datetime) -> Audit:
         else None,
         coverage=Coverage.of_facts(facts),
         looked_at=facts.get("looked_at", ""),
+        levels=facts.get("levels", ""),
     )

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from moderate.analysis.pieces import Piece, encoded
 from moderate.errors import PolicyError
+from moderate.levels import LABEL, read_levels, scale_labels
 from moderate.own_categories import label_names, own_names, score_column
 from moderate.places import read_places
 from moderate.policy.batch import Decided, Encoded
+from moderate.policy.described import HOW_TO_BUILD, check_described, check_thresholds
 from moderate.policy.judge import Judge
 from moderate.policy.lists import Lists
 from moderate.policy.load import LoadedPolicy
@@ -31,6 +33,7 @@ from moderate.run.videos import Video, VideoEnd
 from moderate.text import one_line, printable
 from moderate.types import (
     CATEGORIES,
+    LABEL_PREFIX,
     ErrorCode,
     ImageError,
     ImageFacts,
@@ -51,12 +54,21 @@ class Redecider:
 
     A video is decided as in a scan: by its own scores and by the rows of its frames before it.
     Raises PolicyError where the policy names an own category or a label that the results do not
-    have the scores of.
+    have the scores of. rated says that ratings are wanted, too: then also for levels that match by
+    descriptions which the results have no scores of.
     """
 
-    def __init__(self, loaded: LoadedPolicy, results: Results, today: date | None = None) -> None:
+    def __init__(
+        self,
+        loaded: LoadedPolicy,
+        results: Results,
+        today: date | None = None,
+        *,
+        rated: bool = False,
+    ) -> None:
         self.loaded = loaded
-        self.judge = Judge.of(loaded, today, results.carried)
+        self.judge = Judge.of(loaded, today, results.carried, results.labels)
+        _check_levels(self.judge, results, rated=rated)
         self.labels = self.judge.scored
         if missing := [name for name in self.labels if name not in results.labels]:
             raise PolicyError(
@@ -96,7 +108,8 @@ class Redecider:
                 self._frames.append(row)
                 continue
             if self._frames and path == self._video and row.error is None:
-                videos[index] = Video.of(VideoEnd(row.ref, row.facts), self._frames)
+                end, levels = VideoEnd(row.ref, row.facts), self.judge.level_labels
+                videos[index] = Video.of(end, self._frames, levels)
             self._video, self._frames = None, []
         judged = judge_rows(self.judge, [video.row for video in videos.values()])
         severity, codes = decided.severity.copy(), decided.reasons.codes.copy()
@@ -148,6 +161,28 @@ class Redecider:
         ]
 
 
+def _check_levels(judge: Judge, results: Results, *, rated: bool) -> None:
+    """Raise PolicyError where ratings by description are wanted that the results cannot give.
+
+    Nothing but their audit facts says which descriptions the stored scores are of.
+    """
+    stored = read_levels(results.facts.get("levels"))
+    labels = scale_labels(stored or (), results.labels)
+    check_thresholds(judge, {*judge.level_labels, *labels})
+    if not (rated and judge.described_scales):
+        return
+    again = f"scan again with weights for this policy ({HOW_TO_BUILD})"
+    if stored is not None:
+        check_described(judge, stored, there="the results have scores of", advice=again)
+    for scale in judge.described_scales:
+        if not scale_labels(scale, results.labels):
+            column = f"{LABEL_PREFIX}MODEL/{LABEL}{scale[0].value}"
+            raise PolicyError(
+                f"policy {printable(judge.policy.name)}: rating: its levels match by description; "
+                f"the results have no scores of them (columns as {column}); {again}"
+            )
+
+
 def _with_places(piece: Piece, decided: Decided) -> Decided:
     """Say in the reasons which frame or part of a file they are about, as a scan does."""
     cells = piece.own.get("highest_at")
@@ -195,7 +230,7 @@ class ByPolicy:
 
     def __init__(self, loaded: LoadedPolicy, results: Results) -> None:
         self.policy = loaded.policy
-        self._redecider = Redecider(loaded, results)
+        self._redecider = Redecider(loaded, results, rated=True)
         self.judge = self._redecider.judge
 
     def decide(self, piece: Piece) -> tuple[Counted, dict[str, Any]]:

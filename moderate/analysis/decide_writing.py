@@ -51,6 +51,15 @@ def count_rows(summary: Summary, piece: Piece, decided: Counted) -> None:
             examples.append(piece.own["path"][index].as_py())
 
 
+def count_ratings(summary: Summary, column: Any) -> None:
+    """Take the column `rating` of some rows into the counts, where ratings are counted."""
+    if not summary.levels:
+        return
+    for cell in pc.value_counts(column).to_pylist():
+        if cell["values"] is not None:
+            summary.ratings[name_counted(cell["values"], summary.ratings)] += cell["counts"]
+
+
 def written_columns(results: Results, targets: Sequence[str]) -> list[Column]:
     """The carried columns with the types that a Parquet file is to have them in."""
     if not any(not to_stdout(t) and not has_metadata(t) for t in targets):

@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain, islice
@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from moderate.arrow import plain_value
 from moderate.errors import PolicyError, UsageError
 from moderate.fetch.naming import is_uri, shown_text
+from moderate.levels import scale_labels
 from moderate.own_categories import label_names, score_column
 from moderate.policy.batch import Subject
 from moderate.policy.judge import Judge
@@ -79,7 +80,7 @@ def explain(results: Results, wanted: str, kept: Kept) -> dict[str, Any]:
     policy, source, notes = _policy(results.facts, kept)
     notes += _notes(results, kept)
     rows = _find(results, wanted)
-    judging = _judge(policy, results.facts, notes)
+    judging = _judge(policy, results.facts, notes, results.labels)
     images = [_image(number, row, results, judging) for number, row in islice(rows, MOST_IMAGES)]
     if not images:
         raise UsageError(_none(results, wanted))
@@ -223,7 +224,10 @@ def _same_rules(one: Policy, other: Policy) -> bool:
 
 
 def _judge(
-    policy: Policy | None, facts: Mapping[str, str], notes: list[str]
+    policy: Policy | None,
+    facts: Mapping[str, str],
+    notes: list[str],
+    labels_there: Sequence[str],
 ) -> tuple[Judge, bool] | None:
     """What decided, on the day of the run, and whether it had lists whose entries are not kept."""
     if policy is None:
@@ -234,7 +238,7 @@ def _judge(
         day = None
     gone: dict[str, Any] = {"ignore_file": None, "block_file": None, "list_files": {}}
     try:
-        judge = Judge(policy.model_copy(update=gone), today=day)
+        judge = Judge(policy.model_copy(update=gone), today=day, labels_there=labels_there)
     except PolicyError as error:
         notes.append(str(error))
         return None
@@ -309,6 +313,7 @@ def _image(
             for limits in (policy.labels.get(name) if policy else None,)
         ],
         "rating": row["rating"],
+        **_described_rating(row, policy, labels),
         "status": row["status"],
         "error_code": row["error_code"],
         "error_message": row["error_message"],
@@ -321,6 +326,22 @@ def _image(
             for name, value in carried.items()
             if not (final and name in FINAL_COLUMNS)
         },
+    }
+
+
+def _described_rating(
+    row: Mapping[str, Any], policy: Policy | None, labels: Labels
+) -> dict[str, Any]:
+    """The description and the probability of a rating by description; nothing of others."""
+    scale = policy.described_levels if policy else ()
+    level = next((level for level in scale if level.value == row["rating"]), None)
+    if level is None:
+        return {}
+    names = scale_labels(scale, tuple(labels))
+    score = labels[names[scale.index(level)]] if names else None
+    return {
+        "rating_description": level.description,
+        "rating_probability": None if score is None else float(shortest(score)),
     }
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from moderate.analysis.decide import audit_of_facts
 from moderate.analysis.decide_by_policy import AsStored
-from moderate.analysis.decide_writing import count_rows
+from moderate.analysis.decide_writing import count_ratings, count_rows
 from moderate.analysis.pieces import Piece
 from moderate.analysis.policies import policy_in
 from moderate.analysis.shard_rows import CLAIM, PLACE, carried_name, input_numbers, merged_rows
@@ -250,6 +250,7 @@ def _count(summary: Summary, piece: Piece, stored: AsStored) -> None:
     """Take rows into the counts, as `Summary.count` does one by one."""
     counted, own = stored.decide(piece)
     count_rows(summary, piece, counted)
+    count_ratings(summary, own["rating"])
     origins: Counter[str] = Counter(
         {each["values"]: each["counts"] for each in pc.value_counts(own["origin"]).to_pylist()}
     )

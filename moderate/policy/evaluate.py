@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moderate.levels import scale_labels
 from moderate.policy.batch import Batch, Codes, Decided, Encoded, Indices
 from moderate.policy.model import Policy
 from moderate.policy.reasons import NEAR, comparison, error_reason, label_term
@@ -36,7 +37,8 @@ class ReadyPolicy:
     terms are what reasons call them: the five, own categories, labels; count is how many of them
     are categories, and scored names those besides the five. review and block are float64 (terms).
     idle are the places of own categories without thresholds, which decide nothing. Each reason ends
-    with `ending`.
+    with `ending`. levels are the labels of a scale that is matched by description, the mildest
+    first; none where rows do not have their scores.
     """
 
     policy: Policy
@@ -47,12 +49,20 @@ class ReadyPolicy:
     block: Scores64
     idle: tuple[int, ...] = ()
     ending: str = ""
+    levels: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, policy: Policy, own: Sequence[str] = (), ending: str = "") -> ReadyPolicy:
+    def of(
+        cls,
+        policy: Policy,
+        own: Sequence[str] = (),
+        ending: str = "",
+        there: Sequence[str] = (),
+    ) -> ReadyPolicy:
         """Make a policy ready, once for all batches.
 
-        own are the own categories whose bands are wanted, those of the policy at least.
+        own are the own categories whose bands are wanted, those of the policy at least. there are
+        the labels that rows have.
         """
         own = tuple(dict.fromkeys([*own, *policy.own]))
         thresholds = [policy.limits(name) for name in (*CATEGORIES, *own)]
@@ -67,6 +77,7 @@ class ReadyPolicy:
             block=np.array([each.block if each else np.inf for each in thresholds]),
             idle=idle,
             ending=ending,
+            levels=scale_labels(policy.described_levels, there),
         )
 
     def bands(self, scores: Scores32) -> Severities:
@@ -112,7 +123,8 @@ def evaluate(ready: ReadyPolicy, batch: Batch) -> Decided:
         severity=severity,
         bands=asked[by_category],
         reasons=reasons.joined(),
-        **_derived(ready, scores[by_category], values[by_category], unscored_everywhere),
+        **_derived(ready, scores[by_category], values[by_category], unscored_everywhere)
+        | _described_rating(ready, batch),
         overridden_by=nobody,
         listed=nobody,
     )
@@ -318,13 +330,16 @@ def _derived(
         "risk": Encoded(("low", "mid", "high"), np.where(nothing, -1, risk).astype(np.int32)),
         "is_nsfw": is_nsfw,
         "rating": _rating(ready.policy, names, scores, unscored_everywhere),
+        "rating_probability": np.full(len(nsfw), np.nan),
     }
 
 
 def _rating(
     policy: Policy, names: Sequence[str], scores: Scores32, unscored_everywhere: Mask
 ) -> Encoded[str]:
-    levels: Codes = np.where(unscored_everywhere, -1, 0 if policy.rating else -1).astype(np.int32)
+    # That of a scale by description does not come from the categories.
+    lowest = 0 if policy.rating and not policy.described_levels else -1
+    levels: Codes = np.where(unscored_everywhere, -1, lowest).astype(np.int32)
     rated = levels >= 0
     # From the lowest up, so that the highest that is reached stays.
     for number, level in enumerate(policy.rating[1:], 1):
@@ -335,6 +350,22 @@ def _rating(
             reached &= _reached(level.all, names, scores).all(axis=0)
         levels[reached] = number
     return Encoded([level.value for level in policy.rating], levels)
+
+
+def _described_rating(ready: ReadyPolicy, batch: Batch) -> dict[str, Any]:
+    """The rating by descriptions and its probability; nothing where rows do not have the scores."""
+    if not ready.levels:
+        return {}
+    probabilities = batch.all_scores(ready.levels)[-len(ready.levels) :]
+    rated = ~np.isnan(probabilities).any(axis=0)
+    highest = probabilities.argmax(axis=0)  # of equals the first, which is the mildest
+    return {
+        "rating": Encoded(
+            [level.value for level in ready.policy.rating],
+            np.where(rated, highest, -1).astype(np.int32),
+        ),
+        "rating_probability": np.where(rated, probabilities.max(axis=0), np.nan).astype(np.float64),
+    }
 
 
 def _reached(condition: Mapping[str, float], names: Sequence[str], scores: Scores32) -> Mask:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from moderate.levels import Scale
 from moderate.policy.batch import Batch, Decided, Encoded, Indices, Judged, Listed, Subject, encoded
 from moderate.policy.evaluate import ReadyPolicy, evaluate
 from moderate.policy.lists import Lists
@@ -46,9 +47,10 @@ class Judge:
     """Decides on batches by one policy; made once per run.
 
     base is the folder that names of files in the policy start from, today the day (in UTC) that
-    counts for the ignore list, columns the names of what rows carry. Raises PolicyError where a
-    file that the policy names cannot be read. `Judge.of` takes a policy that was loaded with all
-    its files.
+    counts for the ignore list, columns the names of what rows carry, labels_there those of the
+    labels whose scores rows may have: a rating scale that matches by description is found among
+    them. Raises PolicyError where a file that the policy names cannot be read. `Judge.of` takes a
+    policy that was loaded with all its files.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Judge:
         today: date | None = None,
         *,
         columns: Sequence[str] = (),
+        labels_there: Sequence[str] = (),
         lists: Lists | None = None,
     ) -> None:
         if lists is None and policy.in_context:
@@ -69,9 +72,9 @@ class Judge:
         applied = [override.applied(policy) for override in policy.override]
         self.own = tuple(dict.fromkeys(name for each in (policy, *applied) for name in each.own))
         """The own categories that the policy, or one of an override, has thresholds for."""
-        self._ready = ReadyPolicy.of(policy, self.own)
+        self._ready = ReadyPolicy.of(policy, self.own, there=labels_there)
         self._cases = [
-            _ready(override, each, self.own)
+            _ready(override, each, self.own, labels_there)
             for override, each in zip(policy.override, applied, strict=True)
         ]
         self._entries: dict[str, _Entry] = {
@@ -95,21 +98,51 @@ class Judge:
 
     @classmethod
     def of(
-        cls, loaded: LoadedPolicy, today: date | None = None, columns: Sequence[str] = ()
+        cls,
+        loaded: LoadedPolicy,
+        today: date | None = None,
+        columns: Sequence[str] = (),
+        labels_there: Sequence[str] = (),
     ) -> Self:
         """For a loaded policy, whose files are not read again."""
-        return cls(loaded.policy, today=today, columns=columns, lists=loaded.lists)
+        lists = loaded.lists
+        return cls(
+            loaded.policy, today=today, columns=columns, labels_there=labels_there, lists=lists
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
+        """The labels whose scores the policy, or one of an override, depends on.
+
+        Those of a rating scale by description are among them where rows have them.
+        """
+        every = (*self.threshold_labels, *self.level_labels)
+        return tuple(dict.fromkeys(every))
+
+    @property
+    def threshold_labels(self) -> tuple[str, ...]:
         """The labels that the policy, or one of an override, has thresholds for."""
-        every = [self._ready, *(case.ready for case in self._cases)]
-        return tuple(dict.fromkeys(name for ready in every for name in ready.policy.labels))
+        return tuple(dict.fromkeys(name for ready in self._every for name in ready.policy.labels))
 
     @property
     def scored(self) -> tuple[str, ...]:
         """The own categories and labels whose scores decisions depend on."""
         return (*self.own, *self.labels)
+
+    @property
+    def level_labels(self) -> tuple[str, ...]:
+        """The labels of rating scales by description, where rows have them."""
+        return tuple(dict.fromkeys(name for ready in self._every for name in ready.levels))
+
+    @property
+    def described_scales(self) -> tuple[Scale, ...]:
+        """The rating scales by description of the policy and its overrides, each once."""
+        scales = [ready.policy.described_levels for ready in self._every]
+        return tuple(dict.fromkeys(scale for scale in scales if scale))
+
+    @property
+    def _every(self) -> list[ReadyPolicy]:
+        return [self._ready, *(case.ready for case in self._cases)]
 
     def decide(self, batch: Batch) -> Decided:
         """What becomes of these rows, in their order. One without scores is never approved."""
@@ -248,6 +281,8 @@ def _in_order(parts: Sequence[tuple[Indices, Decided]]) -> Decided:
     return Decided(**{name: whole([getattr(part, name) for _, part in parts]) for name in names})
 
 
-def _ready(override: Override, applied: Policy, own: Sequence[str]) -> _Case:
-    ready = ReadyPolicy.of(applied, own, by_override(override.label))
+def _ready(
+    override: Override, applied: Policy, own: Sequence[str], labels_there: Sequence[str]
+) -> _Case:
+    ready = ReadyPolicy.of(applied, own, by_override(override.label), labels_there)
     return _Case(parse_when(override.when), ready, override.label)

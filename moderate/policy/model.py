@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from moderate.levels import MOST, DescribedLevel, Scale, check_scale, showable
 from moderate.own_categories import (
     CategoryName,
     OwnCategory,
@@ -27,7 +28,6 @@ from moderate.own_categories import (
 )
 from moderate.policy.statements import Statements
 from moderate.policy.when import parse_when
-from moderate.text import printable
 from moderate.types import CATEGORIES, PARTLY_SEEN_FROM, Category, Decision, Warn
 from moderate.validation import Table, first_problem
 
@@ -38,13 +38,7 @@ Score = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False, strict=True)
 NotApprove = Literal[Decision.REVIEW, Decision.BLOCK]
 
 
-def _showable(text: str) -> str:
-    if printable(text) != text:
-        raise ValueError("holds a control or direction-changing character")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_showable)]
+Text = Annotated[str, AfterValidator(showable)]
 
 
 def sha256_digits(text: str) -> str:
@@ -103,13 +97,57 @@ class Thresholds(Table):
         return DECISIONS[int(score_bands(score, self.review, self.block))]
 
 
-class Level(Table):
-    """One level of a rating scale, reached when a score in `any`, or all in `all`, are as high."""
+class Level(DescribedLevel):
+    """One level of a rating scale, reached when a score in `any`, or all in `all`, are as high.
 
-    value: Annotated[Text, Field(min_length=1, max_length=24)]
-    description: Annotated[Text, Field(min_length=1, max_length=150)]
+    With match, weights that were built for the scale say which description fits an image best.
+    """
+
+    match: Literal["description"] | None = None
     any: dict[CategoryName, Score] = {}
     all: dict[CategoryName, Score] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_match(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what most levels do not have: earlier versions read their audit facts."""
+        table: dict[str, Any] = dump(self)
+        if self.match is None:
+            table.pop("match", None)
+        return table
+
+
+def _check_rating(levels: Sequence[Level]) -> None:
+    """Raise ValueError for levels that are no scale."""
+    if len(levels) == 1:
+        raise ValueError("rating: a scale has 2 to 7 levels")
+    described = [level for level in levels if level.match]
+    if described:
+        for level in levels:
+            if not level.match:
+                raise ValueError(
+                    f'rating: level {level.value!r} has no match = "description", which all levels '
+                    "of a scale have or none"
+                )
+            if level.any or level.all:
+                raise ValueError(
+                    f"rating: level {level.value!r} matches by its description and has no "
+                    "condition, any or all"
+                )
+        try:
+            check_scale(levels)
+        except ValueError as error:
+            raise ValueError(f"rating: {error}") from None
+        return
+    for index, level in enumerate(levels):
+        if index and not (level.any or level.all):
+            raise ValueError(f"rating: level {level.value!r} needs a condition, any or all")
+        if not index and (level.any or level.all):
+            raise ValueError(
+                f"rating: the first level, {level.value!r}, takes what no other level does "
+                "and has no condition"
+            )
+    if len({level.value for level in levels}) != len(levels):
+        raise ValueError("rating: two levels have the same value")
 
 
 class Bands(Table):
@@ -174,7 +212,7 @@ class Override(_WithOwn):
     categories: dict[Category, PartialThresholds] = {}
     own: Annotated[dict[OwnCategory, PartialThresholds], Field(max_length=MOST_LISTED)] = {}
     labels: Annotated[dict[LabelName, PartialThresholds], Field(max_length=MOST_LISTED)] = {}
-    rating: Annotated[tuple[Level, ...], Field(max_length=7)] = ()
+    rating: Annotated[tuple[Level, ...], Field(max_length=MOST)] = ()
     bands: PartialBands | None = None
 
     @property
@@ -271,7 +309,7 @@ class Policy(_WithOwn):
     categories: dict[Category, Thresholds]
     own: Annotated[dict[OwnCategory, Thresholds], Field(max_length=MOST_LISTED)] = {}
     labels: Annotated[dict[LabelName, Thresholds], Field(max_length=MOST_LISTED)] = {}
-    rating: Annotated[tuple[Level, ...], Field(max_length=7)] = ()
+    rating: Annotated[tuple[Level, ...], Field(max_length=MOST)] = ()
     bands: Bands = Bands()
     override: tuple[Override, ...] = ()
     ignore: Annotated[tuple[Cleared, ...], Field(max_length=MOST_LISTED)] = ()
@@ -303,6 +341,16 @@ class Policy(_WithOwn):
         lists = self.ignore or self.block or self.ignore_file or self.block_file
         return bool(self.override or lists)
 
+    @property
+    def described_levels(self) -> Scale:
+        """The levels of its rating scale where they match by description; else none."""
+        if not any(level.match for level in self.rating):
+            return ()
+        return tuple(
+            DescribedLevel(value=level.value, description=level.description)
+            for level in self.rating
+        )
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if missing := [c.value for c in CATEGORIES if c not in self.categories]:
@@ -315,18 +363,7 @@ class Policy(_WithOwn):
         for index, level in enumerate(self.rating):
             self._check_named(f"rating.{index}.any", level.any)
             self._check_named(f"rating.{index}.all", level.all)
-        if len(self.rating) == 1:
-            raise ValueError("rating: a scale has 2 to 7 levels")
-        for index, level in enumerate(self.rating):
-            if index and not (level.any or level.all):
-                raise ValueError(f"rating: level {level.value!r} needs a condition, any or all")
-            if not index and (level.any or level.all):
-                raise ValueError(
-                    f"rating: the first level, {level.value!r}, takes what no other level does "
-                    "and has no condition"
-                )
-        if len({level.value for level in self.rating}) != len(self.rating):
-            raise ValueError("rating: two levels have the same value")
+        _check_rating(self.rating)
         return self
 
     def _check_named(self, key: str, names: Iterable[str]) -> None:

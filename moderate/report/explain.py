@@ -95,7 +95,7 @@ def _label_line(label: Mapping[str, Any]) -> str:
 def _image_facts(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _continued("labels", list(map(_label_line, image["labels"])))
     if image["rating"]:
-        yield "rating", image["rating"]
+        yield "rating", _rating_text(image)
     yield "status", image["status"]
     if image["error_code"]:
         yield "error", f"{image['error_code']}: {image['error_message'] or ''}"
@@ -132,6 +132,16 @@ def _image_facts(image: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "row", f"{image['row']:,}"
     for name, value in image["carried"].items():
         yield "carried", f"{name} = {'null' if value is None else value}"
+
+
+def _rating_text(image: Mapping[str, Any]) -> str:
+    """The level; with what fitted, and how well, where it was matched by its description."""
+    level = str(image["rating"])
+    if "rating_description" not in image:
+        return level
+    probability = image["rating_probability"]
+    how_well = "" if probability is None else f" {probability}"
+    return f"{level}{how_well}: {image['rating_description']}"
 
 
 def _judged_by(explained: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -52,6 +52,8 @@ def tables(summary: Summary) -> Iterator[Table]:
     """Every part of the summary that has something to say, in reading order."""
     coverage = summary.audit.coverage.lines()
     yield from count_tables(summary.decisions, summary.rows, summary.bands, coverage)
+    if summary.levels:
+        yield rating_table(summary.rating_counts, summary.rows)
     codes = dict(sorted(summary.error_codes.items()))
     yield from problem_tables(codes, summary.error_examples, dict(sorted(summary.warnings.items())))
     if summary.skipped:
@@ -100,6 +102,12 @@ def count_tables(
         tuple((name, *(str(of[band]) for band in BANDS)) for name, of in bands.items()),
         coverage,
     )
+
+
+def rating_table(ratings: Mapping[str, int], rows: int) -> Table:
+    """Rows by rating, in the order that these have."""
+    lines = tuple((name, str(count), share(count, rows)) for name, count in ratings.items())
+    return Table("Ratings (best fitting description)", ("level", "rows", "share"), lines)
 
 
 def problem_tables(

@@ -34,7 +34,7 @@ class Job:
 
     It holds everything that the rows depend on. labels are the names of the own categories and
     labels whose scores rows have; written_labels are those of them that have a column in the
-    results.
+    results, and level_labels those that are rating levels.
     deduplicate=False decodes copies, too (for measuring).
     """
 
@@ -45,6 +45,7 @@ class Job:
     judge: Judge
     labels: tuple[str, ...] = ()
     written_labels: tuple[str, ...] = ()
+    level_labels: tuple[str, ...] = ()
     deduplicate: bool = True
     converted: str | None = field(default_factory=ir_cache.cache_folder)
     """The folder that converted models are kept in, None to keep none."""

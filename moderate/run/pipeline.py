@@ -277,7 +277,10 @@ class LocalEngine(Engine):
         early: dict[int, list[_Result]] = {}  # by place, until all before them are there
         turn = position = 0
         video = self._job.options.video
-        videos = VideoRows(self._job.judge, self._run_id, video.stop_on) if video else None
+        videos = None
+        if video:
+            judge, levels = self._job.judge, self._job.level_labels
+            videos = VideoRows(judge, self._run_id, video.stop_on, levels)
         for scored in self._scored():
             early.update(scored)
             settled: list[_Settled] = []
@@ -363,7 +366,7 @@ class LocalEngine(Engine):
             of_image = NOT_SCORED
             if isinstance(entry.outcome, ImageFacts):
                 parts = [next(first), *islice(further, len(entry.more))]
-                of_image = highest(parts, entry.parts, self._job.labels)
+                of_image = highest(parts, entry.parts, self._job.labels, self._job.level_labels)
             results.append((entry.place, [self._contained(entry.item, entry.outcome, of_image)]))
         return self._committed(results)
 

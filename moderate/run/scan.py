@@ -38,7 +38,9 @@ from moderate.faults import internal_error
 from moderate.fetch.address import make_guard
 from moderate.fetch.local import FetchError, read_head
 from moderate.folders import cache_outside_home
+from moderate.levels import levels_text
 from moderate.libraries import installed_version
+from moderate.policy.described import HOW_TO_BUILD, check_described, check_thresholds
 from moderate.policy.judge import Judge
 from moderate.policy.load import load_policy
 from moderate.policy.rows import failed_row
@@ -153,7 +155,14 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
             f"--keep {taken[0]}: the weights {bundle.name} have a category of that name; give the "
             f"column another, as in --keep original_{taken[0]}={taken[0]}"
         )
-    judge = Judge.of(policy, columns=carried)
+    judge = Judge.of(policy, columns=carried, labels_there=bundle.level_labels)
+    check_described(
+        judge,
+        bundle.card.levels,
+        there=f"the weights {bundle.name} were built for",
+        advice=f"build weights for this policy: {HOW_TO_BUILD}",
+    )
+    check_thresholds(judge, bundle.level_labels)
     scored, written = _labels(bundle, judge, keep=options.keep_labels)
     options = replace(
         options,
@@ -168,6 +177,7 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
         judge=judge,
         labels=scored,
         written_labels=written,
+        level_labels=tuple(name for name in bundle.level_labels if name in scored),
         converted=_converted(options.state),
     )
     if options.reading.keep and not any(source.columns for source in sources):
@@ -567,4 +577,5 @@ def _audit(job: Job, engine: Engine, run_id: str, started: datetime) -> Audit:
         config=job.options.config,
         coverage=Coverage.of_card(job.bundle.card),
         looked_at=job.options.looked_at,
+        levels=levels_text(job.bundle.card.levels) if job.level_labels else "",
     )

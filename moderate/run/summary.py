@@ -63,7 +63,8 @@ class Audit:
     sandbox is None where there was nothing to decode, and before that is known. config is None
     where no configuration file was used. coverage is what the weights say of themselves.
     policy_file is the file that the policy was read from, None for a preset. looked_at says which
-    frames, views and embedded content were looked at, empty where that is not recorded.
+    frames, views and embedded content were looked at, empty where that is not recorded. levels are
+    those of `levels_text` that labels are the scores of, empty for none.
     """
 
     version: str
@@ -87,6 +88,7 @@ class Audit:
     coverage: Coverage = field(default_factory=Coverage)
     policy_file: str | None = None
     looked_at: str = ""
+    levels: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ class Summary:
     the inputs were named. judge is what decides: its notes on overrides
     and lists belong to the summary.
 
-    listing takes the rows for a page, where one is to be written.
+    listing takes the rows for a page, where one is to be written. levels are the values of those
+    that match by description, of the policy and its overrides; ratings are counted where there are
+    any.
 
     findings are the first `max_listed` rows of each decision over `approve`. may_be_empty says that
     it means nothing if there are no images, as in a share of a small input. only is what `--only`
@@ -142,6 +146,7 @@ class Summary:
     error_codes: Counter[str] = field(default_factory=Counter)
     error_examples: dict[str, list[str]] = field(default_factory=dict)
     warnings: Counter[str] = field(default_factory=Counter)
+    ratings: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     origins: Counter[str] = field(default_factory=Counter)
     highlights: Highlights = field(default_factory=Highlights)
@@ -165,11 +170,14 @@ class Summary:
     decoded: int = 0
     decoded_pixels: int = 0
     own: tuple[str, ...] = ()
+    levels: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Count by the own categories that the judge decides by, too."""
+        """Count by the own categories that the judge decides by, too; look up `levels` once."""
         for name in self.judge.own if self.judge else self.policy.own:
             self.bands.setdefault(name, Counter())
+        scales = self.judge.described_scales if self.judge else ()
+        self.levels = tuple(dict.fromkeys(level.value for scale in scales for level in scale))
 
     def count(self, row: Row) -> None:
         """Take one row into the counts."""
@@ -187,6 +195,8 @@ class Summary:
             listed.append(Finding(path, row.decision, "; ".join(row.reasons)))
         for warning in row.facts.warnings:
             self.warnings[warning.value] += 1
+        if row.views.rating is not None and self.levels:
+            self.ratings[row.views.rating] += 1
         if row.error:
             self.errors += 1
             code = row.error.code.value
@@ -225,6 +235,12 @@ class Summary:
                 self.warnings[warning.value] += number
         for counts, bands in zip(self.bands.values(), decided.bands, strict=True):
             _add(counts, BANDS, bands)
+        if self.levels:
+            numbers = np.bincount(
+                decided.rating.codes + 1, minlength=len(decided.rating.values) + 1
+            )
+            for level, number in zip(decided.rating.values, numbers[1:].tolist(), strict=True):
+                self.ratings[level] += number
 
     def writes(self, row: Row) -> bool:
         """Whether `--only` lets the row be written; one that it leaves out is counted as such."""
@@ -289,6 +305,11 @@ class Summary:
     def cost(self) -> float | None:
         """What the run cost at `hourly_cost`, in the currency of that number."""
         return None if self.hourly_cost is None else self.hourly_cost * self.seconds / 3600
+
+    @property
+    def rating_counts(self) -> dict[str, int]:
+        """The rows by rating: each level that matches by description, then any others."""
+        return {name: self.ratings[name] for name in (*self.levels, *self.ratings)}
 
     @property
     def unscored_categories(self) -> list[str]:
@@ -431,6 +452,7 @@ def audit_facts(audit: Audit) -> dict[str, str]:
         "backend": audit.backend,
         "jpeg_decode": "full" if audit.exact_decode else "reduced where large",
         **({"looked_at": audit.looked_at} if audit.looked_at else {}),
+        **({"levels": audit.levels} if audit.levels else {}),
         "sandbox": sandbox_text(audit.sandbox),
         "torch": audit.torch,
         "timm": audit.timm,
@@ -456,6 +478,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
             name: {band: bands[band] for band in ("approve", "review", "block", "unscored")}
             for name, bands in summary.bands.items()
         },
+        **({"ratings": summary.rating_counts} if summary.levels else {}),
         "coverage": summary.audit.coverage.as_json(),
         "error_examples": dict(sorted(summary.error_examples.items())),
         "skipped_by_reason": dict(sorted(summary.skipped.items())),

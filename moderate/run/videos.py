@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, refusal, sniff
@@ -19,6 +19,7 @@ from moderate.decode.video import (
     video_kind,
 )
 from moderate.fetch.local import FetchError, OpenFile, open_regular, os_error
+from moderate.levels import most_severe
 from moderate.policy.batch import Judged, UndecidedRow
 from moderate.policy.judge import Judge
 from moderate.policy.reasons import at_place, label_term
@@ -198,6 +199,7 @@ class VideoRows:
     judge: Judge
     run_id: str = ""
     stop_on: StopLevel = "never"
+    level_labels: tuple[str, ...] = ()
     _frames: list[Row] | None = None
     _begin: VideoBegin | None = None
     _has_stopped: bool = False
@@ -218,7 +220,8 @@ class VideoRows:
             return None
         if isinstance(item, VideoEnd):
             frames, self._frames = self._frames or [], None
-            video = Video.of(_as_stopped(item, frames) if self._has_stopped else item, frames)
+            end = _as_stopped(item, frames) if self._has_stopped else item
+            video = Video.of(end, frames, self.level_labels)
             self._begin, self._has_stopped = None, False
             (judged,) = judge_rows(self.judge, [video.row])
             return video.decided(judged, self.judge, self.run_id)
@@ -254,15 +257,15 @@ class Video:
     """A video whose frames are decided.
 
     row has the maximum of each category and label, and at which time it was, or an error where no
-    frame was scored.
+    frame was scored. Its scores of rating levels are those of the frame with the most severe level.
     """
 
     row: UndecidedRow
     frames: list[Row]
 
     @classmethod
-    def of(cls, end: VideoEnd, frames: list[Row]) -> Video:
-        """The video that ends after these frames."""
+    def of(cls, end: VideoEnd, frames: list[Row], level_labels: Sequence[str] = ()) -> Video:
+        """The video that ends after these frames. level_labels are those of rating levels."""
         good = [row for row in frames if row.error is None]
         if not good:
             error = end.error or _none_scored(frames)
@@ -277,8 +280,10 @@ class Video:
             if highest := _highest((row.scores[category], row) for row in good):
                 scores[category], times[category.value] = highest
         labels: dict[str, float | None] = {}
+        decisive = _most_severe(good, level_labels)
         for name in good[0].labels:
-            if highest := _highest((row.labels.get(name), row) for row in good):
+            rows = [decisive] if decisive and name in level_labels else good
+            if highest := _highest((row.labels.get(name), row) for row in rows):
                 labels[name], times[label_term(name)] = highest
         return cls(
             UndecidedRow(
@@ -333,6 +338,17 @@ def _highest(scored: Iterable[tuple[float | None, Row]]) -> tuple[float, str] | 
         return None
     score, row = max(known, key=lambda pair: pair[0])
     return score, _time_of(row)
+
+
+def _most_severe(frames: Sequence[Row], level_labels: Sequence[str]) -> Row | None:
+    """The frame with the most severe rating level; None where no frame has scores of levels."""
+    rated: list[tuple[Row, list[float]]] = []
+    for row in frames:
+        shares = [row.labels.get(name) for name in level_labels]
+        known = [share for share in shares if share is not None]
+        if known and len(known) == len(level_labels):
+            rated.append((row, known))
+    return rated[most_severe([shares for _, shares in rated])][0] if rated else None
 
 
 def _of_frames(decision: Decision, frames: list[Row]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,12 +24,16 @@ from moderate.classify.bundle import (
     user_weights,
 )
 from moderate.classify.selftest import record
+from moderate.classify.words import PromptRecord
 from moderate.errors import WeightsError
+from moderate.levels import Scale
 from moderate.text import printable
 from moderate.types import Category
 from moderate.weights.catalogue.mapping import LabelMap
 from moderate.weights.download import digest_of
 from moderate.weights.graph import OnnxModel, try_graphs
+
+_NUMBERS = re.compile(r"\[\n((?:\s*\d+,\n)+)\s*\]")
 
 if TYPE_CHECKING:  # converting needs torch
     from moderate.weights.convert.interface import Converted
@@ -47,6 +52,8 @@ class Facts:
     digest: Literal["published", "first-pull", "own"] = "own"
     combine: Mapping[Category, Combine] = field(default_factory=dict)
     covers: Mapping[Category, str] = field(default_factory=dict)
+    levels: Scale = ()
+    prompts: PromptRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ def install(facts: Facts, parts: Sequence[Part], *, replace: bool = False) -> Pa
             _write(part.converted, staged / part.folder)
             if part.licence:
                 shutil.copyfile(part.licence, staged / part.folder / part.licence.name)
-        card = tomli_w.dumps(_card(facts, parts, staged))
+        card = _numbers_in_a_line(tomli_w.dumps(_card(facts, parts, staged)))
         (staged / CARD).write_text(card, encoding="utf-8")
         try_graphs(load_bundle(str(staged)))
         record(staged)
@@ -103,6 +110,11 @@ def remove(name: str) -> Path:
     return folder
 
 
+def _numbers_in_a_line(card: str) -> str:
+    """TOML with each list of whole numbers in one line, which may be long."""
+    return _NUMBERS.sub(lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]", card)
+
+
 def _write(model: Converted | OnnxModel, folder: Path) -> None:
     if isinstance(model, OnnxModel):
         model.write(folder)
@@ -125,9 +137,11 @@ def _card(facts: Facts, parts: Sequence[Part], staged: Path) -> dict[str, Any]:
         "digest": facts.digest,
         "combine": {category.value: how for category, how in facts.combine.items()},
         "covers": {category.value: text for category, text in facts.covers.items()},
+        "levels": [level.model_dump(mode="json") for level in facts.levels],
+        "prompts": facts.prompts.model_dump(mode="json") if facts.prompts else {},
         "model": [_model_table(part, staged / part.folder) for part in parts],
     }
-    return {key: value for key, value in card.items() if value != {}}
+    return {key: value for key, value in card.items() if value not in ({}, [])}
 
 
 def _model_table(part: Part, folder: Path) -> dict[str, Any]:
@@ -147,6 +161,8 @@ def _model_table(part: Part, folder: Path) -> dict[str, Any]:
     }
     if converted.head:
         table["head"] = converted.head.model_dump(mode="json")
+    if converted.words:
+        table["words"] = converted.words.model_dump(mode="json")
     if converted.model_args:
         table["model_args"] = dict(converted.model_args)
     return table

@@ -17,6 +17,9 @@ from moderate.version import __version__
 
 _TIMEOUT = 30.0  # seconds without a byte
 _MAX_BYTES = 1 << 30  # of one file over plain HTTPS
+OPEN_CLIP = {"open_clip_config.json", "open_clip_model.safetensors"}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+"""What is read of a tokenizer; the last two say which token fills up short texts."""
 CONFIGS = ("config.json", "preprocessor_config.json", "model.safetensors.index.json")
 
 
@@ -30,9 +33,16 @@ class Downloaded:
 
 
 def from_hub(
-    repo: str, revision: str, root: Path, digests: Mapping[str, str] | None = None
+    repo: str,
+    revision: str,
+    root: Path,
+    digests: Mapping[str, str] | None = None,
+    *,
+    words: bool = False,
 ) -> Downloaded:
     """Configuration and safetensors files of a hub repository; whole ones are not fetched again.
+
+    With `words` they are those of a checkpoint with two towers, and of its tokenizer.
 
     The revision is resolved once, to a commit, and every file is of that commit; the folder below
     `root` is of that commit alone. HF_ENDPOINT,
@@ -56,7 +66,7 @@ def from_hub(
         commit = info.sha
         folder = source_folder(root, f"{repo}@{commit}")
         siblings = {file.rfilename: file for file in info.siblings or ()}
-        wanted = _wanted(repo, siblings)
+        wanted = _wanted_for_words(repo, siblings) if words else _wanted(repo, siblings)
         for name in wanted:
             hf_hub_download(repo, name, revision=commit, local_dir=folder, endpoint=endpoint)
     except GatedRepoError as error:
@@ -128,6 +138,20 @@ def _wanted(repo: str, names: Iterable[str]) -> list[str]:
     if "config.json" not in available:
         raise WeightsError(f"{repo} has no config.json")
     return [name for name in CONFIGS if name in available] + sorted(weights)
+
+
+def _wanted_for_words(repo: str, names: Iterable[str]) -> list[str]:
+    available = set(names)
+    tokenizer = [name for name in TOKENIZER_FILES if name in available]
+    if TOKENIZER_FILES[0] not in available:
+        raise WeightsError(f"{repo} has no {TOKENIZER_FILES[0]}, which prompts need")
+    # Beside open_clip's files there may be those of a timm classifier, which has one tower.
+    transformers = {"config.json", "preprocessor_config.json"} <= available and (
+        {"model.safetensors", "model.safetensors.index.json"} & available
+    )
+    if OPEN_CLIP.issubset(available) and not transformers:
+        return [*sorted(OPEN_CLIP), *tokenizer]
+    return [*_wanted(repo, available), *tokenizer]
 
 
 def source_folder(root: Path, source: str) -> Path:

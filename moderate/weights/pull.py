@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from moderate.classify.bundle import BUNDLE_NAME, SHIPPED, WEIGHTS, Preprocess, user_weights
 from moderate.config import WEIGHTS_MIRROR
 from moderate.errors import UsageError, WeightsError
+from moderate.levels import DescribedLevel
 from moderate.libraries import has_torch, require_torch
 from moderate.locks import lock_file
 from moderate.text import one_line, printable
@@ -22,7 +23,14 @@ from moderate.weights.assemble import Facts, Part, install, sweep
 from moderate.weights.catalogue.load import catalogue, coverage, find_entry
 from moderate.weights.catalogue.mapping import LabelMap, usual_mapping
 from moderate.weights.catalogue.model import Entry, EntryModel
-from moderate.weights.download import CONFIGS, Downloaded, UnreachableError, from_hub, from_url
+from moderate.weights.download import (
+    CONFIGS,
+    TOKENIZER_FILES,
+    Downloaded,
+    UnreachableError,
+    from_hub,
+    from_url,
+)
 from moderate.weights.graph import GraphActivation, GraphOptions, OnnxModel, known_model, read_model
 from moderate.weights.kinds import check_addable
 from moderate.weights.package import (
@@ -33,9 +41,12 @@ from moderate.weights.package import (
     offline_way,
 )
 from moderate.weights.pixels import PixelOptions, describe
+from moderate.weights.words.levels import NO_LEVELS, LevelGroup
+from moderate.weights.words.prompts import Prompts
 
 if TYPE_CHECKING:  # converting needs torch
     from moderate.weights.convert.interface import Converted
+    from moderate.weights.words.build import WordsModel
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -61,8 +72,13 @@ def pull(
     activation: Activation | None = None,
     overwrite: bool = False,
     as_onnx: bool = False,
+    prompts: Prompts | None = None,
+    levels: LevelGroup = NO_LEVELS,
 ) -> Pulled:
     """Download and install an entry of the catalogue, or `hf:owner/name`. Raises WeightsError.
+
+    With prompts, the latter is a checkpoint with two towers; levels are further descriptions for it
+    (see `moderate.weights.words.levels`).
 
     as_onnx keeps ONNX graphs as they are, for entries that come as such; without torch and timm
     nothing else is possible.
@@ -72,7 +88,13 @@ def pull(
             if as_onnx:
                 raise UsageError("--onnx goes with entries of the catalogue")
             require_torch(f"converting {name}")
-            return _pull_repo(name.removeprefix("hf:"), mapping, rename, overwrite, activation)
+            repo = name.removeprefix("hf:")
+            if prompts is not None:
+                _check_words_alone(mapping, activation)
+                return _pull_words(repo, rename, overwrite, prompts, levels)
+            return _pull_repo(repo, mapping, rename, overwrite, activation)
+        if prompts is not None:
+            raise UsageError(f"--prompts goes with hf:owner/name; {name} has labels of its own")
         if mapping is not None or activation is not None:
             raise WeightsError(f"--map and --activation go with hf:owner/name; {name} has its own")
         return _pull_entry(find_entry(name), rename, overwrite, {}, as_onnx)
@@ -277,6 +299,74 @@ def _pull_repo(
     return Pulled(folder, (note, pixels, assumed))
 
 
+def _pull_words(
+    repo: str, rename: str | None, overwrite: bool, prompts: Prompts, levels: LevelGroup
+) -> Pulled:
+    from moderate.weights.words.build import convert_words
+    from moderate.weights.words.tokens import require_transformers
+
+    require_transformers("reading prompts")
+    repo, _, revision = repo.partition("@")
+    name = rename or repo.rpartition("/")[2]
+    _check_name(name, overwrite, None)
+    downloaded = _from_hub(repo, revision or "main", words=True)
+    model = convert_words(downloaded.folder, prompts, levels, f"hf:{repo}")
+    facts = _facts_of_words(model, name, f"hf:{repo}", _UNSEEN)
+    facts = replace(facts, revision=downloaded.revision, digest="first-pull")
+    folder = install(facts, [model.part], replace=overwrite)
+    shutil.rmtree(downloaded.folder, ignore_errors=True)
+    note = f"{repo}: {revision or 'main'} is commit {downloaded.revision}, which the card records"
+    return Pulled(folder, (note, *_notes_of_words(model)))
+
+
+def add_words(
+    path: Path,
+    name: str,
+    prompts: Prompts,
+    levels: LevelGroup = NO_LEVELS,
+    *,
+    licence: str = "",
+    overwrite: bool = False,
+) -> Pulled:
+    """Install a checkpoint with two towers from a folder. Raises WeightsError."""
+    _check_name(name, overwrite, None)
+    require_torch(f"converting {path}")
+    from moderate.weights.words.build import convert_words
+
+    folder_name = printable(path.resolve().name)
+    model = convert_words(path, prompts, levels, folder_name)
+    source = f"added from a folder named {folder_name}"
+    facts = _facts_of_words(model, name, source, licence or _UNSEEN)
+    with _alone():
+        folder = install(facts, [model.part], replace=overwrite)
+        return Pulled(folder, _notes_of_words(model))
+
+
+def _check_words_alone(mapping: LabelMap | None, activation: Activation | None) -> None:
+    if mapping is not None or activation is not None:
+        raise UsageError("--map and --activation: the prompts say what feeds which category")
+
+
+def _facts_of_words(model: WordsModel, name: str, source: str, licence: str) -> Facts:
+    return Facts(
+        name=name,
+        title=model.title,
+        source=source,
+        licence=licence,
+        fit_for=model.fit_for,
+        prompts=model.record,
+        levels=tuple(
+            DescribedLevel(value=value, description=description)
+            for value, description in model.record.levels.items()
+        ),
+    )
+
+
+def _notes_of_words(model: WordsModel) -> tuple[str, ...]:
+    converted = model.part.converted
+    return (describe(converted.preprocess, "as its configuration says"), *model.notes)
+
+
 def _check_form(entry: Entry, as_onnx: bool) -> None:
     """Before the download: what cannot be installed here, or not as a graph."""
     for part, _ in _members(entry):
@@ -360,12 +450,15 @@ def _download(entry: Entry, archives: Mapping[str, Path]) -> Downloaded:
     return replace(downloaded, revision=model.revision)
 
 
-def _from_hub(repo: str, revision: str, digests: Mapping[str, str] | None = None) -> Downloaded:
+def _from_hub(
+    repo: str, revision: str, digests: Mapping[str, str] | None = None, *, words: bool = False
+) -> Downloaded:
     """Files of a hub repository. Raises WeightsError; without a network, with the ways on."""
     try:
-        return from_hub(repo, revision, _downloads(), digests)
+        return from_hub(repo, revision, _downloads(), digests, words=words)
     except UnreachableError as error:
-        configs = ", ".join(name for name in CONFIGS if not name.endswith(".index.json"))
+        names = (*CONFIGS, *TOKENIZER_FILES, "open_clip_config.json") if words else CONFIGS
+        configs = ", ".join(name for name in names if not name.endswith(".index.json"))
         raise WeightsError(
             f"{error}. HF_ENDPOINT names a mirror of the hub. Without one, carry {configs} (where "
             f"there is one) and *.safetensors of https://huggingface.co/{repo} over in a folder "

@@ -258,6 +258,7 @@ def cache_key(files: ModelFiles) -> str:
         "activation": card.activation,  # which scores are compared with torch's
         "model_args": card.model_args,
         "head": card.head.model_dump(mode="json") if card.head else None,
+        "words": card.words.model_dump(mode="json") if card.words else None,
         "preprocess": card.preprocess.model_dump(mode="json"),
         # Those of torch and timm are noted beside the model: it can be run without them.
         "openvino": version("openvino"),

@@ -81,6 +81,7 @@ def _key(files: ModelFiles) -> str:
         "activation": card.activation,  # which scores are compared with those of the network
         "model_args": card.model_args,
         "head": card.head.model_dump(mode="json") if card.head else None,
+        "words": card.words.model_dump(mode="json") if card.words else None,
         "preprocess": card.preprocess.model_dump(mode="json"),
         "made_by": torch_versions(),
         "timm": {name: value for name, value in os.environ.items() if name.startswith("TIMM_")},

@@ -166,7 +166,11 @@ def _without_memory(converted: Converted, where: str) -> nn.Module:
     try:
         with torch.device("meta"), torch.inference_mode():
             model = build_model(
-                converted.architecture, len(converted.labels), converted.model_args, converted.head
+                converted.architecture,
+                len(converted.labels),
+                converted.model_args,
+                converted.head,
+                converted.words,
             ).eval()
             shape = _output_shape(model, converted)
     except (

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from moderate.classify.bundle import Head, Preprocess
+from moderate.classify.words import Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class Converted:
     """A checkpoint in timm's form: everything a bundle states about a model except its categories.
 
     labels are in output order. tensors carry timm's names, or with a head those of `WithHead`
-    (`backbone.` and `head.`). model_args are keyword arguments for `classify.model.build_model`.
+    (`backbone.` and `head.`), or with words those of `WithWords` (`tower.` and `prompts.`).
+    model_args are keyword arguments for `classify.model.build_model`.
     """
 
     architecture: str
@@ -28,6 +30,7 @@ class Converted:
     tensors: dict[str, torch.Tensor]
     model_args: dict[str, str | int | float | bool]
     head: Head | None
+    words: Words | None = None
 
 
 class Converter(ABC):

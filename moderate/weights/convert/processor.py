@@ -23,6 +23,14 @@ _HALF, _MEAN, _STD = [0.5, 0.5, 0.5], [0.485, 0.456, 0.406], [0.229, 0.224, 0.22
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "ViT": {"size": 224, "resample": 2, "image_mean": _HALF, "image_std": _HALF},
     "Siglip": {"size": 224, "resample": 3, "image_mean": _HALF, "image_std": _HALF},
+    "CLIP": {
+        "size": {"shortest_edge": 224},
+        "crop_size": {"height": 224, "width": 224},
+        "resample": 3,
+        "do_center_crop": True,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    },
     "EfficientNet": {
         "size": 346,
         "crop_size": 289,
@@ -44,6 +52,8 @@ def read_processor(folder: Path) -> Preprocess:
     if family not in _DEFAULTS:
         raise WeightsError(f"{where}: the image processor {one_line(repr(kind), 60)} is not known")
     given = {**_DEFAULTS[family], **{key: v for key, v in stated.items() if v is not None}}
+    if family == "CLIP" and isinstance(given["size"], int):
+        given["size"] = {"shortest_edge": given["size"]}  # as its first files say it
     if not _flag(given, "do_resize", True, where):
         raise WeightsError(f"{where}: do_resize = false; a bundle resizes every picture")
     if _flag(given, "do_pad", False, where):

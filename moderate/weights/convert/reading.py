@@ -103,6 +103,12 @@ class TensorPool:
             )
         return tensor
 
+    def take_all(self, prefix: str, but: Iterable[str] = ()) -> dict[str, torch.Tensor]:
+        """All that is left below a prefix, without it; the names in `but` stay."""
+        kept = {prefix + name for name in but}
+        names = [name for name in self._left if name.startswith(prefix) and name not in kept]
+        return {name.removeprefix(prefix): self._left.pop(name) for name in names}
+
     def joined(self, names: Iterable[str]) -> torch.Tensor:
         """Tensors of one shape and type, concatenated along the first axis."""
         names = tuple(names)

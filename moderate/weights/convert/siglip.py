@@ -22,7 +22,7 @@ from moderate.weights.convert.transformer import (
     read_shape,
 )
 
-_FAMILIES = {
+FAMILIES = {
     (768, 12, 12, 3072): "vit_base",
     (1024, 24, 16, 4096): "vit_large",
     (1152, 27, 16, 4304): "vit_so400m",
@@ -65,7 +65,7 @@ class Siglip(Converter):
             raise WeightsError(f"{where}: vision_config must be a table")
         shape = read_shape(vision, where)
         architecture, arguments = name_architecture(
-            shape, _FAMILIES, infix="siglip_gap_", fallback="vit_base_patch16_siglip_gap_224"
+            shape, FAMILIES, infix="siglip_gap_", fallback="vit_base_patch16_siglip_gap_224"
         )
         arguments["act_layer"] = activation_argument(vision, "gelu_pytorch_tanh", where)
         arguments["layer_norm_eps"] = epsilon(vision, "layer_norm_eps", 1e-6, where)
