@@ -64,7 +64,7 @@ def hash_cells(hashed: PdqHash | None) -> tuple[str | None, int | None]:
 
 
 def hash_of_cells(digits: object, quality: object) -> PdqHash | None:
-    """The hash that cells of results hold, of whatever type; None for none and for anything else."""
+    """The hash that cells of results hold, of whatever type; None for anything else."""
     if not isinstance(digits, str) or not _DIGITS.fullmatch(digits):
         return None
     try:
