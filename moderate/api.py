@@ -53,6 +53,7 @@ _SCAN_ONLY = (
     "force",
     "csv",
     "partition_by",
+    "near_duplicates",
 )
 _NONE = type(None)
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 _LARGEST_NUMBER = (1 << 63) - 1
 _URI = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://|data:")
@@ -316,6 +316,13 @@ class ImageError:
     message: str
 
 
+class PdqHash(NamedTuple):
+    """A perceptual hash: 32 bytes, and the quality, 0 to 100, that its picture allows."""
+
+    bits: bytes
+    quality: int
+
+
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
     """What is known of an image's file. Fields are None where it was not read that far.
@@ -324,9 +331,9 @@ class ImageFacts:
     frames_scored says how many of them were scored. unseen is the share of the picture, 0.0 to 1.0,
     outside what the model sees; where several models feed a category, a place is seen if one of
     them sees it. embedded says what else the file holds that was not scored. duration is how many
-    seconds of a video its frames stand for, from its start. A number that no
-    column can hold (negative, or of more than 63 bits) is None: headers, servers and decoders may
-    claim anything.
+    seconds of a video its frames stand for, from its start. pdq is that of the first frame, and
+    there where a run asked for it. A number that no column can hold (negative, or of more than 63
+    bits) is None: headers, servers and decoders may claim anything.
     """
 
     width: int | None = None
@@ -340,6 +347,7 @@ class ImageFacts:
     unseen: float | None = None
     embedded: tuple[str, ...] = ()
     duration: float | None = None
+    pdq: PdqHash | None = None
 
     def __post_init__(self) -> None:
         """Replace numbers that no column can hold by None, once for all stages."""

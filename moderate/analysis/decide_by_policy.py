@@ -28,6 +28,7 @@ from moderate.policy.reasons import placed
 from moderate.policy.rows import judge_rows
 from moderate.policy.thresholds import DECISIONS, Severities
 from moderate.results.read import Results
+from moderate.run.hash_columns import PDQ, PDQ_QUALITY
 from moderate.run.policy_columns import policy_columns
 from moderate.run.videos import Video, VideoEnd
 from moderate.text import one_line, printable
@@ -46,7 +47,9 @@ _FRAME = r"!/[0-9]{2,}:[0-9]{2}:[0-9]{2}\.[0-9]{3}$"
 
 def carried_columns(judge: Judge, results: Results) -> list[str]:
     """The carried columns of the results that decisions depend on."""
-    return [name for name in judge.columns_needed if name in results.carried]
+    hashes = (PDQ, PDQ_QUALITY) if judge.compares_hashes else ()
+    wanted = dict.fromkeys((*judge.columns_needed, *hashes))
+    return [name for name in wanted if name in results.carried]
 
 
 class Redecider:
@@ -74,6 +77,11 @@ class Redecider:
             raise PolicyError(
                 f"policy {printable(loaded.policy.name)}: {_key(missing[0])}: the results have no "
                 f"column {score_column(missing[0])}; {_there(missing[0], results.labels)}"
+            )
+        if self.judge.compares_hashes and PDQ not in results.carried:
+            raise PolicyError(
+                f"policy {printable(loaded.policy.name)}: it has PDQ hashes on its lists, and the "
+                "results have no column pdq; scan with that policy, or with --pdq"
             )
         self._video: bytes | None = None
         self._frames: list[Row] = []

@@ -31,6 +31,7 @@ from moderate.results.final import FINAL_COLUMNS, final_of
 from moderate.results.read import Results
 from moderate.results.schema import shortest
 from moderate.results.text_writers import metadata_path
+from moderate.run.hash_columns import PDQ, PDQ_QUALITY, hash_of_cells
 from moderate.state.ledger import RunRecord
 from moderate.text import path_text, printable
 from moderate.types import (
@@ -275,7 +276,8 @@ def _image(
     carried = {name: row[name] for name in results.carried}
     final = final_of(results, row)
     path = row["path"].encode("utf-8", "backslashreplace") if exact is None else exact
-    subject = Subject(path, carried, row["sha256"])
+    hashed = hash_of_cells(carried.get(PDQ), carried.get(PDQ_QUALITY))
+    subject = Subject(path, carried, row["sha256"], hashed)
     policy = judging and judging[0].policy_for(subject)
     scores = {category: row[category] for category in results.categories}
     labels = {name: row[score_column(name)] for name in results.labels}

@@ -18,6 +18,7 @@ from moderate.policy.batch import UNKNOWN_ERROR, Batch, Codes, Encoded
 from moderate.policy.thresholds import DECISIONS, Severities
 from moderate.results.read import Results
 from moderate.results.schema import COLUMNS
+from moderate.run.hash_columns import read_hashes
 from moderate.types import CATEGORIES, Status, Warn
 
 MOST_ROWS = 100_000
@@ -97,6 +98,7 @@ class Piece:
             sha256=lambda: list(self.own["sha256"].to_pylist()),
             carried=carried,
             labels=labelled,
+            hashes=read_hashes(carried),
         )
 
 

@@ -89,10 +89,19 @@ def _context(loaded: LoadedPolicy) -> Iterator[str]:
             yield f"  expired {expires}: {sha256} {reason}"
         if len(expired) > MOST_EXPIRED:
             yield f"  and {len(expired) - MOST_EXPIRED:,} more"
+    if lists.cleared_pdq:
+        clearances = [each.entry for each in lists.cleared_pdq.values()]
+        expired_count = sum(each.is_expired(datetime.now(UTC).date()) for each in clearances)
+        yield f"ignore list by PDQ: {_entries(len(clearances))}, {expired_count:,} expired"
     if lists.blocked:
         both = len(lists.cleared.keys() & lists.blocked.keys())
         also = f", {both:,} of them on the ignore list too, where it has no effect" if both else ""
         yield f"block list: {_entries(len(lists.blocked))}{also}"
+    if lists.blocked_pdq:
+        both = len(lists.cleared_pdq.keys() & lists.blocked_pdq.keys())
+        also = f", {both:,} of them on the ignore list too, where it has no effect" if both else ""
+        yield f"block list by PDQ: {_entries(len(lists.blocked_pdq))}{also}"
+    yield from lists.notes
 
 
 def _entries(count: int) -> str:

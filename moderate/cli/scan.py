@@ -294,6 +294,23 @@ def scan(
             help="Decode large JPEGs in full: slower, harder to deceive.",
         ),
     ] = False,
+    pdq: Annotated[
+        bool,
+        option(
+            panels.OUTPUT,
+            "--pdq",
+            help="Write the perceptual hash of each picture in the columns pdq and pdq_quality; "
+            "a policy with such hashes on its lists does by itself.",
+        ),
+    ] = False,
+    near_duplicates: Annotated[
+        bool,
+        option(
+            panels.OUTPUT,
+            "--near-duplicates",
+            help="The same, and in near_duplicate_of the first earlier row that looks alike.",
+        ),
+    ] = False,
     formats: Annotated[
         list[str] | None,
         option(
@@ -637,6 +654,8 @@ def scan(
             lock_wait=lock_wait,
             config=ctx.obj.record,
             keep_labels=keep_labels,
+            pdq=pdq,
+            near_duplicates=near_duplicates,
             only=parse_only(only or ()),
             max_listed=max_listed,
             force=force,

@@ -127,7 +127,7 @@ def fragments(
 
 def inputs(job: Job) -> Iterator[ImageRef | Skipped]:
     """Every input of a job, with values for the columns of all sources."""
-    columns = [column.name for column in job.columns]
+    columns = [column.name for column in job.input_columns]
     for source in job.sources:
         names = [column.name for column in source.columns]
         for entry in source:

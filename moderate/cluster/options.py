@@ -80,6 +80,10 @@ _REFUSALS: tuple[tuple[Callable[[ScanOptions], object], str], ...] = (
         "--state does not go with it: finished fragments in the folder of --out are what is kept",
     ),
     (
+        lambda options: options.near_duplicates,
+        "--near-duplicates does not go with it: it compares all rows on one machine",
+    ),
+    (
         lambda options: options.verify,
         "--verify does not go with it: use --rescore to have every file read again",
     ),

@@ -71,7 +71,7 @@ def make_setup(job: Job, run_id: str, folder: FragmentFolder) -> Setup:
         config=None,
     )
     bare = replace(
-        job, options=options, sources=(FragmentSource(carried=job.columns, largest=largest),)
+        job, options=options, sources=(FragmentSource(carried=job.input_columns, largest=largest),)
     )
     return Setup(
         bare,

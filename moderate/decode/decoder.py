@@ -32,7 +32,7 @@ from moderate.decode.ring import Layout, allocate
 from moderate.decode.undecoded import Undecoded
 from moderate.decode.worker import MAX_SIDE
 from moderate.text import one_line
-from moderate.types import ErrorCode, ImageFacts, Limits, Warn
+from moderate.types import ErrorCode, ImageFacts, Limits, PdqHash, Warn
 
 START_TIMEOUT = 60.0
 """Seconds that a decoder may take to be ready, its server's imports included."""
@@ -40,6 +40,7 @@ START_TIMEOUT = 60.0
 _MAX_FRAMES = 1 << 31
 _MAX_EMBEDDED = 20
 _EMBEDDED = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,/()%-]{0,119}")
+_PDQ = re.compile(r"[0-9a-f]{64}")
 _NAME = "decoder"  # in messages
 
 
@@ -193,7 +194,17 @@ def _checked_facts(values: Any) -> ImageFacts:
         frames_scored=_checked_count(values["frames_scored"], _MAX_FRAMES),
         unseen=_checked_share(values["unseen"]),
         embedded=tuple(map(_checked_embedded, values["embedded"][:_MAX_EMBEDDED])),
+        pdq=_checked_pdq(values["pdq"]),
     )
+
+
+def _checked_pdq(value: Any) -> PdqHash | None:
+    if value is None:
+        return None
+    digits, quality = value
+    if not (_PDQ.fullmatch(digits) and type(quality) is int and 0 <= quality <= 100):
+        raise ValueError("not a hash")
+    return PdqHash(bytes.fromhex(digits), quality)
 
 
 def _checked_share(value: object) -> float | None:

@@ -31,6 +31,7 @@ from moderate.decode.containers import (
 from moderate.decode.heif import read_heif
 from moderate.decode.ico import IconFile, read_ico
 from moderate.decode.parts import DEFAULT_OPTIONS, MOST_PARTS, WHOLE, DecodeOptions, Looked, Part
+from moderate.decode.pdq import REDUCED, pdq_hash, reduced
 from moderate.decode.resample import prepare_resampling
 from moderate.decode.resize import Pixels, PixelSpec, draft_size
 from moderate.decode.sniff import SUPPORTED, sniff
@@ -40,7 +41,7 @@ from moderate.decode.unscored import unscored_content
 from moderate.decode.views import look
 from moderate.decode.webp import libwebp, open_webp
 from moderate.text import one_line
-from moderate.types import PARTLY_SEEN_FROM, ErrorCode, ImageFacts, Limits, Warn
+from moderate.types import PARTLY_SEEN_FROM, ErrorCode, ImageFacts, Limits, PdqHash, Warn
 
 SMALL_SIDE = 256
 """An image whose longest side is under this many pixels gets the warning `small_image`."""
@@ -229,6 +230,8 @@ def _decode_opened(
     if not metadata_readable:
         image_warnings.append(Warn.BAD_METADATA)
     facts = replace(facts, width=width, height=height)
+    if options.pdq:
+        facts = replace(facts, pdq=_pdq(rgb, size, turn if turn_last else 1, container))
     left_out = container.unreached
     looks = _Looks(specs, options, facts.frames or 1)
     if turn_last and (wanted := looks.add_stored(rgb, size, turn)):
@@ -306,6 +309,22 @@ def _decode_at(scale: float, container: Container) -> Image.Image:
         if container.profile:
             image.info[pixels.PROFILE] = container.profile
         return pixels.to_rgb(image, container.bit_depth)[0].copy()
+
+
+def _pdq(rgb: Image.Image, size: tuple[int, int], turn: int, container: Container) -> PdqHash:
+    """The perceptual hash of the first frame; turn is how it has yet to be turned upright.
+
+    A JPEG that was decoded at a scale too small for the hash is decoded once more.
+    """
+    scale = max(REDUCED / side for side in size)
+    if rgb.size != size and scale > max(
+        now / full for now, full in zip(rgb.size, size, strict=True)
+    ):
+        rgb = _decode_at(scale, container)
+    if turn > 1:
+        # What is left after the reduction is small.
+        rgb = pixels.upright(reduced(rgb), turn)
+    return pdq_hash(rgb)
 
 
 class _Looks:

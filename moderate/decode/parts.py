@@ -36,7 +36,8 @@ class DecodeOptions:
     names of `moderate.decode.sniff.OPTIONAL`. seen_by has, for
     each category that is scored, the places in the specs of the models that feed it; empty where
     each spec is to see the whole picture by itself. embedded_scored are the kinds of embedded
-    content that get rows of their own, so that the file's row does not warn of them.
+    content that get rows of their own, so that the file's row does not warn of them. pdq has the
+    perceptual hash of the first frame computed, too.
     """
 
     frames: FrameChoice | int = "auto"
@@ -44,6 +45,7 @@ class DecodeOptions:
     formats: tuple[str, ...] = ()
     seen_by: tuple[tuple[int, ...], ...] = ()
     embedded_scored: tuple[str, ...] = ()
+    pdq: bool = False
 
     @property
     def most_frames(self) -> int:
@@ -64,6 +66,7 @@ class DecodeOptions:
             tuple(values["formats"]),
             seen_by,
             tuple(values["embedded_scored"]),
+            values["pdq"],
         )
 
 

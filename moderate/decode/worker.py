@@ -94,6 +94,7 @@ def _as_json(facts: ImageFacts) -> dict[str, Any]:
         "frames_scored": facts.frames_scored,
         "unseen": facts.unseen,
         "embedded": facts.embedded,
+        "pdq": [facts.pdq.bits.hex(), facts.pdq.quality] if facts.pdq else None,
         "warnings": [warning.value for warning in facts.warnings],
     }
 

@@ -21,6 +21,7 @@ from moderate.types import (
     ImageRef,
     Labels,
     Origin,
+    PdqHash,
     Places,
     Scores,
     Views,
@@ -71,11 +72,15 @@ def encoded(values: Iterable[H | None]) -> Encoded[H]:
 
 
 class Subject(NamedTuple):
-    """What a row is known by: its path as shown, what it carries, its file's SHA-256 if known."""
+    """What a row is known by: its path as shown, what it carries, its file's SHA-256 if known.
+
+    pdq is the hash of its picture, where there is one.
+    """
 
     path: bytes
     columns: Mapping[str, Any]
     sha256: str | None
+    pdq: PdqHash | None = None
 
 
 class UndecidedRow(NamedTuple):
@@ -101,7 +106,7 @@ class Batch:
     warnings holds the warnings that the closed list knows, errors the error codes, of rows without
     scores alone. The callables give what only some policies ask for: paths as shown, SHA-256 in
     hex, the values of a carried column (None in rows that do not have it), the scores of an own
-    category or a label (float32, NaN as above).
+    category or a label (float32, NaN as above), the perceptual hashes.
     """
 
     scores: NDArray[np.float32]
@@ -112,6 +117,7 @@ class Batch:
     sha256: Callable[[], Sequence[str | None]]
     carried: Callable[[str], Sequence[Any]]
     labels: Callable[[str], NDArray[np.float32]] | None = None
+    hashes: Callable[[], Sequence[PdqHash | None]] | None = None
 
     def __len__(self) -> int:
         return len(self.errors)
@@ -134,7 +140,7 @@ class Batch:
 
     def take(self, indices: Indices) -> Batch:
         """The rows of these indices."""
-        labels = self.labels
+        labels, hashes = self.labels, self.hashes
 
         def taken(values: Sequence[Any]) -> Sequence[Any]:
             return [values[index] for index in indices.tolist()]
@@ -148,6 +154,7 @@ class Batch:
             sha256=lambda: taken(self.sha256()),
             carried=lambda name: taken(self.carried(name)),
             labels=(lambda name: labels(name)[indices]) if labels else None,
+            hashes=(lambda: taken(hashes())) if hashes else None,
         )
 
     @classmethod
@@ -171,6 +178,7 @@ class Batch:
             sha256=lambda: [row.facts.sha256 for row in rows],
             carried=carried,
             labels=lambda name: np.array([row.labels.get(name) for row in rows], np.float32),
+            hashes=lambda: [row.facts.pdq for row in rows],
         )
 
 

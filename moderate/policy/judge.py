@@ -2,12 +2,13 @@
 
 The first override whose condition holds gives a row its policy. An image on the block list is
 blocked, whatever else holds; one on the ignore list is approved if it was scored; everything else
-is decided by its scores. Scores and derived columns are the same on a list or off it.
+is decided by its scores. Scores and derived columns are the same on a list or off it. A list has
+files by their SHA-256, and pictures by their PDQ hash, which versions of them are near to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple, Self
@@ -17,14 +18,18 @@ import numpy as np
 from moderate.levels import Scale
 from moderate.policy.batch import Batch, Decided, Encoded, Indices, Judged, Listed, Subject, encoded
 from moderate.policy.evaluate import ReadyPolicy, evaluate
-from moderate.policy.lists import Lists
+from moderate.policy.lists import Clearance, Lists
 from moderate.policy.load import LoadedPolicy, resolve
 from moderate.policy.model import Override, Policy
+from moderate.policy.perceptual import Match, Perceptual, PerceptualList
 from moderate.policy.reasons import BLOCK_LIST, CLEARED, as_part, by_override
 from moderate.policy.thresholds import Severities
 from moderate.policy.when import ColumnCondition, Condition, column_text, parse_when
 from moderate.text import printable
-from moderate.types import CATEGORIES, Decision, ImageError, Labels, Scores, Warn
+from moderate.types import CATEGORIES, Decision, ImageError, Labels, PdqHash, Scores, Warn
+
+_MORE = frozenset({Warn.ANIMATED, Warn.MULTI_PICTURE, Warn.EMBEDDED_CONTENT})
+"""Warnings of files that hold more than the picture which is hashed."""
 
 
 class _Case(NamedTuple):
@@ -78,15 +83,34 @@ class Judge:
             for override, each in zip(policy.override, applied, strict=True)
         ]
         self._entries: dict[str, _Entry] = {
-            sha256: _Entry(
-                "ignore",
-                Decision.APPROVE,
-                f"{CLEARED}{entry.expires}: {as_part(entry.reason)}",
-            )
+            sha256: _clearance(entry)
             for sha256, entry in known.cleared.items()
             if not entry.is_expired(self.today)
         }
+        still_cleared = {
+            digits: each
+            for digits, each in known.cleared_pdq.items()
+            if not each.entry.is_expired(self.today)
+        }
         self._expired = len(known.cleared) - len(self._entries)
+        self._expired += len(known.cleared_pdq) - len(still_cleared)
+        self._list_notes = known.notes
+        self._blocked = _Perceptual.of(
+            {
+                digits: Perceptual(
+                    each.distance,
+                    each.quality,
+                    _Entry("block", Decision.BLOCK, BLOCK_LIST + as_part(each.entry)),
+                )
+                for digits, each in known.blocked_pdq.items()
+            }
+        )
+        self._cleared = _Perceptual.of(
+            {
+                digits: Perceptual(each.distance, each.quality, _clearance(each.entry))
+                for digits, each in still_cleared.items()
+            }
+        )
         for sha256, reason in known.blocked.items():
             text = BLOCK_LIST + as_part(reason)
             self._entries[sha256] = _Entry("block", Decision.BLOCK, text)
@@ -109,6 +133,11 @@ class Judge:
         return cls(
             loaded.policy, today=today, columns=columns, labels_there=labels_there, lists=lists
         )
+
+    @property
+    def compares_hashes(self) -> bool:
+        """Whether decisions depend on the perceptual hashes of pictures."""
+        return bool(self._blocked or self._cleared)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -147,7 +176,9 @@ class Judge:
     def decide(self, batch: Batch) -> Decided:
         """What becomes of these rows, in their order. One without scores is never approved."""
         decided = self._by_override(batch) if self._cases else evaluate(self._ready, batch)
-        return self._by_lists(batch, decided) if self._entries else decided
+        if self._entries or self.compares_hashes:
+            return self._by_lists(batch, decided)
+        return decided
 
     def judge(
         self,
@@ -169,6 +200,7 @@ class Judge:
             sha256=lambda: [subject.sha256],
             carried=lambda name: [subject.columns.get(name)],
             labels=lambda name: np.array([by_name.get(name)], np.float32),
+            hashes=lambda: [subject.pdq],
         )
         return self.decide(batch).rows()[0]
 
@@ -193,6 +225,7 @@ class Judge:
             entries = "1 entry" if self._expired == 1 else f"{self._expired:,} entries"
             verb = "has" if self._expired == 1 else "have"
             notes.append(f"{entries} of the ignore list {verb} expired: without effect.")
+        notes += self._list_notes
         for case in self._cases:
             if isinstance(asked := case.condition, ColumnCondition):
                 if asked.column in self.columns:
@@ -248,8 +281,17 @@ class Judge:
         severity, codes = decided.severity.copy(), decided.reasons.codes.copy()
         reasons, listed = list(decided.reasons.values), np.full(len(batch), -1, np.int32)
         kinds: tuple[Listed, ...] = ("block", "ignore")
-        for index, sha256 in enumerate(batch.sha256()):
+        hashes: Sequence[PdqHash | None] = [None] * len(batch)
+        if self.compares_hashes and batch.hashes:
+            hashes = batch.hashes()
+        warnings = batch.warnings
+        more = {n for n, each in enumerate(warnings.values) if not _MORE.isdisjoint(each)}
+        for index, (sha256, hashed, code) in enumerate(
+            zip(batch.sha256(), hashes, warnings.codes.tolist(), strict=True)
+        ):
             entry = self._entries.get(sha256.lower()) if sha256 else None
+            if hashed and (entry is None or entry.listed == "ignore"):
+                entry = self._looks_like(hashed, entry, alone=code not in more)
             if entry is None or (entry.listed == "ignore" and unscored[index]):
                 continue
             severity[index], codes[index] = entry.decision.severity, len(reasons)
@@ -261,6 +303,45 @@ class Judge:
             reasons=Encoded(reasons, codes),
             listed=Encoded(kinds, listed),
         )
+
+    def _looks_like(self, hashed: PdqHash, entry: _Entry | None, *, alone: bool) -> _Entry | None:
+        """The entry for a picture with this hash, of which its file has this one already, if any.
+
+        alone says that there is nothing else in the file, which nobody has cleared.
+        """
+        if self._blocked and (found := self._blocked.entry(hashed)):
+            return found
+        if entry is None and alone and self._cleared:
+            return self._cleared.entry(hashed)
+        return entry
+
+
+def _clearance(entry: Clearance) -> _Entry:
+    reason = f"{CLEARED}{entry.expires}: {as_part(entry.reason)}"
+    return _Entry("ignore", Decision.APPROVE, reason)
+
+
+class _Perceptual(NamedTuple):
+    """The perceptual hashes of a list with what it says of each."""
+
+    hashes: PerceptualList
+    entries: Mapping[str, Perceptual[_Entry]]
+
+    @classmethod
+    def of(cls, entries: Mapping[str, Perceptual[_Entry]]) -> _Perceptual | None:
+        return cls(PerceptualList(entries), entries) if entries else None
+
+    def entry(self, hashed: PdqHash) -> _Entry | None:
+        """What the list says of a picture, and which hash says so; None for nothing."""
+        match = self.hashes.match(hashed)
+        if match is None:
+            return None
+        entry = self.entries[match.digits].entry
+        return entry._replace(reason=f"{entry.reason} ({_shown(match)})")
+
+
+def _shown(match: Match) -> str:
+    return f"PDQ {match.digits[:16]}, distance {match.distance} of {match.limit}"
 
 
 def _in_order(parts: Sequence[tuple[Indices, Decided]]) -> Decided:

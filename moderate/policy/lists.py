@@ -1,20 +1,20 @@
-"""Images that are cleared or blocked by their SHA-256, from a policy and the files it names."""
+"""Images that are cleared or blocked by their hashes, from a policy and the files it names."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from moderate.errors import InputError, PolicyError
-from moderate.policy.model import ListFile, Policy, sha256_digits
+from moderate.errors import PolicyError
+from moderate.policy.list_files import Listing, read_listing
+from moderate.policy.model import ListFile, Policy
+from moderate.policy.perceptual import Perceptual
 from moderate.regular import read_regular
-from moderate.tables.csv import strict_records
 from moderate.text import one_line, printable
 
 _Entry = TypeVar("_Entry")
@@ -36,10 +36,16 @@ class Clearance(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """Entries by SHA-256 in lower case: clearances, also expired ones, and reasons for a block."""
+    """Entries by SHA-256 in lower case: clearances, also expired ones, and reasons for a block.
+
+    The same by PDQ hash (64 digits). notes are sentences on what in the files is not compared.
+    """
 
     cleared: Mapping[str, Clearance] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
+    cleared_pdq: Mapping[str, Perceptual[Clearance]] = field(default_factory=dict)
+    blocked_pdq: Mapping[str, Perceptual[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def read_lists(policy: Policy, base: str | None) -> tuple[Lists, dict[_Key, ListFile]]:
@@ -49,20 +55,29 @@ def read_lists(policy: Policy, base: str | None) -> tuple[Lists, dict[_Key, List
     name, for what cannot be read, is not an entry, or contradicts another entry.
     """
     files: dict[_Key, ListFile] = {}
-    cleared = {entry.sha256: Clearance(entry.reason, entry.expires) for entry in policy.ignore}
-    blocked = {entry.sha256: entry.reason for entry in policy.block}
+    notes: list[str] = []
+    cleared = {e.sha256: Clearance(e.reason, e.expires) for e in policy.ignore if e.sha256}
+    blocked = {e.sha256: e.reason for e in policy.block if e.sha256}
+    cleared_pdq = {
+        e.pdq: Perceptual(e.distance, e.quality, Clearance(e.reason, e.expires))
+        for e in policy.ignore
+        if e.pdq
+    }
+    blocked_pdq = {
+        e.pdq: Perceptual(e.distance, e.quality, e.reason) for e in policy.block if e.pdq
+    }
     if policy.ignore_file:
         data = _read("ignore_file", policy.ignore_file, base)
-        clearances = _entries("ignore_file", policy.ignore_file, data, ("expires",), _clearance)
-        files["ignore_file"] = _take(cleared, clearances, data)
+        listing = read_listing("ignore_file", policy.ignore_file, data, _clearance, ("expires",))
+        files["ignore_file"] = _take(cleared, cleared_pdq, listing, data, notes)
     if policy.block_file:
         data = _read("block_file", policy.block_file, base)
-        blocks = _entries("block_file", policy.block_file, data, (), _reason)
-        files["block_file"] = _take(blocked, blocks, data)
+        reasons = read_listing("block_file", policy.block_file, data, _reason)
+        files["block_file"] = _take(blocked, blocked_pdq, reasons, data, notes)
     for key, was in policy.list_files.items():
         if files.get(key) != was:
             raise PolicyError(f"{key} changed since the policy was loaded")
-    return Lists(cleared, blocked), files
+    return Lists(cleared, blocked, cleared_pdq, blocked_pdq, tuple(notes)), files
 
 
 def beside(name: str, base: str | None) -> str:
@@ -84,45 +99,34 @@ def _read(key: str, name: str, base: str | None) -> bytes:
         raise PolicyError(f"{key} cannot be read: {error}") from None
 
 
-def _entries(
-    key: str,
-    name: str,
-    data: bytes,
-    more: tuple[str, ...],
-    entry: Callable[[Mapping[str, str]], _Entry],
-) -> Iterator[tuple[str, str, _Entry]]:
-    """Place, SHA-256 and entry of each record of a CSV file that has the columns asked for."""
-    where = f"{key} {printable(name)}"
-    wanted = ("sha256", "reason", *more)
-    try:
-        records = strict_records(io.BytesIO(data), printable(name))
-        header = [cell.strip().lower() for cell in next(records, (0, ()))[1]]
-        if missing := [column for column in wanted if header.count(column) != 1]:
-            raise PolicyError(
-                f"{where}: the first line must name the columns {', '.join(wanted)} once each; "
-                f"see {', '.join(missing)}"
-            )
-        indexes = [(column, header.index(column)) for column in wanted]
-        for line, record in records:
-            place = f"{where}, line {line}"
-            cells = {column: record[index].strip() for column, index in indexes}
-            try:
-                yield place, sha256_digits(cells["sha256"]), entry(cells)
-            except ValueError as error:
-                raise PolicyError(f"{place}: {error}") from None
-    except InputError as error:
-        raise PolicyError(f"{where}: {error}") from None
-
-
 def _take(
-    entries: dict[str, _Entry], records: Iterator[tuple[str, str, _Entry]], data: bytes
+    entries: dict[str, _Entry],
+    perceptual: dict[str, Perceptual[_Entry]],
+    listing: Listing[_Entry],
+    data: bytes,
+    notes: list[str],
 ) -> ListFile:
     count = 0
-    for place, digest, entry in records:
+    for place, record in listing:
         count += 1
-        if entries.setdefault(digest, entry) != entry:
-            raise PolicyError(f"{place}: contradicts another entry for {digest}")
-    return ListFile(sha256=hashlib.sha256(data).hexdigest(), entries=count)
+        kept: Any = record.entry
+        if record.sha256:
+            known: Any = entries.setdefault(record.sha256, kept)
+            _check(known, kept, record.sha256, place, shared=listing.shared)
+        if record.pdq:
+            kept = Perceptual(record.distance, record.quality, kept)
+            known = perceptual.setdefault(record.pdq, kept)
+            _check(known, kept, record.pdq, place, shared=listing.shared)
+    notes += listing.notes()
+    return ListFile(
+        sha256=hashlib.sha256(data).hexdigest(), entries=count, not_compared=listing.not_compared
+    )
+
+
+def _check(known: object, entry: object, digits: str, place: str, *, shared: bool) -> None:
+    """Refuse entries that contradict each other; of a shared list, the first one counts."""
+    if known != entry and not shared:
+        raise PolicyError(f"{place}: contradicts another entry for {digits}")
 
 
 def _reason(cells: Mapping[str, str]) -> str:

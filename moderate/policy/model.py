@@ -26,6 +26,7 @@ from moderate.own_categories import (
     lower_own,
     why_taken,
 )
+from moderate.policy.perceptual import DISTANCE, QUALITY
 from moderate.policy.statements import Statements
 from moderate.policy.when import parse_when
 from moderate.types import CATEGORIES, PARTLY_SEEN_FROM, Category, Decision, Warn
@@ -48,6 +49,13 @@ def sha256_digits(text: str) -> str:
     return text.lower()
 
 
+def pdq_digits(text: str) -> str:
+    """A PDQ hash in lower case. Raises ValueError for what is none."""
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise ValueError("a PDQ hash has 64 hexadecimal digits")
+    return text.lower()
+
+
 def _when(text: str) -> str:
     parse_when(text)
     return text
@@ -60,6 +68,9 @@ def _no_number(value: Any) -> Any:
     return value
 
 
+Pdq = Annotated[str, AfterValidator(pdq_digits)]
+Distance = Annotated[int, Field(ge=0, le=256, strict=True)]
+Quality = Annotated[int, Field(ge=0, le=100, strict=True)]
 Sha256 = Annotated[str, AfterValidator(sha256_digits)]
 Why = Annotated[Text, Field(min_length=1, max_length=200)]
 FileName = Annotated[Text, Field(min_length=1, max_length=4096)]
@@ -266,27 +277,67 @@ def _changed(
     return changed
 
 
-class Cleared(Table):
+class _Listed(Table):
+    """An image by its SHA-256, by the PDQ hash of what it looks like, or by both.
+
+    distance is how many of the 256 bits may differ; pictures whose own quality is below `quality`
+    are not compared.
+    """
+
+    sha256: Sha256 | None = None
+    pdq: Pdq | None = None
+    distance: Distance = DISTANCE
+    quality: Quality = QUALITY
+
+    @model_validator(mode="after")
+    def _names_an_image(self) -> Self:
+        if self.sha256 is None and self.pdq is None:
+            raise ValueError("names no image: give it a sha256, a pdq, or both")
+        if self.pdq is None and {"distance", "quality"} & self.model_fields_set:
+            raise ValueError("distance and quality go with a pdq")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what says nothing, so that entries of a SHA-256 alone are as they always were."""
+        values: dict[str, Any] = handler(self)
+        gone = {"sha256"} if self.sha256 is None else set()
+        if self.pdq is None:
+            gone |= {"pdq", "distance", "quality"}
+        return {name: value for name, value in values.items() if name not in gone}
+
+
+class Cleared(_Listed):
     """An image that a person cleared, up to the day before `expires`."""
 
-    sha256: Sha256
     reason: Why
     expires: Annotated[date, BeforeValidator(_no_number)]
     by: Annotated[Text, Field(max_length=80)] | None = None
 
 
-class Blocked(Table):
+class Blocked(_Listed):
     """An image that is blocked whatever its scores."""
 
-    sha256: Sha256
     reason: Why
 
 
 class ListFile(Table):
-    """What was in a list's file when the policy was loaded: its digest and number of entries."""
+    """What was in a list's file when the policy was loaded: its digest and number of entries.
+
+    not_compared is how many entries have only hashes that are not compared, such as MD5.
+    """
 
     sha256: Sha256
     entries: int
+    not_compared: int = 0
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a count of nothing, so that other lists are as they always were."""
+        values: dict[str, Any] = handler(self)
+        if not self.not_compared:
+            values.pop("not_compared", None)
+        return values
 
 
 class Policy(_WithOwn):
@@ -378,10 +429,11 @@ class Policy(_WithOwn):
     @model_validator(mode="after")
     def _context_holds_together(self) -> Self:
         for name, entries in (("ignore", self.ignore), ("block", self.block)):
-            known: dict[str, Cleared | Blocked] = {}
+            known: dict[tuple[str, str], Cleared | Blocked] = {}
             for entry in entries:
-                if known.setdefault(entry.sha256, entry) != entry:
-                    raise ValueError(f"{name}: entries for {entry.sha256} contradict each other")
+                for kind, digits in (("sha256", entry.sha256), ("pdq", entry.pdq)):
+                    if digits and known.setdefault((kind, digits), entry) != entry:
+                        raise ValueError(f"{name}: entries for {digits} contradict each other")
         _no_two("when", [override.when for override in self.override])
         _no_two("name", [override.label for override in self.override])
         for number, override in enumerate(self.override):

@@ -191,6 +191,7 @@ def look_ahead(job: Job) -> DryRun:
                 scopes(job, placement),
                 rescore=options.rescore,
                 retry_errors=options.retry_errors,
+                hashed=job.hashes,
                 read_only=True,
             )
         fetcher = stack.enter_context(Fetcher(options.limits, options.http))

@@ -189,7 +189,7 @@ class Reader:
     ) -> dict[int, KnownRows]:
         """Unchanged files of a group that follow each other, by the place of the first."""
         # A video has rows of its own, and what files carry or hold is looked at one by one.
-        if self._embedded_kinds or self._sampler or self._job.columns:
+        if self._embedded_kinds or self._sampler or self._job.input_columns:
             return {}
         try:
             return self._found_unchanged(group, looked_up)
@@ -258,7 +258,7 @@ class Reader:
     def _groups(self) -> Iterator[list[ImageRef | Skipped]]:
         """Inputs that are looked up together. One that may have to be waited for comes alone."""
         group: list[ImageRef | Skipped] = []
-        columns = [column.name for column in self._job.columns]
+        columns = [column.name for column in self._job.input_columns]
         for source in self._job.sources:
             names = [column.name for column in source.columns]
             alone = self._scores is None or not _is_prompt(source)

@@ -18,6 +18,7 @@ from moderate.errors import UsageError
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy
 from moderate.results.interface import ResultWriter
+from moderate.run.hash_columns import hash_columns, with_hash_columns
 from moderate.run.options import ScanOptions
 from moderate.sources.interface import Source
 from moderate.sources.subset import CONTENT, PLACE_COLUMNS, InputListing, ShardedSource
@@ -56,9 +57,29 @@ class Job:
         return self.options.workers or available_cores()
 
     @property
-    def columns(self) -> tuple[Column, ...]:
-        """The columns that rows carry."""
+    def hashes(self) -> bool:
+        """Whether the perceptual hashes of pictures are asked for."""
+        options = self.options
+        return options.pdq or options.near_duplicates or self.judge.compares_hashes
+
+    @property
+    def input_columns(self) -> tuple[Column, ...]:
+        """The columns of the inputs that rows carry."""
         return carried_columns(self.sources)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that rows have beside those of every run and of labels.
+
+        Raises UsageError where an input's column has the name of another one.
+        """
+        added = hash_columns(hashes=self.hashes, near_duplicates=self.options.near_duplicates)
+        return with_hash_columns(self.input_columns, added, self.place_count)
+
+    @property
+    def place_count(self) -> int:
+        """How many of the last of the inputs' columns are the place of a row of a share."""
+        return len(PLACE_COLUMNS) if is_sharded(self.sources) else 0
 
     @property
     def specs(self) -> tuple[PixelSpec, ...]:
@@ -77,6 +98,7 @@ class Job:
             options.formats,
             _seen_by(self.bundle),
             _embedded_scored(options),
+            pdq=self.hashes,
         )
 
 

@@ -110,6 +110,7 @@ class KnownRows:
             sha256=lambda: [digest.hex() for digest in self.sha256],
             carried=carried,
             labels=of_label,
+            hashes=lambda: self.contents.hashes,
         )
 
 

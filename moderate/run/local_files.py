@@ -78,7 +78,8 @@ class LookedUp:
     """The local files among a group of inputs, as they were at seen_at (ns since 1970).
 
     By columns: places are those in the group. known is None where the state knows nothing;
-    recomputes says that what it knows of scores does not count.
+    recomputes says that what it knows of scores does not count, hashed that it does only with a
+    hash of the picture.
     """
 
     count: int
@@ -89,6 +90,7 @@ class LookedUp:
     trusted: list[bool] = field(default_factory=list)
     known: KnownFiles | None = None
     recomputes: bool = False
+    hashed: bool = False
 
     def __iter__(self) -> Iterator[LocalFile | None]:
         """The local file of each input of the group.
@@ -115,7 +117,7 @@ class LookedUp:
         """
         if self.known is None or self.recomputes or not any(self.trusted):
             return None
-        found = self.known.unchanged(self.paths, self.stats, label_count)
+        found = self.known.unchanged(self.paths, self.stats, label_count, hashed=self.hashed)
         if not all(self.trusted):
             mask = [self.trusted[index] for index in found.places]
             found = found.take(mask)
@@ -159,6 +161,7 @@ class LocalFiles:
         if looked_up.places:
             looked_up.known = scores.look_up(looked_up.paths)
             looked_up.recomputes = scores.recomputes
+            looked_up.hashed = scores.hashed
         return looked_up
 
 

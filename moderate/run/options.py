@@ -54,7 +54,8 @@ class ScanOptions:
     case. only writes and counts the rows of these origins alone; empty for all. max_listed is how
     many rows of each decision over `approve` the summary keeps for a list. force replaces existing
     files that no run of this tool wrote as they are. partition_by are the columns that targets of
-    `out` which are folders are divided by.
+    `out` which are folders are divided by. pdq writes the perceptual hash of each picture;
+    near_duplicates does, too, and writes which earlier row each picture looks like.
     """
 
     inputs: Sequence[Input] = ()
@@ -97,6 +98,8 @@ class ScanOptions:
     force: bool = False
     csv: CsvForm = field(default_factory=CsvForm)
     partition_by: tuple[str, ...] = ()
+    pdq: bool = False
+    near_duplicates: bool = False
 
     @property
     def looked_at(self) -> str:

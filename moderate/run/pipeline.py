@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Self, Union, cast
+from typing import TYPE_CHECKING, Self, TypeVar, Union, cast
 from uuid import uuid4
 
 from moderate.classify.device import Placement
@@ -27,6 +27,7 @@ from moderate.fetch.fetcher import Fetcher
 from moderate.places import read_places
 from moderate.policy.batch import UndecidedRow
 from moderate.policy.rows import decide_rows, failed_row
+from moderate.run.hash_columns import with_hash
 from moderate.run.highest import NOT_SCORED, ScoredImage, highest
 from moderate.run.inputs import Reader, name_claim
 from moderate.run.interface import Engine, Job, is_sharded
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
 _Settled = UndecidedRow | KnownRows | Row | Skipped | VideoBegin | VideoEnd
 _Decided = Union[Row, "RowBatch", Skipped, VideoBegin, VideoEnd]
 _Result = _Settled | Copy
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +109,7 @@ class LocalEngine(Engine):
         run's own: the runs that they are of broke off, and their rows are in no results.
         """
         self._job = job
+        self._carried_count, self._place_count = len(job.input_columns), job.place_count
         self._run_id = run_id or uuid4().hex
         self._store = store
         self._unfinished_since = unfinished_since
@@ -168,6 +172,7 @@ class LocalEngine(Engine):
                     scopes(job, self._placement),
                     rescore=job.options.rescore,
                     retry_errors=job.options.retry_errors,
+                    hashed=job.hashes,
                 )
                 if earlier := self._scores.facts():
                     self._sandbox = earlier.sandbox
@@ -300,11 +305,19 @@ class LocalEngine(Engine):
         self, settled: list[_Settled], videos: VideoRows | None
     ) -> Iterator[Row | RowBatch | Skipped]:
         """Decide results as one batch; the stills of a video become one row."""
+        rows: Iterator[Row | RowBatch | Skipped]
         if videos:
             decided = self._decided(self._single(settled))
-            return videos.take_all(cast("list[Row]", decided))
-        # Without videos there is nothing else among them.
-        return iter(cast("list[Row | RowBatch]", self._decided(settled)))
+            rows = videos.take_all(cast("list[Row]", decided))
+        else:  # without videos there is nothing else among them
+            rows = iter(cast("list[Row | RowBatch]", self._decided(settled)))
+        return map(self._with_hash, rows) if self._job.hashes else rows
+
+    def _with_hash(self, item: T) -> T:
+        """A row with the cells of its hash; anything else as it is."""
+        if not isinstance(item, Row):
+            return item
+        return cast("T", with_hash(item, self._carried_count, self._place_count))
 
     def _scored(self) -> Iterator[list[tuple[int, list[_Result]]]]:
         """Results of inputs with their places, as they become known."""
@@ -601,7 +614,8 @@ class LocalEngine(Engine):
         return self._decided_single(known)
 
     def _decided_single(self, known: KnownRows) -> list[Row]:
-        return cast("list[Row]", self._decided(self._single([known])))
+        rows = cast("list[Row]", self._decided(self._single([known])))
+        return list(map(self._with_hash, rows)) if self._job.hashes else rows
 
     def _rows(self, undecided: list[UndecidedRow]) -> list[Row]:
         try:
@@ -628,5 +642,6 @@ def _merge(known: ImageFacts, decoded: ImageFacts) -> ImageFacts:
         frames_scored=decoded.frames_scored,
         unseen=decoded.unseen,
         embedded=decoded.embedded,
+        pdq=decoded.pdq,
         warnings=(*known.warnings, *decoded.warnings),
     )

@@ -16,6 +16,7 @@ from moderate.policy.batch import Decided, Encoded
 from moderate.policy.judge import Judge
 from moderate.policy.reasons import placed
 from moderate.results.schema import own_columns, to_the_second
+from moderate.run.hash_columns import hash_cells
 from moderate.run.known_rows import KnownRows
 from moderate.run.moments import moment
 from moderate.run.policy_columns import policy_columns, texts
@@ -111,6 +112,12 @@ class RowBatch:
                 else pa.nulls(count, pa.float32())
             )
         return {column.name: columns[column.name] for column in own_columns(labels)}
+
+    def hash_columns(self) -> list[Any]:
+        """An Arrow array for each of `run.hash_columns.hash_columns` of a run without more."""
+        cells = [hash_cells(each) for each in self.known.contents.hashes]
+        digits, qualities = zip(*cells, strict=True) if cells else ((), ())
+        return [pa.array(digits, pa.string()), pa.array(qualities, pa.int64())]
 
 
 def _with_places(known: KnownRows, decided: Decided) -> Decided:

@@ -61,6 +61,7 @@ from moderate.run.highlights import Highlights
 from moderate.run.input_counts import nothing_found, nothing_was_there
 from moderate.run.interface import Engine, Executor, Job, carried_columns, is_sharded
 from moderate.run.listing import Listing
+from moderate.run.near_duplicates import NearDuplicates
 from moderate.run.options import ScanOptions, StateOptions
 from moderate.run.pipeline import LocalEngine
 from moderate.run.recorder import (
@@ -180,6 +181,9 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
         level_labels=tuple(name for name in bundle.level_labels if name in scored),
         converted=_converted(options.state),
     )
+    if options.near_duplicates and job.place_count:
+        raise UsageError("--near-duplicates does not go with --shard: it compares all rows")
+    _ = job.columns  # raises UsageError where two have one name
     if options.reading.keep and not any(source.columns for source in sources):
         raise UsageError("--keep: none of the inputs has columns; it goes with manifests")
     return job
@@ -387,6 +391,7 @@ def _run(
     clock = time.monotonic()
     taken = _Taken.of(options.targets)
     with (
+        ExitStack() as stack,
         open_writers(
             [each for each in options.out if each not in executor.owned],
             options.csv,
@@ -419,6 +424,9 @@ def _run(
         known |= of_share
         for writer in writers:
             writer.start(known, job.columns, job.written_labels)
+        near = None
+        if options.near_duplicates:
+            near = stack.enter_context(contextlib.closing(NearDuplicates()))
         # Where each row has to be looked at, nothing is gained by columns.
         in_batches = in_batches and not (exports or (taken and taken.images))
         in_batches = in_batches and summary.counts_batches() and places is None
@@ -426,7 +434,7 @@ def _run(
         with contextlib.closing(items) as rows:  # type: ignore[type-var]
             for item in rows:
                 if not isinstance(item, Row | Skipped):
-                    recorded = _record_batch(item, summary, writers, job.written_labels)
+                    recorded = _record_batch(item, summary, writers, job, near)
                     recorder.tick()
                     yield from recorded
                     continue
@@ -437,6 +445,8 @@ def _run(
                         taken.check(item)
                     if places:
                         item = places.placed(item)
+                    if near:
+                        item = near.compared(item)
                     if summary.writes(item):
                         item = _record(item, summary, writers, of_share=places is not None)
                 recorder.tick()
@@ -476,19 +486,29 @@ def _run(
 
 
 def _record_batch(
-    batch: RowBatch, summary: Summary, writers: Sequence[ResultWriter], labels: Sequence[str]
+    batch: RowBatch,
+    summary: Summary,
+    writers: Sequence[ResultWriter],
+    job: Job,
+    near: NearDuplicates | None,
 ) -> Sequence[Row | RowBatch]:
     """Count and write many rows at once; one by one where they have no columns. See `_record`."""
     try:
-        columns = batch.own_columns(labels)
+        columns = batch.own_columns(job.written_labels)
+        hashes = batch.hash_columns() if job.hashes else []
     except ModerateError:
         raise
     except Exception as error:
         log.debug("known images are written one by one: %s", error, exc_info=error)
-        return [_record(row, summary, writers) for row in batch.one_by_one()]
+        rows = batch.one_by_one()
+        if near:
+            rows = [near.compared(row) for row in rows]
+        return [_record(row, summary, writers) for row in rows]
+    if near:
+        hashes.append(near.column(batch.known))
     summary.count_batch(batch, columns)
     for writer in writers:
-        writer.write_columns(list(columns.values()), ())
+        writer.write_columns(list(columns.values()), hashes)
     return [batch]
 
 

@@ -26,6 +26,7 @@ def scopes(job: Job, placement: Placement) -> Scopes:
         "specs": [asdict(spec) for spec in job.specs],
         **asdict(job.decode_options),
     }
+    del pixels["pdq"]  # scores are the same with a hash or without
     scores = {
         **pixels,
         "resampler": resampler(),

@@ -22,7 +22,7 @@ from moderate.fetch.local import FetchError, OpenFile, open_regular, os_error
 from moderate.levels import most_severe
 from moderate.policy.batch import Judged, UndecidedRow
 from moderate.policy.judge import Judge
-from moderate.policy.reasons import at_place, label_term
+from moderate.policy.reasons import BLOCK_LIST, at_place, label_term
 from moderate.policy.rows import decided_row, judge_rows
 from moderate.run.segments import frame_seconds, segments
 from moderate.text import timestamp
@@ -352,13 +352,13 @@ def _most_severe(frames: Sequence[Row], level_labels: Sequence[str]) -> Row | No
 
 
 def _of_frames(decision: Decision, frames: list[Row]) -> list[str]:
-    """Reasons of frames' own that the maxima do not show: errors and warnings."""
+    """Reasons of frames' own that the maxima do not show: errors, warnings, lists."""
     own = [
         at_place(reason, _time_of(row))
         for row in frames
         if row.decision is decision
         for reason in row.reasons
-        if reason.startswith(("error ", "warning "))
+        if reason.startswith(("error ", "warning ", BLOCK_LIST))
     ]
     more = len(own) - _REASONS_KEPT
     return own[:_REASONS_KEPT] + ([f"the same of {more} more frames"] if more > 0 else [])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from zlib import crc32
 
 import numpy as np
@@ -24,6 +24,7 @@ from moderate.types import (
     ErrorCode,
     ImageError,
     ImageFacts,
+    PdqHash,
     Scores,
     Warn,
 )
@@ -32,6 +33,9 @@ from moderate.types import (
 # of the checksum, so that a version of this program with another layout treats the record as
 # unknown, and scores the image again.
 _LAYOUT = b"5"
+# With a perceptual hash at the end of the record: its 32 bytes and its quality.
+_HASHED_LAYOUT = b"5 and pdq"
+_HASH = struct.Struct("<32sB")
 # checksum, scores (NaN: none), bytes, width, height, frames, frames scored, time of scoring, unseen
 # share (NaN: none), number of labels
 _OUTCOME = struct.Struct("<I5f6qfI")
@@ -110,7 +114,10 @@ def pack_outcome(sha256: bytes, scope: bytes, outcome: Outcome) -> bytes:
     )
     labels = struct.pack(f"<{len(outcome.labels)}f", *outcome.labels)
     tail = packed[4:] + labels + _SEPARATOR.join(text).encode("utf-8", "surrogatepass")
-    return crc32(tail, crc32(_LAYOUT + sha256 + scope)).to_bytes(4, "little") + tail
+    layout = _LAYOUT
+    if facts.pdq:
+        layout, tail = _HASHED_LAYOUT, tail + _HASH.pack(*facts.pdq)
+    return crc32(tail, crc32(layout + sha256 + scope)).to_bytes(4, "little") + tail
 
 
 def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | None:
@@ -122,8 +129,11 @@ def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | No
     if not isinstance(payload, bytes) or len(payload) < _OUTCOME.size:
         return None
     checksum = int.from_bytes(payload[:4], "little")
+    pdq = None
     if checksum != crc32(payload[4:], crc32(_LAYOUT + sha256 + scope)):
-        return None
+        if checksum != crc32(payload[4:], crc32(_HASHED_LAYOUT + sha256 + scope)):
+            return None
+        payload, pdq = _without_hash(payload)
     _, a, b, c, d, e, *numbers, unseen, label_count = _OUTCOME.unpack_from(payload)
     size, width, height, frames, frames_scored, scored_at = (
         None if number < 0 else number for number in numbers
@@ -144,6 +154,7 @@ def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | No
         frames_scored,
         None if unseen != unseen else unseen,
         embedded,
+        pdq=pdq,
     )
     if error:
         claim, code, message = error
@@ -152,6 +163,12 @@ def unpack_outcome(sha256: bytes, scope: bytes, payload: object) -> Outcome | No
     if math.isnan(a + b + c + d + e):
         scores = {name: None if score != score else score for name, score in scores.items()}
     return Outcome(facts, scores, "", labels, scored_at, places)
+
+
+def _without_hash(payload: bytes) -> tuple[bytes, PdqHash]:
+    """The record of the plain layout in one with a hash, and the hash."""
+    end = len(payload) - _HASH.size
+    return payload[:end], PdqHash(*_HASH.unpack_from(payload, end))
 
 
 @lru_cache(maxsize=64)  # most texts are the same
@@ -187,7 +204,7 @@ class ScoredContents:
     `unseen` (float32, NaN: none) and of integers, negative where they are not known: `bytes`,
     `width`, `height`, `frames`, `frames_scored` and `scored_at`. labels are float32 (n, labels).
     texts are the format, the warnings and what is embedded, by the numbers in text_codes (n).
-    places are those of `Outcome`.
+    places are those of `Outcome`, hashes those of the pictures, None where there is none.
     """
 
     heads: NDArray[Any]
@@ -195,17 +212,24 @@ class ScoredContents:
     texts: Sequence[tuple[str | None, tuple[Warn, ...], tuple[str, ...]]]
     text_codes: NDArray[np.int32]
     places: Sequence[str]
+    hashes: Sequence[PdqHash | None]
 
     def __len__(self) -> int:
         return len(self.heads)
 
     def take(self, which: slice | NDArray[np.bool_]) -> ScoredContents:
         """Those of a slice, or of a mask."""
-        places = (
-            self.places[which] if isinstance(which, slice) else list(compress(self.places, which))
+        places, hashes = (
+            each[which] if isinstance(which, slice) else list(compress(each, which))
+            for each in (self.places, self.hashes)
         )
         return ScoredContents(
-            self.heads[which], self.labels[which], self.texts, self.text_codes[which], places
+            self.heads[which],
+            self.labels[which],
+            self.texts,
+            self.text_codes[which],
+            cast("Sequence[str]", places),
+            cast("Sequence[PdqHash | None]", hashes),
         )
 
     def outcome(self, index: int, sha256: bytes) -> Outcome:
@@ -224,6 +248,7 @@ class ScoredContents:
             warnings=warnings,
             unseen=None if unseen != unseen else unseen,
             embedded=embedded,
+            pdq=self.hashes[index],
         )
         scores = {
             name: None if score != score else score
@@ -244,12 +269,13 @@ def unpack_scored(
     head_size, text_at = _OUTCOME.size, _OUTCOME.size + 4 * label_count
     payloads = [each if len(each) >= text_at else each.ljust(text_at, b"\0") for each in payloads]
     heads = np.frombuffer(b"".join([each[:head_size] for each in payloads]), _HEADS)
-    prefix = crc32(_LAYOUT)
-    checksums = [
-        crc32(payload[4:], crc32(scope, crc32(digest, prefix)))
-        for digest, payload in zip(digests, payloads, strict=True)
-    ]
-    usable = heads["checksum"] == np.array(checksums, np.uint32)
+    usable = heads["checksum"] == _checksums(_LAYOUT, digests, scope, payloads)
+    hashes: list[PdqHash | None] = [None] * len(payloads)
+    if not usable.all():
+        hashed = heads["checksum"] == _checksums(_HASHED_LAYOUT, digests, scope, payloads)
+        for index in np.flatnonzero(hashed & ~usable).tolist():
+            payloads[index], hashes[index] = _without_hash(payloads[index])
+        usable |= hashed
     usable &= heads["label_count"] == label_count
     joined = b"".join([each[head_size:text_at] for each in payloads])
     labels = np.frombuffer(joined, "<f4").reshape(len(payloads), label_count)
@@ -270,7 +296,18 @@ def unpack_scored(
     except UnicodeDecodeError:
         places = [""] * len(payloads)
         usable[:] = False
-    return ScoredContents(heads, labels, texts, codes, places), usable
+    return ScoredContents(heads, labels, texts, codes, places, hashes), usable
+
+
+def _checksums(
+    layout: bytes, digests: Sequence[bytes], scope: bytes, payloads: Sequence[bytes]
+) -> NDArray[np.uint32]:
+    prefix = crc32(layout)
+    checksums = [
+        crc32(payload[4:], crc32(scope, crc32(digest, prefix)))
+        for digest, payload in zip(digests, payloads, strict=True)
+    ]
+    return np.array(checksums, np.uint32)
 
 
 def are_intact(

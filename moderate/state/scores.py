@@ -170,9 +170,16 @@ class KnownFiles:
         return {path: file for path in self._rows if (file := self.get(path))}
 
     def unchanged(
-        self, paths: Sequence[bytes], stats: Sequence[FileStat], label_count: int
+        self,
+        paths: Sequence[bytes],
+        stats: Sequence[FileStat],
+        label_count: int,
+        *,
+        hashed: bool = False,
     ) -> UnchangedFiles:
         """Those of these files that have scores, so many of labels, and are as stats say.
+
+        With hashed, only those that have a hash of the picture, too.
 
         What is out of the ordinary is not among them: `get` says what is known of it.
         """
@@ -191,6 +198,8 @@ class KnownFiles:
         usable = are_intact(keys, digests, [stats[place] for place in places], packed)
         contents, known = unpack_scored(digests, self._scopes.scores, payloads, label_count)
         usable &= known
+        if hashed:
+            usable &= np.array([each is not None for each in contents.hashes], bool)
         today = self._today
         stale = [
             _is_before(one, today) or _is_before(other, today)
@@ -426,13 +435,18 @@ class RunScores:
         *,
         rescore: bool,
         retry_errors: bool,
+        hashed: bool = False,
         read_only: bool = False,
     ) -> None:
-        """With read_only, nothing is to be added."""
+        """With read_only, nothing is to be added; with hashed, scores without a hash do not count.
+
+        Those of an earlier run that asked for no hashes: the images are looked at once more.
+        """
         self._store = store
         self._scopes = scopes
         self._rescore = rescore
         self._retry_errors = retry_errors
+        self._hashed = hashed
         self._ids: tuple[int, int] | None = None
         self._outcomes: list[tuple[bytes, Outcome]] = []
         self._files: list[FileRecord] = []
@@ -464,6 +478,11 @@ class RunScores:
         """What is known of each of these files, see `look_up`."""
         known = self.look_up(paths)
         return known.all() if known else {}
+
+    @property
+    def hashed(self) -> bool:
+        """Whether only scores count that have a hash of the picture beside them."""
+        return self._hashed
 
     @property
     def recomputes(self) -> bool:
@@ -555,7 +574,9 @@ class RunScores:
     def _wanted(self, outcome: Outcome) -> bool:
         if self._rescore:
             return False
-        return not (self._retry_errors and isinstance(outcome.result, ImageError))
+        if isinstance(outcome.result, ImageError):
+            return not self._retry_errors
+        return outcome.facts.pdq is not None or not self._hashed
 
     def _failed(self, error: UnavailableError) -> None:
         if not isinstance(error, BusyError):
