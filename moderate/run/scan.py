@@ -57,8 +57,9 @@ from moderate.results.targets import (
 )
 from moderate.run.highlights import Highlights
 from moderate.run.input_counts import nothing_found, nothing_was_there
-from moderate.run.interface import Engine, Executor, Job, carried_columns, is_sharded
+from moderate.run.interface import Engine, Executor, Job, is_sharded, run_columns
 from moderate.run.listing import Listing
+from moderate.run.load_second import load_second
 from moderate.run.options import ScanOptions, StateOptions
 from moderate.run.pipeline import LocalEngine
 from moderate.run.recorder import (
@@ -70,7 +71,7 @@ from moderate.run.recorder import (
 )
 from moderate.run.row_batch import RowBatch
 from moderate.run.shard_facts import RowPlaces, facts_at_end, facts_at_start, places_alone
-from moderate.run.speeds import speed_settings
+from moderate.run.speeds import opinion_settings, speed_settings
 from moderate.run.summary import Audit, Summary, audit_facts, selection_facts
 from moderate.run.thumbnails import make_thumbnails
 from moderate.sources.interface import Source
@@ -145,7 +146,9 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
         exports=[each.target for each in options.exports],
     )
     bundle = load_bundle(options.weights)
-    judge = Judge.of(policy, columns=[column.name for column in carried_columns(sources)])
+    second = load_second(policy, bundle)
+    columns = run_columns(sources, second)
+    judge = Judge.of(policy, columns=[column.name for column in columns])
     scored, written = _labels(bundle, judge, keep=options.keep_labels)
     options = replace(
         options,
@@ -161,6 +164,7 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
         labels=scored,
         written_labels=written,
         converted=_converted(options.state),
+        second=second,
     )
     if options.reading.keep and not any(source.columns for source in sources):
         raise UsageError("--keep: none of the inputs has columns; it goes with manifests")
@@ -309,7 +313,7 @@ def _iterate(
                 if not options.rescore:
                     check_resumable(state, run_id, job.bundle, options.out)
                 recorder.save_policy(job.policy)
-                recorder.settings = speed_settings(options)
+                recorder.settings = speed_settings(options) | opinion_settings(job)
                 where = executor or LocalExecutor()
                 summary = yield from _run(
                     job,
@@ -417,6 +421,7 @@ def _run(
         summary.audit = _audit(job, engine, run_id, started)
         summary.startup_seconds = engine.startup_seconds
         summary.batch_limit = engine.batch_limit
+        summary.second_opinions = tuple(engine.second_opinions)
         summary.limit = options.limit if engine.limited else None
         summary.input_notes = engine.input_notes
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
@@ -550,4 +555,5 @@ def _audit(job: Job, engine: Engine, run_id: str, started: datetime) -> Audit:
         config=job.options.config,
         coverage=Coverage.of_card(job.bundle.card),
         looked_at=job.options.looked_at,
+        second_weights=tuple((each.bundle.name, each.bundle.sha256) for each in job.second),
     )
