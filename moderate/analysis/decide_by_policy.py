@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from moderate.analysis.pieces import Piece, encoded
+from moderate.analysis.stored_opinions import check_second_opinions
 from moderate.errors import PolicyError
 from moderate.places import read_places
 from moderate.policy.batch import Decided, Encoded
@@ -50,10 +51,12 @@ class Redecider:
     """Decides on the rows of a file by one policy; the pieces are given in their order.
 
     A video is decided as in a scan: by its own scores and by the rows of its frames before it.
-    Raises PolicyError where the policy names a label that the results do not have the scores of.
+    Raises PolicyError where the policy names a label that the results do not have the scores of, or
+    asks for second opinions that they do not have.
     """
 
     def __init__(self, loaded: LoadedPolicy, results: Results, today: date | None = None) -> None:
+        check_second_opinions(loaded, results)
         self.loaded = loaded
         self.judge = Judge.of(loaded, today, results.carried)
         self.labels = self.judge.labels

@@ -29,6 +29,12 @@ from moderate.results.final import FINAL_COLUMNS, final_of
 from moderate.results.read import Results
 from moderate.results.schema import shortest
 from moderate.results.text_writers import metadata_path
+from moderate.run.opinion_columns import (
+    SECOND_ERROR,
+    SECOND_WEIGHTS,
+    first_score,
+    opinion_columns,
+)
 from moderate.state.ledger import RunRecord
 from moderate.text import path_text, printable
 from moderate.types import (
@@ -103,6 +109,7 @@ def explain(results: Results, wanted: str, kept: Kept) -> dict[str, Any]:
             "sha256": facts.get("weights_sha256"),
             "models": [model for model in facts.get("weights_models", "").split("; ") if model],
             "purpose": facts.get("purpose"),
+            **_second_weights(facts),
         },
         "run": {
             "id": facts.get("run_id"),
@@ -275,6 +282,7 @@ def _image(
     policy = judging and judging[0].policy_for(subject)
     scores = {category: row[category.value] for category in CATEGORIES}
     labels = {name: row[LABEL_PREFIX + name] for name in results.labels}
+    about_opinions = opinion_columns(carried)
     return {
         "row": number,
         "path": row["path"],
@@ -316,12 +324,49 @@ def _image(
         **{name: row[name] for name in _FACTS},
         "origin": row["origin"],
         "scored_at": row["scored_at"],
+        **_second_opinion(carried),
         "carried": {
             name: _json_value(value)
             for name, value in carried.items()
-            if not (final and name in FINAL_COLUMNS)
+            if not (final and name in FINAL_COLUMNS) and name not in about_opinions
         },
     }
+
+
+def _second_weights(facts: Mapping[str, str]) -> dict[str, Any]:
+    if "second_weights" not in facts:
+        return {}
+    digests = facts.get("second_weights_sha256", "").split("; ")
+    names = facts["second_weights"].split("; ")
+    return {
+        "second": [
+            {"name": name, "sha256": digest} for name, digest in zip(names, digests, strict=False)
+        ]
+    }
+
+
+def _second_opinion(carried: Mapping[str, Any]) -> dict[str, Any]:
+    """Whose second opinion a row has, and the scores before; nothing in runs without any."""
+    if not opinion_columns(carried):
+        return {}
+    weights = carried[SECOND_WEIGHTS]
+    first = {
+        category.value: _number(carried[first_score(category)])
+        for category in CATEGORIES
+        if first_score(category) in carried
+    }
+    if weights in (None, ""):
+        return {"second_opinion": None}
+    error = carried.get(SECOND_ERROR) or None
+    return {"second_opinion": {"weights": str(weights), "error": error, "first_scores": first}}
+
+
+def _number(value: Any) -> float | None:
+    """A score in a carried column, which CSV has as text."""
+    try:
+        return None if value in (None, "") else float(shortest(float(value)))
+    except (TypeError, ValueError):
+        return None
 
 
 def _follows(

@@ -13,6 +13,10 @@ SECOND_ERROR = "second_error"
 """Why there is no second opinion although the policy asked for one, as `code: message`."""
 
 
+SECOND_OPINION = "second_opinion"
+"""The audit fact that has what the policy of the scan asked for, as a list in JSON."""
+
+
 def first_score(category: Category) -> str:
     """The column of a score as it was before the second opinion; null where none was asked for."""
     return f"first_{category.value}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import time
@@ -556,4 +557,5 @@ def _audit(job: Job, engine: Engine, run_id: str, started: datetime) -> Audit:
         coverage=Coverage.of_card(job.bundle.card),
         looked_at=job.options.looked_at,
         second_weights=tuple((each.bundle.name, each.bundle.sha256) for each in job.second),
+        second_opinion=json.dumps([each.opinion.model_dump(mode="json") for each in job.second]),
     )

@@ -19,6 +19,7 @@ from moderate.results.table import row_to_dict
 from moderate.run.highlights import Highlights
 from moderate.run.input_counts import unreadable_text
 from moderate.run.listing import Listing
+from moderate.run.opinion_columns import SECOND_OPINION
 from moderate.run.opinion_counts import OpinionCounts
 from moderate.text import one_line, path_text, printable, utc
 from moderate.types import (
@@ -65,7 +66,8 @@ class Audit:
     where no configuration file was used. coverage is what the weights say of themselves.
     policy_file is the file that the policy was read from, None for a preset. looked_at says which
     frames, views and embedded content were looked at, empty where that is not recorded.
-    second_weights are name and digest of the weights that give second opinions.
+    second_weights are name and digest of the weights that give second opinions, second_opinion what
+    the policy says of these, as a list in JSON.
     """
 
     version: str
@@ -90,6 +92,7 @@ class Audit:
     policy_file: str | None = None
     looked_at: str = ""
     second_weights: tuple[tuple[str, str], ...] = ()
+    second_opinion: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,7 +454,11 @@ def _second_facts(audit: Audit) -> dict[str, str]:
     if not audit.second_weights:
         return {}
     names, digests = zip(*audit.second_weights, strict=True)
-    return {"second_weights": "; ".join(names), "second_weights_sha256": "; ".join(digests)}
+    return {
+        "second_weights": "; ".join(names),
+        "second_weights_sha256": "; ".join(digests),
+        SECOND_OPINION: audit.second_opinion,
+    }
 
 
 def as_json(summary: Summary) -> dict[str, Any]:
