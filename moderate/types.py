@@ -158,6 +158,7 @@ class Warn(StrEnum):
     PARTLY_SCORED = "partly_scored"
     PARTLY_SEEN = "partly_seen"
     EMBEDDED_CONTENT = "embedded_content"
+    NO_SECOND_OPINION = "no_second_opinion"
 
     @property
     def meaning(self) -> str:
@@ -182,6 +183,8 @@ _WARN_MEANINGS: dict[Warn, str] = {
     Warn.PARTLY_SCORED: "frames or pictures that differ from those that were scored were left out",
     Warn.PARTLY_SEEN: "10 % of the picture or more is outside what the model sees",
     Warn.EMBEDDED_CONTENT: "the file holds something else that was not scored",
+    Warn.NO_SECOND_OPINION: "the second opinion that the policy asks for could not be had: "
+    "the scores are those of the first weights, and no policy approves that",
 }
 
 

@@ -19,6 +19,7 @@ from moderate.analysis.decide_by_policy import AsStored, ByPolicy
 from moderate.analysis.decide_writing import count_ratings, count_rows, written_columns
 from moderate.analysis.pieces import pieces
 from moderate.analysis.policies import policy_of
+from moderate.analysis.stored_opinions import opinions_note
 from moderate.classify.coverage import Coverage
 from moderate.config import ConfigRecord
 from moderate.errors import UsageError
@@ -120,7 +121,7 @@ def redecide(
         dict(results.facts),
         summary,
         changes,
-        tuple(_notes(results, options)),
+        tuple(_notes(results, options, loaded)),
         people=people,
     )
     summary_targets = options.summary if summary_text else ()
@@ -191,7 +192,9 @@ def _facts(results: Results, loaded: LoadedPolicy | None, started: datetime) -> 
     }
 
 
-def _notes(results: Results, options: DecideOptions) -> Iterator[str]:
+def _notes(results: Results, options: DecideOptions, loaded: LoadedPolicy | None) -> Iterator[str]:
+    if loaded and (note := opinions_note(loaded, results)):
+        yield note
     if has_final(results) and not options.decisions:
         yield (
             "People have decided on the source: final_decision stays as it was, and the machine's "

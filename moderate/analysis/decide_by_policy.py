@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from moderate.analysis.pieces import Piece, encoded
+from moderate.analysis.stored_opinions import check_second_opinions
 from moderate.errors import PolicyError
 from moderate.levels import LABEL, read_levels, scale_labels
 from moderate.own_categories import label_names, own_names, score_column
@@ -57,8 +58,9 @@ class Redecider:
 
     A video is decided as in a scan: by its own scores and by the rows of its frames before it.
     Raises PolicyError where the policy names an own category or a label that the results do not
-    have the scores of. rated says that ratings are wanted, too: then also for levels that match by
-    descriptions which the results have no scores of.
+    have the scores of, or asks for second opinions that they do not have. rated says that ratings
+    are wanted, too: then also for levels that match by descriptions which the results have no
+    scores of.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Redecider:
         *,
         rated: bool = False,
     ) -> None:
+        check_second_opinions(loaded, results)
         self.loaded = loaded
         self.judge = Judge.of(loaded, today, results.carried, results.labels)
         _check_levels(self.judge, results, rated=rated)

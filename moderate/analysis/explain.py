@@ -32,6 +32,12 @@ from moderate.results.read import Results
 from moderate.results.schema import shortest
 from moderate.results.text_writers import metadata_path
 from moderate.run.hash_columns import PDQ, PDQ_QUALITY, hash_of_cells
+from moderate.run.opinion_columns import (
+    SECOND_ERROR,
+    SECOND_WEIGHTS,
+    first_score,
+    opinion_columns,
+)
 from moderate.state.ledger import RunRecord
 from moderate.text import path_text, printable
 from moderate.types import (
@@ -105,6 +111,7 @@ def explain(results: Results, wanted: str, kept: Kept) -> dict[str, Any]:
             "sha256": facts.get("weights_sha256"),
             "models": [model for model in facts.get("weights_models", "").split("; ") if model],
             "purpose": facts.get("purpose"),
+            **_second_weights(facts),
         },
         "run": {
             "id": facts.get("run_id"),
@@ -281,6 +288,7 @@ def _image(
     policy = judging and judging[0].policy_for(subject)
     scores = {category: row[category] for category in results.categories}
     labels = {name: row[score_column(name)] for name in results.labels}
+    about_opinions = opinion_columns(carried)
     return {
         "row": number,
         "path": row["path"],
@@ -323,10 +331,11 @@ def _image(
         **{name: row[name] for name in _FACTS},
         "origin": row["origin"],
         "scored_at": row["scored_at"],
+        **_second_opinion(carried),
         "carried": {
             name: _json_value(value)
             for name, value in carried.items()
-            if not (final and name in FINAL_COLUMNS)
+            if not (final and name in FINAL_COLUMNS) and name not in about_opinions
         },
     }
 
@@ -345,6 +354,42 @@ def _described_rating(
         "rating_description": level.description,
         "rating_probability": None if score is None else float(shortest(score)),
     }
+
+
+def _second_weights(facts: Mapping[str, str]) -> dict[str, Any]:
+    if "second_weights" not in facts:
+        return {}
+    digests = facts.get("second_weights_sha256", "").split("; ")
+    names = facts["second_weights"].split("; ")
+    return {
+        "second": [
+            {"name": name, "sha256": digest} for name, digest in zip(names, digests, strict=False)
+        ]
+    }
+
+
+def _second_opinion(carried: Mapping[str, Any]) -> dict[str, Any]:
+    """Whose second opinion a row has, and the scores before; nothing in runs without any."""
+    if not opinion_columns(carried):
+        return {}
+    weights = carried[SECOND_WEIGHTS]
+    first = {
+        category.value: _number(carried[first_score(category)])
+        for category in CATEGORIES
+        if first_score(category) in carried
+    }
+    if weights in (None, ""):
+        return {"second_opinion": None}
+    error = carried.get(SECOND_ERROR) or None
+    return {"second_opinion": {"weights": str(weights), "error": error, "first_scores": first}}
+
+
+def _number(value: Any) -> float | None:
+    """A score in a carried column, which CSV has as text."""
+    try:
+        return None if value in (None, "") else float(shortest(float(value)))
+    except (TypeError, ValueError):
+        return None
 
 
 def _follows(

@@ -80,6 +80,8 @@ def _context(loaded: LoadedPolicy) -> Iterator[str]:
         named = f" ({override.name})" if override.name else ""
         what = override.policy or "values of its own"
         yield f"  {number}. {override.when}{named}: {what}"
+    for number, opinion in enumerate(policy.second_opinion, 1):
+        yield f"second opinion {number}: {opinion.weights} {opinion.band}"
     if lists.cleared:
         today = datetime.now(UTC).date()
         expired = [(e.expires, sha, e.reason) for sha, e in lists.cleared.items()

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 from moderate.cluster.engine import RayExecutor
 from moderate.cluster.options import cluster_options
+from moderate.errors import UsageError
 from moderate.run.interface import Job
 from moderate.run.options import ScanOptions
 from moderate.run.scan import plan
+from moderate.text import printable
 
 
 def plan_on_ray(
@@ -25,5 +27,11 @@ def plan_on_ray(
     cluster = cluster_options(options, address)
     files = [target for target in options.out if target != cluster.folder]
     job = plan(replace(options, out=files))
+    if job.second:
+        raise UsageError(
+            f"--engine ray: the policy {printable(job.policy.policy.name)} asks for second "
+            "opinions, which its workers do not give; scan by shares (--shard), or take a policy "
+            "without [[second_opinion]]"
+        )
     job = replace(job, options=replace(job.options, out=options.out))
     return job, RayExecutor(cluster, on_start)

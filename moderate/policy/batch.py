@@ -84,7 +84,10 @@ class Subject(NamedTuple):
 
 
 class UndecidedRow(NamedTuple):
-    """A row of a run before the policy: all that is known of one input."""
+    """A row of a run before the policy: all that is known of one input.
+
+    content is the SHA-256 of the bytes that were scored, of a frame of a video, too.
+    """
 
     ref: ImageRef
     facts: ImageFacts
@@ -95,6 +98,7 @@ class UndecidedRow(NamedTuple):
     origin: Origin = Origin.NEW
     scored_at: datetime | None = None
     places: Places = {}
+    content: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -240,13 +240,17 @@ class _Warned:
     @classmethod
     def of(cls, ready: ReadyPolicy, batch: Batch) -> _Warned:
         wanted = {str(name): decision for name, decision in ready.policy.on_warning.items()}
+        # What the second weights were to decide and did not see is approved by no policy.
+        silent = str(Warn.NO_SECOND_OPINION) not in wanted
+        if silent:
+            wanted[str(Warn.NO_SECOND_OPINION)] = Decision.REVIEW
         warned: Encoded[Any] = batch.warnings
         if Warn.PARTLY_SEEN in wanted:
             warned = _with_shares(warned, batch.unseen, ready.policy.partly_seen_from)
         texts = tuple(
             tuple(
                 tuple(
-                    f"warning {warning}: on_warning {decision}{ready.ending}"
+                    f"warning {warning}: {_asked_by(warning, silent)}{decision}{ready.ending}"
                     for warning in warnings
                     if wanted.get(warning.partition(" ")[0]) == decision
                 )
@@ -270,6 +274,10 @@ class _Warned:
             of_row = np.where(failed, -1, parts[codes, severity])
             rows = np.flatnonzero(of_row >= 0)
             reasons.add(rows, of_row[rows])
+
+
+def _asked_by(warning: str, silent: bool) -> str:
+    return "" if silent and warning == Warn.NO_SECOND_OPINION else "on_warning "
 
 
 def _with_shares(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from moderate.errors import PolicyError
 from moderate.own_categories import as_in_file
 from moderate.policy.lists import Lists, beside, read_lists
-from moderate.policy.model import NOT_NESTED, Override, Policy
+from moderate.policy.model import NO_OWN_OPINION, NOT_NESTED, Override, Policy
 from moderate.text import path_text, printable
 from moderate.toml_files import TomlError, parse_toml, read_toml_text
 from moderate.validation import first_problem
@@ -139,6 +139,8 @@ def _filled(override: Override, base: str | None) -> tuple[Override, str | None]
     loaded = parse_policy(_text(name, where), where)
     if loaded.policy.in_context:
         raise PolicyError(f"{where} {NOT_NESTED}")
+    if loaded.policy.second_opinion:
+        raise PolicyError(f"{where} {NO_OWN_OPINION}")
     return override.model_copy(update={"rules": loaded.policy}), loaded.sha256
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
@@ -27,6 +27,7 @@ from moderate.own_categories import (
     why_taken,
 )
 from moderate.policy.perceptual import DISTANCE, QUALITY
+from moderate.policy.second_opinion import MOST_OPINIONS, SecondOpinion
 from moderate.policy.statements import Statements
 from moderate.policy.when import parse_when
 from moderate.types import CATEGORIES, PARTLY_SEEN_FROM, Category, Decision, Warn
@@ -347,6 +348,7 @@ class Policy(_WithOwn):
     thresholds for labels of the networks themselves, named MODEL/LABEL. partly_seen_from
     is the unseen share of a picture from which on_warning counts `partly_seen`.
     dsa is for statements of reasons; it decides nothing.
+    second_opinion has scores from other weights taken in, before anything else is decided.
     `list_files` says what was in ignore_file and block_file; it is filled in when the policy is
     loaded.
     """
@@ -369,6 +371,15 @@ class Policy(_WithOwn):
     block_file: FileName | None = None
     list_files: dict[Literal["ignore_file", "block_file"], ListFile] = {}
     dsa: Statements | None = None
+    second_opinion: Annotated[tuple[SecondOpinion, ...], Field(max_length=MOST_OPINIONS)] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialize: Callable[[Policy], dict[str, Any]]) -> dict[str, Any]:
+        """A policy without second opinions is written as before there were any."""
+        values = serialize(self)
+        if not self.second_opinion:
+            values.pop("second_opinion", None)
+        return values
 
     @property
     def all_limits(self) -> dict[str, Thresholds]:
@@ -446,10 +457,13 @@ class Policy(_WithOwn):
                     ) from None
             elif override.rules and override.rules.in_context:
                 raise ValueError(f"override.{number}.policy: {NOT_NESTED}")
+            elif override.rules and override.rules.second_opinion:
+                raise ValueError(f"override.{number}.policy: {NO_OWN_OPINION}")
         return self
 
 
 NOT_NESTED = "has overrides or lists of its own, which only the policy that is named may have"
+NO_OWN_OPINION = "has second opinions of its own, which only the policy that is named may have"
 _NOTHING_IN_CONTEXT: dict[str, Any] = {
     "override": (),
     "ignore": (),
@@ -457,6 +471,7 @@ _NOTHING_IN_CONTEXT: dict[str, Any] = {
     "ignore_file": None,
     "block_file": None,
     "list_files": {},
+    "second_opinion": (),
 }
 
 

@@ -12,6 +12,7 @@ from moderate.report.summary import problem_tables, skipped_table
 from moderate.results.targets import to_stdout
 from moderate.run.dry_run import Amount, DryRun
 from moderate.run.interface import Job
+from moderate.run.opinion_shares import OpinionShare
 from moderate.run.options import ScanOptions
 from moderate.run.speeds import Estimate, speed_settings
 from moderate.text import shell_word
@@ -67,6 +68,7 @@ def _facts(found: DryRun, job: Job) -> Iterator[Fact]:
     yield from _cost_facts(found, job)
     weights = job.bundle
     yield Fact("weights", f"{weights.name} ({weights.sha256[:12]})")
+    yield from map(_opinion_fact, found.second)
     place = found.placement
     yield Fact("device", f"{place.shown}, {place.precision}, {place.backend}")
     targets = [each for each in job.options.targets if not to_stdout(each)]
@@ -76,6 +78,16 @@ def _facts(found: DryRun, job: Job) -> Iterator[Fact]:
         yield Fact("note", f"Stopped at --limit {job.options.limit}: there may be more.", "warning")
     for note in found.input_notes:
         yield Fact("note", note, "warning")
+
+
+def _opinion_fact(each: OpinionShare) -> Fact:
+    bundle = each.second.bundle
+    text = f"by {bundle.name} ({bundle.sha256[:12]}) {each.second.opinion.band}; "
+    if each.share is None:
+        text += "for how many of the images is not known before a run"
+    else:
+        text += f"about {each.share:.1%} of the images in run {(each.run or '')[:SHORT_ID]}"
+    return Fact("second opinion", text)
 
 
 def _unread_facts(found: DryRun) -> Iterator[Fact]:
@@ -151,6 +163,8 @@ def _no_basis(job: Job, found: DryRun) -> str:
     options = job.options
     if 2 * found.unread > found.rows:
         return "no run that fetched images with these weights on this machine is recorded yet"
+    if job.second:
+        return "no run with these weights and second opinions on this machine yet"
     if options.state is None:
         return "--no-state leaves earlier runs and benches out"
     if speed_settings(options) != speed_settings(ScanOptions(inputs=(), weights=options.weights)):
@@ -161,6 +175,24 @@ def _no_basis(job: Job, found: DryRun) -> str:
         if (chosen := getattr(options, name)) != "auto":
             bench += f" --{name} {chosen}"
     return f"no run or bench of these weights on this machine yet; run {bench}"
+
+
+def _second_as_json(found: DryRun) -> dict[str, Any]:
+    if not found.second:
+        return {}
+    return {
+        "second_opinions": [
+            {
+                "weights": each.second.bundle.name,
+                "weights_sha256": each.second.bundle.sha256,
+                "from": each.second.opinion.lower,
+                "to": each.second.opinion.upper,
+                "share": None if each.share is None else round(each.share, 4),
+                "run": each.run,
+            }
+            for each in found.second
+        ]
+    }
 
 
 def as_json(found: DryRun, job: Job) -> dict[str, Any]:
@@ -201,6 +233,7 @@ def as_json(found: DryRun, job: Job) -> dict[str, Any]:
         "stopped_at_limit": found.limited,
         "weights": job.bundle.name,
         "weights_sha256": job.bundle.sha256,
+        **_second_as_json(found),
         "device": place.shown,
         "precision": place.precision,
         "backend": place.backend,

@@ -29,6 +29,8 @@ def _parts(explained: Mapping[str, Any]) -> Iterator[Part]:
     for image in explained["images"]:
         yield _facts(_head(image))
         yield _scores(image)
+        if opinion := image.get("second_opinion"):
+            yield _facts(_labelled(_opinion(image, opinion)))
         yield Facts(tuple(_labelled(_image_facts(image))), layout="columns", space_after=True)
     matches = explained["matches"]
     if more := matches - len(explained["images"]):
@@ -72,6 +74,27 @@ def _scores(image: Mapping[str, Any]) -> Table:
         min_width=8,  # the labels above and below are as wide
         space_after=False,
     )
+
+
+def _opinion(image: Mapping[str, Any], opinion: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the first weights said, and what the second made of it."""
+    first = opinion["first_scores"]
+    said = ", ".join(f"{name} {_shown(score)}" for name, score in first.items())
+    yield "first", f"the weights of the scan: {said or _NOT_RECORDED}"
+    if opinion["error"]:
+        yield "second", f"{opinion['weights']} gave none: {opinion['error']}"
+        return
+    now = {each["category"]: each["score"] for each in image["scores"]}
+    changes = [
+        f"{name} {_shown(score)} to {_shown(now[name])}"
+        for name, score in first.items()
+        if now.get(name) != score
+    ]
+    yield "second", f"{opinion['weights']}: {', '.join(changes) or 'the same scores'}"
+
+
+def _shown(score: float | None) -> str:
+    return "not scored" if score is None else str(score)
 
 
 def _score(score: Mapping[str, Any]) -> tuple[str, ...]:
@@ -157,6 +180,9 @@ def _judged_by(explained: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if weights["sha256"]:
         yield "sha256", weights["sha256"]
     yield from (("", model) for model in weights["models"])
+    for second in weights.get("second", ()):
+        yield "second", second["name"]
+        yield "sha256", second["sha256"]
     if run["config"]:
         yield "config", run["config"]
         yield "sha256", run["config_sha256"] or _NOT_RECORDED

@@ -146,6 +146,9 @@ def _facts(summary: Summary) -> Iterator[Fact]:
         yield from (Fact("", model) for model in audit.weights_models)
     if audit.coverage.fit_for:
         yield Fact("", audit.coverage.fit_for)
+    for each in summary.second_opinions:
+        yield Fact("second opinion", f"{each.weights} {each.opinion.band} ({each.sha256[:12]})")
+        yield Fact("", each.text(summary.rows))
     policy = shown_name(audit.policy, audit.policy_file)
     yield Fact("policy", f"{policy} ({audit.policy_sha256[:12]})")
     if audit.config:

@@ -108,6 +108,7 @@ def measure(job: Job, images: int, repeat: int) -> Iterator[str | Bench]:
     Yields a line on what is being measured before each pass, and the result at the end. Raises
     InputError where there is no image, and what engines raise.
     """
+    job = replace(job, second=())  # how many images get one depends on what they show
     found = (ref for ref in chain.from_iterable(job.sources) if isinstance(ref, ImageRef))
     refs = list(islice(found, images))
     if not refs:

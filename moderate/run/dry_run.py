@@ -21,6 +21,7 @@ from moderate.run.inputs import Listed, Reader
 from moderate.run.interface import Job
 from moderate.run.items import Copy, Fetched
 from moderate.run.known_rows import Known
+from moderate.run.opinion_shares import OpinionShare, opinion_shares
 from moderate.run.recorder import look_at_state
 from moderate.run.resources import make_sampler
 from moderate.run.scan import input_names
@@ -80,7 +81,7 @@ class DryRun:
     that are known or foreseen to have no scores. unread counts rows that are fetched from
     elsewhere, and unread_rows those of Parquet files. copies is None where files are not read.
     video_frames is about how many frames videos have, but for unknown_videos, which do not say how
-    long they are. to_score counts images and frames for which work is left.
+    long they are. to_score counts images and frames for which work is left, second opinions aside.
     """
 
     placement: Placement
@@ -111,6 +112,7 @@ class DryRun:
     unreadable_count: int = 0
     input_notes: list[str] = field(default_factory=list)
     estimate: Estimate | None = None
+    second: tuple[OpinionShare, ...] = ()
 
     @property
     def scored(self) -> int:
@@ -209,6 +211,7 @@ def look_ahead(job: Job) -> DryRun:
         fetched = 2 * found.unread > found.rows
         speeds = known_speeds(ledger, job, placement, fetched=fetched)
         found.estimate = estimate(speeds, found.to_score)
+        found.second = opinion_shares(ledger, job)
     return found
 
 

@@ -56,6 +56,7 @@ from moderate.types import (
     ImageRef,
     Inline,
     Origin,
+    Scores,
     Skipped,
     Warn,
 )
@@ -93,9 +94,12 @@ class Reader:
         on_limit: Callable[[], None] = lambda: None,
         *,
         most_explained: int | None = None,
+        wants: Callable[[Scores | ImageError], bool] | None = None,
     ) -> None:
         """contents is None where copies need not be detected.
 
+        wants says of an outcome whether there is to be a second opinion on it: then the item keeps
+        bytes that cannot be read again. It is asked on any thread; None for no second opinions.
         most_explained is how many missing paths are looked into; None for the usual number.
         """
         self._job = job
@@ -103,6 +107,7 @@ class Reader:
         self._sampler = sampler
         self._contents = contents
         self._on_limit = on_limit
+        self._wants = wants
         self._embedded_kinds = job.decode_options.embedded_scored
         self._content: bytes | None = None  # of the file read last, where its kinds are scored
         self._begun = threading.Event()
@@ -561,14 +566,18 @@ class Reader:
         if outcome and not item.error:
             facts = _facts(item.facts.warnings, outcome.facts, item.facts)
             used = (b"", digest)
+            kept = data if self._wants and self._wants(outcome.result) else None
             known = Known(item.ref, facts, outcome, digest, file, origin, claim.first, used)
+            known.kept = None if is_local(item.ref) else kept
             return known, None
         # A copy must not wait for an outcome that was reused: if the state fails, nothing in this
         # run settles it any more.
         if claim.owner or claim.reused or item.error:
             item = replace(item, sha256=digest, file=file, origin=origin, duplicate_of=claim.first)
+            if self._wants and not is_local(item.ref):
+                item = replace(item, kept=data)
             return replace(item, claimed=claimed), None if item.error else data
-        return Copy(item.ref, item.facts, claimed, file, origin, claim.first), None
+        return Copy(item.ref, item.facts, claimed, file, origin, claim.first, digest), None
 
     def _warn_of_unnoticed_change(self, ref: ImageRef) -> None:
         """Name only the first such file, because all files may be of this sort."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from moderate.classify.backends import ir_cache
 from moderate.classify.bundle import Bundle
@@ -17,16 +17,27 @@ from moderate.decode.resize import PixelSpec
 from moderate.errors import UsageError
 from moderate.policy.judge import Judge
 from moderate.policy.load import LoadedPolicy
+from moderate.policy.second_opinion import SecondOpinion
 from moderate.results.interface import ResultWriter
 from moderate.run.hash_columns import hash_columns, with_hash_columns
+from moderate.run.opinion_columns import SECOND_ERROR, SECOND_WEIGHTS, first_score
 from moderate.run.options import ScanOptions
 from moderate.sources.interface import Source
 from moderate.sources.subset import CONTENT, PLACE_COLUMNS, InputListing, ShardedSource
 from moderate.state.scores import ScoreStore
-from moderate.types import Column, Row, Skipped
+from moderate.types import CATEGORIES, Category, Column, Row, Skipped
 
 if TYPE_CHECKING:
+    from moderate.run.opinion_counts import OpinionCounts
     from moderate.run.row_batch import RowBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """Weights that give second opinions, and what the policy says of them."""
+
+    opinion: SecondOpinion
+    bundle: Bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +46,8 @@ class Job:
 
     It holds everything that the rows depend on. labels are the names of the own categories and
     labels whose scores rows have; written_labels are those of them that have a column in the
-    results, and level_labels those that are rating levels.
+    results, and level_labels those that are rating levels. second are the policy's second opinions,
+    in its order.
     deduplicate=False decodes copies, too (for measuring).
     """
 
@@ -50,6 +62,18 @@ class Job:
     deduplicate: bool = True
     converted: str | None = field(default_factory=ir_cache.cache_folder)
     """The folder that converted models are kept in, None to keep none."""
+    second: tuple[Second, ...] = ()
+
+    def of_second(self, second: Second) -> Job:
+        """The same job by the weights of a second opinion alone."""
+        return replace(
+            self,
+            bundle=second.bundle,
+            labels=(),
+            written_labels=(),
+            level_labels=(),
+            second=(),
+        )
 
     @property
     def workers(self) -> int:
@@ -64,8 +88,8 @@ class Job:
 
     @property
     def input_columns(self) -> tuple[Column, ...]:
-        """The columns of the inputs that rows carry."""
-        return carried_columns(self.sources)
+        """The columns of the inputs that rows carry, and those of second opinions."""
+        return run_columns(self.sources, self.second)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -120,26 +144,41 @@ def _seen_by(bundle: Bundle) -> tuple[tuple[int, ...], ...]:
     return tuple(dict.fromkeys(feeding))
 
 
-def carried_columns(sources: Sequence[Source]) -> tuple[Column, ...]:
-    """Those of all sources, the first to name one before; then the places of a share's rows.
+def run_columns(sources: Sequence[Source], second: Sequence[Second] = ()) -> tuple[Column, ...]:
+    """The columns that rows have besides our own.
 
-    Raises UsageError where a source has a column of the name of one of those places.
+    Those of all sources, the first to name one before; what is kept of second opinions; then the
+    places of a share's rows. Raises UsageError where a source has a column of one of these names.
     """
     found: dict[str, Column] = {}
     for source in sources:
         for column in source.columns:
             found.setdefault(column.name, column)
-    if not is_sharded(sources):
+    sharded = is_sharded(sources)
+    if not (second or sharded):
         return tuple(found.values())
     import pyarrow as pa
 
-    if taken := [name for name in PLACE_COLUMNS if name in found]:
-        raise UsageError(
-            f"--shard: rows get a column {taken[0]} of their own; give the manifest's another "
-            f"name, as in --keep my_{taken[0]}={taken[0]}"
-        )
-    types = dict.fromkeys(PLACE_COLUMNS, pa.int64()) | {CONTENT: pa.string()}
-    return (*found.values(), *(Column(name, kind) for name, kind in types.items()))
+    opinions: dict[str, Any] = {}
+    if second:
+        opinions = {SECOND_WEIGHTS: pa.string(), SECOND_ERROR: pa.string()}
+        opinions |= {first_score(category): pa.float32() for category in replaceable(second)}
+    places: dict[str, Any] = {}
+    if sharded:
+        places = dict.fromkeys(PLACE_COLUMNS, pa.int64()) | {CONTENT: pa.string()}
+    for names, option in ((opinions, "second_opinion"), (places, "--shard")):
+        if taken := [name for name in names if name in found]:
+            raise UsageError(
+                f"{option}: rows get a column {taken[0]} of their own; give the manifest's another "
+                f"name, as in --keep my_{taken[0]}={taken[0]}"
+            )
+    return (*found.values(), *(Column(name, kind) for name, kind in (opinions | places).items()))
+
+
+def replaceable(second: Sequence[Second]) -> list[Category]:
+    """The categories whose scores second opinions may change."""
+    fed = {category for each in second for category in each.bundle.card.categories}
+    return [category for category in CATEGORIES if category in fed]
 
 
 def is_sharded(sources: Sequence[Source]) -> bool:
@@ -194,6 +233,11 @@ class Engine(ABC):
     @abstractmethod
     def input_notes(self) -> list[str]:
         """Sentences on mistakes in how the inputs were named. Known after the last row."""
+
+    @property
+    def second_opinions(self) -> Sequence[OpinionCounts]:
+        """What second opinions did, in the policy's order. Known after the last row."""
+        return ()
 
     @property
     def listing(self) -> InputListing | None:

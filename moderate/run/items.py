@@ -29,7 +29,7 @@ class Fetched:
 
     sha256 is that of its bytes, None where there are none; claimed is what stands for them among
     the contents of the run. file is where they were read, None where that is not to be remembered.
-    unread is set where the error lasts although nothing was read.
+    unread is set where the error lasts although nothing was read. kept is that of `Known`.
     """
 
     ref: ImageRef
@@ -41,13 +41,14 @@ class Fetched:
     duplicate_of: bytes | None = None
     unread: Unread | None = None
     claimed: bytes | None = None
+    kept: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
     """An image with the same bytes as another one of this run, whose outcome it waits for.
 
-    sha256 is what stands for them among the contents of the run.
+    sha256 is what stands for them among the contents of the run, content their own digest.
     """
 
     ref: ImageRef
@@ -56,6 +57,7 @@ class Copy:
     file: FileRecord | None
     origin: Origin
     duplicate_of: bytes | None
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)

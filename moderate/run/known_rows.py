@@ -18,7 +18,10 @@ from moderate.types import ImageFacts, ImageRef, Origin, Warn
 
 @dataclass(slots=True, eq=False)
 class Known:
-    """An image whose outcome is in the state. used is what to mark there as used, if anything."""
+    """An image whose outcome is in the state. used is what to mark there as used, if anything.
+
+    kept has its bytes, where they are wanted for a second opinion and cannot be read again.
+    """
 
     ref: ImageRef
     facts: ImageFacts
@@ -28,6 +31,7 @@ class Known:
     origin: Origin = Origin.REUSED
     duplicate_of: bytes | None = None
     used: tuple[bytes, bytes] | None = None
+    kept: bytes | None = None
 
 
 @dataclass(slots=True, eq=False)

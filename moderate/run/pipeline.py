@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Self, TypeVar, Union, cast
 from uuid import uuid4
 
@@ -28,15 +27,18 @@ from moderate.places import read_places
 from moderate.policy.batch import UndecidedRow
 from moderate.policy.rows import decide_rows, failed_row
 from moderate.run.hash_columns import with_hash
-from moderate.run.highest import NOT_SCORED, ScoredImage, highest
+from moderate.run.highest import NOT_SCORED, ScoredImage
 from moderate.run.inputs import Reader, name_claim
 from moderate.run.interface import Engine, Job, is_sharded
 from moderate.run.items import Block, Copy, Fetched, Item, row_count
 from moderate.run.known_rows import Known, KnownRows
 from moderate.run.local_files import UNREAD_CLAIM
 from moderate.run.moments import moment
+from moderate.run.opinion_counts import OpinionCounts
+from moderate.run.outcomes import LASTING, merged_facts, scored_entries
 from moderate.run.resources import Resources, make_sampler
 from moderate.run.scopes import scopes
+from moderate.run.second_opinions import SecondOpinions
 from moderate.run.videos import VideoBegin, VideoEnd, VideoRows
 from moderate.sources.hints import InputHints
 from moderate.sources.subset import InputListing
@@ -45,7 +47,6 @@ from moderate.state.records import Outcome
 from moderate.state.scores import RunScores, ScopeFacts, ScoreStore
 from moderate.types import (
     UNSCORED,
-    ErrorCode,
     ImageError,
     ImageFacts,
     ImageRef,
@@ -70,18 +71,6 @@ log = logging.getLogger(__name__)
 
 _PATIENCE = 0.2  # seconds to wait for another batch to compute beside those submitted
 _PASSED_TOGETHER = 512  # rows without decoding after which they are committed
-
-# Errors that the same bytes give every time. The others may be this machine's, or this moment's.
-_LASTING = frozenset(
-    {
-        ErrorCode.NOT_AN_IMAGE,
-        ErrorCode.UNSUPPORTED_FORMAT,
-        ErrorCode.TOO_MANY_PIXELS,
-        ErrorCode.TOO_MANY_SCANS,
-        ErrorCode.TRUNCATED,
-        ErrorCode.CORRUPT_IMAGE,
-    }
-)
 
 
 class LocalEngine(Engine):
@@ -126,6 +115,7 @@ class LocalEngine(Engine):
         self._startup_seconds = 0.0
         self._scores: RunScores | None = None
         self._contents: Contents | None = None
+        self._second: SecondOpinions | None = None
         self._hints: InputHints | None = None
         self._listing: InputListing | None = None
 
@@ -143,6 +133,12 @@ class LocalEngine(Engine):
             self._resources = self._shared or self._stack.enter_context(
                 Resources(job, at_once=self._at_once)
             )
+            if job.second:
+                self._second = self._stack.enter_context(
+                    SecondOpinions(
+                        job, self._resources.of_second, self._store, self._unfinished_since
+                    )
+                )
             # Entered after the pool and so left before it, because the pool waits for what is on
             # its way.
             fetcher = self._stack.enter_context(Fetcher(job.options.limits, job.options.http))
@@ -156,6 +152,7 @@ class LocalEngine(Engine):
                 self._contents,
                 self._cut,
                 most_explained=self._most_explained,
+                wants=self._second.wants if self._second else None,
             )
             self._stack.callback(reader.stop)
             self._hints = reader.hints
@@ -221,7 +218,7 @@ class LocalEngine(Engine):
     @property
     def startup_seconds(self) -> float:
         """See `Engine`."""
-        return self._startup_seconds
+        return self._startup_seconds + sum(each.startup_seconds for each in self.second_opinions)
 
     @property
     def limited(self) -> bool:
@@ -237,6 +234,11 @@ class LocalEngine(Engine):
     def listing(self) -> InputListing | None:
         """See `Engine`."""
         return self._listing
+
+    @property
+    def second_opinions(self) -> Sequence[OpinionCounts]:
+        """See `Engine`."""
+        return self._second.counts if self._second else ()
 
     @property
     def batch_limit(self) -> int | None:
@@ -279,13 +281,22 @@ class LocalEngine(Engine):
 
     def batches(self) -> Iterator[Row | RowBatch | Skipped]:
         """See `Engine`."""
-        early: dict[int, list[_Result]] = {}  # by place, until all before them are there
-        turn = position = 0
         video = self._job.options.video
         videos = None
         if video:
             judge, levels = self._job.judge, self._job.level_labels
             videos = VideoRows(judge, self._run_id, video.stop_on, levels)
+        ordered = self._ordered()
+        if self._second:
+            has_next = self._resources.pool.has_next
+            ordered = self._second.applied(ordered, self._job.judge, has_next)
+        for settled in ordered:
+            yield from self._in_rows(settled, videos)
+
+    def _ordered(self) -> Iterator[list[_Settled]]:
+        """The results of all inputs, in their order."""
+        early: dict[int, list[_Result]] = {}  # by place, until all before them are there
+        turn = position = 0
         for scored in self._scored():
             early.update(scored)
             settled: list[_Settled] = []
@@ -295,11 +306,11 @@ class LocalEngine(Engine):
                 turn += 1
             settled = self._put_in_place(settled, position)
             position += sum(map(_row_count, settled))
-            yield from self._in_rows(settled, videos)
+            yield settled
         # The images that these are copies of never came in, which is a fault of this program. Each
         # still gets a row.
         for _, results in sorted(early.items()):
-            yield from self._in_rows([self._unsettled(result) for result in results], videos)
+            yield [self._unsettled(result) for result in results]
 
     def _in_rows(
         self, settled: list[_Settled], videos: VideoRows | None
@@ -370,17 +381,11 @@ class LocalEngine(Engine):
     ) -> list[tuple[int, list[_Result]]]:
         scored = pending.scored() if pending else []
         self._resources.pool.release(batch)
-        decoded = sum(isinstance(entry.outcome, ImageFacts) for entry in batch.entries)
-        # The first parts of all images come first, then the further ones: see `Batch.pixels`.
-        first, further = iter(scored[:decoded]), iter(scored[decoded:])
-        results: list[tuple[int, list[_Result]]] = []
-        for entry in batch.entries:
-            # Drawn before anything can go wrong, so that the next image gets its own scores.
-            of_image = NOT_SCORED
-            if isinstance(entry.outcome, ImageFacts):
-                parts = [next(first), *islice(further, len(entry.more))]
-                of_image = highest(parts, entry.parts, self._job.labels, self._job.level_labels)
-            results.append((entry.place, [self._contained(entry.item, entry.outcome, of_image)]))
+        labels, levels = self._job.labels, self._job.level_labels
+        results: list[tuple[int, list[_Result]]] = [
+            (entry.place, [self._contained(entry.item, entry.outcome, of_image)])
+            for entry, of_image in scored_entries(batch, scored, labels, levels)
+        ]
         return self._committed(results)
 
     def _passed(self, passed: Passed[Item]) -> list[_Result]:
@@ -456,7 +461,10 @@ class LocalEngine(Engine):
     def _known(self, item: Known) -> UndecidedRow:
         if self._scores and (item.file or item.used):
             self._scores.add(item.file, used=item.used)
-        return self._row(item.ref, item.facts, item.outcome, item.origin, item.duplicate_of)
+        outcome, digest = item.outcome, item.sha256
+        if self._second:
+            self._second.keep(digest, item.ref, outcome.result, item.kept)
+        return self._row(item.ref, item.facts, outcome, item.origin, item.duplicate_of, digest)
 
     def _new(
         self,
@@ -470,18 +478,20 @@ class LocalEngine(Engine):
         """The row of an image whose outcome is new, and is kept for later runs."""
         own = replace(item.facts, warnings=())
         now = int(time.time())
-        outcome = Outcome(_merge(own, decoded), result, claim, labels, now, places)
+        outcome = Outcome(merged_facts(own, decoded), result, claim, labels, now, places)
         if item.sha256:
             if self._contents and item.claimed:
                 self._contents.settle(item.claimed, outcome)
             if self._scores:
-                lasting = not isinstance(result, ImageError) or result.code in _LASTING
+                lasting = not isinstance(result, ImageError) or result.code in LASTING
                 self._scores.add(item.file, (item.sha256, outcome) if lasting else None)
         if item.unread and self._scores:
             kept = (item.unread.digest, outcome) if item.file else None
             self._scores.add(item.file, kept, item.unread.used)
-        facts = _merge(item.facts, decoded)
-        return self._row(item.ref, facts, outcome, item.origin, item.duplicate_of)
+        facts = merged_facts(item.facts, decoded)
+        if self._second and item.sha256:
+            self._second.keep(item.sha256, item.ref, result, item.kept)
+        return self._row(item.ref, facts, outcome, item.origin, item.duplicate_of, item.sha256)
 
     def _settled(self, results: list[_Result]) -> list[_Settled] | None:
         """The results with rows for copies; None while a copy has to wait for its outcome."""
@@ -499,8 +509,8 @@ class LocalEngine(Engine):
 
     def _copied(self, copy: Copy, outcome: Outcome) -> UndecidedRow | Row:
         try:
-            facts = _merge(copy.facts, outcome.facts)
-            return self._row(copy.ref, facts, outcome, copy.origin, copy.duplicate_of)
+            facts = merged_facts(copy.facts, outcome.facts)
+            return self._row(copy.ref, facts, outcome, copy.origin, copy.duplicate_of, copy.content)
         except ModerateError:
             raise
         except Exception as error:  # noqa: BLE001 - no exception about one image ends a run
@@ -556,6 +566,7 @@ class LocalEngine(Engine):
         outcome: Outcome,
         origin: Origin,
         duplicate_of: bytes | None,
+        content: bytes | None,
     ) -> UndecidedRow:
         result = outcome.result
         error = result if isinstance(result, ImageError) else None
@@ -574,6 +585,7 @@ class LocalEngine(Engine):
             origin,
             scored_at,
             read_places(outcome.places),
+            content,
         )
 
     def _is_of_this_job(self, outcome: Outcome) -> bool:
@@ -631,17 +643,3 @@ class LocalEngine(Engine):
 
 def _row_count(result: _Settled) -> int:
     return len(result) if isinstance(result, KnownRows) else 1
-
-
-def _merge(known: ImageFacts, decoded: ImageFacts) -> ImageFacts:
-    return replace(
-        known,
-        width=decoded.width,
-        height=decoded.height,
-        frames=decoded.frames,
-        frames_scored=decoded.frames_scored,
-        unseen=decoded.unseen,
-        embedded=decoded.embedded,
-        pdq=decoded.pdq,
-        warnings=(*known.warnings, *decoded.warnings),
-    )

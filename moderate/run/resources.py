@@ -12,7 +12,7 @@ from moderate.cores import available_cores
 from moderate.decode.pool import DecoderPool
 from moderate.decode.video import VideoSampler
 from moderate.errors import RunError
-from moderate.run.interface import Job
+from moderate.run.interface import Job, Second
 from moderate.run.items import Item
 from moderate.system_limits import no_thread_limit
 from moderate.types import Limits
@@ -37,6 +37,7 @@ class Resources:
         self._job = job
         self._placement: Placement | None = None
         self._stack = ExitStack()
+        self._second: dict[str, Resources] = {}
         self.classifier: Scorer | None = None
         """The model, or one for each device, once it is loaded."""
         self.pool: DecoderPool[Item] = DecoderPool(
@@ -60,6 +61,14 @@ class Resources:
     def __exit__(self, *_: object) -> None:
         """End all processes and let go of the model."""
         self._stack.close()
+
+    def of_second(self, second: Second) -> Resources:
+        """Those of a second opinion, which last as long as these."""
+        key = second.bundle.sha256
+        if key not in self._second:
+            own = Resources(self._job.of_second(second), last=True)
+            self._second[key] = self._stack.enter_context(own)
+        return self._second[key]
 
     @property
     def planned(self) -> Placement:

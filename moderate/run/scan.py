@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import time
@@ -59,8 +60,9 @@ from moderate.results.targets import (
 )
 from moderate.run.highlights import Highlights
 from moderate.run.input_counts import nothing_found, nothing_was_there
-from moderate.run.interface import Engine, Executor, Job, carried_columns, is_sharded
+from moderate.run.interface import Engine, Executor, Job, is_sharded, run_columns
 from moderate.run.listing import Listing
+from moderate.run.load_second import load_second
 from moderate.run.near_duplicates import NearDuplicates
 from moderate.run.options import ScanOptions, StateOptions
 from moderate.run.pipeline import LocalEngine
@@ -72,7 +74,7 @@ from moderate.run.recorder import (
     open_state,
 )
 from moderate.run.shard_facts import RowPlaces, facts_at_end, facts_at_start, places_alone
-from moderate.run.speeds import speed_settings
+from moderate.run.speeds import opinion_settings, speed_settings
 from moderate.run.summary import Audit, Summary, audit_facts, selection_facts
 from moderate.run.thumbnails import make_thumbnails
 from moderate.sources.interface import Source
@@ -150,7 +152,8 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
         exports=[each.target for each in options.exports],
     )
     bundle = load_bundle(options.weights)
-    carried = [column.name for column in carried_columns(sources)]
+    second = load_second(policy, bundle)
+    carried = [column.name for column in run_columns(sources, second)]
     if taken := [name for name in bundle.card.own_categories if name in carried]:
         raise UsageError(
             f"--keep {taken[0]}: the weights {bundle.name} have a category of that name; give the "
@@ -180,6 +183,7 @@ def plan_sources(options: ScanOptions, open_sources: Callable[[], Sequence[Sourc
         written_labels=written,
         level_labels=tuple(name for name in bundle.level_labels if name in scored),
         converted=_converted(options.state),
+        second=second,
     )
     if options.near_duplicates and job.place_count:
         raise UsageError("--near-duplicates does not go with --shard: it compares all rows")
@@ -339,7 +343,7 @@ def _iterate(
                 if not options.rescore:
                     check_resumable(state, run_id, job.bundle, options.out)
                 recorder.save_policy(job.policy)
-                recorder.settings = speed_settings(options)
+                recorder.settings = speed_settings(options) | opinion_settings(job)
                 where = executor or LocalExecutor()
                 summary = yield from _run(
                     job,
@@ -454,6 +458,7 @@ def _run(
         summary.audit = _audit(job, engine, run_id, started)
         summary.startup_seconds = engine.startup_seconds
         summary.batch_limit = engine.batch_limit
+        summary.second_opinions = tuple(engine.second_opinions)
         summary.limit = options.limit if engine.limited else None
         summary.input_notes = engine.input_notes
         summary.ended, summary.seconds = datetime.now(UTC), time.monotonic() - clock
@@ -598,4 +603,6 @@ def _audit(job: Job, engine: Engine, run_id: str, started: datetime) -> Audit:
         coverage=Coverage.of_card(job.bundle.card),
         looked_at=job.options.looked_at,
         levels=levels_text(job.bundle.card.levels) if job.level_labels else "",
+        second_weights=tuple((each.bundle.name, each.bundle.sha256) for each in job.second),
+        second_opinion=json.dumps([each.opinion.model_dump(mode="json") for each in job.second]),
     )

@@ -84,6 +84,14 @@ def speed_settings(options: ScanOptions) -> dict[str, str]:
     }
 
 
+def opinion_settings(job: Job) -> dict[str, str]:
+    """The second opinions of a job, which cost time, too; nothing of a job without."""
+    if not job.second:
+        return {}
+    shown = [f"{each.bundle.sha256} {each.opinion.band}" for each in job.second]
+    return {"second_opinion": "; ".join(shown)}
+
+
 def speed_of_run(summary: Summary, settings: Mapping[str, str]) -> dict[str, Any]:
     """What the ledger keeps of the speed of a run that has ended.
 
@@ -142,7 +150,7 @@ def known_speeds(
     for name in ("precision", "backend"):
         if getattr(job.options, name) != "auto":
             wanted[name] = getattr(placement, name)
-    settings = speed_settings(job.options)
+    settings = speed_settings(job.options) | opinion_settings(job)
     return tuple(
         speed
         for speed, facts, measured in entries

@@ -19,6 +19,8 @@ from moderate.results.table import row_to_dict
 from moderate.run.highlights import Highlights
 from moderate.run.input_counts import unreadable_text
 from moderate.run.listing import Listing
+from moderate.run.opinion_columns import SECOND_OPINION
+from moderate.run.opinion_counts import OpinionCounts
 from moderate.text import one_line, path_text, printable, utc
 from moderate.types import (
     CATEGORIES,
@@ -64,7 +66,9 @@ class Audit:
     where no configuration file was used. coverage is what the weights say of themselves.
     policy_file is the file that the policy was read from, None for a preset. looked_at says which
     frames, views and embedded content were looked at, empty where that is not recorded. levels are
-    those of `levels_text` that labels are the scores of, empty for none.
+    those of `levels_text` that labels are the scores of, empty for none. second_weights are name
+    and digest of the weights that give second opinions, second_opinion what the policy says of
+    these, as a list in JSON.
     """
 
     version: str
@@ -89,6 +93,8 @@ class Audit:
     policy_file: str | None = None
     looked_at: str = ""
     levels: str = ""
+    second_weights: tuple[tuple[str, str], ...] = ()
+    second_opinion: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ class Summary:
     findings. export_notes say what the documents of --report leave out. merged are the
     audit facts of shares that were put together. fetched
     counts the rows of images that are not on this machine, decoded those that this run decoded and
-    that have decoded_pixels in all.
+    that have decoded_pixels in all. second_opinions are known at the end, in the policy's order.
     """
 
     audit: Audit
@@ -169,6 +175,7 @@ class Summary:
     fetched: int = 0
     decoded: int = 0
     decoded_pixels: int = 0
+    second_opinions: tuple[OpinionCounts, ...] = ()
     own: tuple[str, ...] = ()
     levels: tuple[str, ...] = field(init=False)
 
@@ -328,6 +335,12 @@ class Summary:
                 f"{self.audit.weights} is a demonstration: it knows drawn test cards only "
                 "and is no moderation model."
             )
+        for each in self.second_opinions:
+            if each.purpose == "demo" and each.weights != self.audit.weights:
+                notes.append(
+                    f"{each.weights}, asked for second opinions, is a demonstration: it knows "
+                    "drawn test cards only and is no moderation model."
+                )
         if faults := self.error_codes[ErrorCode.INTERNAL_ERROR]:
             images = "1 image" if faults == 1 else f"{faults:,} images"
             notes.append(
@@ -428,6 +441,7 @@ def counts(summary: Summary) -> dict[str, Any]:
         "warnings": dict(sorted(summary.warnings.items())),
         "origins": {origin.value: summary.origins[origin.value] for origin in Origin},
         **({"left_out": dict(sorted(summary.left_out.items()))} if summary.only else {}),
+        **_opinions(summary),
     }
 
 
@@ -443,6 +457,7 @@ def audit_facts(audit: Audit) -> dict[str, str]:
         "weights_sha256": audit.weights_sha256,
         "weights_models": "; ".join(audit.weights_models),
         **audit.coverage.facts(),
+        **_second_facts(audit),
         "policy": audit.policy,
         "policy_sha256": audit.policy_sha256,
         "policy_json": audit.policy_json,
@@ -459,6 +474,29 @@ def audit_facts(audit: Audit) -> dict[str, str]:
         "schema": str(SCHEMA_VERSION),
         **({"config": config.path, "config_sha256": config.sha256} if config else {}),
         "started": utc(audit.started),
+    }
+
+
+def _opinions(summary: Summary) -> dict[str, Any]:
+    if not summary.second_opinions:
+        return {}
+    return {"second_opinions": [each.as_json() for each in summary.second_opinions]}
+
+
+def _opinion_costs(summary: Summary) -> dict[str, Any]:
+    if not summary.second_opinions:
+        return {}
+    return {"second_opinions": [each.cost_as_json() for each in summary.second_opinions]}
+
+
+def _second_facts(audit: Audit) -> dict[str, str]:
+    if not audit.second_weights:
+        return {}
+    names, digests = zip(*audit.second_weights, strict=True)
+    return {
+        "second_weights": "; ".join(names),
+        "second_weights_sha256": "; ".join(digests),
+        SECOND_OPINION: audit.second_opinion,
     }
 
 
@@ -490,6 +528,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
             "seconds": round(summary.seconds, 3),
             "startup_seconds": round(summary.startup_seconds, 3),
             "images_per_second": round(summary.images_per_second, 2),
+            **_opinion_costs(summary),
         },
         "cost": None
         if summary.cost is None

@@ -66,7 +66,7 @@ UNSEEN = (
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("warning", Warn)
 def test_what_each_preset_does_on_a_warning(preset: str, warning: Warn) -> None:
-    reviewed = {Warn.ALPHA_AMBIGUOUS, *UNSEEN}
+    reviewed = {Warn.ALPHA_AMBIGUOUS, Warn.NO_SECOND_OPINION, *UNSEEN}
     if preset == "permissive":
         reviewed.remove(Warn.EMBEDDED_CONTENT)
     if preset in ("strict", "children"):

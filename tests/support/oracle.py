@@ -64,6 +64,8 @@ def decide(
             share = f" {unseen:.0%}"
         if wanted := policy.on_warning.get(warning):
             reasons[wanted].append(f"warning {warning}{share}: on_warning {wanted}")
+        elif warning is Warn.NO_SECOND_OPINION:
+            reasons[Decision.REVIEW].append(f"warning {warning}: review")
     for decision in (Decision.BLOCK, Decision.REVIEW):
         if reasons[decision]:
             return decision, tuple(reasons[decision])
