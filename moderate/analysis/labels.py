@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -94,7 +94,7 @@ class Labels:
     a meaning, repeated the number of lines about an earlier image. blank is the number of images
     without any known label; they are not among the n. chosen_by is how `moderate sample` chose the
     images, where the file has that column. sampling is None unless every image has an inclusion
-    probability.
+    probability. own has the same as values for categories besides the five that were asked for.
     """
 
     path: str
@@ -108,6 +108,7 @@ class Labels:
     blank: int = 0
     chosen_by: tuple[str, ...] = ()
     sampling: Sampling | None = None
+    own: Mapping[str, NDArray[np.int8]] = field(default_factory=dict)
 
     @property
     def uneven(self) -> Sampling | None:
@@ -117,12 +118,13 @@ class Labels:
         return self.sampling
 
 
-def read_labels(path: str, id_column: str | None = None) -> Labels:
+def read_labels(path: str, id_column: str | None = None, own: Sequence[str] = ()) -> Labels:
     """Labels in a .csv, .parquet or .jsonl file, or in a folder with a folder per label.
 
     Images are named by a column `path` or `sha256`, by `file` (relative to the file of labels), or
     by `id_column`. Labels are in columns named like the categories and in `decision`, or, one per
-    line, in `category` and `label`, or as `testcards` writes them. Raises UsageError for another
+    line, in `category` and `label`, or as `testcards` writes them. own are names of categories
+    besides the five, whose labels are written in the same ways. Raises UsageError for another
     suffix, and InputError, with line and value, for what is not a label, for labels that contradict
     each other, and for a file or folder without labels.
     """
@@ -130,7 +132,7 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
     if os.path.isdir(path) and not path.lower().endswith(tuple(SUFFIXES)):
         if id_column is not None:
             raise UsageError("--id-column goes with a file of labels, not with a folder")
-        read = read_folder(path)
+        read = read_folder(path, own)
     else:
         read = read_file(path)
     names = _names(shown, read.columns)
@@ -150,21 +152,22 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
     by, ids = _ids(shown, read, named)
     if normal_name(named) == "file" and id_column is None:
         by, ids = _of_files(path, ids)
-    line_labels = _line_labels(shown, read, names, named)
+    line_labels = _line_labels(shown, read, names, named, own)
     unique: dict[str, int] = {}
     codes = np.array([unique.setdefault(each, len(unique)) for each in ids], np.int64)
     texts = tuple(unique)
     merge = _Merge(shown, read.where, texts, codes)
-    values = {
-        category: merge.merged(category.value, line_labels.values[category])
-        if category in line_labels.values
+    every = {
+        name: merge.merged(str(name), line_labels.values[name])
+        if name in line_labels.values
         else np.full(len(texts), UNKNOWN, np.int8)
-        for category in CATEGORIES
+        for name in (*CATEGORIES, *own)
     }
+    values = {category: every[category] for category in CATEGORIES}
     expected = np.full(len(texts), UNKNOWN, np.int8)
     if line_labels.expected is not None:
         expected = merge.merged("decision", line_labels.expected)
-    known = np.stack([*values.values(), expected]).max(axis=0) != UNKNOWN
+    known = np.stack([*every.values(), expected]).max(axis=0) != UNKNOWN
     if not known.any():
         raise InputError(f"{shown} labels nothing: every value is unknown")
     return Labels(
@@ -181,21 +184,25 @@ def read_labels(path: str, id_column: str | None = None) -> Labels:
             sorted({_text(value) for value in read.columns.get("chosen_by", ())} - {""})
         ),
         sampling=_sampling(shown, read, names, merge, known),
+        own={name: every[name][known] for name in own},
     )
 
 
 class _LineLabels(NamedTuple):
     """Labels line by line, before lines about the same image are merged."""
 
-    values: dict[Category, NDArray[np.int8]]
+    values: dict[str, NDArray[np.int8]]
     expected: NDArray[np.int8] | None
     ignored: tuple[str, ...]
 
 
-def _line_labels(shown: str, read: Columns, names: Mapping[str, str], named: str) -> _LineLabels:
+def _line_labels(
+    shown: str, read: Columns, names: Mapping[str, str], named: str, own: Sequence[str]
+) -> _LineLabels:
     used = {named}
-    values: dict[Category, NDArray[np.int8]] = {}
-    for category in CATEGORIES:
+    values: dict[str, NDArray[np.int8]] = {}
+    categories = (*CATEGORIES, *own)
+    for category in categories:
         if category in names:
             column = names[category]
             values[category] = _numbers(shown, read, column, _TRUTH, "1, 0 or empty")
@@ -204,7 +211,7 @@ def _line_labels(shown: str, read: Columns, names: Mapping[str, str], named: str
         values = _of_cards(shown, read, names["category"])
         used |= {names["category"], names["band"]}
     elif {"category", "label"} <= names.keys() and not values:
-        values = _long(shown, read, names["category"], names["label"])
+        values = _long(shown, read, names["category"], names["label"], categories)
         used |= {names["category"], names["label"]}
     expected = None
     if "decision" in names:
@@ -212,7 +219,7 @@ def _line_labels(shown: str, read: Columns, names: Mapping[str, str], named: str
         expected = _numbers(shown, read, column, _EXPECTED, "approve, review, block or empty")
         used.add(column)
     if not values and expected is None:
-        wanted = ", ".join(CATEGORIES)
+        wanted = ", ".join(categories)
         raise InputError(
             f"{shown} has no column of labels ({wanted}, decision; or category and label) but "
             f"{_listed(read.columns)}"
@@ -222,18 +229,20 @@ def _line_labels(shown: str, read: Columns, names: Mapping[str, str], named: str
     return _LineLabels(values, expected, ignored)
 
 
-def _long(shown: str, read: Columns, category: str, label: str) -> dict[Category, NDArray[np.int8]]:
-    by_name = {name.value: number for number, name in enumerate(CATEGORIES)}
-    which = _numbers(shown, read, category, by_name, f"one of {', '.join(CATEGORIES)}")
+def _long(
+    shown: str, read: Columns, category: str, label: str, categories: Sequence[str]
+) -> dict[str, NDArray[np.int8]]:
+    by_name = {str(name): number for number, name in enumerate(categories)}
+    which = _numbers(shown, read, category, by_name, f"one of {', '.join(categories)}")
     truth = _numbers(shown, read, label, _TRUTH, "1, 0 or empty")
     return {
         name: np.where(which == number, truth, UNKNOWN).astype(np.int8)
-        for number, name in enumerate(CATEGORIES)
+        for number, name in enumerate(categories)
         if (which == number).any()
     }
 
 
-def _of_cards(shown: str, read: Columns, category: str) -> dict[Category, NDArray[np.int8]]:
+def _of_cards(shown: str, read: Columns, category: str) -> dict[str, NDArray[np.int8]]:
     """Labels of test cards: each shows the category that it names and no other, or none."""
     by_name = {name.value: number for number, name in enumerate(CATEGORIES)} | {"": UNKNOWN}
     which = _numbers(shown, read, category, by_name, f"one of {', '.join(CATEGORIES)}, or empty")

@@ -218,6 +218,37 @@ class SelfTest(Table):
     scores: dict[Category, tuple[UnitScore, ...]]
 
 
+class Trained(Table):
+    """What the holdout of a training said of one category of a head.
+
+    positive and negative are images that it was fitted on; the others were held out. Shares are
+    value, low and high of a 95 % interval, at the threshold `review`; none where it is undefined.
+    """
+
+    positive: int
+    negative: int
+    held_out_positive: int
+    held_out_negative: int
+    penalty: Finite
+    review: UnitScore
+    recall: tuple[UnitScore, ...] = ()
+    precision: tuple[UnitScore, ...] = ()
+    roc_auc: tuple[UnitScore, ...] = ()
+
+
+class Training(Table):
+    """Where a trained head comes from: the weights and labels, by digests, and the evidence."""
+
+    base: str
+    base_sha256: str
+    model: str
+    labels_sha256: str
+    seed: int
+    duplicates: int
+    contradicted: int
+    category: dict[str, Trained]
+
+
 class Card(Table):
     """What moderation.toml holds.
 
@@ -225,6 +256,7 @@ class Card(Table):
     `first-pull` (taken at the first download, checked ever since) or `own` (files of one's own).
     combine says how the scores of several models become that of a category: their maximum, unless
     it says `mean`, or their mean. covers says in words what a category's score is able to show.
+    training is of bundles that `moderate train` wrote.
     """
 
     format: Literal[1]
@@ -239,6 +271,7 @@ class Card(Table):
     combine: dict[Category, Combine] = {}
     covers: dict[Category, Coverage] = {}
     calibration: dict[Category, Calibration] = {}
+    training: Training | None = None
     selftest: SelfTest | None = None
     model: Annotated[tuple[ModelCard, ...], Field(min_length=1)]
 

@@ -47,6 +47,7 @@ class Facts:
     digest: Literal["published", "first-pull", "own"] = "own"
     combine: Mapping[Category, Combine] = field(default_factory=dict)
     covers: Mapping[Category, str] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ def _card(facts: Facts, parts: Sequence[Part], staged: Path) -> dict[str, Any]:
         "digest": facts.digest,
         "combine": {category.value: how for category, how in facts.combine.items()},
         "covers": {category.value: text for category, text in facts.covers.items()},
+        "training": dict(facts.training),
         "model": [_model_table(part, staged / part.folder) for part in parts],
     }
     return {key: value for key, value in card.items() if value != {}}
