@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,34 +29,73 @@ BACKBONE = "backbone."
 """What tensors of `WithHead` that are the timm network's start with."""
 
 
-def last_layer(model: nn.Module, architecture: str) -> tuple[str, nn.Linear]:
-    """The linear layer that a timm network ends with, and its name.
+def last_layers(model: nn.Module, architecture: str) -> dict[str, nn.Linear]:
+    """The linear layers that a timm network ends with, by name: one, or two of which it takes the
 
-    Raises WeightsError for a network that ends in another way, such as with two layers.
+    mean, as networks that were distilled do. Raises WeightsError for what ends in another way.
     """
     get_classifier: Any = getattr(model, "get_classifier", lambda: None)
-    found = get_classifier()
-    for name, module in model.named_modules():
-        if module is found and isinstance(module, nn.Linear):
-            return name, module
-    raise WeightsError(
-        f"{printable(architecture)} does not end with one linear layer, so that no other one can "
-        "take its place; train on another network"
-    )
+    last = get_classifier()
+    wanted = last if isinstance(last, tuple) else (last,)
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and any(module is each for each in wanted)
+    }
+    shapes = {tuple(module.weight.shape) for module in found.values()}
+    if len(found) != len(wanted) or len(shapes) != 1:
+        raise WeightsError(
+            f"{printable(architecture)} does not end with one linear layer, so that no other one "
+            "can take its place; train on another network"
+        )
+    return found
 
 
-def take_apart(files: ModelFiles) -> tuple[nn.Module, nn.Module]:
-    """The network without its last layer, and what that layer makes of it. Raises WeightsError.
+@dataclass(frozen=True, slots=True)
+class TakenApart:
+    """A network without its last layer, which gives features, and that layer.
 
-    Of a network with an MLP head, the head as a whole is the last layer.
+    last is None where the network does more with features than to give them to one layer.
+    """
+
+    network: nn.Module
+    last: nn.Module | None
+
+
+def take_apart(files: ModelFiles) -> TakenApart:
+    """Take a model's network apart. Raises WeightsError.
+
+    Of a network with an MLP head, the head as a whole is the last layer. Of one with two layers,
+    features are the mean of what both are given.
     """
     model = load_model(files)
     if isinstance(model, WithHead):
-        return model.backbone, model.head
-    name, layer = last_layer(model, files.architecture)
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, nn.Identity())
-    return model, layer
+        return TakenApart(model.backbone, model.head)
+    images = torch.rand(
+        2, 3, *files.card.preprocess.size, generator=torch.Generator().manual_seed(0)
+    )
+    layers = last_layers(model, files.architecture)
+    last = _mean(list(layers.values()))
+    with torch.inference_mode():
+        logits = model(images)
+        for name in layers:
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, nn.Identity())
+        same = torch.allclose(last(model(images)), logits, rtol=1e-3, atol=1e-4)
+    return TakenApart(model, last if same else None)
+
+
+def _mean(layers: Sequence[nn.Linear]) -> nn.Linear:
+    """The layer that gives the mean of what these give of the same input."""
+    first = layers[0]
+    if len(layers) == 1:
+        return first
+    mean = nn.Linear(first.in_features, first.out_features, bias=first.bias is not None)
+    with torch.no_grad():
+        mean.weight.copy_(torch.stack([layer.weight for layer in layers]).mean(dim=0))
+        if first.bias is not None:
+            mean.bias.copy_(torch.stack([layer.bias for layer in layers]).mean(dim=0))
+    return mean
 
 
 def with_layer(
@@ -70,22 +111,25 @@ def with_layer(
     """
     with torch.device("meta"):
         network = build_model(files.architecture, len(bias), files.card.model_args, None)
-    name, layer = last_layer(network, files.architecture)
-    if layer.bias is None or tuple(layer.weight.shape) != weight.shape:
-        shape = "without a bias" if layer.bias is None else f"of {layer.in_features} values"
-        raise WeightsError(
-            f"{printable(files.architecture)}: its last layer is one {shape}, and the head one of "
-            f"{weight.shape[1]} values and a bias"
-        )
+    layers = last_layers(network, files.architecture)
+    for layer in layers.values():
+        if layer.bias is None or tuple(layer.weight.shape) != weight.shape:
+            shape = "without a bias" if layer.bias is None else f"of {layer.in_features} values"
+            raise WeightsError(
+                f"{printable(files.architecture)}: its last layer is one {shape}, and the head "
+                f"one of {weight.shape[1]} values and a bias"
+            )
     if files.card.head is not None:
         tensors = {
             key.removeprefix(BACKBONE): tensor
             for key, tensor in tensors.items()
             if key.startswith(BACKBONE)
         }
-    kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(f"{name}.")}
-    kept[f"{name}.weight"] = torch.from_numpy(weight)
-    kept[f"{name}.bias"] = torch.from_numpy(bias)
+    replaced = {f"{name}.{part}" for name in layers for part in ("weight", "bias")}
+    kept = {key: tensor for key, tensor in tensors.items() if key not in replaced}
+    for name in layers:
+        kept[f"{name}.weight"] = torch.from_numpy(weight.copy())
+        kept[f"{name}.bias"] = torch.from_numpy(bias.copy())
     return kept
 
 
@@ -100,11 +144,12 @@ class FeatureModel:
 
         self._activation = files.card.activation
         self._batch = model_batch(placement, batch_size)
-        self._last: nn.Module
+        self._last: nn.Module | None = None
 
         def load(_: ModelFiles) -> nn.Module:
-            network, self._last = take_apart(files)
-            return network
+            apart = take_apart(files)
+            self._last = apart.last
+            return apart.network
 
         self._backend: TorchBackend = TorchBackend(
             files, placement, batch_size=self._batch, load=load
@@ -129,8 +174,13 @@ class FeatureModel:
             )
         return found
 
-    def probabilities(self, features: Features) -> NDArray[np.float32]:
-        """The probabilities of the model's labels, N x labels, of images with these features."""
+    def probabilities(self, features: Features) -> NDArray[np.float32] | None:
+        """The probabilities of the model's labels, N x labels, of images with these features.
+
+        None for a network whose labels depend on more than the features.
+        """
+        if self._last is None:
+            return None
         with torch.inference_mode():
             logits = self._last(torch.from_numpy(features)).numpy()
         return activate(logits, self._activation)

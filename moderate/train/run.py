@@ -288,8 +288,13 @@ def _strata(labelled: Labelled) -> NDArray[np.int64]:
 def _base_scores(
     base: Bundle, files: ModelFiles, model: FeatureModel, features: Features
 ) -> dict[str, NDArray[np.float32]]:
-    """What the network's own last layer makes of the features, per category that it feeds."""
+    """What the network's own last layer makes of the features, per category that it feeds.
+
+    Nothing where that cannot be told from the features.
+    """
     probabilities = model.probabilities(features)
+    if probabilities is None:
+        return {}
     position = {label: index for index, label in enumerate(files.labels)}
     sources: dict[str, Any] = {
         **{category.value: columns for category, columns in
