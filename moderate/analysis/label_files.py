@@ -18,7 +18,7 @@ from moderate.text import first_repeated, one_line
 from moderate.types import CATEGORIES, Decision
 
 _DECISIONS = tuple(decision.value for decision in Decision)
-_NOTHING = ("safe", "none", "clean", "neutral", "negative", "sfw")
+NOTHING = ("safe", "none", "clean", "neutral", "negative", "sfw")
 """Names of folders whose images show none of the categories."""
 _MAX_PARQUET_BYTES = 1 << 30  # a label has some hundred bytes
 
@@ -63,21 +63,20 @@ def read_folder(path: str, own: Sequence[str] = ()) -> Columns:
     """The files of a folder that has a folder per label, by their digests.
 
     A folder is named like a category, one of the five or of `own` (its images show it; other
-    categories are unknown), like a
-    decision (the one expected), or `safe`, `none` and the like (its images show no category).
-    Folders inside these may have any name. Raises InputError for other names, and for a folder
-    without images.
+    categories are unknown), like a decision (the one expected), or `safe`, `none` and the like (its
+    images show no category). Folders inside these may have any name. Raises InputError for other
+    names, and for a folder without images.
     """
     shown = file_name(path)
     categories = [*(name.value for name in CATEGORIES), *own]
-    known = f"{', '.join((*categories, *_DECISIONS))}, or {', '.join(_NOTHING)}"
+    known = f"{', '.join((*categories, *_DECISIONS))}, or {', '.join(NOTHING)}"
     rows: list[dict[str, str]] = []
     files: list[str] = []
     try:
         folders = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
         for name in folders:
             label = normal_name(name)
-            if label in _NOTHING:
+            if label in NOTHING:
                 labels = dict.fromkeys(categories, "0")
             elif label in categories:
                 labels = {label: "1"}
@@ -85,7 +84,7 @@ def read_folder(path: str, own: Sequence[str] = ()) -> Columns:
                 labels = {"decision": label}
             else:
                 raise InputError(f"{shown}: the folder {one_line(name, 40)!r} is no label: {known}")
-            for file in _files_below(os.path.join(path, name)):
+            for file in files_below(os.path.join(path, name)):
                 rows.append({"sha256": sha256_of(file), **labels})
                 files.append(file_name(file))
     except OSError as error:
@@ -97,7 +96,7 @@ def read_folder(path: str, own: Sequence[str] = ()) -> Columns:
     return Columns(columns, lambda index: files[index])
 
 
-def _files_below(folder: str) -> Iterator[str]:
+def files_below(folder: str) -> Iterator[str]:
     """All regular files, sorted, but for hidden ones; links are not followed."""
     for root, folders, names in os.walk(folder):
         folders.sort()

@@ -226,6 +226,37 @@ class SelfTest(Table):
     scores: dict[CategoryName, tuple[UnitScore, ...]]
 
 
+class Trained(Table):
+    """What the holdout of a training said of one category of a head.
+
+    positive and negative are images that it was fitted on; the others were held out. Shares are
+    value, low and high of a 95 % interval, at the threshold `review`; none where it is undefined.
+    """
+
+    positive: int
+    negative: int
+    held_out_positive: int
+    held_out_negative: int
+    penalty: Finite
+    review: UnitScore
+    recall: tuple[UnitScore, ...] = ()
+    precision: tuple[UnitScore, ...] = ()
+    roc_auc: tuple[UnitScore, ...] = ()
+
+
+class Training(Table):
+    """Where a trained head comes from: the weights and labels, by digests, and the evidence."""
+
+    base: str
+    base_sha256: str
+    model: str
+    labels_sha256: str
+    seed: int
+    duplicates: int
+    contradicted: int
+    category: dict[str, Trained]
+
+
 class Card(Table):
     """What moderation.toml holds.
 
@@ -234,8 +265,8 @@ class Card(Table):
     combine says how the scores of several models become that of a category: their maximum, unless
     it says `mean`, or their mean. covers says in words what a category's score is able to show.
     levels are the rating levels, the mildest first, whose descriptions a model was built to match:
-    for each of them it has a label `level:VALUE`.
-    prompts is there where the bundle was made of prompts.
+    for each of them it has a label `level:VALUE`. prompts is there where the bundle was made of
+    prompts, training where `moderate train` wrote it.
     """
 
     format: Literal[1]
@@ -252,6 +283,7 @@ class Card(Table):
     calibration: dict[CategoryName, Calibration] = {}
     levels: Scale = ()
     prompts: PromptRecord | None = None
+    training: Training | None = None
     selftest: SelfTest | None = None
     model: Annotated[tuple[ModelCard, ...], Field(min_length=1)]
 

@@ -36,10 +36,11 @@ class WithWords(nn.Module):
         if device != "meta" and torch.is_autocast_enabled(device):
             # Cosines are multiplied by some 100: what a half precision leaves out would show.
             with torch.autocast(device, enabled=False):
-                return self._compare(features.float())
-        return self._compare(features)
+                return self.compare(features.float())
+        return self.compare(features)
 
-    def _compare(self, features: torch.Tensor) -> torch.Tensor:
+    def compare(self, features: torch.Tensor) -> torch.Tensor:
+        """N x features of the tower to N x labels logits."""
         columns = self.prompts(functional.normalize(features, dim=-1))
         columns = functional.pad(columns, (0, 1)).unsqueeze(1)
         return _log_sum_exp(columns + self.fits) - _log_sum_exp(columns + self.against)

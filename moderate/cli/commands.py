@@ -39,6 +39,7 @@ def all_commands() -> help.Commands:
     from moderate.cli.sample import sample
     from moderate.cli.state import app as state_app
     from moderate.cli.testcards import testcards
+    from moderate.cli.train import train
     from moderate.cli.tune import tune
     from moderate.cli.weights import app as weights_app
 
@@ -60,6 +61,7 @@ def all_commands() -> help.Commands:
     app.command(rich_help_panel=help.RESULTS)(apply)
     app.command(rich_help_panel=help.TUNING)(sample)
     app.command(rich_help_panel=help.TUNING)(tune)
+    app.command(rich_help_panel=help.TUNING)(train)
     return app
 
 

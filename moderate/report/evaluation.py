@@ -119,7 +119,7 @@ def _tables(evaluation: Evaluation) -> Iterator[Table]:
     interval = " (95 % interval)" if evaluation.resamples else ""
     measured = [(str(each.category), _metrics(each.measured)) for each in scored]
     for title, columns in measured[0][1].items():
-        rows = ((name, *map(_cell, metrics[title].values())) for name, metrics in measured)
+        rows = ((name, *map(cell, metrics[title].values())) for name, metrics in measured)
         yield Table(title + interval, ("category", *columns), tuple(rows))
     yield _counts(scored)
     for column in dict.fromkeys(each.column for each in evaluation.slices):
@@ -170,7 +170,7 @@ def _undefined(evaluation: Evaluation) -> Iterator[str]:
         yield f"no image has both a label and a score: {', '.join(unlabelled)}"
     for each in evaluation.categories:
         reasons: dict[str, list[str]] = {}
-        for name, estimate in _named(each.measured).items():
+        for name, estimate in named_metrics(each.measured).items():
             if each.n and estimate.reason:
                 reasons.setdefault(estimate.reason, []).append(name)
         for reason, names in reasons.items():
@@ -263,7 +263,7 @@ def _data(evaluation: Evaluation) -> dict[str, Any]:
                 "name": gate.name,
                 "wanted": gate.wanted,
                 "passed": gate.passed,
-                "found": _estimate(gate.found),
+                "found": estimate_json(gate.found),
                 "line": gate.line,
             }
             for gate in evaluation.gates
@@ -345,7 +345,8 @@ def _short(estimate: Estimate) -> str:
     return "-" if estimate.value is None else f"{estimate.value:.3f}"
 
 
-def _cell(estimate: Estimate) -> str:
+def cell(estimate: Estimate) -> str:
+    """A metric in a table, with its interval."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return _short(estimate) + " " * 12  # as wide as the interval that others have
     return f"{estimate.value:.3f} {estimate.low:.3f}-{estimate.high:.3f}"
@@ -377,12 +378,14 @@ def _metrics(of: Measured) -> dict[str, dict[str, Estimate]]:
     }
 
 
-def _named(of: Measured) -> dict[str, Estimate]:
+def named_metrics(of: Measured) -> dict[str, Estimate]:
+    """All metrics by their names; those of the block threshold say so."""
     review, block, overall = _metrics(of).values()
     return {**review, **{f"block {name}": metric for name, metric in block.items()}, **overall}
 
 
-def _estimate(of: Estimate) -> dict[str, Any]:
+def estimate_json(of: Estimate) -> dict[str, Any]:
+    """A metric as JSON: its value with interval and method, or the reason for none."""
     if of.value is None:
         return {"value": None, "reason": of.reason}
     return {"value": of.value, "low": of.low, "high": of.high, "method": of.method}
@@ -391,19 +394,20 @@ def _estimate(of: Estimate) -> dict[str, Any]:
 def _at(counts: Confusion, precision: Estimate, recall: Estimate, f1: Estimate) -> dict[str, Any]:
     return {
         **counts._asdict(),
-        "precision": _estimate(precision),
-        "recall": _estimate(recall),
-        "f1": _estimate(f1),
+        "precision": estimate_json(precision),
+        "recall": estimate_json(recall),
+        "f1": estimate_json(f1),
     }
 
 
-def _measured(of: Measured) -> dict[str, Any]:
+def measured_json(of: Measured) -> dict[str, Any]:
+    """All metrics of a category as JSON."""
     return {
         "at_review": _at(of.at_review, of.precision, of.recall, of.f1),
         "at_block": _at(of.at_block, of.block_precision, of.block_recall, of.block_f1),
-        "pr_auc": _estimate(of.average_precision),
-        "roc_auc": _estimate(of.roc_auc),
-        "ece": _estimate(of.ece),
+        "pr_auc": estimate_json(of.average_precision),
+        "roc_auc": estimate_json(of.roc_auc),
+        "ece": estimate_json(of.ece),
     }
 
 
@@ -416,7 +420,7 @@ def _category(of: OfCategory) -> dict[str, Any]:
         "review": of.review,
         "block": of.block,
         "overridden": of.overridden,
-        **_measured(of.measured),
+        **measured_json(of.measured),
         "reliability": [each._asdict() for each in of.bins],
         "curve": [each._asdict() for each in of.points],
         "misses": [each._asdict() for each in of.misses],
@@ -434,8 +438,8 @@ def _decisions_json(of: OfDecisions) -> dict[str, Any]:
         "errors_positive": counts(of.errors_by_label[0]),
         "errors_negative": counts(of.errors_by_label[1]),
         "expected": dict(zip(_DECISIONS, map(counts, of.by_expected), strict=False)),
-        "missed": _estimate(of.missed),
-        "false_block": _estimate(of.false_block),
+        "missed": estimate_json(of.missed),
+        "false_block": estimate_json(of.false_block),
     }
 
 
@@ -446,7 +450,7 @@ def _slice(of: OfSlice) -> dict[str, Any]:
         "images": of.images,
         "decisions": _decisions_json(of.decisions),
         "categories": {
-            str(category): {"images": n, "positives": positives, **_measured(measured)}
+            str(category): {"images": n, "positives": positives, **measured_json(measured)}
             for category, n, positives, measured in of.categories
         },
     }

@@ -28,7 +28,6 @@ from moderate.classify.words import PromptRecord
 from moderate.errors import WeightsError
 from moderate.levels import Scale
 from moderate.text import printable
-from moderate.types import Category
 from moderate.weights.catalogue.mapping import LabelMap
 from moderate.weights.download import digest_of
 from moderate.weights.graph import OnnxModel, try_graphs
@@ -50,10 +49,11 @@ class Facts:
     fit_for: str
     revision: str = ""
     digest: Literal["published", "first-pull", "own"] = "own"
-    combine: Mapping[Category, Combine] = field(default_factory=dict)
-    covers: Mapping[Category, str] = field(default_factory=dict)
+    combine: Mapping[str, Combine] = field(default_factory=dict)
+    covers: Mapping[str, str] = field(default_factory=dict)
     levels: Scale = ()
     prompts: PromptRecord | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +135,11 @@ def _card(facts: Facts, parts: Sequence[Part], staged: Path) -> dict[str, Any]:
         "licence": facts.licence,
         "fit_for": facts.fit_for,
         "digest": facts.digest,
-        "combine": {category.value: how for category, how in facts.combine.items()},
-        "covers": {category.value: text for category, text in facts.covers.items()},
+        "combine": {str(category): how for category, how in facts.combine.items()},
+        "covers": {str(category): text for category, text in facts.covers.items()},
         "levels": [level.model_dump(mode="json") for level in facts.levels],
         "prompts": facts.prompts.model_dump(mode="json") if facts.prompts else {},
+        "training": dict(facts.training),
         "model": [_model_table(part, staged / part.folder) for part in parts],
     }
     return {key: value for key, value in card.items() if value not in ({}, [])}

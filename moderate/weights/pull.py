@@ -83,7 +83,7 @@ def pull(
     as_onnx keeps ONNX graphs as they are, for entries that come as such; without torch and timm
     nothing else is possible.
     """
-    with _alone():
+    with alone():
         if name.startswith("hf:"):
             if as_onnx:
                 raise UsageError("--onnx goes with entries of the catalogue")
@@ -109,7 +109,7 @@ def _pull_entry(
 ) -> Pulled:
     """archives are packages on this disk by sha256, which need not be fetched."""
     chosen = rename or entry.name
-    _check_name(chosen, overwrite, entry.name)
+    check_name(chosen, overwrite, entry.name)
     _check_form(entry, as_onnx)
     parts: list[Part] = []
     notes: list[str] = []
@@ -137,8 +137,8 @@ def _pull_entry(
         fit_for=entry.fit_for,
         revision=", ".join(d.revision for d in downloads),
         digest="published" if all(d.published for d in downloads) else "first-pull",
-        combine=entry.combine,
-        covers=coverage(entry),
+        combine={str(name): how for name, how in entry.combine.items()},
+        covers={str(name): text for name, text in coverage(entry).items()},
     )
     folder = install(facts, parts, replace=overwrite)
     for downloaded in downloads:
@@ -162,7 +162,7 @@ def add(
 
     A house model needs `architecture` (timm's name) and `labels`. Raises WeightsError.
     """
-    _check_name(name, overwrite, None)
+    check_name(name, overwrite, None)
     check_addable(path)
     if not path.is_dir() and (architecture is None or labels is None):
         raise WeightsError(
@@ -189,7 +189,7 @@ def add(
     facts = _facts_of_file(path, name, title, licence)
     converted, note = _activated(converted, activation)
     part = _part(mapping, converted)
-    with _alone():
+    with alone():
         return Pulled(install(facts, [part], replace=overwrite), (pixels, note))
 
 
@@ -205,7 +205,7 @@ def add_graph(
     overwrite: bool = False,
 ) -> Pulled:
     """Install an ONNX graph from disk, as it is. Raises WeightsError and UsageError."""
-    _check_name(name, overwrite, None)
+    check_name(name, overwrite, None)
     check_addable(path)
     model = read_model(path, labels, activation, options)
     facts = _facts_of_file(path, name, f"ONNX graph with {len(model.labels)} labels", licence)
@@ -213,7 +213,7 @@ def add_graph(
     colours = model.onnx.colours.upper()
     note = describe(model.preprocess, f"{said} as asked, in {colours} ({CHANGES} change it)")
     part = _part(mapping, model)
-    with _alone():
+    with alone():
         return Pulled(install(facts, [part], replace=overwrite), (note,))
 
 
@@ -231,7 +231,7 @@ def add_packages(
     for digest, path in archives.items():
         _check_known(path, digest)
     feeding = [entry for entry in catalogue().values() if _sha256_of(entry) in archives]
-    with _alone():
+    with alone():
         if name is not None and name in catalogue():
             return (_pull_entry(find_entry(name), None, overwrite, archives),)
         if name is not None and len(feeding) != 1:
@@ -240,7 +240,7 @@ def add_packages(
                 "--name must be one of them"
             )
         for entry in feeding:
-            _check_name(name or entry.name, overwrite, entry.name)
+            check_name(name or entry.name, overwrite, entry.name)
         return tuple(_pull_entry(entry, name, overwrite, archives) for entry in feeding)
 
 
@@ -279,7 +279,7 @@ def _pull_repo(
 
     repo, _, revision = repo.partition("@")
     name = rename or repo.rpartition("/")[2]
-    _check_name(name, overwrite, None)
+    check_name(name, overwrite, None)
     downloaded = _from_hub(repo, revision or "main")
     converted, assumed = _activated(convert_folder(downloaded.folder), activation)
     facts = Facts(
@@ -308,7 +308,7 @@ def _pull_words(
     require_transformers("reading prompts")
     repo, _, revision = repo.partition("@")
     name = rename or repo.rpartition("/")[2]
-    _check_name(name, overwrite, None)
+    check_name(name, overwrite, None)
     downloaded = _from_hub(repo, revision or "main", words=True)
     model = convert_words(downloaded.folder, prompts, levels, f"hf:{repo}")
     facts = _facts_of_words(model, name, f"hf:{repo}", _UNSEEN)
@@ -329,7 +329,7 @@ def add_words(
     overwrite: bool = False,
 ) -> Pulled:
     """Install a checkpoint with two towers from a folder. Raises WeightsError."""
-    _check_name(name, overwrite, None)
+    check_name(name, overwrite, None)
     require_torch(f"converting {path}")
     from moderate.weights.words.build import convert_words
 
@@ -337,7 +337,7 @@ def add_words(
     model = convert_words(path, prompts, levels, folder_name)
     source = f"added from a folder named {folder_name}"
     facts = _facts_of_words(model, name, source, licence or _UNSEEN)
-    with _alone():
+    with alone():
         folder = install(facts, [model.part], replace=overwrite)
         return Pulled(folder, _notes_of_words(model))
 
@@ -540,7 +540,7 @@ def _downloads() -> Path:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """One installation at a time. Raises WeightsError where another is running."""
     root = user_weights()
     with ExitStack() as stack:
@@ -556,7 +556,7 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _check_name(name: str, overwrite: bool, entry: str | None) -> None:
+def check_name(name: str, overwrite: bool, entry: str | None) -> None:
     """Before the download, not after. `entry` is the catalogue's name of what is installed."""
     if not re.fullmatch(BUNDLE_NAME, name):
         raise WeightsError(

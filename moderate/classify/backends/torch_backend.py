@@ -10,6 +10,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from moderate.classify.backends.conversion import agree, selftest_pixels
 from moderate.classify.backends.interface import Backend, Logits, PendingLogits
@@ -42,7 +43,8 @@ class TorchBackend(Backend):
 
     compile=True uses torch.compile, which needs a C++ compiler and seconds to minutes at the start;
     where it fails a warning says so and the model runs as it is. threads is for the CPU; torch's
-    own count, which is the whole process's, is set until `close`.
+    own count, which is the whole process's, is set until `close`. load builds the network, which
+    may be another one than the whole model: its outputs are what `start` gives.
     """
 
     def __init__(
@@ -53,12 +55,15 @@ class TorchBackend(Backend):
         batch_size: int,
         compile: bool = False,
         threads: int | None = None,
+        load: Callable[[ModelFiles], nn.Module] = load_model,
     ) -> None:
+        self._build = load
         self._device = torch.device(placement.device)
         self._dtype = _DTYPES[placement.precision]
         # What is computed in fp32 on the CPU is known, to the last bit, to be what timm computes.
         plain = self._device.type == "cpu" and self._dtype is None and not compile
-        program = apart(partial(find_program, files)) if plain else None
+        whole = load is load_model
+        program = apart(partial(find_program, files)) if plain and whole else None
         self._model: Network = program or apart(partial(self._load, files))
         preprocess = files.card.preprocess
         shape = (1, 3, 1, 1)
@@ -93,7 +98,7 @@ class TorchBackend(Backend):
             self._model = apart(partial(self._load, files))
 
     def _load(self, files: ModelFiles) -> Network:
-        model = load_model(files)
+        model = self._build(files)
         try:
             network: Network = model.to(self._device).to(memory_format=torch.channels_last)
         except Exception as error:

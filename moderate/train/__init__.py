@@ -1,0 +1,1 @@
+"""Heads of one's own: trained on labels, on what an installed network makes of images."""
