@@ -68,9 +68,12 @@ class Measured:
 
 @dataclass
 class Ways:
-    """Pixels of one image by every way, and the CPU seconds each took."""
+    """Pixels of one image by every way, and the CPU seconds each took.
 
-    reference: NDArray[np.float32]
+    reference is timm's own, normalised (3 x H x W); None where it is not asked for.
+    """
+
+    reference: NDArray[np.float32] | None = None
     pixels: dict[str, NDArray[Any]] = field(default_factory=dict)
     reduced: dict[str, bool] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -105,7 +108,7 @@ def from_photographs(
                 if turn % 3 and short < 1000:
                     continue
                 photograph = ImageOps.exif_transpose(opened).convert("RGB")
-            variant, how = _vary(photograph, rng)
+            variant, how = _vary(photograph, smallest, rng)
             quality, subsampling = int(rng.integers(70, 96)), int(rng.integers(3))
             made += 1
             yield Item(
@@ -115,17 +118,21 @@ def from_photographs(
             )
 
 
-def _vary(photograph: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, str]:
-    """A crop of half to all of each side, half of them made smaller (and so sharper)."""
+def _vary(
+    photograph: Image.Image, smallest: int, rng: np.random.Generator
+) -> tuple[Image.Image, str]:
+    """A crop of half to all of each side, half of them made smaller (and so sharper).
+
+    No side is under `smallest` pixels.
+    """
     width, height = photograph.size
     share = rng.uniform(0.5, 1.0, 2)
-    across, down = max(256, int(width * share[0])), max(256, int(height * share[1]))
-    across, down = min(across, width), min(down, height)
+    across, down = max(smallest, int(width * share[0])), max(smallest, int(height * share[1]))
     left, top = int(rng.integers(width - across + 1)), int(rng.integers(height - down + 1))
     picture = photograph.crop((left, top, left + across, top + down))
     if rng.random() < 0.5:
         factor = rng.uniform(0.35, 0.9)
-        smaller = (max(300, int(across * factor)), max(300, int(down * factor)))
+        smaller = (max(smallest, int(across * factor)), max(smallest, int(down * factor)))
         picture = picture.resize(smaller, Image.Resampling.LANCZOS)
     return picture, f"crop {picture.width}x{picture.height}"
 
@@ -211,9 +218,11 @@ def by_every_way(pictures: Pictures, network: Network, options: argparse.Namespa
     spec, kernel = network.spec, network.kernel
     full, decoded = pictures.at(1)
     size = full.size
-    begun = time.process_time()
-    ways = Ways(np.asarray(network.transform(full)))
-    ways.seconds["timm"] = decoded + time.process_time() - begun
+    ways = Ways()
+    if not options.rule:
+        begun = time.process_time()
+        ways.reference = np.asarray(network.transform(full))
+        ways.seconds["timm"] = decoded + time.process_time() - begun
 
     def add(way: str, make: Callable[[], NDArray[Any]], extra: float, reduced: bool) -> None:
         begun = time.process_time()
@@ -264,12 +273,9 @@ def by_every_way(pictures: Pictures, network: Network, options: argparse.Namespa
             done[scale] = _last(ways)
         ways.pixels[way], ways.seconds[way] = done[scale]
         ways.reduced[way] = scale > 1
-    add(
-        "moderate",
-        lambda: _by_moderate(pictures.data, spec),
-        0.0,
-        scale_for(draft_margin(size), spec, size) > 1,
-    )
+    if not options.rule:
+        reduces = scale_for(draft_margin(size), spec, size) > 1
+        add("moderate", lambda: _by_moderate(pictures.data, spec), 0.0, reduces)
     return ways
 
 
@@ -291,7 +297,10 @@ def _by_moderate(data: bytes, spec: PixelSpec) -> NDArray[Any]:
 def measure(
     items: Sequence[Item], networks: Sequence[Network], options: argparse.Namespace
 ) -> list[list[list[Measured]]]:
-    """Per network and item the raw outputs by each way, the reference (way `timm`) first."""
+    """Per network and item the raw outputs by each way, the reference (way `timm`) first.
+
+    With --rule there is no reference.
+    """
     results: list[list[list[Measured]]] = [[] for _ in networks]
     end = time.monotonic() + 60 * options.minutes
     for start in range(0, len(items), CHUNK):
@@ -323,7 +332,8 @@ def _score_ways(
     std = np.asarray(network.std, np.float32)
     unique: dict[bytes, NDArray[np.float32]] = {}  # most ways give one picture the same pixels
     for ways in all_ways:
-        unique[ways.reference.tobytes()] = ways.reference
+        if ways.reference is not None:
+            unique[ways.reference.tobytes()] = ways.reference
         for pixels in ways.pixels.values():
             key = pixels.tobytes()
             if key not in unique:
@@ -331,9 +341,14 @@ def _score_ways(
     raw = dict(zip(unique, network.raw(list(unique.values())), strict=True))
     rows = []
     for item, ways in zip(items, all_ways, strict=True):
-        reference = raw[ways.reference.tobytes()]
-        levels = (ways.reference.transpose(1, 2, 0) * std + mean) * 255
-        row = [Measured("timm", item.name, item.group, False, ways.seconds["timm"], 0.0, reference)]
+        row = []
+        levels: NDArray[Any] = ways.pixels[FULL].astype(np.float32)
+        if ways.reference is not None:
+            levels = (ways.reference.transpose(1, 2, 0) * std + mean) * 255
+            outputs = raw[ways.reference.tobytes()]
+            row.append(
+                Measured("timm", item.name, item.group, False, ways.seconds["timm"], 0.0, outputs)
+            )
         for way, pixels in ways.pixels.items():
             difference = float(np.abs(pixels - levels).max())
             row.append(
@@ -449,7 +464,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="a folder of real photographs; none is shipped")
     parser.add_argument("--count", type=int, default=400, help="pictures from the photographs")
     parser.add_argument(
-        "--smallest", type=int, default=400, help="shortest side of the photographs, pixels"
+        "--smallest", type=int, default=400, help="shortest side of the pictures, in pixels"
     )
     parser.add_argument("--margins", type=float, nargs="*", default=list(MARGINS))
     parser.add_argument("--generated", type=int, default=60)
@@ -467,6 +482,11 @@ def main() -> None:
         action="store_true",
         help="also the reference resized without Pillow's rounding to 8 bits: how far scores move "
         "by rounding alone (slow)",
+    )
+    parser.add_argument(
+        "--rule",
+        action="store_true",
+        help="only what the rule compares, in half the time: nothing is compared with timm's",
     )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -491,7 +511,7 @@ def main() -> None:
     ):
         photographs = [row for row in results if row[0].group in ("photographs", "generated")]
         network.spread(np.stack([row[0].raw for row in photographs or results]))
-        records = summarise(results, network.score)
+        records = [] if options.rule else summarise(results, network.score)
         kind = "trained" if network.trained else "random weights, head spread over 0..1"
         rule = against_yardstick(results, network.score)
         out["models"][Path(name).name] = {"weights": kind, "records": records, "rule": rule}
@@ -509,6 +529,8 @@ def main() -> None:
                 for r in rule
             ],
         )
+        if options.rule:
+            continue
         print_table(
             f"{Path(name).name} ({kind})",
             [

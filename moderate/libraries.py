@@ -6,7 +6,6 @@ The light installation (requirements/light.txt) has OpenVINO and neither torch n
 from __future__ import annotations
 
 import importlib.util
-from importlib.metadata import PackageNotFoundError, version
 
 from moderate.errors import MissingLibraryError
 
@@ -21,6 +20,9 @@ def installed(module: str) -> bool:
 
 def installed_version(package: str) -> str:
     """The version of an installed package; empty where it is not installed."""
+    # Importing it takes as long as starting Python, and decoders ask for no version.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -18,6 +18,9 @@ def main() -> None:
     # What is imported stays, and to look for garbage among it again and again takes longer than
     # many a module. The command enables this again when it begins with its work.
     gc.disable()
+    # pydantic would read the metadata of every installed package to look for plugins, and import
+    # those that it finds.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     for number in stopping.signals():
         signal.signal(number, _stop_at_once)
     from moderate.cli.main import main as command

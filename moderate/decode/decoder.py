@@ -67,6 +67,8 @@ class Decoder:
         """
         self.server = server
         self.number = number
+        self.has_ffmpeg = server.has_ffmpeg
+        """Whether it was forked after its server had loaded FFmpeg."""
         self.pid: int | None = None
         """Known once the server has forked the decoder."""
         self.is_sandboxed = False

@@ -68,6 +68,8 @@ class ForkServer:
         require_sandbox: bool,
     ) -> None:
         """Raises OSError where the system has no process, memory or descriptor left for it."""
+        self.has_ffmpeg = False
+        """Whether `load_ffmpeg` was called."""
         self._control, server_end = packet_channel()
         with server_end:
             try:
@@ -94,6 +96,12 @@ class ForkServer:
         with contextlib.suppress(OSError):  # the server is gone, which `events` reports
             message = json.dumps({"fork": number}).encode()
             socket.send_fds(self._control, [message], list(descriptors))
+
+    def load_ffmpeg(self) -> None:
+        """Have the decoders that are forked from now on decode HEIC faster, with FFmpeg."""
+        self.has_ffmpeg = True
+        with contextlib.suppress(OSError):
+            send(self._control, {"load_ffmpeg": True})
 
     def kill(self, number: int) -> None:
         """Kill a decoder. The server does it, because only the parent knows whose pid it is."""

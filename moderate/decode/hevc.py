@@ -11,9 +11,10 @@ the numbers of colour matrices.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,17 +74,19 @@ class _UnusualError(Exception):
     """An image that is left to libheif."""
 
 
-@lru_cache(maxsize=1)
-def ffmpeg() -> Any:
-    """The module `av`, None where it is not installed.
+def load_ffmpeg() -> None:
+    """Import FFmpeg's decoder, where it is installed.
 
-    Call it once before the sandbox, where nothing can be imported.
+    Call it before the sandbox, where nothing can be imported. The imports take as long as starting
+    Python twice over, so that a process that sees no HEIC does without.
     """
-    try:
-        import av
-    except ImportError:
-        return None
-    return av
+    with contextlib.suppress(ImportError):
+        import av  # noqa: F401
+
+
+def ffmpeg() -> Any:
+    """The module `av`; None where this process has not loaded it."""
+    return sys.modules.get("av")
 
 
 def decode(data: bytes, opened: Image.Image) -> Image.Image | None:

@@ -72,8 +72,11 @@ class Decoded:
     more: tuple[tuple[Pixels, ...], ...] = ()
 
 
-def prepare() -> None:
-    """Load the codecs and silence their warnings. Once per process, before the first `decode`."""
+def prepare(*, ffmpeg: bool = True) -> None:
+    """Load the codecs and silence their warnings. Once per process, before the first `decode`.
+
+    ffmpeg=False leaves out the faster decoder of HEIC, whose pixels are the same.
+    """
     import pillow_heif
 
     # One thread per image, because the decoders fill the cores already. No thumbnail in place of
@@ -100,7 +103,8 @@ def prepare() -> None:
     Image.preinit()
     prepare_resampling()
     libwebp()
-    hevc.ffmpeg()
+    if ffmpeg:
+        hevc.load_ffmpeg()
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
 

@@ -174,8 +174,16 @@ class Scheduler(Generic[Item]):
         """Decoders that may be given an image now."""
         usable = self._supervisor.usable()
         idle = [decoder for decoder in usable if self._work[decoder].task is None]
+        idle = self._up_to_date(idle)
         busy_count = sum(work.task is not None for work in self._work.values())
         return idle[: max(0, self._max_busy - busy_count)]
+
+    def _up_to_date(self, idle: list[Decoder]) -> list[Decoder]:
+        """End those idle decoders that lack a codec which images need; the others."""
+        outdated = [decoder for decoder in idle if self._supervisor.is_outdated(decoder)]
+        for decoder in outdated:
+            self._retire(decoder)
+        return [decoder for decoder in idle if decoder not in outdated]
 
     def _take_fresh(self, idle: list[Decoder]) -> Decoder | None:
         """Take a decoder that has seen no image out of `idle`; None until there is one."""
@@ -189,6 +197,9 @@ class Scheduler(Generic[Item]):
 
     def _place(self, arrival: Arrival[Item], idle: list[Decoder]) -> bool:
         """Put the next image in its place and have it decoded; False where it has to wait."""
+        if isinstance(arrival.data, bytes):
+            self._supervisor.note_codec(arrival.data)
+            idle[:] = self._up_to_date(idle)
         if not self._has_work:
             self._has_work = True
             self._on_work()
@@ -216,6 +227,7 @@ class Scheduler(Generic[Item]):
                 self._settle(task, None)
             else:
                 task.data = data
+                self._supervisor.note_codec(data)
                 self._fetched.append(task)
 
     def _is_starved(self) -> bool:
@@ -261,7 +273,7 @@ class Scheduler(Generic[Item]):
         # A decoder whose memory ran out may be short of it for the next image, too.
         worn = isinstance(outcome, Undecoded) and outcome.code is ErrorCode.OUT_OF_MEMORY
         full = len(work.answered) >= self._images_per_decoder or work.held_bytes > _MAX_HELD_BYTES
-        if worn or full or task.alone:
+        if worn or full or task.alone or self._supervisor.is_outdated(answer.decoder):
             self._retire(answer.decoder)
 
     def _take_loss(self, loss: Loss) -> None:

@@ -19,6 +19,7 @@ from moderate.decode.fork_server import Ended, Forked, ForkServer, NotForked, Se
 from moderate.decode.parts import DecodeOptions
 from moderate.decode.process import ChannelClosedError, WrongAnswerError, exit_reason
 from moderate.decode.resize import PixelSpec
+from moderate.decode.sniff import sniff
 from moderate.decode.undecoded import Undecoded
 from moderate.errors import RunError
 from moderate.types import ErrorCode, Limits
@@ -124,6 +125,7 @@ class Supervisor:
         self._decoders: dict[int, Decoder] = {}  # by number
         self._starts = _Starts()
         self._wanted = False
+        self._needs_ffmpeg = False
 
     def usable(self) -> list[Decoder]:
         """The decoders that can be given images, or have one."""
@@ -140,6 +142,19 @@ class Supervisor:
             decoder.give(data)
         except ChannelClosedError:
             self._note_closed_channel(decoder)
+
+    def note_codec(self, data: bytes) -> None:
+        """Note whether an image is HEIC: few runs have one, and its faster decoder takes long to
+        load.
+        """
+        self._needs_ffmpeg = self._needs_ffmpeg or sniff(data) == "heif"
+
+    def is_outdated(self, decoder: Decoder) -> bool:
+        """Whether a decoder lacks a codec that images need, and those started now have.
+
+        It is not to be given more images: it would decode a damaged HEIC in another way.
+        """
+        return self._needs_ffmpeg and not decoder.has_ffmpeg
 
     def retire(self, decoder: Decoder) -> bool:
         """End an idle decoder; False where it has misbehaved since its last answer."""
@@ -285,6 +300,8 @@ class Supervisor:
             try:
                 if self._server is None:
                     self._server = self._listen_to(self._start_server())
+                if self._needs_ffmpeg and not self._server.has_ffmpeg:
+                    self._server.load_ffmpeg()
                 number = next(self._numbers)
                 decoder = Decoder(self._server, number, self._specs, self._limits)
             except OSError as error:

@@ -120,12 +120,14 @@ class _Server:
         self._require_sandbox = bool(settings["require_sandbox"])
         self._numbers: dict[int, int] = {}  # the run's number of each decoder, by pid
         os.nice(settings["niceness"])
-        prepare()
+        # FFmpeg is loaded when the first HEIC is there: most runs see none.
+        prepare(ffmpeg=False)
         # The handler does nothing. It has to be there, so that Python writes a byte to this pipe
         # for the signal, which ends the wait of the loop below.
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        gc.enable()
         gc.freeze()  # collecting garbage would copy the pages that forks share with the server
 
     def run(self) -> None:
@@ -149,6 +151,12 @@ class _Server:
                 # As long as the decoder is not reaped, no other process can have its pid.
                 if number == request["kill"]:
                     os.kill(pid, signal.SIGKILL)
+            return True
+        if "load_ffmpeg" in request:
+            from moderate.decode.hevc import load_ffmpeg
+
+            load_ffmpeg()
+            gc.freeze()
             return True
         number = request["fork"]
         try:
@@ -219,6 +227,7 @@ def main() -> None:
     from moderate.decode.sandbox import end_with_parent
 
     end_with_parent()
+    gc.disable()  # until all is imported: there is no garbage to collect among it
     with socket.socket(fileno=int(sys.argv[1])) as control:
         try:
             server = _Server(control)

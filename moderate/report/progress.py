@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from tqdm.std import tqdm
-
 from moderate.sources.interface import Source
 from moderate.types import Decision, ImageRef, Row, Skipped
 
@@ -66,7 +64,7 @@ class Reading:
         if self.images_per_second is not None:
             parts.append(f"{self._rate()}/s")
         if self.seconds_left is not None:
-            parts.append(f"{tqdm.format_interval(self.seconds_left)} left")
+            parts.append(f"{_interval(self.seconds_left)} left")
         errors = "1 error" if self.errors == 1 else f"{self.errors:,} errors"
         return ", ".join([*parts, f"{self.review:,} review", f"{self.block:,} block", errors])
 
@@ -80,7 +78,7 @@ class Reading:
             left = self.seconds_left
             parts = [
                 f"{self.rows:,}/{self.total:,}",
-                "" if left is None else f"{tqdm.format_interval(left)} left",
+                "" if left is None else f"{_interval(left)} left",
                 f"{self.share:.0%}",
             ]
         if self.images_per_second is not None:
@@ -255,7 +253,9 @@ def _tick(meter: Meter, show: Show, over: threading.Event) -> None:
 @contextmanager
 def _bar(stream: IO[str]) -> Iterator[Show]:
     """A bar on the last line, which goes away at the end; messages are written above it."""
-    from tqdm.contrib import DummyTqdmFile  # it imports asyncio, which takes longer than tqdm
+    # Here, because a run that shows no bar takes less time to start without it.
+    from tqdm.contrib import DummyTqdmFile
+    from tqdm.std import tqdm
 
     # A lock between processes, which is tqdm's own choice, would need semaphores.
     tqdm.set_lock(threading.RLock())
@@ -275,6 +275,13 @@ def _bar(stream: IO[str]) -> Iterator[Show]:
     finally:
         bar.clear()
         bar.close()
+
+
+def _interval(seconds: float) -> str:
+    """So many seconds as [hours:]minutes:seconds."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
 
 
 def _width(stream: IO[str]) -> int:
