@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -17,6 +18,9 @@ _UNNAMED = frozenset({ErrorCode.BAD_INPUT, ErrorCode.BAD_URL, ErrorCode.PATH_TOO
 _IN_PATH = "/!$&'()*+,;=:@~"
 _PLAIN = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*").fullmatch
 """Matches a path that is the same in a URI, and that has no part such as `..`."""
+_PLAIN_CHARACTERS = bytes(c for c in range(128) if chr(c).isalnum() or chr(c) in "_.-/")
+_ODD_PART = re.compile(rb"[/\n][./\n-]").search
+"""Finds a part of paths in lines that is empty or begins in a way that `_PLAIN` does not match."""
 _IN_FRAGMENT = _IN_PATH + "?"
 IN_URI = _IN_FRAGMENT + "#[]%"
 """What stays as it is in a URI (RFC 3986), also what is percent-encoded already."""
@@ -73,6 +77,21 @@ def file_uri(path: bytes, folder: bytes | None = None) -> str | None:
         upper, last, rest = path.rpartition(b"/..")
         path = _without_links(upper + last) + rest
     return "file://" + quote(b"/" + os.path.normpath(path).lstrip(b"/"), safe=_IN_PATH)
+
+
+def file_uris(paths: Sequence[bytes], folder: bytes | None = None) -> list[str | None]:
+    """`file_uri` of each path."""
+    folder = folder or working_directory()
+    from_root = all(path.startswith(b"/") for path in paths)
+    lines = b"\n".join([path[1:] if from_root else path.removeprefix(b"./") for path in paths])
+    if (
+        folder is None
+        or lines.translate(None, _PLAIN_CHARACTERS) != b"\n" * (len(paths) - 1)
+        or _ODD_PART(b"/" + lines + b"/")
+    ):
+        return [file_uri(path, folder) for path in paths]
+    start = _quoted(b"/" if from_root else folder)
+    return [start + line for line in lines.decode("ascii").split("\n")]
 
 
 def working_directory() -> bytes | None:

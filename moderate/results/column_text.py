@@ -50,22 +50,21 @@ def csv_lines(own: Sequence[Any], carried: Sequence[Cells], *, raw: bool = False
     def to_text(cells: Cells, types: frozenset[Any]) -> Any:
         return _csv(cells, types, raw=raw)
 
-    first, *others = own
     carried_texts = [to_text(cells, _CARRIED_TYPES) for cells in carried]
-    own_texts = [to_text(first, _OWN_TYPES), *(_once(to_text, cells) for cells in others)]
-    lines = pc.binary_join_element_wise(*in_order(own_texts, carried_texts), ",")
+    columns = in_order(_own_texts(own, to_text, ""), carried_texts)
+    lines = pc.binary_join_element_wise(*_constants_joined(columns, ","), ",")
     return _data(pc.binary_join_element_wise(lines, "", "\n")).tobytes()
 
 
 def json_lines(keys: Sequence[str], own: Sequence[Any], carried: Sequence[Cells]) -> bytes:
     """Lines of JSON, see `csv_lines`; keys are those of all columns, made JSON, with `: `."""
-    first, *others = own
     carried_texts = [_json(cells, _CARRIED_TYPES) for cells in carried]
-    own_texts = [_json(first, _OWN_TYPES), *(_once(_json, cells) for cells in others)]
-    columns = in_order(own_texts, carried_texts)
-    before = [("{" if not number else ", ") + key for number, key in enumerate(keys)]
-    parts = [part for pair in zip(before, columns, strict=True) for part in pair]
-    return _data(pc.binary_join_element_wise(*parts, "}\n", "")).tobytes()
+    columns = in_order(_own_texts(own, _json, "null"), carried_texts)
+    parts = []
+    for number, (key, cells) in enumerate(zip(keys, columns, strict=True)):
+        parts += [pa.scalar(("{" if not number else ", ") + key), cells]
+    parts = _constants_joined([*parts, pa.scalar("}\n")], "")
+    return _data(pc.binary_join_element_wise(*parts, "")).tobytes()
 
 
 def byte_count(own: Sequence[Any], carried: Sequence[Cells]) -> int:
@@ -74,17 +73,62 @@ def byte_count(own: Sequence[Any], carried: Sequence[Cells]) -> int:
     return known + sum(len(cells) << 8 for cells in carried if not isinstance(cells, pa.Array))
 
 
-def _once(to_text: Callable[[Cells, frozenset[Any]], Any], cells: Any) -> Any:
-    """The text of a column of ours; of one that is the same in every row, such as a run's id, once.
+def _own_texts(
+    own: Sequence[Any], to_text: Callable[[Cells, frozenset[Any]], Any], null: str
+) -> list[Any]:
+    """The text of each column of ours.
 
-    The result is then a scalar, which Arrow joins to every line.
+    One that is the same in every row, such as a run's id, is a scalar, which Arrow joins to every
+    line. The first is an array in any case.
     """
-    if len(cells) > 1 and cells.null_count == len(cells):
-        return to_text(cells[:1], _OWN_TYPES)[0]
-    may_be_constant = len(cells) > 1 and cells.type == pa.string() and not cells.null_count
-    if may_be_constant and pc.all(pc.equal(cells, cells[0])).as_py():
-        return to_text(cells[:1], _OWN_TYPES)[0]
-    return to_text(cells, _OWN_TYPES)
+    floats = _texts_of_floats(own)
+    texts: list[Any] = []
+    for place, cells in enumerate(own):
+        if place == 0:
+            texts.append(to_text(cells, _OWN_TYPES))
+        elif place in floats:
+            texts.append(floats[place].fill_null(null))
+        elif cells.null_count == len(cells):
+            texts.append(pa.scalar(null))
+        elif _is_constant(cells):
+            texts.append(to_text(cells[:1], _OWN_TYPES)[0])
+        else:
+            texts.append(to_text(cells, _OWN_TYPES))
+    return texts
+
+
+def _texts_of_floats(own: Sequence[Any]) -> dict[int, Any]:
+    """The text of the columns of floats, by their places; not of those that are null throughout.
+
+    All are made text at once, because each step costs more than the rows of a batch do.
+    """
+    count = len(own[0])
+    places = [
+        place
+        for place, cells in enumerate(own)
+        if cells.type == pa.float32() and cells.null_count < count
+    ]
+    if not places:
+        return {}
+    texts = _float_texts(pa.concat_arrays([own[place] for place in places]))
+    return {place: texts.slice(n * count, count) for n, place in enumerate(places)}
+
+
+def _constants_joined(columns: Sequence[Any], separator: str) -> list[Any]:
+    """The cells of lines, with those of neighbouring columns that are scalars made one."""
+    joined: list[Any] = []
+    for cells in columns:
+        if joined and isinstance(cells, pa.Scalar) and isinstance(joined[-1], pa.Scalar):
+            joined[-1] = pa.scalar(f"{joined[-1].as_py()}{separator}{cells.as_py()}")
+        else:
+            joined.append(cells)
+    return joined
+
+
+def _is_constant(cells: Any) -> bool:
+    if len(cells) == 1 or cells.type != pa.string() or cells.null_count:
+        return False
+    return bool(pc.all(pc.equal(cells, cells[0])).as_py())
 
 
 def _csv(cells: Cells, types: frozenset[Any], *, raw: bool) -> Any:
@@ -94,7 +138,9 @@ def _csv(cells: Cells, types: frozenset[Any], *, raw: bool) -> Any:
         texts = [None if v is None else text(v) for v in python_values(cells)]
         return _csv_cells(text_array(texts))
     texts = _plain_texts(cells)
-    return _csv_cells(_guarded(texts) if cells.type in _FREE_TEXT and not raw else texts)
+    if cells.type not in _FREE_TEXT:
+        return texts.fill_null("")
+    return _csv_cells(texts if raw else _guarded(texts))
 
 
 def _json(cells: Cells, types: frozenset[Any]) -> Any:
@@ -124,15 +170,46 @@ def _float_texts(cells: Any) -> Any:
     """`shortest` of a float32 column. Arrow gives the same digits, but `1` and `0.00001`."""
     values = cells.fill_null(0.5).to_numpy(zero_copy_only=False)
     texts = cells.cast(pa.string())
-    other = (values == np.trunc(values)) | (np.abs(values) < 1e-4) | (np.abs(values) >= 1e6)
+    sizes = np.abs(values)
+    small = (values < 1e-4) & (values > 0)
+    if small.any():
+        mask = pa.array(small)
+        texts = pc.replace_with_mask(texts, mask, _small_in_python(texts.filter(mask)))
+    other = (values == np.trunc(values)) | (sizes >= 1e6) | ((sizes < 1e-4) & ~small)
     if other.any():
         # So few digits come back from a float64 as they are, in Python's notation.
-        found = texts.filter(pa.array(other)).dictionary_encode()
+        mask = pa.array(other)
+        found = texts.filter(mask).dictionary_encode()
         changed = pa.array(
             [repr(float(text)) for text in found.dictionary.to_pylist()], pa.string()
         )
-        texts = pc.replace_with_mask(texts, pa.array(other), changed.take(found.indices))
+        texts = pc.replace_with_mask(texts, mask, changed.take(found.indices))
     return texts
+
+
+def _small_in_python(texts: Any) -> Any:
+    """Numbers over 0 and below 0.0001 as Python writes them: `1.2e-05` for `0.000012`.
+
+    A model is that sure of most of what it does not see, so that one by one takes too long.
+    """
+    for digit in "789":  # two digits and more are as they should be
+        texts = pc.replace_substring(texts, f"e-{digit}", f"e-0{digit}")
+    decimal = pc.starts_with(texts, "0.0")
+    if not pc.any(decimal).as_py():
+        return texts
+    found = texts.filter(decimal)
+    digits = pc.ascii_ltrim(found, "0.")
+    # Of `0.000012`: it has as many zeros as its exponent says, one of them before the point.
+    zeros = pc.subtract(pc.subtract(pc.binary_length(found), pc.binary_length(digits)), 1)
+    changed = pc.binary_join_element_wise(
+        pc.utf8_slice_codeunits(digits, 0, 1),
+        ".",
+        pc.utf8_slice_codeunits(digits, 1),
+        "e-0",
+        zeros.cast(pa.string()),
+        "",
+    )
+    return pc.replace_with_mask(texts, decimal, pc.replace_substring(changed, ".e", "e"))
 
 
 def _guarded(texts: Any) -> Any:

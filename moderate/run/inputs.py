@@ -16,7 +16,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
-from typing import cast
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from moderate.fetch.fetcher import Fetcher
 from moderate.fetch.local import FetchError
 from moderate.policy.batch import Encoded
 from moderate.run.embedded import EmbeddedFiles, embedded_video
+from moderate.run.groups import Group, LocalRefs
 from moderate.run.interface import Job, is_sharded
 from moderate.run.items import Block, Copy, Fetched, Images, Item, Unread, row_count
 from moderate.run.known_rows import Known, KnownRows
@@ -42,6 +42,7 @@ from moderate.run.videos import (
     open_video,
     video_parts,
 )
+from moderate.sources.folder_files import FolderFiles
 from moderate.sources.hints import InputHints
 from moderate.sources.interface import Source
 from moderate.sources.subset import INPUT_NUMBER, NO_CONTENT, InputListing, ShardedSource
@@ -65,6 +66,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 0.5  # seconds; whether the run is over, while bytes are waited for
 _BLOCK_ROWS = 1024  # of inputs that need no decoding and travel together
+_LOOKED_UP_TOGETHER = 1024  # inputs; MOST_KEYS after those that were all unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ class Reader:
         self._block_rows = 0
         self.hints = InputHints(job.options.reading.walk, most_explained)
         """What went wrong with how inputs were named. Complete after the last image."""
+        self._group_size = _LOOKED_UP_TOGETHER
         self._sharded = is_sharded(job.sources)
         self.listing = InputListing()
         """All inputs, where they are read by shares. Complete after the last image."""
@@ -151,24 +154,27 @@ class Reader:
         for group in self._groups():
             looked_up = self._local_files.look_up(group, self._scores)
             runs = self._unchanged_runs(group, looked_up)
+            all_unchanged = sum(map(len, runs.values())) == len(group)
+            self._group_size = MOST_KEYS if all_unchanged else _LOOKED_UP_TOGETHER
             index = 0
             while index < len(group):
                 if self._stopped:
                     return
-                entry, unchanged = group[index], runs.get(index)
-                index += 1
+                unchanged = runs.get(index)
                 if unchanged is not None:
-                    index += len(unchanged) - 1
+                    index += len(unchanged)
                     if limit is not None:
                         unchanged = unchanged.part(0, min(len(unchanged), limit - rows))
                     self._block.append(unchanged)
                     self._block_rows += len(unchanged)
                     rows += len(unchanged)
-                elif isinstance(entry, Skipped):
+                elif isinstance(entry := group[index], Skipped):
+                    index += 1
                     self.hints.note_skipped(entry)
                     self._block.append(entry)
                     self._block_rows += 1
                 else:
+                    index += 1
                     if self._sampler and self._sampler.closed:
                         return
                     local = looked_up[index - 1]
@@ -179,19 +185,17 @@ class Reader:
                         yield from self._flush()
                         yield from self._contained(entry, self._unknown(entry, local))
                     rows += 1
-                if rows == limit and not isinstance(entry, Skipped):
+                if rows == limit:
                     yield from self._flush()
                     self._on_limit()
                     return
                 if self._block_rows >= block_rows:
                     yield from self._flush()
-            if len(group) < MOST_KEYS:
+            if len(group) < _LOOKED_UP_TOGETHER:
                 yield from self._flush()
         yield from self._flush()
 
-    def _unchanged_runs(
-        self, group: Sequence[ImageRef | Skipped], looked_up: LookedUp
-    ) -> dict[int, KnownRows]:
+    def _unchanged_runs(self, group: Group, looked_up: LookedUp) -> dict[int, KnownRows]:
         """Unchanged files of a group that follow each other, by the place of the first."""
         # A video has rows of its own, and what files carry or hold is looked at one by one.
         if self._embedded_kinds or self._sampler or self._job.input_columns:
@@ -202,9 +206,7 @@ class Reader:
             log.warning("what is known of unchanged files cannot be used at once: %s", error)
             return {}
 
-    def _found_unchanged(
-        self, group: Sequence[ImageRef | Skipped], looked_up: LookedUp
-    ) -> dict[int, KnownRows]:
+    def _found_unchanged(self, group: Group, looked_up: LookedUp) -> dict[int, KnownRows]:
         files = looked_up.unchanged(len(self._job.labels))
         if files is None:
             return {}
@@ -216,7 +218,7 @@ class Reader:
             files = files.take(usable)
         if not len(files):
             return {}
-        refs = cast("list[ImageRef]", [group[place] for place in files.places])
+        refs = LocalRefs(group, files.places)
         used: list[tuple[bytes, bytes] | None] = []
         if any(files.stale):
             paths = dict(zip(looked_up.places, looked_up.paths, strict=True))
@@ -260,22 +262,36 @@ class Reader:
         item, _ = self._fetch(listed.entry, listed.local)
         return item
 
-    def _groups(self) -> Iterator[list[ImageRef | Skipped]]:
+    def _groups(self) -> Iterator[Group]:
         """Inputs that are looked up together. One that may have to be waited for comes alone."""
-        group: list[ImageRef | Skipped] = []
+        group = Group()
         columns = [column.name for column in self._job.input_columns]
         for source in self._job.sources:
             names = [column.name for column in source.columns]
             alone = self._scores is None or not _is_prompt(source)
             if alone and group:
                 yield group
-                group = []
+                group = Group()
+            if not (alone or names or columns or self._sharded):
+                for part in source.parts():
+                    while isinstance(part, FolderFiles) and len(part) > (
+                        room := self._group_size - len(group)
+                    ):
+                        group.add(part.part(0, room))
+                        yield group
+                        part, group = part.part(room, len(part)), Group()
+                    group.add(part)
+                    is_elsewhere = not (isinstance(part, FolderFiles) or is_local(part))
+                    if is_elsewhere or len(group) == self._group_size:
+                        yield group
+                        group = Group()
+                continue
             for entry, number in self._numbered(source):
                 entry = with_columns(entry, names, columns, number)
-                group.append(entry)
-                if alone or len(group) == MOST_KEYS or not is_local(entry):
+                group.add(entry)
+                if alone or len(group) == self._group_size or not is_local(entry):
                     yield group
-                    group = []
+                    group = Group()
         if group:
             yield group
 
@@ -376,9 +392,8 @@ class Reader:
                 claims.append((item.sha256, position, item.ref.display))
                 claimants.append((item, 1))
             elif isinstance(item, KnownRows):
-                shown = [ref.display for ref in item.refs]
                 positions = range(position, position + len(item))
-                claims += zip(item.sha256, positions, shown, strict=True)
+                claims += zip(item.sha256, positions, item.refs.shown, strict=True)
                 claimants.append((item, len(item)))
             position += row_count(item)
         self._position = position
@@ -625,20 +640,21 @@ def _named(ref: ImageRef, facts: ImageFacts, formats: Sequence[str]) -> tuple[Wa
 
 
 def _all_named(
-    refs: Sequence[ImageRef], contents: ScoredContents, formats: Sequence[str]
+    refs: LocalRefs, contents: ScoredContents, formats: Sequence[str]
 ) -> Encoded[tuple[Warn, ...]]:
     """The warnings of unchanged files: `_named`, then those of decoding."""
     formats_known = [
         kind if kind in SUPPORTED or kind in formats else None for kind, _, _ in contents.texts
     ]
+    cases = list(zip(refs.warnings, refs.claims, contents.text_codes.tolist(), strict=True))
     known: dict[tuple[tuple[Warn, ...], bool, int], int] = {}
-    codes = []
-    for ref, code in zip(refs, contents.text_codes.tolist(), strict=True):
+    numbers = {}  # of the few different cases
+    for case in dict.fromkeys(cases):
+        own, claimed, code = case
         kind = formats_known[code]
-        # A path has a suffix where its last part has one, which takes longer to find.
-        claimed = claimed_format(ref.path) if kind else None
-        odd = claimed is not None and claimed != kind
-        codes.append(known.setdefault((ref.warnings, odd, code), len(known)))
+        odd = kind is not None and claimed is not None and claimed != kind
+        numbers[case] = known.setdefault((own, odd, code), len(known))
+    codes = [numbers[case] for case in cases]
     values = [
         (*own, *((Warn.EXTENSION_MISMATCH,) if odd else ()), *contents.texts[code][1])
         for own, odd, code in known

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moderate.policy.batch import Batch, Encoded
+from moderate.run.groups import LocalRefs
 from moderate.state.contents import Claim
 from moderate.state.records import Outcome, ScoredContents
 from moderate.state.scores import FileRecord
@@ -43,7 +44,7 @@ class KnownRows:
     with the same bytes; both it and origins are None where there are no copies among them.
     """
 
-    refs: Sequence[ImageRef]
+    refs: LocalRefs
     sha256: Sequence[bytes]
     contents: ScoredContents
     warnings: Encoded[tuple[Warn, ...]]
@@ -110,7 +111,7 @@ class KnownRows:
             unseen=heads["unseen"],
             warnings=Encoded(self.warnings.values, np.where(codes == none, np.int32(-1), codes)),
             errors=nobody,
-            paths=lambda: [ref.display for ref in self.refs],
+            paths=lambda: self.refs.shown,
             sha256=lambda: [digest.hex() for digest in self.sha256],
             carried=carried,
             labels=of_label,

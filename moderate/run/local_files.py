@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
+import numpy as np
+
+from moderate.run.groups import Group
+from moderate.sources.folder_files import FolderFiles
 from moderate.state.filesystems import ChangeTimes
 from moderate.state.records import FileStat
 from moderate.state.scores import (
@@ -18,12 +23,15 @@ from moderate.state.scores import (
     RunScores,
     UnchangedFiles,
     path_digest,
+    path_digests,
 )
 from moderate.types import ErrorCode, ImageRef, Skipped
 
 # A file that is written again in the same tick of its clock looks unchanged, so one that was just
 # changed is not remembered. ext4 and xfs tick every few milliseconds, FAT every two seconds.
 _FINE_TICK, _COARSE_TICK = 50_000_000, 2_000_000_000  # ns
+
+_TO_LOOK = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 UNREAD = {
     code: sha256(b"not read: " + code.value.encode()).digest()
@@ -86,7 +94,7 @@ class LookedUp:
     seen_at: int
     places: list[int] = field(default_factory=list)
     paths: list[bytes] = field(default_factory=list)
-    stats: list[FileStat] = field(default_factory=list)
+    statuses: list[os.stat_result] = field(default_factory=list)
     trusted: list[bool] = field(default_factory=list)
     known: KnownFiles | None = None
     recomputes: bool = False
@@ -117,7 +125,15 @@ class LookedUp:
         """
         if self.known is None or self.recomputes or not any(self.trusted):
             return None
-        found = self.known.unchanged(self.paths, self.stats, label_count, hashed=self.hashed)
+        numbers = array("q")
+        try:
+            numbers.extend(
+                [n for s in self.statuses for n in (s.st_size, s.st_mtime_ns, s.st_ctime_ns)]
+            )
+        except OverflowError:  # one has a time that the state cannot hold
+            return None
+        stats = np.frombuffer(numbers, np.int64).reshape(-1, 3)
+        found = self.known.unchanged(self.paths, stats, label_count, hashed=self.hashed)
         if not all(self.trusted):
             mask = [self.trusted[index] for index in found.places]
             found = found.take(mask)
@@ -128,7 +144,21 @@ class LookedUp:
     def _local(self, index: int) -> LocalFile:
         path = self.paths[index]
         known = self.known.get(path) if self.known else None
-        return LocalFile(path, self.stats[index], self.seen_at, self.trusted[index], known)
+        stat = _stat(self.statuses[index])
+        return LocalFile(path, stat, self.seen_at, self.trusted[index], known)
+
+    def add(
+        self,
+        places: Sequence[int],
+        paths: Sequence[bytes],
+        statuses: Sequence[os.stat_result],
+        trusted: Sequence[bool],
+    ) -> None:
+        """Add files, by columns; paths are the digests of theirs."""
+        self.places += places
+        self.paths += paths
+        self.statuses += statuses
+        self.trusted += trusted
 
 
 class LocalFiles:
@@ -140,29 +170,53 @@ class LocalFiles:
         self._folder = _working_folder()
         self._change_times = ChangeTimes()
 
-    def look_up(self, group: Sequence[ImageRef | Skipped], scores: RunScores | None) -> LookedUp:
+    def look_up(self, group: Group, scores: RunScores | None) -> LookedUp:
         """Each input's local file as it is now, with what scores know of it."""
         looked_up = LookedUp(len(group), time.time_ns())
         if scores is None:
             return looked_up
-        folder, are_own = self._folder, self._change_times.are_own
-        for place, entry in enumerate(group):
-            if not isinstance(entry, ImageRef) or not is_local(entry):
-                continue
-            if (status := _status(entry)) is None:
-                continue
-            looked_up.places.append(place)
-            looked_up.paths.append(path_digest(entry.path, folder))
-            looked_up.stats.append(_stat(status))
-            looked_up.trusted.append(
-                not self._verify
-                and are_own(entry.path, status.st_dev, follow_symlinks=entry.follow_symlinks)
-            )
+        for place, part in group.parts():
+            if isinstance(part, FolderFiles):
+                self._look_at_files(place, part, looked_up)
+            elif isinstance(part, ImageRef) and is_local(part):
+                if (status := _status(part)) is None:
+                    continue
+                digest = path_digest(part.path, self._folder)
+                trusted = self._trusts(part.path, status, part.follow_symlinks)
+                looked_up.add([place], [digest], [status], [trusted])
         if looked_up.places:
             looked_up.known = scores.look_up(looked_up.paths)
             looked_up.recomputes = scores.recomputes
             looked_up.hashed = scores.hashed
         return looked_up
+
+    def _look_at_files(self, first: int, files: FolderFiles, looked_up: LookedUp) -> None:
+        """Look at files of a folder, of which the first is in this place."""
+        statuses = _statuses(files)
+        indices = [index for index, status in enumerate(statuses) if status is not None]
+        there = [status for status in statuses if status is not None]
+        if not there:
+            return
+        names, paths = files.names, files.paths
+        digests = path_digests(paths[0].removesuffix(names[0]), names, self._folder)
+        follow = files.follow_symlinks
+        if len({status.st_dev for status in there}) == 1 and self._trusts(
+            paths[indices[0]], there[0], follow
+        ):
+            trusted = [True] * len(there)
+        else:
+            trusted = [
+                self._trusts(paths[index], status, follow)
+                for index, status in zip(indices, there, strict=True)
+            ]
+        if len(there) < len(statuses):
+            digests = [digests[index] for index in indices]
+        looked_up.add([first + index for index in indices], digests, there, trusted)
+
+    def _trusts(self, path: bytes, status: os.stat_result, follow_symlinks: bool) -> bool:
+        return not self._verify and self._change_times.are_own(
+            path, status.st_dev, follow_symlinks=follow_symlinks
+        )
 
 
 def is_local(entry: ImageRef | Skipped) -> bool:
@@ -176,6 +230,21 @@ def _status(ref: ImageRef) -> os.stat_result | None:
         return os.stat(ref.path, follow_symlinks=ref.follow_symlinks)
     except (OSError, ValueError):
         return None
+
+
+def _statuses(files: FolderFiles) -> list[os.stat_result | None]:
+    """`_status` of files of a folder, which the system has to find only once."""
+    follow = files.follow_symlinks
+    try:
+        folder = os.open(files.folder, _TO_LOOK)
+    except (OSError, ValueError):
+        return [_status(files.ref(index)) for index in range(len(files))]
+    try:
+        return [os.stat(name, dir_fd=folder, follow_symlinks=follow) for name in files.names]
+    except (OSError, ValueError):
+        return [_status(files.ref(index)) for index in range(len(files))]
+    finally:
+        os.close(folder)
 
 
 def _stat(status: os.stat_result) -> FileStat:

@@ -22,7 +22,7 @@ from moderate.run.moments import moment
 from moderate.run.policy_columns import policy_columns, texts
 from moderate.text import path_text
 from moderate.types import CATEGORIES, Origin, Row, Status
-from moderate.uris import uri_of
+from moderate.uris import file_uris
 
 _JOINT = "; "
 _INTEGERS = ("width", "height", "frames", "frames_scored", "bytes")
@@ -76,7 +76,7 @@ class RowBatch:
         firsts, origins = known.duplicate_of, known.origins
         columns = {
             **_paths(known),
-            "uri": pa.array([uri_of(ref, self.folder) for ref in known.refs], pa.string()),
+            "uri": pa.array(file_uris(known.refs.paths, self.folder), pa.string()),
             "origin": _constant(Origin.REUSED, count)
             if origins is None
             else pa.array([each.value for each in origins], pa.string()),
@@ -92,7 +92,7 @@ class RowBatch:
             "embedded": texts(Encoded(embedded, codes)),
             "segments": nothing,
             "duration": pa.nulls(count, pa.float32()),
-            "sha256": pa.array([digest.hex() for digest in known.sha256], pa.string()),
+            "sha256": _hexadecimal(known.sha256),
             "duplicate_of": nothing
             if firsts is None
             else pa.array([None if f is None else path_text(f) for f in firsts], pa.string()),
@@ -178,16 +178,23 @@ def _highest_at(known: KnownRows) -> list[str | None]:
 
 
 def _paths(known: KnownRows) -> dict[str, Any]:
-    shown = [ref.display for ref in known.refs]
+    shown = known.refs.shown
     try:
         return {
-            "path": pa.array([each.decode() for each in shown], pa.string()),
+            "path": pa.array(shown, pa.binary()).cast(pa.string()),
             "path_bytes": pa.nulls(len(shown), pa.binary()),
         }
-    except UnicodeDecodeError:
+    except pa.ArrowInvalid:  # not all are UTF-8
         paths = [path_text(each) for each in shown]
         exact = [None if p.encode() == e else e for p, e in zip(paths, shown, strict=True)]
         return {"path": pa.array(paths, pa.string()), "path_bytes": pa.array(exact, pa.binary())}
+
+
+def _hexadecimal(digests: Sequence[bytes]) -> Any:
+    """SHA-256 digests as text."""
+    joined = b"".join(digests).hex().encode()
+    starts = np.arange(0, len(joined) + 1, 64, dtype=np.int32)
+    return pa.StringArray.from_buffers(len(digests), pa.py_buffer(starts), pa.py_buffer(joined))
 
 
 def _constant(text: str, count: int) -> Any:

@@ -11,8 +11,11 @@ from typing import ClassVar
 from moderate.decode.sniff import HEAD_BYTES, claimed_format, sniff
 from moderate.fetch.local import FetchError, is_kept, os_error, read_head
 from moderate.globs import GlobPattern, matches_any
+from moderate.sources.folder_files import FolderFiles
 from moderate.sources.interface import Source
 from moderate.types import ErrorCode, ImageError, ImageRef, Skipped, SkipReason, Warn
+
+_MOST_TOGETHER = 4096  # files
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,14 @@ class DirectorySource(Source):
 
     def __iter__(self) -> Iterator[ImageRef | Skipped]:
         """See `Source`."""
+        for part in self.parts():
+            if isinstance(part, FolderFiles):
+                yield from map(part.ref, range(len(part)))
+            else:
+                yield part
+
+    def parts(self) -> Iterator[ImageRef | Skipped | FolderFiles]:
+        """See `Source`."""
         visited: set[tuple[int, int]] = set()
         matched = self.pattern is None
         start = _Folder(self.root, b"", inside=self.pattern is None, outside=False)
@@ -93,7 +104,7 @@ class DirectorySource(Source):
 
     def _list(
         self, folder: _Folder, visited: set[tuple[int, int]]
-    ) -> Iterator[ImageRef | Skipped | _Folder]:
+    ) -> Iterator[ImageRef | Skipped | FolderFiles | _Folder]:
         try:
             if self.options.follow_symlinks:
                 status = os.stat(folder.path)
@@ -107,10 +118,44 @@ class DirectorySource(Source):
             problem = os_error(error, "open the folder")
             yield ImageRef(folder.path, error=problem, whole_input=True)
             return
+        plain: list[tuple[os.DirEntry[bytes], str | None]] = []
+        all_files = self.options.all_files
+        is_simple = self.pattern is None and not (self.options.include or self.options.exclude)
         for entry in entries:
-            item = self._entry(entry, folder)
+            name = entry.name
+            claimed = claimed_format(name)
+            # Most are: what `_entry` would make of them, many at once.
+            if (
+                is_simple
+                and (claimed or all_files)
+                and not name.startswith(b".")
+                and _is_regular(entry)
+            ):
+                plain.append((entry, claimed))
+                if len(plain) < _MOST_TOGETHER:
+                    continue
+                item = None
+            else:
+                item = self._entry(entry, folder)
+            if plain and (item is not None or len(plain) == _MOST_TOGETHER):
+                yield self._together(plain, folder)
+                plain = []
             if item is not None:
                 yield item
+        if plain:
+            yield self._together(plain, folder)
+
+    def _together(
+        self, plain: list[tuple[os.DirEntry[bytes], str | None]], folder: _Folder
+    ) -> FolderFiles:
+        return FolderFiles(
+            folder.path,
+            [entry.name for entry, _ in plain],
+            [entry.path for entry, _ in plain],
+            [claimed for _, claimed in plain],
+            (Warn.SYMLINK_OUTSIDE,) if folder.outside else (),
+            follow_symlinks=self.options.follow_symlinks,
+        )
 
     def _entry(
         self, entry: os.DirEntry[bytes], parent: _Folder
@@ -148,6 +193,14 @@ class DirectorySource(Source):
     def _leads_outside(self, path: bytes) -> bool:
         root = os.path.realpath(self.root)
         return os.path.commonpath([root, os.path.realpath(path)]) != root
+
+
+def _is_regular(entry: os.DirEntry[bytes]) -> bool:
+    """Whether it is a regular file itself; False where that cannot be found out."""
+    try:
+        return entry.is_file(follow_symlinks=False)
+    except OSError:
+        return False
 
 
 def _look(ref: ImageRef) -> ImageRef | Skipped:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
 
+from moderate.sources.folder_files import FolderFiles
 from moderate.types import Column, ImageRef, Limits, Skipped
 
 
@@ -29,6 +30,10 @@ class Source(ABC):
         the rest of the input itself (a list, a manifest, an archive) cannot be read, since rows
         would be missing.
         """
+
+    def parts(self) -> Iterator[ImageRef | Skipped | FolderFiles]:
+        """The same, where files of a folder may come together; not of a source with columns."""
+        return iter(self)
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -51,6 +51,7 @@ _HEADS = np.dtype(
         ("label_count", "<u4"),
     ]
 )
+_STATS = np.dtype([("checksum", "<u4"), ("stat", "<i8", 3)])
 _INT64 = range(-(1 << 63), 1 << 63)
 _JOINT = "; "
 _SEPARATOR = "\x1f"  # in no code, format or suffix; the message comes last and may hold anything
@@ -280,9 +281,11 @@ def unpack_scored(
     joined = b"".join([each[head_size:text_at] for each in payloads])
     labels = np.frombuffer(joined, "<f4").reshape(len(payloads), label_count)
     # The last field of a text is where scores are highest, in most images another one.
-    ends = [each[text_at:].rpartition(_SEPARATOR_BYTES) for each in payloads]
+    tails = [each[text_at:] for each in payloads]
+    ends = {tail: tail.rpartition(_SEPARATOR_BYTES) for tail in dict.fromkeys(tails)}
     known: dict[bytes, int] = {}
-    codes = np.array([known.setdefault(each, len(known)) for each, _, _ in ends], np.int32)
+    numbers = {tail: known.setdefault(end[0], len(known)) for tail, end in ends.items()}
+    codes = np.array([numbers[tail] for tail in tails], np.int32)
     texts: list[tuple[str | None, tuple[Warn, ...], tuple[str, ...]]] = []
     plain = []
     for each in known:
@@ -290,7 +293,7 @@ def unpack_scored(
         plain.append(text is not None and text[4] is None)
         texts.append(text[:3] if text else (None, (), ()))
     usable &= np.array(plain, bool)[codes]
-    found = [each if ok else b"" for (_, _, each), ok in zip(ends, usable.tolist(), strict=True)]
+    found = [ends[tail][2] if ok else b"" for tail, ok in zip(tails, usable.tolist(), strict=True)]
     try:
         places = _SEPARATOR_BYTES.join(found).decode().split(_SEPARATOR)
     except UnicodeDecodeError:
@@ -313,27 +316,24 @@ def _checksums(
 def are_intact(
     paths: Sequence[bytes],
     digests: Sequence[bytes],
-    stats: Sequence[FileStat],
+    stats: NDArray[np.int64],
     packed: Sequence[bytes],
 ) -> NDArray[np.bool_]:
-    """Which of these bytes say that the file had this content and is as it was; see `pack_stat`."""
+    """Which of these bytes say that the file had this content and is as it was; see `pack_stat`.
+
+    stats (n, 3) are those of `FileStat`.
+    """
     sound = np.array([len(each) == _STAT.size for each in packed], bool)
     checksums = [
-        crc32(each[4:], crc32(digest, crc32(path))).to_bytes(4, "little")
+        crc32(each[4:], crc32(digest, crc32(path)))
         for path, digest, each in zip(paths, digests, packed, strict=True)
     ]
-    try:
-        now = np.array(stats, "<i8").tobytes()
-    except OverflowError:  # one has a time that cannot be packed
-        return np.zeros(len(packed), bool)
-    size = _STAT.size - 4
-    whole = [
-        checksum + now[place : place + size] == each
-        for checksum, place, each in zip(
-            checksums, range(0, size * len(packed), size), packed, strict=True
-        )
-    ]
-    intact: NDArray[np.bool_] = sound & np.array(whole, bool)
+    if not sound.all():
+        nothing = bytes(_STAT.size)
+        packed = [each if ok else nothing for each, ok in zip(packed, sound.tolist(), strict=True)]
+    kept = np.frombuffer(b"".join(packed), _STATS)
+    intact: NDArray[np.bool_] = sound & (kept["checksum"] == np.array(checksums, np.uint32))
+    intact &= (kept["stat"] == stats).all(axis=1)
     return intact
 
 

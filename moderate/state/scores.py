@@ -11,13 +11,14 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import compress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moderate.state.database import BusyError, Database, UnavailableError
 from moderate.state.records import (
@@ -55,13 +56,13 @@ _MIGRATIONS = (
     """,
 )
 
-MOST_KEYS = 1024
+MOST_KEYS = 4096
 """Keys of one lookup."""
 
 _FILES_AT_ONCE = 1024
 _MOST_WAITING = 100_000  # records, while another process writes
 _PATIENCE_AT_START, _PATIENCE_AT_END = 60.0, 15.0  # seconds, for a vacuum of a large file
-_KNOWN_SIZES = (1, 16, 256, MOST_KEYS)  # few different statements are prepared once each
+_KNOWN_SIZES = (1, 16, 256, 1024, MOST_KEYS)  # few different statements are prepared once each
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +136,7 @@ class KnownFiles:
         wanted: Callable[[Outcome], bool] = lambda outcome: True,
     ) -> None:
         """rows are those of the database; an outcome that is not wanted is left out."""
-        self._rows: dict[bytes, list[tuple[Any, ...]]] = {}
-        for row in rows:
-            self._rows.setdefault(row[0], []).append(row)
+        self._rows = {row[0]: row for row in rows}
         self._ids = ids
         self._scopes = scopes
         self._wanted = wanted
@@ -145,25 +144,23 @@ class KnownFiles:
 
     def get(self, path: bytes) -> KnownFile | None:
         """What is known of one file; None for nothing."""
-        found: KnownFile | None = None
-        for _, digest, used, packed, scope, outcome_used, payload in self._rows.get(path, ()):
-            stat = unpack_stat(path, digest, packed)
-            if stat is None:
-                continue
+        row = self._rows.get(path)
+        if row is None:
+            return None
+        _, digest, used, packed, scope, outcome_used, payload = row
+        stat = unpack_stat(path, digest, packed)
+        if stat is None:
+            return None
+        outcome = None
+        if payload is not None:
+            name = _scope(scope, self._ids, self._scopes)
+            outcome = unpack_outcome(digest, name, payload)
+        stale = _is_before(used, self._today) or (
+            outcome is not None and _is_before(outcome_used, self._today)
+        )
+        if outcome and not self._wanted(outcome):
             outcome = None
-            if payload is not None:
-                name = _scope(scope, self._ids, self._scopes)
-                outcome = unpack_outcome(digest, name, payload)
-            stale = _is_before(used, self._today) or (
-                outcome is not None and _is_before(outcome_used, self._today)
-            )
-            # Where there are both scores and an error, of different days, the scores win.
-            if found and found.outcome and not isinstance(found.outcome.result, ImageError):
-                continue
-            found = KnownFile(stat, digest, outcome, stale)
-        if found and found.outcome and not self._wanted(found.outcome):
-            return replace(found, outcome=None)
-        return found
+        return KnownFile(stat, digest, outcome, stale)
 
     def all(self) -> dict[bytes, KnownFile]:
         """What is known of each."""
@@ -172,30 +169,32 @@ class KnownFiles:
     def unchanged(
         self,
         paths: Sequence[bytes],
-        stats: Sequence[FileStat],
+        stats: NDArray[np.int64],
         label_count: int,
         *,
         hashed: bool = False,
     ) -> UnchangedFiles:
         """Those of these files that have scores, so many of labels, and are as stats say.
 
-        With hashed, only those that have a hash of the picture, too.
-
-        What is out of the ordinary is not among them: `get` says what is known of it.
+        stats (n, 3) are those of `FileStat`. With hashed, only those that have a hash of the
+        picture, too. What is out of the ordinary is not among the files: `get` says what is known
+        of it.
         """
-        rows, scored = self._rows, self._ids[0]
-        found = [
-            (place, *each[0])
-            for place, path in enumerate(paths)
-            if (each := rows.get(path)) is not None
-            and len(each) == 1
-            and each[0][4] == scored
-            and type(each[0][1]) is type(each[0][3]) is type(each[0][6]) is bytes
+        known_rows, scored = self._rows, self._ids[0]
+        rows = [
+            row
+            for path in paths
+            if (row := known_rows.get(path)) is not None and _is_regular(row, scored)
         ]
-        if not found:
+        if not rows:
             return _NO_FILES
-        places, keys, digests, used, packed, _, outcomes_used, payloads = zip(*found, strict=True)
-        usable = are_intact(keys, digests, [stats[place] for place in places], packed)
+        keys, digests, used, packed, _, outcomes_used, payloads = zip(*rows, strict=True)
+        places: Sequence[int] = range(len(paths))
+        if len(rows) < len(paths):
+            regular = set(keys)
+            places = [place for place, path in enumerate(paths) if path in regular]
+            stats = stats[places]
+        usable = are_intact(keys, digests, stats, packed)
         contents, known = unpack_scored(digests, self._scopes.scores, payloads, label_count)
         usable &= known
         if hashed:
@@ -296,12 +295,19 @@ class ScoreStore:
         scopes: Scopes,
         wanted: Callable[[Outcome], bool] = lambda outcome: True,
     ) -> KnownFiles:
-        """What is known of these files (at most MOST_KEYS), by the digests of their paths."""
+        """What is known of these files (at most MOST_KEYS), by the digests of their paths.
+
+        Where there are both scores and an error, of different days, it is the scores.
+        """
         query = (
             "SELECT f.path, f.sha256, f.used, f.stat, o.scope, o.used, o.payload FROM files f "
-            "LEFT JOIN outcomes o ON o.sha256 = f.sha256 AND o.scope IN (?, ?) WHERE f.path IN "
+            "LEFT JOIN outcomes o ON o.sha256 = f.sha256 AND o.scope = ? WHERE f.path IN "
         )
-        return KnownFiles(self._select(query, ids, paths), ids, scopes, wanted)
+        # Most files have scores, and looking for two outcomes of each costs a third more.
+        rows = self._select(query, ids[:1], paths)
+        if without := [row[0] for row in rows if row[6] is None]:
+            rows += self._select(query, ids[1:], without)
+        return KnownFiles(rows, ids, scopes, wanted)
 
     def by_content(
         self, digests: Sequence[bytes], ids: tuple[int, int], scopes: Scopes
@@ -411,11 +417,12 @@ class ScoreStore:
         self._database.vacuum()
 
     def _select(
-        self, query: str, ids: tuple[int, int], keys: Sequence[bytes]
+        self, query: str, ids: Sequence[int], keys: Sequence[bytes]
     ) -> list[tuple[Any, ...]]:
         size = next(size for size in _KNOWN_SIZES if len(keys) <= size)
         places = ",".join("?" * size)
-        padded = (*ids, *keys, *(b"",) * (size - len(keys)))
+        # In order, they are found faster.
+        padded = (*ids, *(b"",) * (size - len(keys)), *sorted(keys))
         return self._database.read(
             lambda connection: connection.execute(f"{query}({places})", padded).fetchall()
         )
@@ -609,8 +616,22 @@ def _patiently(work: Callable[[], T], seconds: float) -> T:
 
 def path_digest(path: bytes, folder: bytes) -> bytes:
     """The key (16 bytes) of a local file: of its absolute path, `folder` being the working one."""
-    absolute = path if path.startswith(b"/") else folder + b"/" + path.removeprefix(b"./")
-    return sha256(absolute).digest()[:16]
+    return sha256(_absolute(path, folder)).digest()[:16]
+
+
+def path_digests(start: bytes, names: Sequence[bytes], folder: bytes) -> list[bytes]:
+    """`path_digest` of files whose paths are `start`, which ends a folder, and one of the names."""
+    start = _absolute(start, folder)
+    return [sha256(start + name).digest()[:16] for name in names]
+
+
+def _absolute(path: bytes, folder: bytes) -> bytes:
+    return path if path.startswith(b"/") else folder + b"/" + path.removeprefix(b"./")
+
+
+def _is_regular(row: tuple[Any, ...], scored: int) -> bool:
+    """Whether a row of `ScoreStore.by_path` has scores, and the types that it should have."""
+    return row[4] == scored and type(row[1]) is type(row[3]) is type(row[6]) is bytes
 
 
 def _scope(number: int, ids: tuple[int, int], scopes: Scopes) -> bytes:

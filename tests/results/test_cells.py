@@ -23,6 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moderate.results.column_text import csv_lines, json_lines
 from moderate.results.interface import ResultWriter
 from moderate.results.parquet_writer import ParquetResultWriter, arrow_schema
 from moderate.results.schema import COLUMNS, shortest, values
@@ -305,3 +306,21 @@ def test_the_shortest_text_is_python_s_of_numpy_s_number(value: float) -> None:
     assert shortest(value) == repr(float(str(np.float32(value))))
     assert np.float32(shortest(value)) == np.float32(value)
     assert shortest(float(np.float32(1e-4))) == "0.0001"
+
+
+def test_floats_of_a_column_have_the_shortest_text_whatever_their_size() -> None:
+    """Around each change of notation, all in one column."""
+    steps = np.float32([10.0**power for power in range(-45, 39)])
+    few_digits = np.float32([f"{digits}e{p}" for p in range(-12, 8) for digits in (1, 12, 95, 123)])
+    drawn = np.float32(10.0 ** np.random.default_rng(7).uniform(-12, 8, 2000))
+    close = [np.nextafter(steps, np.float32(to)) for to in (0, 1)]
+    values = np.concatenate([steps, *close, few_digits, drawn, np.float32([0.0])])
+    values = np.concatenate([values, -values])
+    column = pa.array([*values.tolist(), None], pa.float32())
+    keys, names = ["a: ", "b: "], pa.array([str(n) for n in range(len(column))])
+    lines = csv_lines([names, column], []).decode().splitlines()
+    assert [line.partition(",")[2] for line in lines] == [*map(shortest, values), ""]
+    lines = json_lines(keys, [names, column], []).decode().splitlines()
+    assert [line.partition("b: ")[2] for line in lines] == [
+        f"{text}}}" for text in [*map(shortest, values), "null"]
+    ]

@@ -92,3 +92,38 @@ def test_a_run_commits_nothing_however_many_images_it_has() -> None:
     assert outside == []
     assert len(statements) >= 4000
     assert not any(word in text for text in statements for word in ("COMMIT", "BEGIN", "SAVEPOINT"))
+
+
+def test_known_contents_and_others_are_each_others_copies() -> None:
+    contents = Contents()
+    assert contents.claim(A, 0, b"new") == Claim(True, None, False)
+    claims = contents.claim_all([(B, 1, b"b"), (A, 2, b"copy"), (C, 3, b"c")])
+    assert claims == [Claim(True, None, True), Claim(False, b"new", False), Claim(True, None, True)]
+    assert contents.claim(C, 4, b"c again") == Claim(False, b"c", True)
+    assert contents.first(C, 4) == b"c"
+    assert contents.first(B, 2) == b"b"
+    assert contents.first(B, 1) is None
+    assert not contents.out_of_order
+    assert contents.claim(B, 0, b"before") == Claim(False, None, True)
+    assert contents.out_of_order
+    assert contents.claim_all([(B, 5, b"b again")]) == [Claim(False, b"before", True)]
+
+
+def test_contents_whose_digests_begin_alike_are_no_copies() -> None:
+    """Whoever makes them needs 2**32 attempts, which is no more than a day."""
+    contents = Contents()
+    alike = [A[:8] + B[8:], A[:8] + C[8:]]
+    assert contents.claim_all([(A, 0, b"a"), (alike[0], 1, b"x")]) == [Claim(True, None, True)] * 2
+    assert contents.claim(alike[1], 2, b"y").owner
+    for number, digest in enumerate((A, *alike)):
+        first = (b"a", b"x", b"y")[number]
+        claims = contents.claim_all([(digest, 3 + number, b"again")])
+        assert claims == [Claim(False, first, number < 2)]
+
+
+def test_paths_that_cannot_be_joined_are_claimed_one_by_one() -> None:
+    contents = Contents()
+    claims = contents.claim_all([(A, 0, b"a\0b"), (B, 1, b"c")])
+    assert claims == [Claim(True, None, True)] * 2
+    assert contents.claim(A, 2, b"again").first == b"a\0b"
+    assert contents.claim(B, 3, b"again").first == b"c"
