@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
@@ -374,9 +374,9 @@ class Policy(_WithOwn):
     second_opinion: Annotated[tuple[SecondOpinion, ...], Field(max_length=MOST_OPINIONS)] = ()
 
     @model_serializer(mode="wrap")
-    def _without_nothing(self, serialize: Callable[[Policy], dict[str, Any]]) -> dict[str, Any]:
-        """A policy without second opinions is written as before there were any."""
-        values = serialize(self)
+    def _lower_own(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A policy without second opinions, too, is written as before there were any."""
+        values = lower_own(handler(self))
         if not self.second_opinion:
             values.pop("second_opinion", None)
         return values

@@ -486,7 +486,7 @@ def test_the_childrens_scale() -> None:
 def test_the_documented_examples_are_policies() -> None:
     page = (Path(__file__).parents[2] / "docs" / "policies.md").read_text(encoding="utf-8")
     examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) >= 5
     for text in examples:
         whole = re.sub(r'[0-9a-f]{8}\.\.\."', f'{A}"', text)
         top, more = re.split(r"^(?=\[)", whole, maxsplit=1, flags=re.MULTILINE)
