@@ -39,7 +39,8 @@ By the term that reasons have for it; empty where there was one frame, seen as a
 """
 
 Labels = Mapping[str, float | None]
-"""Score per label of a network, named MODEL/LABEL: a float32 value in 0.0..1.0."""
+"""Score per label of a network, named MODEL/LABEL, or per own category of the weights, by its name,
+which has no slash: a float32 value in 0.0..1.0."""
 
 PARTLY_SEEN_FROM = 0.1
 """The share of a picture outside the model's view from which it has the warning `partly_seen`."""
@@ -382,7 +383,8 @@ class Views:
 class ExtraColumns:
     """The columns that a run's results have besides those of every run.
 
-    carried: those of `ImageRef.carried`, in order. labels: the names of the labels, MODEL/LABEL.
+    carried: those of `ImageRef.carried`, in order. labels: the names of the own categories and of
+    the labels, MODEL/LABEL.
     """
 
     carried: tuple[Column, ...] = ()
@@ -397,9 +399,10 @@ class Row:
     """One image's result: facts (scores) and what the policy made of them.
 
     duplicate_of is the `path` of the first row of the run whose file has the same bytes. labels
-    holds the scores of the networks' own labels that the run keeps; none of an error. bands says
-    what each of CATEGORIES asks for by itself: approve, review, block or unscored; it is empty in a
-    row that only says that there was an error. run_id is that of the run that wrote the row.
+    holds the scores of the weights' own categories, and of the networks' own labels that the run
+    keeps; none of an error. bands says what each of CATEGORIES, and then each own category that the
+    policy knows, asks for by itself: approve, review, block or unscored; it is empty in a row that
+    only says that there was an error. run_id is that of the run that wrote the row.
     scored_at is when the scores were computed (UTC), in an earlier run where they are reused; None
     without scores, and where an older version stored them. places says which frame or part of the
     file each score is of, segments what a video shows from when to when. uri is where other

@@ -33,7 +33,8 @@ class ResultWriter(ABC):
     ) -> None:
         """Take the audit facts known before the first row, and the columns that rows carry.
 
-        labels are the names of the labels that get a column each, after all others.
+        labels are the names of the own categories that get a column each, after the five, and of
+        the labels that get one after all others.
         Once, before `write`.
         """
 
