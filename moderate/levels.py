@@ -111,7 +111,7 @@ def read_levels(text: str | None) -> Scale | None:
             DescribedLevel(value=value, description=description) for value, description in pairs
         )
         check_scale(scale)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
     return scale
 
