@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,11 @@ def test_show_is_a_start_for_a_file(tmp_path: Path, capsys: Captured) -> None:
 def test_levels_that_cannot_be_told_apart(levels: list[tuple[str, str]], message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         level_group(levels)
+
+
+def test_the_example_of_the_page_can_be_used(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "words.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    prompts = read_prompts(written(tmp_path, example))
+    assert list(prompts.file.own) == ["gambling"]
+    assert remarks(prompts.file) == []

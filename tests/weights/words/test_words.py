@@ -25,6 +25,7 @@ from moderate.cli.main import run
 from moderate.errors import UsageError, WeightsError
 from moderate.types import Category
 from moderate.weights.pull import add_words, pull
+from moderate.weights.verify import verify_bundle
 from moderate.weights.words.build import read_towers
 from moderate.weights.words.levels import NO_LEVELS, level_group
 from moderate.weights.words.prompts import Prompts, read_prompts
@@ -480,6 +481,16 @@ def test_prompts_that_a_checkpoint_cannot_take(tmp_path: Path) -> None:
         text = alone.replace("a naked person", "level:a")
         levels = level_group([("a", "for everybody"), ("b", "for grown people only")])
         add_words(tmp_path / "other", "zero", prompts_in(tmp_path, text), levels, overwrite=True)
+
+
+def test_a_category_of_ones_own_alone(tmp_path: Path) -> None:
+    clip(tmp_path / "source")
+    text = "[safe]\nprompts = ['a street']\n[categories.own.weapons]\nprompts = ['a toy gun']"
+    add_words(tmp_path / "source", "zero", prompts_in(tmp_path, text))
+    verified = verify_bundle("zero", "cpu", "fp32", "torch")
+    assert verified.bundle.card.own_categories == ("weapons",)
+    assert verified.selftest is not None
+    assert verified.selftest.passed
 
 
 def test_options_that_do_not_go_together(tmp_path: Path, capsys: Captured) -> None:
