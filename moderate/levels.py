@@ -7,6 +7,7 @@ description of this level, among those of all, fits the image best.
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -20,6 +21,8 @@ LABEL = "level:"
 
 FEWEST, MOST = 2, 7
 """How many levels a scale has."""
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def showable(text: str) -> str:
@@ -52,13 +55,20 @@ def check_scale(scale: Sequence[DescribedLevel]) -> None:
         for earlier in scale[:number]:
             if level.value == earlier.value:
                 raise ValueError(f"two levels have the value {level.value!r}")
-            if level.description == earlier.description:
+            if _as_read(level.description) == _as_read(earlier.description):
                 raise ValueError(f"{earlier.value!r} and {level.value!r} have the same description")
         for text in (level.value, level.description):
             if text != text.strip():
                 raise ValueError(f"{text!r} begins or ends with a blank")
+        if not _as_read(level.description):
+            raise ValueError(f"the description {level.description!r} has no word")
         if "; " in level.value:
             raise ValueError(f"{level.value!r} holds '; ', which separates reasons")
+
+
+def _as_read(text: str) -> str:
+    """The text without what some checkpoints do not read: case, punctuation and blanks."""
+    return "".join(text.translate(_NO_PUNCTUATION).casefold().split())
 
 
 def scale_labels(scale: Sequence[DescribedLevel], names: Sequence[str]) -> tuple[str, ...]:
@@ -101,7 +111,7 @@ def read_levels(text: str | None) -> Scale | None:
             DescribedLevel(value=value, description=description) for value, description in pairs
         )
         check_scale(scale)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
     return scale
 

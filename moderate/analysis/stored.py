@@ -15,6 +15,8 @@ import numpy as np
 from moderate.analysis.policies import DECIDE_AGAIN, policy_of
 from moderate.arrow import python_values
 from moderate.policy.batch import UNKNOWN_ERROR
+from moderate.policy.judge import Judge
+from moderate.policy.lists import Lists
 from moderate.policy.model import Policy, Thresholds
 from moderate.policy.thresholds import BANDS, band_counts, score_bands
 from moderate.results.final import columns_of_final, decided
@@ -27,7 +29,8 @@ from moderate.types import Origin, Status
 class Stored:
     """Counts over the rows of a file; bands are those of the run's policy.
 
-    origins is empty for a file of a version that did not write them.
+    origins is empty for a file of a version that did not write them, ratings where the policy has
+    no levels that match by description.
     """
 
     facts: Mapping[str, str]
@@ -36,6 +39,7 @@ class Stored:
     duplicates: int
     origins: Mapping[str, int]
     decisions: Mapping[str, int]
+    ratings: Mapping[str, int]
     bands: Mapping[str, Mapping[str, int]]
     error_codes: Mapping[str, int]
     error_examples: Mapping[str, list[str]]
@@ -46,7 +50,16 @@ class Stored:
 def summarise(results: Results) -> Stored:
     """Count the rows of a file. Raises InputError, also where it does not hold its policy."""
     policy = policy_of(results, advice=DECIDE_AGAIN)
-    own = ("path", "origin", "status", "decision", "duplicate_of", "warnings", "error_code")
+    own = (
+        "path",
+        "origin",
+        "status",
+        "decision",
+        "duplicate_of",
+        "warnings",
+        "error_code",
+        "rating",
+    )
     people = columns_of_final(results)
     table = results.table([*own, *results.categories, *people])
     carried = {name: table[name].combine_chunks() for name in people}
@@ -65,6 +78,7 @@ def summarise(results: Results) -> Stored:
         duplicates=table.num_rows - table["duplicate_of"].null_count,
         origins={o.value: n for o in Origin if (n := origins.get(o.value))},
         decisions=counted(final["decision"]),
+        ratings=_ratings(table["rating"], policy),
         bands={
             str(name): _bands(table[name], limits, scored)
             for name in results.categories
@@ -84,6 +98,14 @@ def counted(column: Any) -> dict[str, int]:
         for item in column.value_counts().to_pylist()
         if item["values"] is not None
     }
+
+
+def _ratings(column: Any, policy: Policy) -> dict[str, int]:
+    scales = Judge(policy, lists=Lists()).described_scales
+    counts: Counter[str] = Counter({level.value: 0 for scale in scales for level in scale})
+    for name, count in counted(column).items() if scales else ():
+        counts[name_counted(name, counts)] += count
+    return dict(counts)
 
 
 def _bands(column: Any, limits: Thresholds, scored: int) -> dict[str, int]:

@@ -345,7 +345,7 @@ def check_prompts(
     for line in found.problems:
         typer.echo(f"problem: {line}")
     if found.problems:
-        raise WeightsError(f"{file}: {len(found.problems)} problems")
+        raise WeightsError(f"{file}: {len(found.problems)} of its prompts cannot be used")
 
 
 @prompts_app.command("show")

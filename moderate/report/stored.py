@@ -9,7 +9,7 @@ from moderate.analysis.stored import Stored
 from moderate.classify.coverage import Coverage
 from moderate.report.listing import page_parts
 from moderate.report.model import Part, Report, sentences
-from moderate.report.summary import count_tables, problem_tables
+from moderate.report.summary import count_tables, problem_tables, rating_table
 from moderate.run.listing import Listing
 from moderate.run.summary import SCHEMA_VERSION
 from moderate.types import Decision
@@ -30,6 +30,7 @@ def report(stored: Stored, listing: Listing | None = None) -> Report:
     parts: tuple[Part, ...] = (
         *page,
         *count_tables(stored.decisions, stored.rows, stored.bands, coverage),
+        *([rating_table(stored.ratings, stored.rows)] if stored.ratings else []),
         *problem_tables(stored.error_codes, stored.error_examples, stored.warnings),
         sentences(list(_closing(stored))),
     )
@@ -60,6 +61,7 @@ def _data(stored: Stored) -> dict[str, Any]:
         "origins": dict(stored.origins),
         "decisions": {d.value: stored.decisions.get(d.value, 0) for d in Decision},
         "categories": {name: dict(bands) for name, bands in stored.bands.items()},
+        **({"ratings": dict(stored.ratings)} if stored.ratings else {}),
         "coverage": Coverage.of_facts(stored.facts).as_json(),
         "error_codes": dict(stored.error_codes),
         "error_examples": dict(stored.error_examples),

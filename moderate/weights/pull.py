@@ -354,6 +354,7 @@ def _facts_of_words(model: WordsModel, name: str, source: str, licence: str) -> 
         source=source,
         licence=licence,
         fit_for=model.fit_for,
+        covers=model.covers,
         prompts=model.record,
         levels=tuple(
             DescribedLevel(value=value, description=description)

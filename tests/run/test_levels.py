@@ -147,6 +147,16 @@ def test_each_image_gets_the_level_that_fits_best(scanned: Path) -> None:
     assert "Ratings (best fitting description)" in (scanned / "rated.html").read_text()
 
 
+def test_a_report_of_stored_results_counts_the_levels(scanned: Path) -> None:
+    for stem, counted in (("rated", True), ("plain", False)):
+        assert run(["report", str(scanned / f"{stem}.csv"), "--out=report.json"]) == 0
+        report = json.loads(Path("report.json").read_text())
+        assert ("ratings" in report) is counted
+        if counted:
+            summary = json.loads((scanned / "rated.json").read_text())
+            assert report["ratings"] == summary["ratings"]
+
+
 def test_what_was_kept_is_rated_by_columns_as_it_was_row_by_row(scanned: Path) -> None:
     for suffix in SUFFIXES:
         again, first = rows(scanned / f"again.{suffix}"), rows(scanned / f"rated.{suffix}")

@@ -24,6 +24,7 @@ from moderate.weights.words.prompts import Prompts, with_template
 from moderate.weights.words.tokens import require_transformers
 from moderate.weights.words.towers import TextTower, Towers
 
+_MAX_COVERS = 200  # characters of a card
 _NAMES: dict[WordsKind, str] = {"clip": "CLIP", "siglip": "SigLIP"}
 
 
@@ -35,6 +36,7 @@ class WordsModel:
     record: PromptRecord
     title: str
     fit_for: str
+    covers: dict[Category, str]
     notes: tuple[str, ...]
 
 
@@ -94,16 +96,20 @@ def convert_words(folder: Path, prompts: Prompts, levels: LevelGroup, source: st
         record=record,
         title=f"{converted.architecture} ({kind}) with {count} prompts",
         fit_for=_FIT_FOR[towers.kind],
+        covers={
+            name: one_line(f"what fits the prompts: {', '.join(of.prompts)}", _MAX_COVERS)
+            for name, of in prompts.file.categories.items()
+        },
         notes=(note, _FIT_FOR[towers.kind]),
     )
 
 
 _FIT_FOR: dict[WordsKind, str] = {
-    "clip": "zero-shot: what the prompts describe, measured by nobody; evaluate on images of your "
-    "own and calibrate (moderate eval, moderate tune --calibrate) before you decide by its scores",
-    "siglip": "zero-shot: what the prompts describe, measured by nobody; its probabilities are "
-    "tiny, often below 0.01 for what does fit, so calibrate first (moderate tune --calibrate), "
-    "then evaluate (moderate eval): thresholds of a policy mean nothing before that",
+    "clip": "zero-shot, by prompts; unmeasured: evaluate it on images of your own (moderate eval) "
+    "and calibrate it (moderate tune --calibrate) before you decide by its scores",
+    "siglip": "zero-shot, by prompts; unmeasured, and its probabilities are tiny even for what "
+    "does fit: calibrate it (moderate tune --calibrate) and evaluate it (moderate eval) on images "
+    "of your own before you set thresholds",
 }
 
 

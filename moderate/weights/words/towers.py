@@ -61,6 +61,19 @@ class TextTower:
     tokenizer: Tokenizer
     where: str
 
+    def __post_init__(self) -> None:
+        """Raises WeightsError where a table of tokens or positions is missing or does not fit."""
+        width = self.projection.shape[-1]
+        for name in ("token_embedding", "position_embedding"):
+            table = self.tensors.get(f"embeddings.{name}.weight")
+            if table is None:
+                raise WeightsError(f"{self.where}: the {name} of the text tower is missing")
+            if table.ndim != 2 or table.shape[1] != width:
+                raise WeightsError(
+                    f"{self.where}: the {name} of the text tower has shape {tuple(table.shape)}, "
+                    f"but its projection takes {width} numbers"
+                )
+
     @property
     def positions(self) -> int:
         """How many tokens a text may have."""
@@ -103,6 +116,10 @@ class TextTower:
 
     def _tokens(self, text: str) -> list[int]:
         tokens = self.tokenizer.ids(text)
+        if not tokens or tokens[-1] != self.tokenizer.end:
+            raise WeightsError(
+                f"{self.where}: its tokenizer does not mark the end of {one_line(repr(text), 60)}"
+            )
         if len(tokens) > self.positions:
             raise WeightsError(
                 f"the prompt {one_line(repr(text), 80)} has {len(tokens)} tokens, but the text "
@@ -172,7 +189,7 @@ def _build(tower: TextTower) -> Any:
     depth = block_count(tower.tensors, "encoder.layers.")
     tokens = tower.tensors["embeddings.token_embedding.weight"]
     inner = tower.tensors.get("encoder.layers.0.mlp.fc1.weight")
-    if depth == 0 or inner is None or tokens.ndim != 2 or tokens.shape[1] % tower.heads:
+    if depth == 0 or inner is None or tokens.shape[1] % tower.heads:
         raise WeightsError(f"{tower.where}: {tower.heads} heads do not fit the text tower")
     sizes = {
         "vocab_size": tokens.shape[0],
