@@ -235,7 +235,8 @@ def _decode_opened(
         image_warnings.append(Warn.BAD_METADATA)
     facts = replace(facts, width=width, height=height)
     if options.pdq:
-        facts = replace(facts, pdq=_pdq(rgb, size, turn if turn_last else 1, container))
+        hashed = _pdq_of_reduced(rgb, size, turn, container) if turn_last else pdq_hash(rgb)
+        facts = replace(facts, pdq=hashed)
     left_out = container.unreached
     looks = _Looks(specs, options, facts.frames or 1)
     if turn_last and (wanted := looks.add_stored(rgb, size, turn)):
@@ -315,20 +316,17 @@ def _decode_at(scale: float, container: Container) -> Image.Image:
         return pixels.to_rgb(image, container.bit_depth)[0].copy()
 
 
-def _pdq(rgb: Image.Image, size: tuple[int, int], turn: int, container: Container) -> PdqHash:
-    """The perceptual hash of the first frame; turn is how it has yet to be turned upright.
+def _pdq_of_reduced(
+    rgb: Image.Image, size: tuple[int, int], turn: int, container: Container
+) -> PdqHash:
+    """The perceptual hash of a JPEG that was decoded at a reduced scale and is not yet upright.
 
-    A JPEG that was decoded at a scale too small for the hash is decoded once more.
+    size is its full size. It is decoded once more where that scale is too small for the hash.
     """
     scale = max(REDUCED / side for side in size)
-    if rgb.size != size and scale > max(
-        now / full for now, full in zip(rgb.size, size, strict=True)
-    ):
+    if scale > max(rgb.width / size[0], rgb.height / size[1]):
         rgb = _decode_at(scale, container)
-    if turn > 1:
-        # What is left after the reduction is small.
-        rgb = pixels.upright(reduced(rgb), turn)
-    return pdq_hash(rgb)
+    return pdq_hash(pixels.upright(reduced(rgb), turn))
 
 
 class _Looks:

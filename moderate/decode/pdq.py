@@ -71,7 +71,8 @@ def hash_of_pixels(rgb: NDArray[np.uint8]) -> PdqHash:
         return PdqHash(bytes(32), 0)
     red, green, blue = (rgb[:, :, channel] * share for channel, share in enumerate(_LUMINANCE))
     luminance = (red + green + blue).astype(np.float32)
-    for _ in range(_PASSES):
+    # Pixels that are as many as the samples are the samples.
+    for _ in range(0 if (height, width) == (_SAMPLES, _SAMPLES) else _PASSES):
         luminance = _blurred(luminance.T, _window(width)).T
         luminance = _blurred(luminance, _window(height))
     samples = luminance[np.ix_(_centres(height), _centres(width))]

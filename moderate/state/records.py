@@ -275,7 +275,8 @@ def unpack_scored(
     if not usable.all():
         hashed = heads["checksum"] == _checksums(_HASHED_LAYOUT, digests, scope, payloads)
         for index in np.flatnonzero(hashed & ~usable).tolist():
-            payloads[index], hashes[index] = _without_hash(payloads[index])
+            plain_record, hashes[index] = _without_hash(payloads[index])
+            payloads[index] = plain_record.ljust(text_at, b"\0")
         usable |= hashed
     usable &= heads["label_count"] == label_count
     joined = b"".join([each[head_size:text_at] for each in payloads])

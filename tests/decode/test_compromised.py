@@ -46,7 +46,7 @@ HOSTILE = """
 
     def answer(token):
         facts = {"width": 9, "height": 9, "frames": 1, "warnings": [], "frames_scored": None,
-                 "unseen": 0.0, "embedded": []}
+                 "unseen": 0.0, "embedded": [], "pdq": None}
         message = {"token": token, "facts": facts, "error": None, "parts": [[0, None, None]]}
         channel().send(json.dumps(message).encode())
 

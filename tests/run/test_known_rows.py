@@ -15,8 +15,10 @@ from uuid import UUID
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from moderate.cli.main import run
+from moderate.decode.pdq import pdq_hash
 from moderate.policy.judge import Judge
 from moderate.run import known_rows, scan
 from moderate.run.inputs import Reader
@@ -32,6 +34,12 @@ OVERRIDE = """
 when = "b/**"
 on_warning = { small_image = "block" }
 """
+
+
+def looks_like(picture: Image.Image) -> str:
+    """A list with this picture, and all that it is not too far from, for many to be on it."""
+    digits = pdq_hash(picture).bits.hex()
+    return f'\n[[block]]\npdq = "{digits}"\ndistance = 126\nquality = 0\nreason = "known"\n'
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +76,7 @@ def state(folder: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) 
     out = kept.parent / "rows.csv"
     assert run([*command, "--keep-labels", "--state", str(kept), "--out", str(out)]) == 0
     assert run([*command, "--state", str(kept), "--out", str(out)]) == 0
+    assert run([*command, "--near-duplicates", "--state", str(kept), "--out", str(out)]) == 0
     return kept
 
 
@@ -110,6 +119,8 @@ def second(
         ["--keep-labels"],
         ["--limit", "37"],
         ["--policy", "policy.toml"],
+        ["--near-duplicates"],
+        ["--policy", "looks.toml", "--near-duplicates"],
         ["--max-megapixels", "0.01"],
         ["--max-file-size", "9KB"],
         ["--only", "reused"],
@@ -126,6 +137,7 @@ def test_at_once_as_one_by_one(
     monkeypatch.chdir(tmp_path)
     preset = resources.files("moderate") / "policy/presets/balanced.toml"
     Path("policy.toml").write_text(preset.read_text() + OVERRIDE)
+    Path("looks.toml").write_text(preset.read_text() + looks_like(scene((300, 40), seed=1)))
     batches: list[int] = []
     made = RowBatch.own_columns
 

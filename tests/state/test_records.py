@@ -22,7 +22,7 @@ from moderate.state.records import (
     unpack_scored,
     unpack_stat,
 )
-from moderate.types import CATEGORIES, ErrorCode, ImageError, ImageFacts, Warn
+from moderate.types import CATEGORIES, ErrorCode, ImageError, ImageFacts, PdqHash, Warn
 
 SHA256, SCOPE = hashlib.sha256(b"x").digest(), hashlib.sha256(b"scope").digest()
 
@@ -40,6 +40,7 @@ facts = st.builds(
     bytes=numbers,
     sha256=st.just(SHA256.hex()),
     warnings=st.lists(st.sampled_from(Warn), unique=True).map(tuple),
+    pdq=st.none() | st.builds(PdqHash, st.binary(min_size=32, max_size=32), st.integers(0, 100)),
 )
 labels = st.lists(float32, max_size=40).map(tuple)
 moments = st.none() | st.integers(0, 2**40)
@@ -122,6 +123,13 @@ def test_words_of_a_newer_version_are_unknown(old: str, new: str) -> None:
     assert tail != packed[4:]
     checksum = crc32(tail, crc32(b"5" + SHA256 + SCOPE)).to_bytes(4, "little")
     assert unpack_outcome(SHA256, SCOPE, checksum + tail) is None
+
+
+def test_a_record_without_a_hash_is_as_it_always_was() -> None:
+    """Of the layout that states of earlier versions have: those stay of use."""
+    outcome = Outcome(ImageFacts(sha256=SHA256.hex()), dict.fromkeys(CATEGORIES, 0.5))
+    packed = pack_outcome(SHA256, SCOPE, outcome)
+    assert packed[:4] == crc32(packed[4:], crc32(b"5" + SHA256 + SCOPE)).to_bytes(4, "little")
 
 
 def test_another_layout_is_unknown() -> None:
