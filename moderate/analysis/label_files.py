@@ -62,14 +62,15 @@ def read_file(path: str) -> Columns:
 def read_folder(path: str, own: Sequence[str] = ()) -> Columns:
     """The files of a folder that has a folder per label, by their digests.
 
-    A folder is named like a category (its images show it; other categories are unknown), like a
-    decision (the one expected), or `safe`, `none` and the like (its images show no category). own
-    are names of categories besides the five. Folders inside these may have any name. Raises
-    InputError for other names, and for a folder without images.
+    A folder is named like a category, one of the five or of `own` (its images show it; other
+    categories are unknown), like a
+    decision (the one expected), or `safe`, `none` and the like (its images show no category).
+    Folders inside these may have any name. Raises InputError for other names, and for a folder
+    without images.
     """
     shown = file_name(path)
-    categories = {*CATEGORIES, *own}
-    known = f"{', '.join((*CATEGORIES, *own, *_DECISIONS))}, or {', '.join(NOTHING)}"
+    categories = [*(name.value for name in CATEGORIES), *own]
+    known = f"{', '.join((*categories, *_DECISIONS))}, or {', '.join(NOTHING)}"
     rows: list[dict[str, str]] = []
     files: list[str] = []
     try:

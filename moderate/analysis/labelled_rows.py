@@ -15,7 +15,7 @@ from moderate.fetch.naming import shown_text
 from moderate.results.read import Results
 from moderate.tables.lines import file_name
 from moderate.text import one_line
-from moderate.types import CATEGORIES, Category, Status
+from moderate.types import CATEGORIES, Status
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Joined:
 
     rows: NDArray[np.int64]
     paths: tuple[str, ...]
-    labels: Mapping[Category, NDArray[np.int8]]
-    scores: Mapping[Category, NDArray[np.float32]]
+    labels: Mapping[str, NDArray[np.int8]]
+    scores: Mapping[str, NDArray[np.float32]]
     expected: NDArray[np.int8]
     decisions: NDArray[np.int8]
     errors: NDArray[np.bool_]
@@ -96,7 +96,7 @@ def join(labels: Labels, results: Results, columns: Collection[str] = ()) -> Joi
 
 
 def misrepresented(
-    labels: Labels, category: Category, weights: NDArray[np.float64], table: Any
+    labels: Labels, category: str, weights: NDArray[np.float64], table: Any
 ) -> str | None:
     """Why labels stand for other images than those in the results; None where they do not.
 

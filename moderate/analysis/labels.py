@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from moderate.regular import sha256_of
 from moderate.results.targets import SUFFIXES
 from moderate.tables.lines import file_name
 from moderate.text import one_line
-from moderate.types import CATEGORIES, Category, Decision
+from moderate.types import CATEGORIES, Decision
 
 UNKNOWN = -1
 """Stands for no label; a positive one is 1, a negative one 0."""
@@ -94,21 +94,20 @@ class Labels:
     a meaning, repeated the number of lines about an earlier image. blank is the number of images
     without any known label; they are not among the n. chosen_by is how `moderate sample` chose the
     images, where the file has that column. sampling is None unless every image has an inclusion
-    probability. own has the same as values for categories besides the five that were asked for.
+    probability.
     """
 
     path: str
     by: str
     ids: tuple[str, ...]
-    values: Mapping[Category, NDArray[np.int8]]
+    values: Mapping[str, NDArray[np.int8]]
     expected: NDArray[np.int8]
-    labelled: tuple[Category, ...]
+    labelled: tuple[str, ...]
     ignored: tuple[str, ...] = ()
     repeated: int = 0
     blank: int = 0
     chosen_by: tuple[str, ...] = ()
     sampling: Sampling | None = None
-    own: Mapping[str, NDArray[np.int8]] = field(default_factory=dict)
 
     @property
     def uneven(self) -> Sampling | None:
@@ -122,13 +121,14 @@ def read_labels(path: str, id_column: str | None = None, own: Sequence[str] = ()
     """Labels in a .csv, .parquet or .jsonl file, or in a folder with a folder per label.
 
     Images are named by a column `path` or `sha256`, by `file` (relative to the file of labels), or
-    by `id_column`. Labels are in columns named like the categories and in `decision`, or, one per
-    line, in `category` and `label`, or as `testcards` writes them. own are names of categories
-    besides the five, whose labels are written in the same ways. Raises UsageError for another
+    by `id_column`. Labels are in columns named like the five categories or those of `own`, which
+    the results have scores of, and in `decision`, or, one per
+    line, in `category` and `label`, or as `testcards` writes them. Raises UsageError for another
     suffix, and InputError, with line and value, for what is not a label, for labels that contradict
     each other, and for a file or folder without labels.
     """
     shown = file_name(path)
+    categories = (*CATEGORIES, *own)
     if os.path.isdir(path) and not path.lower().endswith(tuple(SUFFIXES)):
         if id_column is not None:
             raise UsageError("--id-column goes with a file of labels, not with a folder")
@@ -152,22 +152,21 @@ def read_labels(path: str, id_column: str | None = None, own: Sequence[str] = ()
     by, ids = _ids(shown, read, named)
     if normal_name(named) == "file" and id_column is None:
         by, ids = _of_files(path, ids)
-    line_labels = _line_labels(shown, read, names, named, own)
+    line_labels = _line_labels(shown, read, names, named, categories)
     unique: dict[str, int] = {}
     codes = np.array([unique.setdefault(each, len(unique)) for each in ids], np.int64)
     texts = tuple(unique)
     merge = _Merge(shown, read.where, texts, codes)
-    every = {
-        name: merge.merged(str(name), line_labels.values[name])
-        if name in line_labels.values
+    values = {
+        category: merge.merged(str(category), line_labels.values[category])
+        if category in line_labels.values
         else np.full(len(texts), UNKNOWN, np.int8)
-        for name in (*CATEGORIES, *own)
+        for category in categories
     }
-    values = {category: every[category] for category in CATEGORIES}
     expected = np.full(len(texts), UNKNOWN, np.int8)
     if line_labels.expected is not None:
         expected = merge.merged("decision", line_labels.expected)
-    known = np.stack([*every.values(), expected]).max(axis=0) != UNKNOWN
+    known = np.stack([*values.values(), expected]).max(axis=0) != UNKNOWN
     if not known.any():
         raise InputError(f"{shown} labels nothing: every value is unknown")
     return Labels(
@@ -176,7 +175,7 @@ def read_labels(path: str, id_column: str | None = None, own: Sequence[str] = ()
         ids=tuple(compress(texts, known)),
         values={category: array[known] for category, array in values.items()},
         expected=expected[known],
-        labelled=tuple(name for name in CATEGORIES if (values[name] != UNKNOWN).any()),
+        labelled=tuple(name for name in categories if (values[name] != UNKNOWN).any()),
         ignored=line_labels.ignored,
         repeated=len(codes) - len(texts),
         blank=len(texts) - int(known.sum()),
@@ -184,7 +183,6 @@ def read_labels(path: str, id_column: str | None = None, own: Sequence[str] = ()
             sorted({_text(value) for value in read.columns.get("chosen_by", ())} - {""})
         ),
         sampling=_sampling(shown, read, names, merge, known),
-        own={name: every[name][known] for name in own},
     )
 
 
@@ -197,11 +195,14 @@ class _LineLabels(NamedTuple):
 
 
 def _line_labels(
-    shown: str, read: Columns, names: Mapping[str, str], named: str, own: Sequence[str]
+    shown: str,
+    read: Columns,
+    names: Mapping[str, str],
+    named: str,
+    categories: Sequence[str],
 ) -> _LineLabels:
     used = {named}
     values: dict[str, NDArray[np.int8]] = {}
-    categories = (*CATEGORIES, *own)
     for category in categories:
         if category in names:
             column = names[category]

@@ -111,7 +111,7 @@ def from_results(
     """
     own = tuple(name for name in categories if name not in tuple(CATEGORIES))
     labels = read_labels(labels_file, id_column, own)
-    trained = tuple(categories) or tuple(name.value for name in labels.labelled)
+    trained = tuple(categories) or tuple(map(str, labels.labelled))
     if not trained:
         raise InputError(
             f"{file_name(labels_file)} labels none of {', '.join(CATEGORIES)}; name categories of "
@@ -119,12 +119,7 @@ def from_results(
         )
     columns = [name for name in ("path", "path_bytes", "uri", "sha256") if name in results.columns]
     joined = join(labels, results, [*columns, "error_code"])
-    values = {
-        name: joined.labels[name]  # type: ignore[index]
-        if name in tuple(CATEGORIES)
-        else labels.own[name][joined.of]
-        for name in trained
-    }
+    values = {name: labels.values[name][joined.of] for name in trained}
     known = np.zeros(len(joined), np.bool_)
     for of_category in values.values():
         known |= of_category != UNKNOWN
@@ -163,7 +158,7 @@ def from_results(
         reasons,
         source=f"{file_name(labels_file)} and {file_name(results.path)}",
         notes=notes,
-        scores={name.value: array[chosen] for name, array in joined.scores.items()},
+        scores={str(name): array[chosen] for name, array in joined.scores.items()},
         weights_sha256=results.facts.get("weights_sha256"),
     )
 

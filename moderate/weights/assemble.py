@@ -124,8 +124,8 @@ def _card(facts: Facts, parts: Sequence[Part], staged: Path) -> dict[str, Any]:
         "licence": facts.licence,
         "fit_for": facts.fit_for,
         "digest": facts.digest,
-        "combine": {category.value: how for category, how in facts.combine.items()},
-        "covers": {category.value: text for category, text in facts.covers.items()},
+        "combine": {str(category): how for category, how in facts.combine.items()},
+        "covers": {str(category): text for category, text in facts.covers.items()},
         "training": dict(facts.training),
         "model": [_model_table(part, staged / part.folder) for part in parts],
     }
