@@ -49,11 +49,17 @@ class Problem(Enum):
 
 
 class OriginalError(Exception):
-    """Why an image cannot be shown, in words for a reviewer."""
+    """Why an image cannot be shown, in words for a reviewer.
 
-    def __init__(self, message: str, problem: Problem = Problem.GONE) -> None:
+    code is that of the row which a scan would write now; None where it would write another one.
+    """
+
+    def __init__(
+        self, message: str, problem: Problem = Problem.GONE, code: ErrorCode | None = None
+    ) -> None:
         super().__init__(message)
         self.problem = problem
+        self.code = code
 
 
 class Originals:
@@ -89,7 +95,7 @@ class Originals:
                         return data
                 reasons.append(_changed(place))
             except FetchError as error:
-                reasons.append(OriginalError(error.error.message))
+                reasons.append(OriginalError(error.error.message, code=error.error.code))
             except OriginalError as error:
                 reasons.append(error)
             except (ModerateError, OSError) as error:

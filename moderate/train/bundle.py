@@ -153,7 +153,7 @@ def install_trained(
     """Install the trained network, and beside it those that are kept. Raises WeightsError."""
     card = bundle.card
     trained = ", ".join(training["category"])
-    kept = [category for each in others for category in each.categories]
+    kept = [str(name) for each in others for name in (*each.categories, *each.own)]
     facts = Facts(
         name=name,
         title=f"A head for {trained}, trained on own labels",

@@ -87,7 +87,7 @@ def extract(
                         try:
                             yield place, originals.read(labelled.rows[place])
                         except OriginalError as error:
-                            reasons[error.problem.value] += 1
+                            reasons[error.code.value if error.code else error.problem.value] += 1
                         except Exception:  # noqa: BLE001 - one image must not end the training
                             reasons[_NOT_READ] += 1
 

@@ -111,7 +111,7 @@ def from_results(
     """
     own = tuple(name for name in categories if name not in tuple(CATEGORIES))
     labels = read_labels(labels_file, id_column, own)
-    trained = tuple(categories) or tuple(str(name) for name in labels.labelled)
+    trained = tuple(categories) or tuple(map(str, labels.labelled))
     if not trained:
         raise InputError(
             f"{file_name(labels_file)} labels none of {', '.join(CATEGORIES)}; name categories of "
@@ -119,7 +119,7 @@ def from_results(
         )
     columns = [name for name in ("path", "path_bytes", "uri", "sha256") if name in results.columns]
     joined = join(labels, results, [*columns, "error_code"])
-    values = {name: joined.labels[name] for name in trained}
+    values = {name: labels.values[name][joined.of] for name in trained}
     known = np.zeros(len(joined), np.bool_)
     for of_category in values.values():
         known |= of_category != UNKNOWN

@@ -180,7 +180,7 @@ def test_images_that_are_gone_are_left_out_and_counted(
     assert trained("r.csv", bundle, "--labels", "l.csv") == 2
     error = last_error(capsys)
     assert "violence: no positive image where 70 are needed" in error
-    assert "left out: 200 cannot be read any more" in error
+    assert "left out: 200 not_found" in error
 
 
 def test_labels_that_say_nothing_install_nothing(

@@ -36,7 +36,7 @@ class WordsModel:
     record: PromptRecord
     title: str
     fit_for: str
-    covers: dict[Category, str]
+    covers: dict[str, str]
     notes: tuple[str, ...]
 
 
@@ -98,7 +98,7 @@ def convert_words(folder: Path, prompts: Prompts, levels: LevelGroup, source: st
         fit_for=_FIT_FOR[towers.kind],
         covers={
             name: one_line(f"what fits the prompts: {', '.join(of.prompts)}", _MAX_COVERS)
-            for name, of in prompts.file.categories.items()
+            for name, of in prompts.file.named().items()
         },
         notes=(note, _FIT_FOR[towers.kind]),
     )
