@@ -22,6 +22,8 @@ from tests.support.convert_sources import pictures, write_processor
         ("ViTImageProcessor", {"do_rescale": False, "image_mean": [127.5] * 3}),
         ("ViTImageProcessor", {"rescale_factor": 1 / 127.5}),
         ("SiglipImageProcessor", {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}),
+        ("CLIPImageProcessor", {"size": {"shortest_edge": 32}, "crop_size": 32}),
+        ("CLIPImageProcessor", {"size": 32, "crop_size": 32}),
         ("EfficientNetImageProcessor", {"include_top": True}),
         ("EfficientNetImageProcessor", {"include_top": False}),
         ("EfficientNetImageProcessor", {}),
@@ -58,6 +60,14 @@ def test_normalisation_is_that_of_transformers(
         ),
         ({"image_processor_type": "ViTImageProcessorFast"}, {"resize": "squash"}),
         (
+            {"image_processor_type": "CLIPImageProcessor", "size": None, "resample": None},
+            {"size": (224, 224), "resize": "crop", "crop_pct": 1.0, "interpolation": "bicubic"},
+        ),
+        (
+            {"image_processor_type": "CLIPImageProcessor", "size": 256, "crop_size": 224},
+            {"size": (224, 224), "resize": "crop", "crop_pct": 0.875},
+        ),
+        (
             {"image_processor_type": None, "feature_extractor_type": "ViTFeatureExtractor"},
             {"resize": "squash"},
         ),
@@ -72,7 +82,7 @@ def test_geometry(tmp_path: Path, changes: dict[str, Any], expected: dict[str, A
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"image_processor_type": "CLIPImageProcessor"}, "'CLIPImageProcessor' is not known"),
+        ({"image_processor_type": "BlipImageProcessor"}, "'BlipImageProcessor' is not known"),
         ({"do_resize": False}, "do_resize = false"),
         ({"do_pad": True}, "do_pad"),
         ({"resample": 9}, "resample 9 is not known"),
