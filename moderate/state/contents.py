@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -31,6 +32,7 @@ _SCHEMA = (
     "positions BLOB NOT NULL)",
 )
 _DIGEST_BYTES = 32
+_NUMBERED_TOGETHER = 1024  # one by one costs several times as much
 _PATHS_JOINT = b"\0"  # in no path of a local file
 _CACHE_KIB = 8 * 1024
 """What of it is kept in memory. A larger cache is hardly faster: digests come in no order."""
@@ -67,6 +69,8 @@ class Contents:
         # Each commit would go through all changed pages of the cache, once per image.
         self._connection.execute("BEGIN")
         self._next_place = 0  # of a known content
+        # Contents that came by themselves, as soon as there are known ones to compare them with.
+        self._unnumbered: list[bytes] = []
         self.out_of_order = False
         """Whether a row was examined after a later one of the same content: then ask `first`."""
 
@@ -142,6 +146,12 @@ class Contents:
     def _claim_block(self, rows: Sequence[tuple[bytes, int, bytes]]) -> list[Claim] | None:
         """Take in known contents; empty where the rows own all of them, None where it cannot."""
         digests, positions, paths = zip(*rows, strict=True)
+        if self._next_place:
+            self._number(self._unnumbered)
+        else:
+            before = self._connection.execute("SELECT sha256 FROM contents")
+            while found := before.fetchmany(_NUMBERED_TOGETHER):
+                self._number([sha256 for (sha256,) in found])
         joined_digests, joined_paths = b"".join(digests), _PATHS_JOINT.join(paths)
         are_digests = set(map(len, digests)) == {_DIGEST_BYTES}
         if not are_digests or joined_paths.count(_PATHS_JOINT) != len(rows) - 1:
@@ -180,13 +190,21 @@ class Contents:
         row = self._connection.execute(query, (number,)).fetchone()
         return row[0] if row else None
 
+    def _number(self, digests: Sequence[bytes]) -> None:
+        """Give contents a number that came by themselves."""
+        self._insert_numbers(zip(map(_number, digests), repeat(-1), strict=False))
+        self._unnumbered = []
+
     def _insert_numbers(self, rows: Iterable[tuple[int, int]]) -> int:
         before = self._connection.total_changes
         self._connection.executemany("INSERT OR IGNORE INTO numbers VALUES (?, ?)", rows)
         return self._connection.total_changes - before
 
     def _insert(self, rows: Sequence[tuple[bytes, int, bytes, bool]]) -> int:
-        self._insert_numbers((_number(row[0]), -1) for row in rows)
+        if self._next_place:
+            self._unnumbered += [row[0] for row in rows]
+            if len(self._unnumbered) >= _NUMBERED_TOGETHER:
+                self._number(self._unnumbered)
         before = self._connection.total_changes
         self._connection.executemany(
             "INSERT OR IGNORE INTO contents (sha256, position, path, reused) VALUES (?, ?, ?, ?)",

@@ -268,7 +268,8 @@ def unpack_scored(
     another number of labels.
     """
     head_size, text_at = _OUTCOME.size, _OUTCOME.size + 4 * label_count
-    payloads = [each if len(each) >= text_at else each.ljust(text_at, b"\0") for each in payloads]
+    if min(map(len, payloads), default=0) < text_at:
+        payloads = [each.ljust(text_at, b"\0") for each in payloads]
     heads = np.frombuffer(b"".join([each[:head_size] for each in payloads]), _HEADS)
     usable = heads["checksum"] == _checksums(_LAYOUT, digests, scope, payloads)
     hashes: list[PdqHash | None] = [None] * len(payloads)
@@ -324,7 +325,7 @@ def are_intact(
 
     stats (n, 3) are those of `FileStat`.
     """
-    sound = np.array([len(each) == _STAT.size for each in packed], bool)
+    sound = np.array(list(map(len, packed))) == _STAT.size
     checksums = [
         crc32(each[4:], crc32(digest, crc32(path)))
         for path, digest, each in zip(paths, digests, packed, strict=True)

@@ -181,11 +181,9 @@ class KnownFiles:
         of it.
         """
         known_rows, scored = self._rows, self._ids[0]
-        rows = [
-            row
-            for path in paths
-            if (row := known_rows.get(path)) is not None and _is_regular(row, scored)
-        ]
+        rows = [row for path in paths if (row := known_rows.get(path)) is not None]
+        if not _are_regular(rows, scored):
+            rows = [row for row in rows if _are_regular([row], scored)]
         if not rows:
             return _NO_FILES
         keys, digests, used, packed, _, outcomes_used, payloads = zip(*rows, strict=True)
@@ -200,10 +198,12 @@ class KnownFiles:
         if hashed:
             usable &= np.array([each is not None for each in contents.hashes], bool)
         today = self._today
-        stale = [
-            _is_before(one, today) or _is_before(other, today)
-            for one, other in zip(used, outcomes_used, strict=True)
-        ]
+        stale = [False] * len(rows)
+        if set(used) | set(outcomes_used) != {today}:
+            stale = [
+                _is_before(one, today) or _is_before(other, today)
+                for one, other in zip(used, outcomes_used, strict=True)
+            ]
         files = UnchangedFiles(places, digests, stale, contents)
         return files if usable.all() else files.take(usable)
 
@@ -629,9 +629,13 @@ def _absolute(path: bytes, folder: bytes) -> bytes:
     return path if path.startswith(b"/") else folder + b"/" + path.removeprefix(b"./")
 
 
-def _is_regular(row: tuple[Any, ...], scored: int) -> bool:
-    """Whether a row of `ScoreStore.by_path` has scores, and the types that it should have."""
-    return row[4] == scored and type(row[1]) is type(row[3]) is type(row[6]) is bytes
+def _are_regular(rows: Sequence[tuple[Any, ...]], scored: int) -> bool:
+    """Whether rows of `ScoreStore.by_path` have scores, and the types that they should have."""
+    if not rows:
+        return True
+    columns = list(zip(*rows, strict=True))
+    types = {each for number in (1, 3, 6) for each in set(map(type, columns[number]))}
+    return types == {bytes} and set(columns[4]) == {scored}
 
 
 def _scope(number: int, ids: tuple[int, int], scopes: Scopes) -> bytes:

@@ -39,6 +39,9 @@ def test_state_reuses_all_of_a_first_run(tmp_path: Path) -> None:
         rate = second["images_per_second"] / first["images_per_second"]
         assert told["ratio"][kind] == pytest.approx(rate)
         assert second["largest_process_bytes"] > 10_000_000
+        cpu = told["cpu"][kind]
+        assert cpu["ratio"] == pytest.approx(first["cpu_seconds"] / second["cpu_seconds"])
+        assert f"second run of 40 files, {kind}: target 40x the first: " in done.stdout
     assert told["second"]["csv"]["rows_sha256"] == first["rows_sha256"]
     overhead = told["overhead"]
     assert overhead["least"] <= overhead["median_of_pairs"] <= overhead["most"]
