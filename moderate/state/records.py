@@ -275,9 +275,11 @@ def unpack_scored(
     hashes: list[PdqHash | None] = [None] * len(payloads)
     if not usable.all():
         hashed = heads["checksum"] == _checksums(_HASHED_LAYOUT, digests, scope, payloads)
+        changed = list(payloads)
         for index in np.flatnonzero(hashed & ~usable).tolist():
-            plain_record, hashes[index] = _without_hash(payloads[index])
-            payloads[index] = plain_record.ljust(text_at, b"\0")
+            plain_record, hashes[index] = _without_hash(changed[index])
+            changed[index] = plain_record.ljust(text_at, b"\0")
+        payloads = changed
         usable |= hashed
     usable &= heads["label_count"] == label_count
     joined = b"".join([each[head_size:text_at] for each in payloads])
