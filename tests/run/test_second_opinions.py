@@ -511,6 +511,7 @@ def test_a_dry_run_says_how_many_had_one(
     assert "of the images in run" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_shares_of_the_inputs_have_them_too(
     images: Path, light: Path, policy: str, two: Scanned
 ) -> None:
