@@ -202,6 +202,8 @@ class LocalEngine(Engine):
                 self._scores.finish()
             elif self._scores:
                 self._scores.commit(everything=True)
+            if self._second:
+                self._second.write_down(at_end=broken_off is None)
         finally:
             self._stack.close()
 

@@ -21,6 +21,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from moderate.classify.device import place
 from moderate.decode.batches import Batch, Passed
 from moderate.decode.undecoded import Undecoded
@@ -31,7 +33,6 @@ from moderate.places import read_places
 from moderate.policy.batch import UndecidedRow
 from moderate.policy.judge import Judge
 from moderate.policy.rows import judge_rows
-from moderate.policy.thresholds import reaches
 from moderate.results.schema import shortest
 from moderate.run.interface import Job, Second
 from moderate.run.local_files import is_local
@@ -119,18 +120,20 @@ class SecondOpinions:
     def __enter__(self) -> SecondOpinions:
         with self._stack:
             for each in self._opinions:
-                each.begin()
                 self._stack.callback(each.contents.close)
+            for each in self._opinions:
+                each.begin()
             self._stack = self._stack.pop_all()
         return self
 
-    def __exit__(self, broken_off: object = None, *_: object) -> None:
-        """Keep what was scored, however the run ends."""
-        try:
-            for each in self._opinions:
-                each.keep(at_end=broken_off is None)
-        finally:
-            self._stack.close()
+    def __exit__(self, *_: object) -> None:
+        """Forget what is kept of this run alone. `write_down` comes before."""
+        self._stack.close()
+
+    def write_down(self, *, at_end: bool) -> None:
+        """Keep what was scored in the state; at the end of a run, wait for other processes."""
+        for each in self._opinions:
+            each.write_down(at_end=at_end)
 
     @property
     def counts(self) -> Sequence[OpinionCounts]:
@@ -269,6 +272,9 @@ class _Opinions:
         self._scores: RunScores | None = None
         self._limits = job.options.limits
         self._noted = False
+        # Scores are float32, and bounds are compared with them as such: see `reaches`.
+        opinion = second.opinion
+        self._band = (float(np.float32(opinion.lower)), float(np.float32(opinion.upper)))
         self.contents = Contents()
         """What this run has scored for them, by content."""
         self.counts = OpinionCounts(
@@ -287,8 +293,8 @@ class _Opinions:
                 retry_errors=options.retry_errors,
             )
 
-    def keep(self, *, at_end: bool) -> None:
-        """Write down what was scored."""
+    def write_down(self, *, at_end: bool) -> None:
+        """Keep what was scored in the state."""
         if self._scores and at_end:
             self._scores.finish()
         elif self._scores:
@@ -296,10 +302,10 @@ class _Opinions:
 
     def asks(self, scores: Scores) -> bool:
         """Whether one of the scores is in the band, its bounds included."""
-        opinion = self._second.opinion
+        low, high = self._band
         return any(
-            score is not None and reaches(score, opinion.lower) and reaches(opinion.upper, score)
-            for score in map(scores.__getitem__, opinion.categories)
+            (score := scores[category]) is not None and low <= score <= high
+            for category in self._second.opinion.categories
         )
 
     def combined(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from moderate.results.read import read_results
 from moderate.run import second_opinions
 from tests.support.bundles import model_table, write_card, write_model
 from tests.support.pictures import encode, scene
+from tests.support.scans import Place, Written, assert_same, make_corpus, read_kept
 from tests.support.videos import make_video
 
 Captured = pytest.CaptureFixture[str]
@@ -291,16 +293,19 @@ def test_all_formats_have_the_same_columns_and_values(two: Scanned) -> None:
         assert {n: text[n] for n in own} == {n: typed[n] for n in own}
 
 
-def test_the_higher_score_counts_with_max(
+def test_the_higher_score_counts_with_max_and_the_bounds_are_included(
     images: Path, light: Path, heavy: Path, both: tuple[list[Any], list[Any]]
 ) -> None:
-    policy = write_policy("max.toml", heavy, *band(both[0]), more='combine = "max"')
+    low, high = band(both[0])
+    inside = [r["nudity"] for r in both[0] if r["nudity"] is not None and low < r["nudity"] < high]
+    policy = write_policy("max.toml", heavy, min(inside), max(inside), more='combine = "max"')
     scan(images, light, "two", policy)
     asked = expected_scores(both, max)
     assert asked != expected_scores(both)
     for row, first in zip(rows("two.parquet"), both[0], strict=True):
         if not is_video(row):
             assert_scores(row, first, asked.get(row["path"], {}))
+            assert (row["second_weights"] == "heavy") == (row["path"] in asked)
 
 
 def test_what_the_second_weights_could_not_score_is_for_people(
@@ -506,6 +511,7 @@ def test_a_dry_run_says_how_many_had_one(
     assert "of the images in run" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_shares_of_the_inputs_have_them_too(
     images: Path, light: Path, policy: str, two: Scanned
 ) -> None:
@@ -544,3 +550,34 @@ def test_ray_refuses_them_by_name(images: Path, light: Path, policy: str) -> Non
         plan_on_ray(options)
     fine = replace(options, policy="plain.toml")
     assert plan_on_ray(fine)[0].second == ()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_where_it_was(
+    light: Path, heavy: Path, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    inputs = make_corpus(corpus, 60)
+    asks = write_policy(str(tmp_path / "killed.toml"), heavy, 0.0, 1.0)
+    options = ("--backend=torch", "--policy", asks)
+    whole, killed = (
+        Place(tmp_path / name, corpus, inputs, str(light), options) for name in ("whole", "killed")
+    )
+    done = whole.run(whole.scan())
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = Written.by(whole)
+    everything = len(_outcomes(whole))
+    with_second = sum(row["second_weights"] is not None for row in expected.rows)
+    assert with_second > 20
+    for wanted in (everything // 3, 2 * everything // 3):  # among the first, and the second scores
+        with killed.start(killed.scan("--force")) as process:
+            while process.poll() is None and len(_outcomes(killed)) < wanted:
+                time.sleep(0.02)
+            process.kill()
+    assert len(_outcomes(killed)) >= everything // 3
+    assert killed.run(killed.scan("--force")).returncode == 0
+    assert_same(killed, expected)
+
+
+def _outcomes(place: Place) -> list[Any]:
+    return read_kept(place.state / "scores.sqlite3", "SELECT sha256, scope FROM outcomes")
