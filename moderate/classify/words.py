@@ -30,7 +30,10 @@ class Words(Table):
     features: Annotated[int, Field(ge=1, le=65_536)]
     projected: bool
     columns: Annotated[int, Field(ge=1, le=MOST_COLUMNS)]
-    fits: Annotated[tuple[Annotated[_Columns, Field(min_length=1)], ...], Field(min_length=1)]
+    fits: Annotated[
+        tuple[Annotated[_Columns, Field(min_length=1)], ...],
+        Field(min_length=1, max_length=MOST_COLUMNS),
+    ]
     against: tuple[_Columns, ...]
 
     @model_validator(mode="after")

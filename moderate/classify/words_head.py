@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -23,11 +25,12 @@ class WithWords(nn.Module):
         super().__init__()
         self.tower = tower
         self.prompts = nn.Linear(words.features, words.columns)
-        # Labels with nothing against them have the zero that is added behind the columns.
-        nothing = words.columns
+        # Behind the columns stand a zero, which labels have that nothing is against, and a minus
+        # infinity, which fills up the shorter rows.
+        nothing, absent = words.columns, words.columns + 1
         against = [columns or (nothing,) for columns in words.against]
-        self.register_buffer("fits", _masks(words.fits, nothing + 1), persistent=False)
-        self.register_buffer("against", _masks(against, nothing + 1), persistent=False)
+        self.register_buffer("fits", _table(words.fits, absent), persistent=False)
+        self.register_buffer("against", _table(against, absent), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """N x 3 x H x W normalised pixels to N x labels logits."""
@@ -42,19 +45,21 @@ class WithWords(nn.Module):
     def compare(self, features: torch.Tensor) -> torch.Tensor:
         """N x features of the tower to N x labels logits."""
         columns = self.prompts(functional.normalize(features, dim=-1))
-        columns = functional.pad(columns, (0, 1)).unsqueeze(1)
-        return _log_sum_exp(columns + self.fits) - _log_sum_exp(columns + self.against)
+        columns = functional.pad(functional.pad(columns, (0, 1)), (0, 1), value=-torch.inf)
+        return _log_sum_exp(columns, self.fits) - _log_sum_exp(columns, self.against)
 
 
-def _masks(rows: tuple[tuple[int, ...], ...] | list[tuple[int, ...]], width: int) -> torch.Tensor:
-    """1 x rows x width: 0 for the columns of a row, minus infinity for the others."""
-    masks = torch.full((1, len(rows), width), -torch.inf)
-    for row, columns in enumerate(rows):
-        masks[0, row, list(columns)] = 0.0
-    return masks
+def _table(rows: Sequence[Sequence[int]], absent: int) -> torch.Tensor:
+    """The columns of each row: rows x the most that one has, filled up with `absent`."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[absent] * (longest - len(row))] for row in rows])
 
 
-def _log_sum_exp(values: torch.Tensor) -> torch.Tensor:
-    """torch.logsumexp over the last axis, of the operations that programs have."""
+def _log_sum_exp(columns: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """N x columns to N x rows: torch.logsumexp over the columns of each row of a table.
+
+    Of the operations that programs have.
+    """
+    values = columns.index_select(1, table.reshape(-1)).reshape(-1, *table.shape)
     largest = values.amax(-1, keepdim=True)
     return (values - largest).exp().sum(-1).log() + largest.squeeze(-1)

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from moderate.cli.main import run
-from moderate.errors import WeightsError
+from moderate.errors import MissingLibraryError, WeightsError
 from moderate.types import CATEGORIES
 from moderate.weights.words.levels import level_group
 from moderate.weights.words.prompts import DEFAULT, default_text, read_prompts, remarks
+from moderate.weights.words.tokens import require_transformers
 from tests.support.two_towers import PROMPTS, tokenizer
 
 Captured = pytest.CaptureFixture[str]
@@ -155,3 +156,9 @@ def test_the_example_of_the_page_can_be_used(tmp_path: Path) -> None:
     prompts = read_prompts(written(tmp_path, example))
     assert list(prompts.file.own) == ["gambling"]
     assert remarks(prompts.file) == []
+
+
+def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moderate.weights.words.tokens.installed", lambda module: False)
+    with pytest.raises(MissingLibraryError, match=r"reading prompts needs transformers: .*words"):
+        require_transformers("reading prompts")
