@@ -57,7 +57,7 @@ def category_of(name: str) -> str:
     """One of the five, or the name of an own category. Raises ValueError for neither."""
     if name in CATEGORIES:
         return Category(name)
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} is neither one of {', '.join(CATEGORIES)} nor a name for an own category: "
             "up to 40 of a-z, 0-9 and _, a letter first"
@@ -71,7 +71,7 @@ CategoryName = Annotated[str, AfterValidator(category_of)]
 
 def is_own_name(name: str) -> bool:
     """Whether an own category may be called so."""
-    return bool(_NAME.match(name)) and name not in CATEGORIES and name not in TAKEN
+    return bool(_NAME.fullmatch(name)) and name not in CATEGORIES and name not in TAKEN
 
 
 def category_named(option: str, name: str, categories: Sequence[str]) -> str:

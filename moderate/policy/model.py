@@ -433,7 +433,7 @@ class Policy(_WithOwn):
         for name in names:
             if name not in CATEGORIES and name not in self.own:
                 raise ValueError(
-                    f"{key}: {name!r} is none of {', '.join(CATEGORIES)}, and the policy has no "
+                    f"{key}.{name}: is none of {', '.join(CATEGORIES)}, and the policy has no "
                     f"thresholds for it as an own category: [categories.own.{name}]"
                 )
 

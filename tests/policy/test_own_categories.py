@@ -45,14 +45,14 @@ def text(own: str, rest: str = "") -> str:
             ": categories.own.gambling.block: is missing",
         ),
         (text("", "[own.gambling]\nreview = 0.1\nblock = 0.2"), "write [categories.own.NAME]"),
-        (text("", '[bands]\ncategories = ["gambling"]'), "bands.categories: 'gambling' is none of"),
+        (text("", '[bands]\ncategories = ["gambling"]'), "bands.categories.gambling: is none of"),
         (
             text(
                 "",
                 '[[rating]]\nvalue = "a"\ndescription = "a"\n'
                 '[[rating]]\nvalue = "b"\ndescription = "b"\nany = { nudtiy = 0.5 }',
             ),
-            "rating.1.any: 'nudtiy' is none of nudity",
+            "rating.1.any.nudtiy: is none of nudity",
         ),
         (
             text("", '[[override]]\nwhen = "a/**"\n[override.categories.own]\nx = { block = 0.2 }'),

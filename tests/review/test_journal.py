@@ -74,7 +74,7 @@ def test_a_line_that_a_kill_left_unfinished_is_no_decision(tmp_path: Path, kept:
         (entry(1).line().replace(b'"schema": 1', b'"schema": 2'), "another version"),
         (entry(1).line().replace(b'"approve"', b'"maybe"'), "maybe"),
         (entry(1).line().replace(b'"approve"', b"null"), "neither"),
-        (entry(1).line().replace(b'"labels": {}', b'"labels": {"cats": true}'), "labels"),
+        (entry(1).line().replace(b'"labels": {}', b'"labels": {"Cats": true}'), "labels"),
         (entry(0).line(), "no row"),
         (entry(1).line().replace(b'"note"', b'"nota"'), "unknown"),
         (b"\xff\xfe", "line 2"),

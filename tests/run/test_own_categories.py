@@ -12,9 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 import moderate
+from moderate.classify.classifier import Scored
 from moderate.cli.main import run
+from moderate.cluster.tables import table_of, undecided_rows
+from moderate.decode.parts import Part
 from moderate.decode.scheduler import Scheduler
+from moderate.policy.load import load_policy
 from moderate.results.read import read_results
+from moderate.run.highest import highest
+from moderate.types import UNSCORED, Category, Decision, ImageFacts, ImageRef, Row
 from tests.support.bundles import model_table, write_card, write_model
 from tests.support.pictures import encode, scene
 from tests.support.videos import make_video
@@ -235,6 +241,32 @@ def test_python_rows_have_the_columns(images: Path, weights: Path) -> None:
     assert names[names.index("drug_use") + 1] == "gambling"
     assert row["gambling"] == found[0].labels["gambling"]
     assert moderate.to_table(found).column("weapons").to_pylist() == [row["weapons"]]
+    options = {"weights": str(weights), "policy": "gambling.toml", "device": "cpu"}
+    with moderate.Moderator(**options) as moderator:  # type: ignore[arg-type]
+        (alone,) = moderator.moderate([(images / "1.png").read_bytes()])
+    assert alone.labels["gambling"] == pytest.approx(row["gambling"], abs=1e-6)
+
+
+def test_the_highest_part_of_an_image_is_that_of_an_own_category_too() -> None:
+    parts = [Part(0, 0), Part(1, 400)]
+    scored = [Scored(UNSCORED, (0.2,)), Scored(UNSCORED, (0.7,))]
+    found = highest(scored, parts, ("gambling",))
+    assert (found.labels, found.places) == ((0.7,), "gambling at frame 2, 0.4 s")
+
+
+def test_rows_of_a_fragment_come_back_with_their_own_categories() -> None:
+    ref = ImageRef(b"a.jpg")
+    row = Row(
+        ref,
+        ImageFacts(),
+        {**UNSCORED, Category.NUDITY: 0.5},
+        Decision.APPROVE,
+        (),
+        labels={"gambling": 0.25, "m/x": 0.75},
+    )
+    table = table_of([row], load_policy("balanced").policy, (), ("gambling", "m/x"), {})
+    (back,) = undecided_rows(table, [ref])
+    assert back.labels == row.labels
 
 
 def test_what_the_weights_do_not_feed_is_refused_in_one_line(
