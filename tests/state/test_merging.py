@@ -80,7 +80,7 @@ def test_the_scores_and_runs_of_all_are_in_one(tmp_path: Path) -> None:
     store = ScoreStore.open(into)
     ids = store.known_scope_ids(SCOPES)
     assert store.facts(ids[0]) == ScopeFacts(("seccomp",), "torch")
-    by_path = store.by_path([digest(3)[:16]], ids, SCOPES)
+    by_path = store.by_path([digest(3)[:16]], ids, SCOPES).all()
     assert by_path[digest(3)[:16]].outcome == replace(
         scored(0.5), facts=ImageFacts(sha256=digest(3).hex())
     )
