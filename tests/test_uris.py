@@ -19,7 +19,7 @@ import moderate
 from moderate.fetch.naming import shown
 from moderate.testcards import draw_card
 from moderate.types import ErrorCode, ImageError, ImageRef, Inline, StoredObject, Url
-from moderate.uris import uri_of
+from moderate.uris import file_uri, file_uris, uri_of
 
 
 @pytest.fixture
@@ -144,3 +144,27 @@ def test_a_scan_of_every_kind_of_input(folder: Path) -> None:
     assert opened(by_path[os.fsdecode(b"./" + odd)]) == data
     assert moderate.to_table(rows)["uri"].to_pylist() == list(by_path.values())
     assert [moderate.row_to_dict(row)["uri"] for row in rows] == list(by_path.values())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"x/y",
+        b"/x/y",
+        b"./-x",
+        b"a//b",
+        b"../a",
+        b"a/../b",
+        b"a\nb",
+        b"\xff",
+        b"a b",
+        b"a/",
+        b"./.x",
+    ],
+)
+def test_uris_of_many_files_are_those_of_each(odd: bytes) -> None:
+    for plain in ([b"./a/b.jpg", b"c_1-2.png"], [b"/a/b.jpg", b"/c"], []):
+        for paths in (plain, [*plain, odd], [odd, *plain], [odd]):
+            if paths:
+                assert file_uris(paths, b"/f x") == [file_uri(path, b"/f x") for path in paths]
+                assert file_uris(paths) == [file_uri(path) for path in paths]

@@ -215,7 +215,7 @@ class Database:
         self._on = file_system(self.path)
         if not (self._on.local and _uses_shared_memory(connection)):
             self._connection = connection = self._connect_alone(connection)
-        connection.execute("PRAGMA cache_size = -32768")
+        connection.execute("PRAGMA cache_size = -16384")
         connection.execute("PRAGMA temp_store = MEMORY")
         if self._checked_version(connection) < len(self._migrations):
             self._migrate(connection)

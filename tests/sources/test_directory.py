@@ -6,12 +6,15 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from moderate.decode.sniff import claimed_format
 from moderate.fetch.local import FetchError, read_file
 from moderate.sources.directory import DirectorySource, WalkOptions
+from moderate.sources.folder_files import FolderFiles
 from moderate.sources.interface import Source
 from moderate.sources.resolve import InputOptions, resolve
 from moderate.types import ErrorCode, ImageRef, Skipped, SkipReason, Warn
@@ -190,6 +193,7 @@ def test_paths_longer_than_the_system_opens_are_reported(tmp_path: Path) -> None
 
 _AS_NOBODY = """
 import os, sys
+from moderate.decode.sniff import claimed_format
 from moderate.fetch.local import FetchError, read_file
 from moderate.sources.directory import DirectorySource
 if os.getuid() == 0:
@@ -275,3 +279,34 @@ def test_displayed_paths_never_start_a_formula() -> None:
     assert ImageRef(b"./a.jpg").display == b"./a.jpg"
     assert ImageRef(b"/a.jpg").display == b"/a.jpg"
     assert ImageRef(b"../a.jpg").display == b"./../a.jpg"
+
+
+def test_files_of_a_folder_come_together_as_they_come_alone(tmp_path: Path) -> None:
+    """Between what is looked at by itself, and never of two folders at once."""
+    fill(tmp_path, ["a.jpg", "b.png", "c", "d.jpg", "e/f.jpg", "e/g.txt", "h.jpg", ".i.jpg"])
+    (tmp_path / "link.jpg").symlink_to("a.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for options in (WalkOptions(), WalkOptions(all_files=True, hidden=True, follow_symlinks=True)):
+        source = DirectorySource(os.fsencode(tmp_path), options)
+        refs: list[ImageRef | Skipped] = []
+        together = 0
+        for part in source.parts():
+            if isinstance(part, FolderFiles):
+                assert [part.folder + b"/" + name for name in part.names] == list(part.paths)
+                assert list(part.claims) == [claimed_format(name) for name in part.names]
+                refs += map(part.ref, range(len(part)))
+                together += len(part)
+            else:
+                refs.append(part)
+        assert refs == list(source)
+        assert refs == careful_walk(tmp_path, options)
+        assert together >= 5
+
+
+def careful_walk(root: Path, options: WalkOptions) -> list[ImageRef | Skipped]:
+    """With a pattern that leaves nothing out, each entry is looked at by itself."""
+    options = replace(options, exclude=("no such name",))
+    assert not any(
+        isinstance(p, FolderFiles) for p in DirectorySource(os.fsencode(root), options).parts()
+    )
+    return list(DirectorySource(os.fsencode(root), options))
