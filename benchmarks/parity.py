@@ -31,7 +31,7 @@ from reporting import cores, machine, print_table, write_json
 
 from moderate.decode.image import Decoded, decode, prepare
 from moderate.decode.resample import down_first
-from moderate.decode.resize import PixelSpec, draft_margin, resize, source_box
+from moderate.decode.resize import DRAFT_MARGIN, PixelSpec, resize, source_box
 from moderate.testcards import BANDS, CATEGORIES, draw_card
 from moderate.types import Limits
 
@@ -274,7 +274,7 @@ def by_every_way(pictures: Pictures, network: Network, options: argparse.Namespa
         ways.pixels[way], ways.seconds[way] = done[scale]
         ways.reduced[way] = scale > 1
     if not options.rule:
-        reduces = scale_for(draft_margin(size), spec, size) > 1
+        reduces = scale_for(DRAFT_MARGIN, spec, size) > 1
         add("moderate", lambda: _by_moderate(pictures.data, spec), 0.0, reduces)
     return ways
 

@@ -21,16 +21,12 @@ _MAX_RATIO = 256
 # which is quicker then.
 _FEW_ROWS = 4
 
-_LARGE = 10_000_000  # pixels; images of cameras, which have no detail as fine as their pixels
+DRAFT_MARGIN = 6
+"""How many times larger than the model's input a JPEG is decoded at least.
 
-
-def draft_margin(size: tuple[int, int]) -> float:
-    """How many times larger than the model's input a JPEG of (width, height) is decoded at least.
-
-    benchmarks/parity.py holds it to what rounding alone does to scores; docs/performance.md has the
-    figures.
-    """
-    return 3 if size[0] * size[1] >= _LARGE else 6
+benchmarks/parity.py holds it to what rounding alone does to scores, and docs/performance.md has the
+figures: three and four times move scores further.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +99,13 @@ def draft_size(specs: tuple[PixelSpec, ...], size: tuple[int, int]) -> tuple[int
 
     Interpolation without antialiasing picks single pixels, so it needs all of them.
     """
-    scale, margin = 0.0, draft_margin(size)
+    scale = 0.0
     for spec in specs:
         if spec.exact or not spec.antialias:
             return None
         left, top, right, bottom = source_box(spec, size)
         across, down = spec.width / (right - left), spec.height / (bottom - top)
-        scale = max(scale, margin * across, margin * down)
+        scale = max(scale, DRAFT_MARGIN * across, DRAFT_MARGIN * down)
     if scale >= 1:
         return None
     return math.ceil(size[0] * scale), math.ceil(size[1] * scale)

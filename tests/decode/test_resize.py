@@ -89,7 +89,7 @@ def test_a_crop_of_a_ribbon_is_made_without_the_whole_ribbon() -> None:
 
 def test_draft_size_keeps_several_times_what_the_model_sees() -> None:
     assert draft_size((PixelSpec(100, 100),), (3600, 2700)) == (800, 600)
-    assert draft_size((PixelSpec(100, 100),), (4000, 3000)) == (400, 300)
+    assert draft_size((PixelSpec(100, 100),), (12000, 9000)) == (800, 600)
     assert draft_size((PixelSpec(100, 100),), (700, 590)) is None
     assert draft_size((PixelSpec(100, 100, antialias=False),), (4000, 3000)) is None
     assert draft_size((PixelSpec(100, 100, exact=True),), (4000, 3000)) is None
