@@ -10,30 +10,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
 from moderate.analysis.label_files import NOTHING, files_below, normal_name
 from moderate.analysis.labelled_rows import join
 from moderate.analysis.labels import UNKNOWN, read_labels
 from moderate.errors import InputError, UsageError
-from moderate.own_categories import OwnCategory
+from moderate.own_categories import is_own_name
 from moderate.regular import sha256_of
 from moderate.results.read import Results
-from moderate.results.schema import COLUMNS
 from moderate.tables.lines import file_name, unreadable
 from moderate.text import nearest, one_line
-from moderate.types import CATEGORIES, Decision, Status
+from moderate.types import CATEGORIES, Status
 
 NO_DIGEST = "no digest"
 """Why images of results without digests are left out."""
 
 SAFE = "safe"
 """Stands in `--map` for what shows none of the categories."""
-
-_NAME: TypeAdapter[str] = TypeAdapter(OwnCategory)
-
-# Columns of results, and decisions as `eval` reads names of folders.
-_TAKEN = {column.name for column in COLUMNS} - set(CATEGORIES) | {each.value for each in Decision}
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,10 +241,7 @@ def _meanings(
 
 
 def _is_name(name: str) -> bool:
-    try:
-        return _NAME.validate_python(name) not in _TAKEN
-    except ValidationError:
-        return False
+    return name in CATEGORIES or is_own_name(name)
 
 
 def _in_order(names: Iterable[str | None]) -> tuple[str, ...]:
