@@ -335,7 +335,7 @@ def check_prompts(
         typer.Option(metavar="DIR", help="Count tokens by the tokenizer in this folder."),
     ] = None,
 ) -> None:
-    """Check a file of prompts: counts, doubles, empty ones, and what is probably not meant."""
+    """Count prompts, and name what is wrong or doubtful."""
     from moderate.errors import WeightsError
     from moderate.weights.words.check import check
 
