@@ -38,11 +38,12 @@ def bundle_with(folder: Path, **changes: object) -> Path:
 
 
 def classifier(folder: Path) -> Classifier:
-    return Classifier(load_bundle(str(folder)), place("cpu", "fp32"))
-
-
-def reference_classifier(folder: Path) -> Classifier:
     return Classifier(load_bundle(str(folder)), place("cpu", "fp32", "torch"))
+
+
+def usual_classifier(folder: Path) -> Classifier:
+    """By the backend that scans take; its conversion takes seconds."""
+    return Classifier(load_bundle(str(folder)), place("cpu", "fp32"))
 
 
 def reference(folder: Path, batch: list[tuple[np.ndarray, ...]]) -> torch.Tensor:
@@ -59,7 +60,8 @@ def test_timm_loads_the_bundle_unaided_and_agrees(tmp_path: Path) -> None:
     folder = bundle_with(tmp_path / "b")
     batch = images(5)
     expected = reference(folder, batch).softmax(-1).numpy()
-    for outcome, probabilities in zip(classifier(folder).score(batch), expected, strict=True):
+    scored = usual_classifier(folder).score(batch)
+    for outcome, probabilities in zip(scored, expected, strict=True):
         assert outcome[Category.NUDITY] == pytest.approx(probabilities[1], abs=1e-6)
         assert outcome[Category.VIOLENCE] == pytest.approx(probabilities[3], abs=1e-6)
 
@@ -209,8 +211,8 @@ def test_bf16_on_the_cpu_is_close(bundle: Path, backend: str) -> None:
 
 
 def test_a_batch_that_fails_is_tried_image_by_image(bundle: Path) -> None:
-    whole = reference_classifier(bundle).score(images(20))
-    model = reference_classifier(bundle)
+    whole = classifier(bundle).score(images(20))
+    model = classifier(bundle)
     backend = model._members[0].model.backend
     real = backend._model
 
@@ -232,7 +234,7 @@ def test_a_batch_that_fails_is_tried_image_by_image(bundle: Path) -> None:
 
 
 def test_nan_from_the_model_is_an_error_row_for_that_image_alone(bundle: Path) -> None:
-    model = reference_classifier(bundle)
+    model = classifier(bundle)
     backend = model._members[0].model.backend
     real = backend._model
 
@@ -255,9 +257,7 @@ def test_nan_from_the_model_is_an_error_row_for_that_image_alone(bundle: Path) -
 # What is refused ---------------------------------------------------------------------------------
 
 
-def fails(
-    folder: Path, *said: str, opened: Callable[[Path], Classifier] = reference_classifier
-) -> None:
+def fails(folder: Path, *said: str, opened: Callable[[Path], Classifier] = classifier) -> None:
     with pytest.raises(WeightsError) as caught:
         opened(folder)
     message = str(caught.value)
@@ -364,7 +364,7 @@ def test_weights_with_nan_wrong_shape_or_no_safetensors(tmp_path: Path) -> None:
     save_file(bad, file)
     resealed(folder)
     fails(folder, "classifier.weight", "NaN")
-    fails(folder, "classifier.weight", "NaN", opened=classifier)
+    fails(folder, "classifier.weight", "NaN", opened=usual_classifier)
     save_file({k: v for k, v in good.items() if k != "classifier.bias"}, file)
     resealed(folder)
     fails(folder, "does not fit", "classifier.bias")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from moderate.classify.bundle import load_bundle
@@ -75,7 +76,9 @@ def pictures(size: tuple[int, int], count: int = 4) -> np.ndarray:
     return (0.5 * colours + 0.3 * coarse + 0.2 * noise).astype(np.uint8)
 
 
-def scores(converted: Converted, folder: Path, batch: np.ndarray) -> np.ndarray:
+def scores(
+    converted: Converted, folder: Path, batch: np.ndarray, backend: str = "torch"
+) -> np.ndarray:
     """Probabilities along the tool's own way: written as a bundle, loaded, run."""
     write_model(converted, folder)
     table: dict[str, Any] = {
@@ -89,7 +92,10 @@ def scores(converted: Converted, folder: Path, batch: np.ndarray) -> np.ndarray:
     write_card(folder, [table])
     bundle = load_bundle(str(folder))
     assert bundle.models[0].labels == converted.labels
-    return LabelModel(bundle.models[0], place("cpu", "fp32")).probabilities(batch)
+    with pytest.MonkeyPatch.context() as patch:
+        # Weights that an earlier test had, too, would be made a program, which takes seconds.
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        return LabelModel(bundle.models[0], place("cpu", "fp32", backend)).probabilities(batch)
 
 
 def reference(model: torch.nn.Module, batch: np.ndarray, mean: Any, std: Any) -> torch.Tensor:
