@@ -678,6 +678,7 @@ def _facts(
         decoded.frames_scored,
         decoded.unseen,
         decoded.embedded,
+        pdq=decoded.pdq,
     )
 
 

@@ -287,10 +287,7 @@ def test_a_list_with_a_column_for_each_kind_of_hash(load: Load) -> None:
         (f"pdq,reason,distance\n{DIGITS},x,-1\n", "line 2: distance: use 0 to 256, not '-1'"),
         (f"pdq,sha256,reason,quality\n,{SHA256},x,9\n", "line 2: quality goes with a pdq"),
         ("pdq,sha256,reason\n,,x\n", "line 2: a SHA-256 has 64"),
-        (
-            f"pdq,reason\n{DIGITS},x\n{DIGITS},y\n",
-            f"line 3: contradicts another entry for {DIGITS}",
-        ),
+        (f"pdq,reason\n{DIGITS},x\n{DIGITS},y\n", "line 3: contradicts another entry"),
         (f"pdq,pdq,reason\n{DIGITS},,x\n", "see pdq"),
         (f"type,indicator,tags\nHASH_PDQ,{DIGITS}0,x\n", "line 2: a PDQ hash has 64"),
         ("type,tags\nHASH_PDQ,x\n", "must name the columns sha256, reason once each"),
