@@ -60,7 +60,8 @@ def _columns() -> Iterator[str]:
     yield (
         "The columns of a result file, in their order and with their types, the same in CSV, "
         "Parquet and JSON Lines. Columns of a manifest that `--keep` carries stand after "
-        "`uri`. "
+        "`uri`, and float32 columns of the weights' [own categories](../weights.md#own-categories) "
+        "after `drug_use`. "
         "`--keep-labels` adds a float32 column `label:MODEL/LABEL` per label after all others."
     )
     yield _table(

@@ -31,3 +31,8 @@ def test_a_reference_page_is_what_the_code_gives(name: str) -> None:
 
 def test_there_are_no_other_reference_pages() -> None:
     assert {page.name for page in (DOCS / "reference").iterdir()} == set(PAGES)
+
+
+def test_own_categories_are_in_the_reference() -> None:
+    assert "own categories" in PAGES["columns.md"]
+    assert "own.NAME" in PAGES["cli.md"]

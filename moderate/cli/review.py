@@ -48,7 +48,10 @@ def page(
     ] = "uncertain",
     category: Annotated[
         str | None,
-        typer.Option(metavar="CATEGORY", help="Only rows that this category sends here."),
+        typer.Option(
+            metavar="CATEGORY",
+            help="Only rows that this category, which may be your own, sends here.",
+        ),
     ] = None,
     warning: Annotated[
         str | None, typer.Option(metavar="WARNING", help="Only rows with this warning.")

@@ -33,7 +33,10 @@ def sample(
     ] = 0,
     seed: Annotated[int, typer.Option(metavar="N", help="Another seed, other images.")] = 0,
     category: Annotated[
-        str | None, typer.Option(metavar="CATEGORY", help="Look at this category alone.")
+        str | None,
+        typer.Option(
+            metavar="CATEGORY", help="Look at this category alone, which may be your own."
+        ),
     ] = None,
     policy: Annotated[
         str | None,

@@ -59,7 +59,9 @@ def tune(
     seed: Annotated[int, typer.Option(metavar="N", help="Of the split.")] = 0,
     category: Annotated[
         list[str] | None,
-        typer.Option(metavar="CATEGORY", help="Tune this one alone. May be repeated."),
+        typer.Option(
+            metavar="CATEGORY", help="Tune this one alone, which may be your own. May be repeated."
+        ),
     ] = None,
     policy: Annotated[
         str, typer.Option(metavar="NAME|FILE", help="What the new policy is based on.")

@@ -22,7 +22,8 @@ _Map = Annotated[
     typer.Option(
         "--map",
         metavar="FILE|CATEGORY=LABEL,...",
-        help="Which labels feed a category; comma: the highest, plus: the sum. May be repeated.",
+        help="Which labels feed a category; comma: the highest, plus: the sum. own.NAME is a "
+        "category of your own. May be repeated.",
     ),
 ]
 _Activation = Annotated[

@@ -124,9 +124,13 @@ def check_part(part: Part, model: FeatureModel, heads: Mapping[str, Head]) -> No
 
 
 def kept_parts(bundle: Bundle, trained: Sequence[str]) -> list[Part]:
-    """The models of a bundle for the categories that are not trained. Raises WeightsError."""
+    """The models of a bundle for the categories that are not trained, and for rating levels.
+
+    Raises WeightsError.
+    """
+    of_levels = set(bundle.level_labels)
     parts = []
-    for files in bundle.models:
+    for files, labels in zip(bundle.models, bundle.labels, strict=True):
         card = files.card
         categories: LabelMap = {
             category: [item if isinstance(item, str) else list(item) for item in sources]
@@ -134,7 +138,7 @@ def kept_parts(bundle: Bundle, trained: Sequence[str]) -> list[Part]:
             if category not in trained
         }
         own = {name: sources for name, sources in card.own.items() if name not in trained}
-        if categories or own:
+        if categories or own or of_levels.intersection(labels):
             name = part_name(bundle.card, card)
             folder = name if card.folder != "." else f"{name}-base"
             parts.append(Part(_as_it_is(files), categories, folder, own=own))
@@ -167,12 +171,19 @@ def install_trained(
         },
         covers={
             **{category: text for category, text in card.covers.items() if category in kept},
-            **dict.fromkeys(part.categories, "what the labels that it was trained on call so"),
+            **dict.fromkeys(training["category"], "what the labels that it was trained on call so"),
         },
+        levels=card.levels if _has_words(others) else (),
+        prompts=card.prompts if _has_words(others) else None,
         training=training,
     )
     with alone():
         return install(facts, [part, *others], replace=replace)
+
+
+def _has_words(parts: Sequence[Part]) -> bool:
+    """Whether one of these models compares images with texts, as those of levels do."""
+    return any(isinstance(each.converted, Converted) and each.converted.words for each in parts)
 
 
 def _tensors(files: ModelFiles) -> dict[str, torch.Tensor]:

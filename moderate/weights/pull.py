@@ -83,6 +83,8 @@ def pull(
     as_onnx keeps ONNX graphs as they are, for entries that come as such; without torch and timm
     nothing else is possible.
     """
+    if levels.levels and prompts is None:
+        raise UsageError("--levels goes with --prompts")
     with alone():
         if name.startswith("hf:"):
             if as_onnx:

@@ -28,6 +28,11 @@ from moderate.testcards import draw_card, encode_image
 from moderate.train.bundle import check_part, trained_part
 from moderate.train.head import Head
 from moderate.types import Category
+from moderate.weights.pull import add_words
+from moderate.weights.verify import verify_bundle
+from moderate.weights.words.levels import level_group
+from moderate.weights.words.prompts import read_prompts
+from tests.support import two_towers
 from tests.support.bundles import make_bundle, model_table, pixels, write_card, write_model
 from tests.support.networks_onnx import SMALL_LABELS, small
 
@@ -289,6 +294,65 @@ def test_the_network_scores_as_the_head_does_on_features(kind: str, tmp_path: Pa
             check_part(part, model, {"gambling": other})
     finally:
         model.close()
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_head_on_the_tower_of_zero_shot_weights(kind: str, tmp_path: Path) -> None:
+    """CLIP's tower ends with a projection, and SigLIP's with no linear layer."""
+    getattr(two_towers, kind)(tmp_path / "checkpoint")
+    (tmp_path / "prompts.toml").write_text(two_towers.PROMPTS)
+    add_words(tmp_path / "checkpoint", "base", read_prompts(str(tmp_path / "prompts.toml")))
+    base = load_bundle("base")
+    files = base.models[0]
+    placement = place("cpu", "fp32", "torch")
+    images = pixels(3, two_towers.SIDE)
+    model = FeatureModel(files, placement, 8)
+    try:
+        features = model.features(images)
+        with Classifier(base, placement) as classifier:
+            wanted = [outcome[Category.NUDITY] for outcome in classifier.submit((images,)).result()]
+        column = files.labels.index(
+            "nudity" if kind == "clip" else "a naked person"  # its best prompt
+        )
+        found = model.probabilities(features)
+        assert found is not None
+        if kind == "clip":
+            np.testing.assert_allclose(found[:, column], wanted, atol=1e-6)
+        else:
+            other = files.labels.index("a nude statue come alive")
+            highest = np.maximum(found[:, column], found[:, other])
+            np.testing.assert_allclose(highest, wanted, atol=1e-6)
+        random = np.random.default_rng(0).normal(size=(2, features.shape[1])).astype(np.float32)
+        heads = {
+            name: Head(weight, np.float32(0.5), 1.0, ())
+            for name, weight in zip(("gambling", "nudity"), random, strict=True)
+        }
+        part = trained_part(files, heads, ".")
+        check_part(part, model, heads)
+    finally:
+        model.close()
+
+
+def test_zero_shot_weights_keep_their_levels_beside_a_head(drawings: Path, tmp_path: Path) -> None:
+    two_towers.clip(tmp_path / "checkpoint")
+    (tmp_path / "prompts.toml").write_text(two_towers.PROMPTS)
+    levels = level_group([("all", "a picture for everybody"), ("few", "for grown people only")])
+    prompts = read_prompts(str(tmp_path / "prompts.toml"))
+    add_words(tmp_path / "checkpoint", "base", prompts, levels)
+    assert trained(drawings, "base", "--map", "gambling=violence", "--keep") == 0
+    base, mine = load_bundle("base"), load_bundle("mine")
+    assert mine.card.own_categories == ("gambling", "weapons")
+    assert set(mine.card.covers) == {"nudity", "violence", "weapons", "gambling"}
+    assert (mine.card.levels, mine.card.prompts) == (base.card.levels, base.card.prompts)
+    assert verify_bundle("mine", "cpu", "fp32", "torch").selftest
+    images = pixels(3, two_towers.SIDE)
+    with Classifier(mine, place("cpu", "fp32", "torch")) as classifier:
+        outcomes = classifier.submit((images, images)).result()
+    with Classifier(base, place("cpu", "fp32", "torch")) as classifier:
+        alone = classifier.submit((images,)).result()
+    for kept, wanted in zip(outcomes, alone, strict=True):
+        assert kept[Category.VIOLENCE] == pytest.approx(wanted[Category.VIOLENCE], abs=1e-6)
+    assert len(mine.level_labels) == 2
 
 
 def test_a_network_with_two_tokens_has_features_but_no_labels_of_them(tmp_path: Path) -> None:

@@ -47,10 +47,11 @@ def convert_folder(folder: Path, *, labels: Sequence[str] | None = None) -> Conv
             return converter.convert(folder, labels)
     if (folder / CONFIG).is_file():
         kind = read_json(folder / CONFIG).get("model_type")
+        of_prompts = "; with --prompts a checkpoint of CLIP can, too" if kind == "clip" else ""
         raise WeightsError(
             f"{shown(folder / CONFIG)}: models of type {one_line(repr(kind), 60)} cannot be "
             "converted; timm repositories can, and transformers' vit, siglip, efficientnet and "
-            "timm_wrapper"
+            f"timm_wrapper{of_prompts}"
         )
     raise WeightsError(
         f"{shown(folder)}: neither {CONFIG} (timm, transformers) nor model.json (TensorFlow.js)"

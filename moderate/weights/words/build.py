@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from moderate.classify.files import shown
-from moderate.classify.words import PromptRecord, Words, WordsKind
+from moderate.classify.words import MOST_COLUMNS, PromptRecord, Words, WordsKind
 from moderate.errors import WeightsError
 from moderate.text import one_line
 from moderate.types import Category
@@ -154,6 +154,13 @@ def _layout(kind: WordsKind, prompts: Prompts, levels: LevelGroup, where: str) -
         if label in layout.labels:
             raise WeightsError(f"{where}: {one_line(repr(label), 60)} is a prompt and a level")
         layout.add(label, (column,), columns)
+    most = max(len(layout.columns), len(layout.labels))
+    if most > MOST_COLUMNS:
+        with_levels = f" with {len(described)} levels" if described else ""
+        raise WeightsError(
+            f"--prompts {prompts.name}{with_levels}: {most:,} texts or labels, and one model has "
+            f"{MOST_COLUMNS:,} at most"
+        )
     return layout
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -27,7 +27,7 @@ from moderate.weights.convert.reading import TensorPool
 from moderate.weights.convert.timm_config import default_cfg
 from moderate.weights.convert.transformer import move_pair, name_architecture, read_shape
 from moderate.weights.words.from_transformers import CLIP_FAMILIES
-from moderate.weights.words.tokens import Tokenizer
+from moderate.weights.words.tokens import Cleaning, Tokenizer
 from moderate.weights.words.towers import (
     ImageTower,
     TextTower,
@@ -96,7 +96,7 @@ def read_towers(folder: Path) -> Towers:
         raise WeightsError(f"{shown(folder)}: no {WEIGHTS}; nothing but safetensors is read")
     pool = TensorPool(read_safetensors(folder / WEIGHTS), shown(folder / WEIGHTS))
     siglip = "logit_bias" in pool
-    tokenizer = Tokenizer(folder, "siglip" if siglip else "clip")
+    tokenizer = Tokenizer(folder, "siglip" if siglip else "clip", _cleaning(text, where))
     quick = _flag(model, "quick_gelu", False, where)
     features = integer(model, "embed_dim", 512, where)
     preprocess = _preprocess(config.get("preprocess_cfg"), vision, where)
@@ -258,6 +258,18 @@ def _timm_image(
     )
 
 
+def _cleaning(text: Mapping[str, Any], where: str) -> Cleaning:
+    """How texts are cleaned; open_clip's defaults depend on whose tokenizer it is."""
+    stated = text.get("tokenizer_kwargs", {})
+    if stated == {}:
+        return "whitespace" if "hf_tokenizer_name" in text else "lower"
+    for cleaning in get_args(Cleaning):
+        if stated == {"clean": cleaning}:
+            found: Cleaning = cleaning
+            return found
+    raise WeightsError(f"{where}: tokenizer_kwargs {one_line(repr(stated), 60)} is not supported")
+
+
 def _text(
     text: Mapping[str, Any],
     quick: bool,
@@ -266,11 +278,6 @@ def _text(
     tokenizer: Tokenizer,
     where: str,
 ) -> TextTower:
-    kwargs = text.get("tokenizer_kwargs", {})
-    if kwargs not in ({}, {"clean": "canonicalize"}, {"clean": "lower"}, {"clean": "whitespace"}):
-        raise WeightsError(
-            f"{where}: tokenizer_kwargs {one_line(repr(kwargs), 60)} is not supported"
-        )
     pooled = text.get("pool_type", "argmax")
     if pooled not in ("argmax", "last"):
         raise WeightsError(f"{where}: pool_type {one_line(repr(pooled), 40)} is not supported")

@@ -18,10 +18,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from moderate.errors import WeightsError
-from moderate.levels import LABEL
-from moderate.text import first_repeated, one_line, printable
-from moderate.weights.words.texts import problem_of
+from moderate.levels import LABEL, DescribedLevel, check_scale
+from moderate.validation import first_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +48,13 @@ def level_label(value: str) -> str:
 def level_group(levels: Sequence[tuple[str, str]]) -> LevelGroup:
     """The group of (value, description) pairs, in the order of the rating.
 
-    Raises WeightsError for fewer than two, a value or a description that stands twice, and texts
-    that are empty, too long or not printable.
+    Raises WeightsError for what a policy could not describe either.
     """
-    if len(levels) < 2:
-        raise WeightsError("levels: at least two values need a description")
-    for value, description in levels:
-        for text in (value, description):
-            if problem := problem_of(text):
-                raise WeightsError(f"levels: {one_line(repr(text), 60)} {problem}")
-    for texts in zip(*levels, strict=True):
-        if repeated := first_repeated(text.strip() for text in texts):
-            raise WeightsError(f"levels: {printable(repr(repeated))} stands twice")
-    return LevelGroup(tuple((value, description.strip()) for value, description in levels))
+    try:
+        scale = [DescribedLevel(value=value, description=text.strip()) for value, text in levels]
+        check_scale(scale)
+    except ValidationError as error:
+        raise WeightsError(f"levels: {first_problem(error)}") from error
+    except ValueError as error:
+        raise WeightsError(f"levels: {error}") from error
+    return LevelGroup(tuple((level.value, level.description) for level in scale))

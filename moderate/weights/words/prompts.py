@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from moderate.classify.words import MOST_COLUMNS, PromptsOf
 from moderate.errors import WeightsError
-from moderate.own_categories import OwnCategory
+from moderate.own_categories import OWN, OwnCategory, as_in_file, lift_own, why_taken
 from moderate.text import nearest, one_line, printable
 from moderate.toml_files import TomlError, parse_toml, read_toml_text
 from moderate.types import CATEGORIES, Category
@@ -47,33 +47,32 @@ class PromptFile(Table):
     @model_validator(mode="before")
     @classmethod
     def _lift_own(cls, table: Any) -> Any:
-        categories = table.get("categories") if isinstance(table, dict) else None
-        if not isinstance(categories, dict) or "own" not in categories:
-            return table
-        five = {name: prompts for name, prompts in categories.items() if name != "own"}
-        return {**table, "categories": five, "own": categories["own"]}
+        return lift_own(table)
 
     def named(self) -> dict[str, PromptsOf]:
         """The prompts of all categories, the five first, by name."""
         five = {str(name): self.categories[name] for name in CATEGORIES if name in self.categories}
         return {**five, **self.own}
 
+    def key(self, name: str) -> str:
+        """What a category's table is called in the file."""
+        return f"categories.{OWN}.{name}" if name in self.own else f"categories.{name}"
+
     def lists(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Each list of texts with the key that it stands under."""
         yield "templates", self.templates
         yield "safe.prompts", self.safe.prompts
         for name, of in self.named().items():
-            key = f"categories.own.{name}" if name in self.own else f"categories.{name}"
-            yield f"{key}.prompts", of.prompts
-            yield f"{key}.look_alikes", of.look_alikes
+            yield f"{self.key(name)}.prompts", of.prompts
+            yield f"{self.key(name)}.look_alikes", of.look_alikes
 
 
 def problems(file: PromptFile) -> list[str]:
     """All that keeps prompts from being used, a line each; none where they can be."""
     found = [] if file.named() else ["categories: no category has prompts"]
     for name in file.own:
-        if name in tuple(CATEGORIES):
-            found.append(f"categories.own.{name}: {name} is one of the five")
+        if why := why_taken(name):
+            found.append(f"categories.own.{name}: {why}")
     for template in file.templates:
         if template.count(_SLOT) != 1:
             found.append(f"templates: {_short(template)} needs {_SLOT} once, for the prompt")
@@ -85,12 +84,12 @@ def problems(file: PromptFile) -> list[str]:
         found += [f"{where}: {_short(text)} stands twice" for text, n in counts.items() if n > 1]
     for name, of in file.named().items():
         if not of.prompts:
-            found.append(f"categories.{name}: has no prompts")
+            found.append(f"{file.key(name)}: has no prompts")
         others = {text.strip() for text in (*of.look_alikes, *file.safe.prompts)}
         for text in of.prompts:
             if text.strip() in others:
                 found.append(
-                    f"categories.{name}: {_short(text)} is also among its look-alikes or the safe "
+                    f"{file.key(name)}: {_short(text)} is also among its look-alikes or the safe "
                     "prompts"
                 )
     if sum(len(texts) for _, texts in file.lists()) > MOST_COLUMNS:
@@ -154,7 +153,7 @@ def load_prompts(path: str) -> Prompts:
     try:
         file = PromptFile.model_validate(table)
     except ValidationError as error:
-        raise WeightsError(f"{where}: {first_problem(error)}{_meant(table)}") from error
+        raise WeightsError(f"{where}: {as_in_file(first_problem(error))}{_meant(table)}") from error
     name = DEFAULT if path == DEFAULT else printable(os.path.basename(path))
     return Prompts(file, hashlib.sha256(text.encode()).hexdigest(), name)
 
@@ -168,7 +167,7 @@ def _meant(table: Mapping[str, Any]) -> str:
     """A hint for the category that somebody probably meant, or has to put elsewhere."""
     categories = table.get("categories")
     for name in categories if isinstance(categories, dict) else ():
-        if name in (*CATEGORIES, "own"):
+        if name in (*CATEGORIES, OWN):
             continue
         if meant := nearest(name, CATEGORIES):
             return f"; did you mean {meant}?"

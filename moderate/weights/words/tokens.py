@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from moderate.classify.files import read_json, shown
 from moderate.classify.words import WordsKind
@@ -17,6 +17,13 @@ from moderate.weights.download import TOKENIZER_FILES
 
 TOKENIZER = TOKENIZER_FILES[0]
 
+Cleaning = Literal["canonicalize", "lower", "whitespace"]
+"""What is done to a text before it is read, in open_clip's words: blanks are made one, always;
+lower also takes capitals away, and canonicalize punctuation, too.
+"""
+
+_BY_KIND: dict[WordsKind, Cleaning] = {"clip": "whitespace", "siglip": "canonicalize"}
+
 _MAX_BYTES = 128 << 20  # the largest, of 256,000 tokens, have 35 MB
 _NO_PUNCTUATION = str.maketrans({**dict.fromkeys(string.punctuation), "_": " "})
 
@@ -24,14 +31,15 @@ _NO_PUNCTUATION = str.maketrans({**dict.fromkeys(string.punctuation), "_": " "})
 class Tokenizer:
     """The tokenizer in a folder. Its file is data, and no code is loaded. Raises WeightsError.
 
-    end is the token that ends every text, padding the one that fills up short texts. Both kinds
-    are given texts as the checkpoints were trained on: SigLIP in lower case without punctuation.
+    end is the token that ends every text, padding the one that fills up short texts. Texts are
+    cleaned as those were that the checkpoint was trained on: where it does not say how, SigLIP's
+    have lower case and no punctuation.
     """
 
-    def __init__(self, folder: Path, kind: WordsKind) -> None:
+    def __init__(self, folder: Path, kind: WordsKind, cleaning: Cleaning | None = None) -> None:
         path = folder / TOKENIZER
         self._where = shown(path)
-        self._kind = kind
+        self._cleaning = cleaning or _BY_KIND[kind]
         if not path.exists():
             raise WeightsError(
                 f"{self._where}: no such file; prompts need the tokenizer of the checkpoint in "
@@ -46,8 +54,10 @@ class Tokenizer:
 
     def ids(self, text: str) -> list[int]:
         """The tokens of a text. Raises WeightsError where the tokenizer fails."""
-        if self._kind == "siglip":
-            text = text.translate(_NO_PUNCTUATION).lower()
+        if self._cleaning == "canonicalize":
+            text = text.translate(_NO_PUNCTUATION)
+        if self._cleaning != "whitespace":
+            text = text.lower()
         text = " ".join(text.split())
         ids: list[int] = self._guarded(lambda: list(self._tokenizer.encode(text).ids))
         return ids

@@ -49,7 +49,9 @@ def test_the_ones_that_ship() -> None:
         ("templates = ['a photo']\n[categories.nudity]\nprompts = ['a']", "needs {} once"),
         ("templates = ['{} {}']\n[categories.nudity]\nprompts = ['a']", "needs {} once"),
         ("[categories.own.nudity]\nprompts = ['a']", "nudity is one of the five"),
-        ("[categories.own.Guns]\nprompts = ['a']", "Guns"),
+        ("[categories.own.label]\nprompts = ['a']", "the name label is taken"),
+        ("[categories.own.Guns]\nprompts = ['a']", "categories.own.Guns: "),
+        ("[categories.own.guns]\nprompts = []", "categories.own.guns: has no prompts"),
         ("[categories.nuditty]\nprompts = ['a']", "did you mean nudity?"),
         ("[categories.guns]\nprompts = ['a']", "a category of your own is [categories.own.guns]"),
         ("[categories.nudity]\nprompts = 'a'", "categories.nudity.prompts: is not a list"),
@@ -139,10 +141,12 @@ def test_show_is_a_start_for_a_file(tmp_path: Path, capsys: Captured) -> None:
 @pytest.mark.parametrize(
     ("levels", "message"),
     [
-        ([("a", "x")], "at least two"),
-        ([("a", "x"), ("a", "y")], "'a' stands twice"),
-        ([("a", "x"), ("b", "x ")], "'x' stands twice"),
-        ([("a", "x"), ("b", "")], "'' is empty"),
+        ([("a", "x")], "2 to 7 levels"),
+        ([(f"{number}", f"x{number}") for number in range(8)], "2 to 7 levels"),
+        ([("a", "x"), ("a", "y")], "two levels have the value 'a'"),
+        ([("a", "x"), ("b", "X. ")], "'a' and 'b' have the same description"),
+        ([("a", "x"), ("b", "")], "levels: description: "),
+        ([("a", "x"), ("b" * 25, "y")], "levels: value: "),
     ],
 )
 def test_levels_that_cannot_be_told_apart(levels: list[tuple[str, str]], message: str) -> None:

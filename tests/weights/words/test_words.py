@@ -483,6 +483,36 @@ def test_prompts_that_a_checkpoint_cannot_take(tmp_path: Path) -> None:
         add_words(tmp_path / "other", "zero", prompts_in(tmp_path, text), levels, overwrite=True)
 
 
+def test_levels_and_prompts_together_have_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moderate.weights.words.build.MOST_COLUMNS", 9)
+    clip(tmp_path / "source")
+    levels = level_group([("a", "for everybody"), ("b", "for grown people only")])
+    with pytest.raises(WeightsError, match="with 2 levels: 11 texts or labels, and one model has"):
+        add_words(tmp_path / "source", "zero", prompts_in(tmp_path), levels)
+
+
+def test_texts_are_cleaned_as_open_clip_says(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    open_clip_source(folder, "openai")
+    cased = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(cased | {"normalizer": None}))
+
+    def same(one: str, other: str, **text_config: Any) -> bool:
+        for key, value in text_config.items():
+            change(folder / "open_clip_config.json", "model_cfg", "text_cfg", key, to=value)
+        tokenizer = read_towers(folder).text.tokenizer
+        return tokenizer.ids(one) == tokenizer.ids(other)
+
+    assert same("A  Toy gun", "a toy gun")
+    assert same("a toy, gun", "a toy gun", tokenizer_kwargs={"clean": "canonicalize"})
+    assert not same("a toy, gun", "a toy gun", tokenizer_kwargs={"clean": "lower"})
+    assert same("A toy gun", "a toy gun")
+    assert not same("A toy gun", "a toy gun", tokenizer_kwargs={"clean": "whitespace"})
+    assert not same("A toy gun", "a toy gun", tokenizer_kwargs={}, hf_tokenizer_name="acme/net")
+
+
 def test_a_category_of_ones_own_alone(tmp_path: Path) -> None:
     clip(tmp_path / "source")
     text = "[safe]\nprompts = ['a street']\n[categories.own.weapons]\nprompts = ['a toy gun']"
@@ -501,3 +531,6 @@ def test_options_that_do_not_go_together(tmp_path: Path, capsys: Captured) -> No
     assert "say with --name" in capsys.readouterr().err
     assert run([*add, "--name", "zero", "--activation", "sigmoid"]) == 2
     assert "--prompts takes no options but" in capsys.readouterr().err
+    levels = level_group([("a", "for everybody"), ("b", "for grown people only")])
+    with pytest.raises(UsageError, match="--levels goes with --prompts"):
+        pull("hf:owner/name", levels=levels)
