@@ -263,8 +263,8 @@ def test_a_known_content_under_another_name_has_its_hash_again(
     command = ["scan", "in", "--weights", str(bundle), "--device", "cpu", "-q", "--state", "kept"]
     command += ["--policy", "looks.toml"]
     rows = []
-    for more in ([], ["--embedded", "score"], []):
-        assert run([*command, *more, "--out", "rows.parquet"]) == 0
+    for _ in range(3):
+        assert run([*command, "--out", "rows.parquet"]) == 0
         rows += pq.read_table("rows.parquet").to_pylist()
         if (folder / "a.png").exists():
             (folder / "a.png").rename(folder / "b.gif")
