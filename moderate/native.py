@@ -9,6 +9,7 @@ are therefore loaded by threads whose own working directory is the root folder.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import ctypes
 import importlib
 import itertools
@@ -42,12 +43,13 @@ def apart(function: Callable[[], Result]) -> Result:
     `function` raises.
     """
     future: Future[Result] = Future()
+    context = contextvars.copy_context()  # where converted models are kept, among others
 
     def call() -> None:
         try:
             if not _leave() and (problem := working_directory_problem()):
                 raise DeviceError(f"{problem}: start moderate from another folder")
-            future.set_result(function())
+            future.set_result(context.run(function))
         except BaseException as error:  # noqa: BLE001 - raised on in the caller's thread
             future.set_exception(error)
 

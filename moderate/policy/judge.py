@@ -1,9 +1,10 @@
 """A policy in its context: which row is held to which thresholds, what is cleared, what blocked.
 
 The first override whose condition holds gives a row its policy. An image on the block list is
-blocked, whatever else holds; one on the ignore list is approved if it was scored; everything else
-is decided by its scores. Scores and derived columns are the same on a list or off it. A list has
-files by their SHA-256, and pictures by their PDQ hash, which versions of them are near to.
+blocked, whatever else holds; one on the ignore list is approved if it was scored, also by the
+second weights where these were asked; everything else is decided by its scores. Scores and derived
+columns are the same on a list or off it. A list has files by their SHA-256, and pictures by their
+PDQ hash, which versions of them are near to.
 """
 
 from __future__ import annotations
@@ -28,8 +29,16 @@ from moderate.policy.when import ColumnCondition, Condition, column_text, parse_
 from moderate.text import printable
 from moderate.types import CATEGORIES, Decision, ImageError, Labels, PdqHash, Scores, Warn
 
-_MORE = frozenset({Warn.ANIMATED, Warn.MULTI_PICTURE, Warn.EMBEDDED_CONTENT})
-"""Warnings of files that hold more than the picture which is hashed."""
+_MORE = frozenset(
+    {
+        Warn.ANIMATED,
+        Warn.MULTI_PICTURE,
+        Warn.PARTLY_SCORED,
+        Warn.EMBEDDED_CONTENT,
+        Warn.ALPHA_AMBIGUOUS,
+    }
+)
+"""Warnings of files that may show something else than the picture which is hashed."""
 
 
 class _Case(NamedTuple):
@@ -286,13 +295,17 @@ class Judge:
             hashes = batch.hashes()
         warnings = batch.warnings
         more = {n for n, each in enumerate(warnings.values) if not _MORE.isdisjoint(each)}
+        # What the deciding weights did not see stays unseen; the file may even be another by now.
+        unseen = {n for n, each in enumerate(warnings.values) if Warn.NO_SECOND_OPINION in each}
         for index, (sha256, hashed, code) in enumerate(
             zip(batch.sha256(), hashes, warnings.codes.tolist(), strict=True)
         ):
             entry = self._entries.get(sha256.lower()) if sha256 else None
             if hashed and (entry is None or entry.listed == "ignore"):
                 entry = self._looks_like(hashed, entry, alone=code not in more)
-            if entry is None or (entry.listed == "ignore" and unscored[index]):
+            if entry is None:
+                continue
+            if entry.listed == "ignore" and (unscored[index] or code in unseen):
                 continue
             severity[index], codes[index] = entry.decision.severity, len(reasons)
             reasons.append((entry.reason,))
@@ -307,7 +320,7 @@ class Judge:
     def _looks_like(self, hashed: PdqHash, entry: _Entry | None, *, alone: bool) -> _Entry | None:
         """The entry for a picture with this hash, of which its file has this one already, if any.
 
-        alone says that there is nothing else in the file, which nobody has cleared.
+        alone says that the file shows nothing else, which nobody has cleared.
         """
         if self._blocked and (found := self._blocked.entry(hashed)):
             return found

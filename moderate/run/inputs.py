@@ -667,18 +667,12 @@ def _facts(
 ) -> ImageFacts:
     """Facts of a known image: those of the outcome, with those of this file itself."""
     file = file or decoded
-    return ImageFacts(
-        decoded.width,
-        decoded.height,
-        file.format,
-        decoded.frames,
-        file.bytes,
-        file.sha256,
-        warnings + decoded.warnings,
-        decoded.frames_scored,
-        decoded.unseen,
-        decoded.embedded,
-        pdq=decoded.pdq,
+    return replace(
+        decoded,
+        format=file.format,
+        bytes=file.bytes,
+        sha256=file.sha256,
+        warnings=warnings + decoded.warnings,
     )
 
 

@@ -26,6 +26,7 @@ from moderate.cli.findings import report_errors
 from moderate.cli.main import run
 from moderate.cli.scan_values import parse_only
 from moderate.errors import UsageError
+from moderate.policy.load import load_policy
 from moderate.run.options import ScanOptions
 from moderate.run.scan import plan
 from moderate.run.summary import Summary
@@ -74,7 +75,8 @@ def policy(folder: Path, review: float, block: float, on_error: str = "review") 
 
 
 def summary_of(approve: int = 0, review: int = 0, block: int = 0, errors: int = 0) -> Summary:
-    summary = Summary(audit=None, policy=None)  # type: ignore[arg-type]
+    policy = load_policy("balanced").policy
+    summary = Summary(audit=None, policy=policy)  # type: ignore[arg-type]
     summary.decisions.update({"approve": approve, "review": review, "block": block})
     summary.rows, summary.errors = approve + review + block, errors
     summary.error_codes["truncated"] = errors

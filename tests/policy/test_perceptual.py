@@ -123,12 +123,32 @@ def test_what_is_cleared_is_approved_until_it_expires_and_only_if_it_was_scored(
     assert expired.notes() == ["1 entry of the ignore list has expired: without effect."]
 
 
-@pytest.mark.parametrize("warning", [Warn.ANIMATED, Warn.MULTI_PICTURE, Warn.EMBEDDED_CONTENT])
-def test_a_file_with_more_than_its_first_picture_is_not_cleared_by_that(warning: Warn) -> None:
+@pytest.mark.parametrize(
+    "warning",
+    [
+        Warn.ANIMATED,
+        Warn.MULTI_PICTURE,
+        Warn.PARTLY_SCORED,
+        Warn.EMBEDDED_CONTENT,
+        Warn.ALPHA_AMBIGUOUS,
+    ],
+)
+def test_a_file_that_may_show_something_else_is_not_cleared_by_its_first_picture(
+    warning: Warn,
+) -> None:
     ignored = judge_of(entry("ignore", pdq=DIGITS))
     assert judged(ignored, away(0)).listed == "ignore"
     assert judged(ignored, away(0), warnings=(warning,)).listed is None
     assert judged(judge_of(entry("block", pdq=DIGITS)), away(0), None, (warning,)).listed == "block"
+
+
+def test_no_list_clears_what_the_second_weights_could_not_score() -> None:
+    failed = (Warn.NO_SECOND_OPINION,)
+    for listed in (entry("ignore", pdq=DIGITS), entry("ignore", sha256=SHA256)):
+        assert judged(judge_of(listed), away(0), SHA256).decision is Decision.APPROVE
+        assert judged(judge_of(listed), away(0), SHA256, failed).decision is Decision.REVIEW
+    blocked = judge_of(entry("block", sha256=SHA256))
+    assert judged(blocked, away(0), SHA256, failed).decision is Decision.BLOCK
 
 
 def test_the_block_list_wins_by_whichever_hash() -> None:

@@ -249,3 +249,25 @@ def test_rows_of_an_engine_are_those_of_its_batches(
     for each in batches:
         flat += each.one_by_one() if isinstance(each, RowBatch) else [each]
     assert flat == rows
+
+
+def test_a_known_content_under_another_name_has_its_hash_again(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, picture = tmp_path / "in", scene((300, 280), seed=1)
+    folder.mkdir()
+    (folder / "a.png").write_bytes(encode(picture, "PNG"))
+    preset = resources.files("moderate") / "policy/presets/permissive.toml"
+    Path("looks.toml").write_text(preset.read_text() + looks_like(picture))
+    command = ["scan", "in", "--weights", str(bundle), "--device", "cpu", "-q", "--state", "kept"]
+    command += ["--policy", "looks.toml"]
+    rows = []
+    for _ in range(3):
+        assert run([*command, "--out", "rows.parquet"]) == 0
+        rows += pq.read_table("rows.parquet").to_pylist()
+        if (folder / "a.png").exists():
+            (folder / "a.png").rename(folder / "b.gif")
+    assert [row["origin"] for row in rows] == ["new", "reused", "reused"]
+    assert {row["decision"] for row in rows} == {"block"}
+    assert len({(row["pdq"], row["pdq_quality"], row["reasons"]) for row in rows}) == 1
