@@ -11,16 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from moderate.errors import UsageError
 from moderate.text import one_line
 from moderate.types import CATEGORIES, LABEL_PREFIX, Category
 
-_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
-_NAME = re.compile(_PATTERN)
+_NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
 
-OwnCategory = Annotated[str, Field(pattern=_PATTERN)]
+_FORM = "up to 40 of a-z, 0-9 and _, a letter first"
+
+
+def _of_form(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"is no name for an own category: {_FORM}")
+    return name
+
+
+OwnCategory = Annotated[str, AfterValidator(_of_form)]
 """The name of a category besides the five, which is also that of its column."""
 
 OWN = "own"
@@ -60,7 +68,7 @@ def category_of(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} is neither one of {', '.join(CATEGORIES)} nor a name for an own category: "
-            "up to 40 of a-z, 0-9 and _, a letter first"
+            f"{_FORM}"
         )
     return name
 

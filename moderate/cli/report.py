@@ -68,9 +68,12 @@ def report(
         bool, typer.Option("--fail-on-drift", help="With --trend: exit 1 when there is some.")
     ] = False,
     out: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--out", "-o", metavar="FILE.json|.md|.html", help="The summary; else the terminal."
+            "--out",
+            "-o",
+            metavar="FILE.json|.md|.html",
+            help="The summary; else the terminal. May be repeated.",
         ),
     ] = None,
     reports: Annotated[
@@ -127,9 +130,9 @@ def report(
         raise UsageError("--decisions goes with one results file, --out and --json alone")
     if trend and (reports or shape):
         raise UsageError("--report and --shape are made of one results file, without --trend")
-    if thumbnails and (trend or out is None or not is_page(out)):
+    if thumbnails and (trend or not any(map(is_page, out or ()))):
         raise UsageError("--thumbnails goes with --out FILE.html, without --trend")
-    targets, shaped = split_shaped([] if out is None else [out], shape, document=shape_document)
+    targets, shaped = split_shaped(out or [], shape, document=shape_document)
     exports = [*shaped, *map(parse_report, reports or ())]
     check_reports("--out", targets)
     check_exports(exports)

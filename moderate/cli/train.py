@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Annotated
 
@@ -114,6 +115,8 @@ def train(
     )
     if labels is None and id_column is not None:
         raise UsageError("--id-column goes with --labels")
+    if labels is None and os.path.isfile(source):
+        raise UsageError(f"{printable(source)} is a file of results: name its labels with --labels")
     if labels is not None and folders:
         raise UsageError("--map is for a folder with a folder per category, without --labels")
 

@@ -47,7 +47,8 @@ def test_the_summary_of_a_file_is_that_of_its_run(
     assert run(["report", "r.csv"]) == 0
     shown = capsys.readouterr().out
     assert "4 scored + 1 errors = 5 rows" in shown
-    assert run(["report", "r.csv", "--out", "r.md"]) == 0
+    assert run(["report", "r.csv", "--out", "both.json", "--out", "r.md"]) == 0
+    assert Path("both.json").is_file()
     assert "## Decisions" in Path("r.md").read_text()
     assert "4 scored" in Path("r.md").read_text()
     assert run(["report", "r.csv", "--out", "r.html"]) == 0

@@ -229,6 +229,7 @@ def refusals(drawings: Path, bundle: Path) -> Sequence[tuple[list[str], str]]:
         ([source, *base, "--id-column", "x"], "--id-column goes with --labels"),
         ([source, *base, "--labels", "l", "--map", "a=b"], "--map is for a folder"),
         ([source, *base, "--labels", "gone.csv"], "is not a results file"),
+        (["few/safe/0", *base], "few/safe/0 is a file of results: name its labels with --labels"),
     ]
 
 

@@ -50,7 +50,7 @@ def test_the_ones_that_ship() -> None:
         ("templates = ['{} {}']\n[categories.nudity]\nprompts = ['a']", "needs {} once"),
         ("[categories.own.nudity]\nprompts = ['a']", "nudity is one of the five"),
         ("[categories.own.label]\nprompts = ['a']", "the name label is taken"),
-        ("[categories.own.Guns]\nprompts = ['a']", "categories.own.Guns: "),
+        ("[categories.own.Guns]\nprompts = ['a']", "own.Guns: is no name for an own"),
         ("[categories.own.guns]\nprompts = []", "categories.own.guns: has no prompts"),
         ("[categories.nuditty]\nprompts = ['a']", "did you mean nudity?"),
         ("[categories.guns]\nprompts = ['a']", "a category of your own is [categories.own.guns]"),
