@@ -10,6 +10,9 @@ from moderate.text import one_line
 
 _RANGE = re.compile(r"Input should be (greater|less) than or equal to ([^\s,]+)")
 
+_MEMBER = re.compile(r"<\w+\.\w+: ('[^']*')>")
+"""How the validation shows a member of an enumeration: with the value that a file has for it."""
+
 _KINDS = {
     "Input should be a valid tuple": "is not a list",
     "Input should be a valid list": "is not a list",
@@ -23,6 +26,7 @@ def plain_words(message: str) -> str:
     for start, words in _KINDS.items():
         if message.startswith(start):
             return words
+    message = _MEMBER.sub(r"\1", message)
     return _RANGE.sub(
         lambda found: f"use {found[2]} or {'more' if found[1] == 'greater' else 'less'}", message
     )
