@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,15 +42,3 @@ def _state_of_the_test(
 ) -> None:
     """No test finds the scores of another, or of whoever runs them."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-
-
-@pytest.fixture(autouse=True)
-def _ordinary_scheduling() -> Iterator[None]:
-    """No test goes on in a process with real-time priority, whose children starve all others.
-
-    Worker processes were seen to have it in the middle of a run; the warning names the test.
-    """
-    yield
-    if os.sched_getscheduler(0) != os.SCHED_OTHER:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-        warnings.warn("this test left its process with real-time priority", stacklevel=1)

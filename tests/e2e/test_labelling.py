@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(find_browser() is None, reason=MISSING)
 COUNT = 10
 
 
+@pytest.mark.slow  # the parts have quicker tests: tests/review, tests/analysis
 def test_a_template_is_labelled_by_keys_and_evaluated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

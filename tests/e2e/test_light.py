@@ -247,6 +247,7 @@ def test_a_catalogue_s_graph_scores_as_the_timm_network_made_of_it(
     assert np.abs(np.subtract(*rows)).max() < 1e-4
 
 
+@pytest.mark.slow  # a minute: three installations and scans
 def test_a_composite_of_a_graph_and_a_timm_network(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,6 +143,8 @@ def plain_record(row: Row) -> dict[str, Any]:
     path = row.ref.display
     text = path.decode("utf-8", "backslashreplace")
     first = None if row.duplicate_of is None else os.fsencode(row.duplicate_of)
+    views = dataclasses.asdict(row.views)
+    del views["rating_probability"]  # which the columns of labels have
     return {
         "path": text,
         "path_bytes": None if text.encode() == path else path,
@@ -154,7 +156,7 @@ def plain_record(row: Row) -> dict[str, Any]:
         "decision": row.decision.value,
         "reasons": "; ".join(row.reasons) or None,
         **{category.value: row.scores[category] for category in CATEGORIES},
-        **dataclasses.asdict(row.views),
+        **views,
         "width": row.facts.width,
         "height": row.facts.height,
         "format": row.facts.format,

@@ -125,7 +125,8 @@ def judge(
         return Decision.BLOCK, (f"block list: {reason}",)
     entry = loaded.lists.cleared.get(digest)
     scored = error is None and any(score is not None for score in scores.values())
-    if entry and today < entry.expires and scored:
+    seen = Warn.NO_SECOND_OPINION not in warnings
+    if entry and today < entry.expires and scored and seen:
         reason = entry.reason.replace("; ", ", ")
         return Decision.APPROVE, (f"cleared until {entry.expires}: {reason}",)
     decision, reasons = decide(policy, scores, warnings, error, labels, unseen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -76,6 +77,9 @@ def make_video(
         file.mux(video.encode(None))
         if audio:
             add_sound(file, audio, sound)
+    if codec == "libsvtav1":
+        # It gives root's process real-time priority, whose children then starve all others.
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 
