@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,7 @@ from moderate.results.read import read_results
 from moderate.run.highest import highest
 from moderate.types import UNSCORED, Category, Decision, ImageFacts, ImageRef, Row
 from tests.support.bundles import model_table, write_card, write_model
-from tests.support.pictures import encode, scene
-from tests.support.videos import make_video
+from tests.support.mixed import mixed_folder
 
 Captured = pytest.CaptureFixture[str]
 SUFFIXES = ("csv", "parquet", "jsonl")
@@ -78,16 +76,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures, a copy, one that is broken, and a video."""
-    folder = tmp_path_factory.mktemp("images")
-    (folder / "deep").mkdir()
-    for number in range(6):
-        data = encode(scene((300, 280), seed=number), "PNG")
-        (folder / ("deep" if number % 3 == 0 else ".") / f"{number}.png").write_bytes(data)
-    shutil.copy(folder / "1.png", folder / "copy.png")
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
-    make_video(folder / "clip.mp4", (scene((64, 48), seed=n // 10) for n in range(30)))
-    return folder
+    return mixed_folder(tmp_path_factory.mktemp("images"), 6, 30)
 
 
 @pytest.fixture(autouse=True)
