@@ -8,6 +8,7 @@ OpenVINO has read them. Anything that does not match is converted again.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -21,9 +22,11 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from moderate.classify.bundle import ModelFiles
 from moderate.folders import user_cache
 from moderate.libraries import torch_versions
 from moderate.regular import read_regular, sha256_of
+from moderate.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +98,24 @@ def kept_in(folder: str | None) -> Iterator[None]:
         yield
     finally:
         _chosen.reset(token)
+
+
+def key_of(files: ModelFiles, **more: Any) -> str:
+    """A digest of all that what is made of a network depends on: its card, and `more` (JSON)."""
+    card = files.card
+    depends = {
+        "sha256": card.sha256,
+        "architecture": files.architecture,
+        "labels": len(files.labels),
+        "activation": card.activation,  # which scores are compared with those of the network
+        "model_args": card.model_args,
+        "head": card.head.model_dump(mode="json") if card.head else None,
+        "words": card.words.model_dump(mode="json") if card.words else None,
+        "preprocess": card.preprocess.model_dump(mode="json"),
+        "moderate": __version__,
+        **more,
+    }
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
 
 
 def load(key: str) -> Graph | None:

@@ -11,8 +11,6 @@ An ONNX graph is read from the bytes that were checked, and needs no conversion.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import json
 import logging
 import os
 import weakref
@@ -46,7 +44,6 @@ from moderate.errors import DeviceError
 from moderate.libraries import require_torch
 from moderate.native import apart
 from moderate.text import one_line
-from moderate.version import __version__
 
 if TYPE_CHECKING:
     import openvino
@@ -250,21 +247,8 @@ os.register_at_fork(after_in_child=_keep_in_child)
 
 def cache_key(files: ModelFiles) -> str:
     """A digest of all that the converted model depends on."""
-    card = files.card
-    depends = {
-        "sha256": card.sha256,
-        "architecture": files.architecture,
-        "labels": len(files.labels),
-        "activation": card.activation,  # which scores are compared with torch's
-        "model_args": card.model_args,
-        "head": card.head.model_dump(mode="json") if card.head else None,
-        "words": card.words.model_dump(mode="json") if card.words else None,
-        "preprocess": card.preprocess.model_dump(mode="json"),
-        # Those of torch and timm are noted beside the model: it can be run without them.
-        "openvino": version("openvino"),
-        "moderate": __version__,
-    }
-    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+    # The versions of torch and timm are noted beside the model: it can be run without them.
+    return ir_cache.key_of(files, openvino=version("openvino"))
 
 
 def _import_openvino() -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import tempfile
@@ -24,7 +23,6 @@ from moderate.classify.files import read_safetensors
 from moderate.errors import ModerateError
 from moderate.libraries import torch_versions
 from moderate.regular import read_regular
-from moderate.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -73,22 +71,12 @@ def _path(files: ModelFiles) -> str | None:
 
 def _key(files: ModelFiles) -> str:
     """A digest of all that the program depends on."""
-    card = files.card
-    depends = {
-        "sha256": card.sha256,
-        "architecture": files.architecture,
-        "labels": len(files.labels),
-        "activation": card.activation,  # which scores are compared with those of the network
-        "model_args": card.model_args,
-        "head": card.head.model_dump(mode="json") if card.head else None,
-        "words": card.words.model_dump(mode="json") if card.words else None,
-        "preprocess": card.preprocess.model_dump(mode="json"),
-        "made_by": torch_versions(),
-        "timm": {name: value for name, value in os.environ.items() if name.startswith("TIMM_")},
-        "moderate": __version__,
-        "format": FORMAT,
-    }
-    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+    return ir_cache.key_of(
+        files,
+        made_by=torch_versions(),
+        timm={name: value for name, value in os.environ.items() if name.startswith("TIMM_")},
+        format=FORMAT,
+    )
 
 
 def _read(path: str) -> bytes | None:
