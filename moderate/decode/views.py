@@ -68,12 +68,18 @@ def look(
     """
     full = size or image.size
     base = tuple(resize(image, spec, size) for spec in specs)
-    boxes, unseen = _Chooser(image, specs, options, full, base).choose(most - 1)
+    chooser = _Chooser(image, specs, options, full, base)
+    boxes, unseen = chooser.choose(most - 1)
     if not boxes:
         return Looked([None], [base], unseen)
-    reduced = _reduced(image, specs, full, boxes)
+    closer = [box for box in boxes if box != chooser.whole]
+    reduced = _reduced(image, specs, full, closer) if closer else image
     pixels: list[tuple[Pixels, ...]] = [
-        tuple(resize(reduced, spec, full, box) for spec in specs) for box in boxes
+        tuple(
+            chooser.whole_for(place) if box == chooser.whole else resize(reduced, spec, full, box)
+            for place, spec in enumerate(specs)
+        )
+        for box in boxes
     ]
     percent = [_percent(box, full) for box in boxes]
     wanted = _wanted_scale(specs, boxes)
@@ -142,48 +148,55 @@ class _Chooser:
         self._options = options
         self._size = size
         self._base = base
-        self._whole: Box = 0.0, 0.0, float(size[0]), float(size[1])
+        self.whole: Box = 0.0, 0.0, float(size[0]), float(size[1])
+        self._wholes: dict[int, Pixels] = {}
+
+    def whole_for(self, place: int) -> Pixels:
+        """The whole image, squashed onto the input of the spec at that place."""
+        if place not in self._wholes:
+            spec = self._specs[place]
+            if source_box(spec, self._size) == self.whole:
+                self._wholes[place] = self._base[place]
+            else:
+                self._wholes[place] = resize(self._image, spec, self._size, self.whole)
+        return self._wholes[place]
 
     def choose(self, room: int) -> tuple[list[Box], float]:
         """At most `room` boxes, and the share of the image that no part shows well enough."""
         if self._options.views == "1" or room < 1:
             return [], self._unseen()
         if self._options.views == "3":
-            lost = _beyond_tiles(self._whole, MOST_TILES)
-            return [self._whole, *_ends(self._whole)][:room], lost
+            lost = _beyond_tiles(self.whole, MOST_TILES)
+            return [self.whole, *_ends(self.whole)][:room], lost
         layout = Layout(self._image)
         worth = glance(self._small_copy())
         contents = self._contents(layout) if worth.borders else []
-        content = contents[-1] if contents else self._whole
+        content = contents[-1] if contents else self.whole
         panels, count = layout.panels(self._at_image_size(content)) if worth.panels else ([], 0)
         pieces = [self._at_full_size(panel) for panel in panels]
         if pieces and max(map(_short_side, pieces)) < SMALLEST_SIDE:
             pieces, count = [], 0
         if count > _WINDOWED_PANELS and layout.is_mosaic(self._at_image_size(content)):
             count = _WINDOWED_PANELS
-        whole_is_new = any(source_box(spec, self._size) != self._whole for spec in self._specs)
+        whole_is_new = any(source_box(spec, self._size) != self.whole for spec in self._specs)
         closer, lost = self._closer(content, pieces, count, room - len(contents) - whole_is_new)
         boxes = [*contents, *closer]
         # What is outside of the content is blank, and was looked at to know that.
-        unseen = self._unseen([*boxes, *_around(contents[0] if contents else None, self._whole)])
+        unseen = self._unseen([*boxes, *_around(contents[0] if contents else None, self.whole)])
         if (boxes or unseen or lost) and layout.is_blank():
             return [], 0.0
         if whole_is_new and (self._options.views == "tiles" or unseen >= WHOLE_FROM):
-            boxes.insert(0, self._whole)
+            boxes.insert(0, self.whole)
             unseen = 0.0
         if len(boxes) > room:
             lost = max(lost, 1 - room / len(boxes))
         return boxes[:room], max(unseen, lost)
 
     def _small_copy(self) -> NDArray[np.uint8]:
-        """The whole image at a small size: the input of a model that is shown all of it, if any."""
-        for spec, pixels in zip(self._specs, self._base, strict=True):
-            if (
-                pixels.dtype == np.uint8
-                and min(spec.width, spec.height) >= GLANCE
-                and source_box(spec, self._size) == self._whole
-            ):
-                return pixels.astype(np.uint8, copy=False)
+        """The whole image at a small size: the input of a model, which mostly gets it anyway."""
+        for place, spec in enumerate(self._specs):
+            if spec.antialias and min(spec.width, spec.height) >= GLANCE:
+                return self.whole_for(place).astype(np.uint8, copy=False)
         small = self._image.resize((GLANCE, GLANCE), Image.Resampling.BOX, reducing_gap=2)
         return np.asarray(small)
 
