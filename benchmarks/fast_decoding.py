@@ -20,7 +20,7 @@ import numpy as np
 from corpora import draw_photograph, encode
 from reporting import machine, print_table, write_json
 
-from moderate.decode import hevc, resample, webp
+from moderate.decode import hevc, inflate, resample, webp
 from moderate.decode.image import Decoded, decode, prepare
 from moderate.decode.resize import PixelSpec
 from moderate.types import Limits
@@ -28,6 +28,7 @@ from moderate.types import Limits
 SIZES = {"small": (640, 480), "web": (1600, 1200), "phone": (4032, 3024)}
 FAST: dict[str, tuple[Any, str]] = {
     "resize": (resample, "_one_pass"),
+    "png": (inflate, "isal_zlib"),
     "webp": (webp, "libwebp"),
     "heic": (hevc, "ffmpeg"),
 }
@@ -35,6 +36,7 @@ FAST: dict[str, tuple[Any, str]] = {
 
 CASES = (
     *((size, "jpg", "resize") for size in SIZES),
+    *((size, "png", "png") for size in SIZES),
     *((size, "webp", "webp") for size in SIZES),
     *((size, "heic", "heic") for size in ("web", "phone")),
 )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moderate.decode.colour import MOST_PROFILE_BYTES, png_profile
+from moderate.decode.inflate import stored_chunk
 from moderate.decode.multi_picture import Span, listed_pictures
 from moderate.types import ErrorCode
 
@@ -147,8 +148,11 @@ def read_png(data: bytes) -> Container:
     # An image before the animation, which is shown where animations are not, is one more frame.
     default_apart = animated and not in_animation
     frames = (max(frames, controls) if animated else 1) + default_apart
+    inflated = _inflated_bytes(width, height, bit_depth * _PNG_CHANNELS.get(colour, 0), interlace)
+    stored = stored_chunk([chunk[8:-4] for chunk in image], inflated)
+    shown = image if stored is None else [stored]
     # eXIf may come after the image data, but Pillow looks for it before.
-    kept = [view[:33], *orientation, *before, *image, view[position - 12 : position]]
+    kept = [view[:33], *orientation, *before, *shown, view[position - 12 : position]]
     return Container(
         data=b"".join(kept),
         frames=min(max(frames, 1), MAX_FRAMES_COUNTED),
@@ -156,9 +160,7 @@ def read_png(data: bytes) -> Container:
         bit_depth=bit_depth,
         interlaced=bool(interlace),
         profile=_png_profile(colours),
-        inflated_bytes=_inflated_bytes(
-            width, height, bit_depth * _PNG_CHANNELS.get(colour, 0), interlace
-        ),
+        inflated_bytes=inflated,
         default_apart=default_apart,
     )
 

@@ -30,6 +30,7 @@ from moderate.decode.containers import (
 )
 from moderate.decode.heif import read_heif
 from moderate.decode.ico import IconFile, read_ico
+from moderate.decode.inflate import prepare_inflating
 from moderate.decode.parts import DEFAULT_OPTIONS, MOST_PARTS, WHOLE, DecodeOptions, Looked, Part
 from moderate.decode.pdq import REDUCED, pdq_hash, reduced
 from moderate.decode.resample import prepare_resampling
@@ -102,6 +103,7 @@ def prepare(*, ffmpeg: bool = True) -> None:
         importlib.import_module(f"PIL.{module}")
     Image.preinit()
     prepare_resampling()
+    prepare_inflating()
     libwebp()
     if ffmpeg:
         hevc.load_ffmpeg()

@@ -106,7 +106,7 @@ def test_weights_among_the_uploads_change_no_score(
 NOTICE = "moderate: testcard is a demonstration, not a moderation model\n"
 TRAPS = (".bin", "libcuda.so.1", "libz.so.1", "pytorch", "_ops.py", "_classes.py", "plugins.xml")
 MODULES = ("torch", "timm", "openvino", "numpy", "PIL", "pillow_heif", "cykooz_resizer", "av")
-MODULES += ("typer", "sqlite3")
+MODULES += ("typer", "sqlite3", "isal")
 
 
 def set_traps(folder: Path) -> None:
