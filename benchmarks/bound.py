@@ -55,12 +55,15 @@ def main() -> None:
                 result["results"].append({"model": model, "corpus": corpus, **medians})
     print_table(
         f"Images/s on the CPU, {options.backend} in {options.precision}",
-        ["model", "corpus", "decode alone", "model alone", "bound", "end to end", "share"],
+        ["model", "corpus", "decode alone", "parts", "model alone", "bound", "end to end", "share"],
         [
             [
                 one["model"],
                 one["corpus"],
-                *(f"{one[key]:.1f}" for key in ("decode", "forward", "bound", "end_to_end")),
+                *(
+                    f"{one[key]:.1f}"
+                    for key in ("decode", "parts", "forward", "bound", "end_to_end")
+                ),
                 f"{one['share']:.0%}",
             ]
             for one in result["results"]
@@ -86,6 +89,7 @@ def _measure(
     return {
         "decode": decode.rate,
         "decode_cpu_ms": decode.cpu_seconds * 1000,
+        "parts": decode.parts,
         "forward": forward.rate,
         "forward_cpu_ms": forward.cpu_seconds * 1000,
         "bound": bound,

@@ -19,11 +19,15 @@ from moderate.decode.resize import PixelSpec
 
 @dataclass(frozen=True)
 class Limit:
-    """Images per second with nothing else running, and CPU seconds per image over all cores."""
+    """Images per second with nothing else running, and CPU seconds per image over all cores.
+
+    parts is how many inputs of the model an image became, on average.
+    """
 
     images: int
     rate: float
     cpu_seconds: float
+    parts: float = 1.0
 
 
 def decode_limit(files: Sequence[Path], specs: tuple[PixelSpec, ...]) -> Limit:
@@ -44,21 +48,24 @@ def decode_limit(files: Sequence[Path], specs: tuple[PixelSpec, ...]) -> Limit:
     seconds = time.perf_counter() - begun
     for child in children:
         child.join()
-    return Limit(len(files), len(files) / seconds, sum(spent) / len(files))
+    cpu, parts = map(sum, zip(*spent, strict=True))
+    return Limit(len(files), len(files) / seconds, cpu / len(files), parts / len(files))
 
 
 def _decode_share(files: Sequence[Path], specs: Any, gate: Any, results: Any) -> None:
-    from moderate.decode.image import decode, prepare
+    from moderate.decode.image import Decoded, decode, prepare
     from moderate.types import Limits
 
     prepare()
-    limits = Limits()
+    limits, parts = Limits(), 0
     loaded = [file.read_bytes() for file in files]
     gate.wait()
     begun = time.process_time()
     for data in loaded:
-        decode(data, specs, limits)
-    results.put(time.process_time() - begun)
+        decoded = decode(data, specs, limits)
+        assert isinstance(decoded, Decoded), decoded
+        parts += len(decoded.parts)
+    results.put((time.process_time() - begun, parts))
 
 
 def forward_limit(
@@ -109,8 +116,11 @@ def bundle_specs(bundle: Path | str) -> tuple[PixelSpec, ...]:
 
 
 def shared_bound(decode: Limit, forward: Limit) -> float:
-    """Images per second at which the cores could do both, where both need the same cores."""
-    return 1 / (1 / decode.rate + 1 / forward.rate)
+    """Images per second at which the cores could do both, where both need the same cores.
+
+    The model runs once for each part that the images were decoded to.
+    """
+    return 1 / (1 / decode.rate + decode.parts / forward.rate)
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ _MAX_RATIO = 256
 # which is quicker then.
 _FEW_ROWS = 4
 
-DRAFT_MARGIN = 6
+DRAFT_MARGIN = 5
 """How many times larger than the model's input a JPEG is decoded at least.
 
 benchmarks/parity.py holds it to what rounding alone does to scores, and docs/performance.md has the

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from moderate.decode import pixels as colours
+from moderate.decode import views as module
 from moderate.decode.image import Decoded, decode, prepare
 from moderate.decode.layout import Box
 from moderate.decode.parts import MOST_PARTS, DecodeOptions, Looked
@@ -114,6 +115,27 @@ def test_the_first_part_is_what_it_would_be_alone(views: Any, spec: PixelSpec) -
         assert looked.boxes[0] is None
         assert np.array_equal(looked.pixels[0][0], resize(picture, spec))
         assert len(looked.boxes) == len(looked.pixels) <= MOST_PARTS
+
+
+@pytest.mark.parametrize("spec", [CROP, PixelSpec(224, 224, "crop", 0.875, "bicubic"), FLOAT])
+def test_the_whole_is_resized_once_and_only_from_the_picture(
+    monkeypatch: pytest.MonkeyPatch, spec: PixelSpec
+) -> None:
+    picture, sizes = scene((640, 480)), []
+
+    def counted(image: Image.Image, *args: Any) -> Any:
+        sizes.append(image.size)
+        return resize(image, *args)
+
+    monkeypatch.setattr(module, "resize", counted)
+    looked = look(picture, (spec, SQUASH), DecodeOptions(seen_by=((0,), (1,))))
+    whole = (0.0, 0.0, 640.0, 480.0)
+    parts = 2 if spec is not FLOAT else 1
+    assert len(looked.boxes) == parts
+    for place, each in enumerate((spec, SQUASH)):
+        expected = resize(picture, each, picture.size, whole)
+        assert np.array_equal(looked.pixels[-1][place], expected)
+    assert sizes == [picture.size] * (1 + parts), "none again for the model that is shown all"
 
 
 # --- which parts
