@@ -264,7 +264,8 @@ def test_bound(tmp_path: Path, cache: Path) -> None:
     (one,) = result(done, out)["results"]
     assert one["rows"] == 6
     assert one["bound"] < min(one["decode"], one["forward"])
-    assert one["bound"] == pytest.approx(1 / (1 / one["decode"] + 1 / one["forward"]))
+    assert one["parts"] == 2, "the crop and the whole"
+    assert one["bound"] == pytest.approx(1 / (1 / one["decode"] + 2 / one["forward"]))
 
 
 def test_gpu_without_one(tmp_path: Path, cache: Path) -> None:

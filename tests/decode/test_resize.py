@@ -88,9 +88,13 @@ def test_a_crop_of_a_ribbon_is_made_without_the_whole_ribbon() -> None:
 
 
 def test_draft_size_keeps_several_times_what_the_model_sees() -> None:
-    assert draft_size((PixelSpec(100, 100),), (3600, 2700)) == (800, 600)
-    assert draft_size((PixelSpec(100, 100),), (12000, 9000)) == (800, 600)
-    assert draft_size((PixelSpec(100, 100),), (700, 590)) is None
+    assert draft_size((PixelSpec(100, 100),), (3000, 2500)) == (600, 500)
+    assert draft_size((PixelSpec(100, 100),), (12000, 10000)) == (600, 500)
+    assert draft_size((PixelSpec(100, 100),), (600, 490)) is None
+    # Photographs of 12 megapixels are decoded at half for what most models of 224 pixels see.
+    crop = PixelSpec(224, 224, "crop", 0.875, "bicubic")
+    for size in [(4032, 3024), (4000, 3000)]:
+        assert 2 * max(draft_size((crop,), size) or (9999,)) <= max(size)
     assert draft_size((PixelSpec(100, 100, antialias=False),), (4000, 3000)) is None
     assert draft_size((PixelSpec(100, 100, exact=True),), (4000, 3000)) is None
     two = (PixelSpec(100, 100), PixelSpec(200, 200))
