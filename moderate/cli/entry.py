@@ -21,6 +21,9 @@ def main() -> None:
     # pydantic would read the metadata of every installed package to look for plugins, and import
     # those that it finds.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # NumPy's OpenBLAS starts a thread per core, which waits busily for products of matrices that
+    # hardly ever come. The wait is given as a power of two of CPU cycles, of which this is the least.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     for number in stopping.signals():
         signal.signal(number, _stop_at_once)
     from moderate.cli.main import main as command

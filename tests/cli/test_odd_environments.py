@@ -270,3 +270,33 @@ def test_a_full_disk_under_standard_output_is_one_line(arguments: list[str]) -> 
     assert ended.stderr == (
         "moderate: error: cannot write: No space left on device; make room, or write elsewhere\n"
     )
+
+
+# Libraries ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "4"), ("20", "20")])
+def test_threads_of_numpy_do_not_wait_busily(
+    monkeypatch: pytest.MonkeyPatch, own: str | None, expected: str
+) -> None:
+    """Said before NumPy is imported, which reads it once; what the user says counts."""
+    monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
+    if own:
+        monkeypatch.setenv("OPENBLAS_THREAD_TIMEOUT", own)
+    code = (
+        "import os, sys\n"
+        "from moderate.cli.entry import main\n"
+        "assert 'numpy' not in sys.modules\n"
+        "sys.argv = ['moderate', '--version']\n"
+        "try: main()\n"
+        "except SystemExit: print(os.environ['OPENBLAS_THREAD_TIMEOUT'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert done.stdout.splitlines()[-1] == expected
