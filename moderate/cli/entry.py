@@ -22,7 +22,7 @@ def main() -> None:
     # those that it finds.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # NumPy's OpenBLAS starts a thread per core, which waits busily for products of matrices that
-    # hardly ever come. The wait is given as a power of two of CPU cycles, of which this is the least.
+    # hardly ever come. How long is given as a power of two of CPU cycles; this is the least.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     for number in stopping.signals():
         signal.signal(number, _stop_at_once)

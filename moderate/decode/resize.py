@@ -24,7 +24,7 @@ _FEW_ROWS = 4
 DRAFT_MARGIN = 5
 """How many times larger than the model's input a JPEG is decoded at least.
 
-benchmarks/parity.py compares it with what rounding alone does to scores, and docs/performance.md has
+benchmarks/parity.py compares it with what rounding alone does to scores. docs/performance.md has
 the figures: three and four times move scores further, more than five times hardly less far.
 """
 
