@@ -31,8 +31,8 @@ from moderate.decode.containers import (
 from moderate.decode.heif import read_heif
 from moderate.decode.ico import IconFile, read_ico
 from moderate.decode.inflate import prepare_inflating
-from moderate.decode.parts import DEFAULT_OPTIONS, MOST_PARTS, WHOLE, DecodeOptions, Looked, Part
-from moderate.decode.pdq import REDUCED, pdq_hash, reduced
+from moderate.decode.parts import DEFAULT_OPTIONS, MOST_PARTS, WHOLE, DecodeOptions, Part
+from moderate.decode.pdq import REDUCED, pdq_hash
 from moderate.decode.resample import prepare_resampling
 from moderate.decode.resize import Pixels, PixelSpec, draft_size
 from moderate.decode.sniff import SUPPORTED, sniff
@@ -194,8 +194,8 @@ def _decode_opened(
     turn, metadata_readable = 1, True
     if facts.format in {"jpeg", "png", "webp", "avif"}:  # libheif has turned a HEIC already
         turn, metadata_readable = pixels.orientation(image)
-    if facts.format == "jpeg" and (small := draft_size(_as_stored(specs, turn), size)):
-        image.draft(image.mode, small)
+    if facts.format == "jpeg" and (small := draft_size(specs, _turned(size, turn))):
+        image.draft(image.mode, _turned(small, turn))
     if facts.format in {"heif", "avif"}:
         frames = max(container.frames, getattr(image, "n_frames", 1))
         facts = replace(facts, frames=min(frames, MAX_FRAMES_COUNTED))
@@ -221,12 +221,10 @@ def _decode_opened(
     rgb, ambiguous = pixels.to_rgb(image, container.bit_depth)
     if rgb is not image:
         image.close()  # its memory may be needed to turn the other image
-    width, height = size if turn < 5 else size[::-1]
-    # An image decoded at a reduced scale is turned last, when it is small. Otherwise it is turned
-    # first, so that the two passes of resizing round alike in all orientations.
-    turn_last = rgb.size != size
-    if not turn_last:
-        rgb = pixels.upright(rgb, turn)
+    # Upright before anything is made of it: what a model sees of an image is rounded, and turned
+    # afterwards it would be another part, by a pixel of the model's input.
+    rgb = pixels.upright(rgb, turn)
+    full = width, height = _turned(size, turn)
     if max(size) < SMALL_SIDE:
         image_warnings.append(Warn.SMALL_IMAGE)
     if facts.frames and facts.frames > 1 and not container.multi_picture:
@@ -237,25 +235,18 @@ def _decode_opened(
         image_warnings.append(Warn.BAD_METADATA)
     facts = replace(facts, width=width, height=height)
     if options.pdq:
-        hashed = _pdq_of_reduced(rgb, size, turn, container) if turn_last else pdq_hash(rgb)
-        facts = replace(facts, pdq=hashed)
+        facts = replace(facts, pdq=_pdq_of(rgb, full, turn, container))
     left_out = container.unreached
     looks = _Looks(specs, options, facts.frames or 1)
-    if turn_last and (wanted := looks.add_stored(rgb, size, turn)):
-        rgb = _decode_at(wanted, container)
+    if wanted := looks.add(rgb, full):
+        rgb = pixels.upright(_decode_at(wanted, container), turn)
         looks = _Looks(specs, options, facts.frames or 1)
-        turn_last = rgb.size != size
-        if turn_last:
-            looks.add_stored(rgb, size, turn)
-        else:
-            rgb = pixels.upright(rgb, turn)
-    if not turn_last:
-        looks.add(rgb)
+        looks.add(rgb, full)
     embedded = unscored_content(
         data,
         facts.format or "",
         rgb,
-        turn=1 if turn_last else turn,
+        turn=turn,
         exif=exif if isinstance(exif, bytes) else None,
         scored_kinds=options.embedded_scored,
     )
@@ -267,7 +258,7 @@ def _decode_opened(
             facts.format or "",
             data,
             container,
-            pixels.upright(rgb, turn) if turn_last else rgb,
+            rgb,
             turn,
             facts.frames,
             lambda: _open(facts.format or "", container),
@@ -278,7 +269,7 @@ def _decode_opened(
         del rgb, image  # their memory may be needed for the other frames
         looks.first_milliseconds = others.first_milliseconds
         for frame in others.frames():
-            looks.add(frame.image, frame.index, frame.milliseconds)
+            looks.add(frame.image, frame.image.size, frame.index, frame.milliseconds)
             ambiguous |= frame.alpha_ambiguous
         facts = replace(facts, frames_scored=looks.frames)
         left_out |= others.left_out
@@ -318,17 +309,15 @@ def _decode_at(scale: float, container: Container) -> Image.Image:
         return pixels.to_rgb(image, container.bit_depth)[0].copy()
 
 
-def _pdq_of_reduced(
-    rgb: Image.Image, size: tuple[int, int], turn: int, container: Container
-) -> PdqHash:
-    """The perceptual hash of a JPEG that was decoded at a reduced scale and is not yet upright.
+def _pdq_of(rgb: Image.Image, full: tuple[int, int], turn: int, container: Container) -> PdqHash:
+    """The perceptual hash of an upright image that was decoded at any scale of its full size.
 
-    size is its full size. It is decoded once more where that scale is too small for the hash.
+    A JPEG is decoded once more where that scale is too small for the hash.
     """
-    scale = max(REDUCED / side for side in size)
-    if scale > max(rgb.width / size[0], rgb.height / size[1]):
-        rgb = _decode_at(scale, container)
-    return pdq_hash(pixels.upright(reduced(rgb), turn))
+    scale = max(REDUCED / side for side in full)
+    if rgb.size != full and scale > max(rgb.width / full[0], rgb.height / full[1]):
+        rgb = pixels.upright(_decode_at(scale, container), turn)
+    return pdq_hash(rgb)
 
 
 class _Looks:
@@ -346,22 +335,25 @@ class _Looks:
         self.frames = 0
         self.full = False
 
-    def add(self, image: Image.Image, frame: int = 0, milliseconds: int | None = None) -> None:
-        """Add the parts of an upright frame."""
-        self._take(look(image, self._specs, self._options, most=self._most), frame, milliseconds)
+    def add(
+        self,
+        image: Image.Image,
+        full: tuple[int, int],
+        frame: int = 0,
+        milliseconds: int | None = None,
+    ) -> float:
+        """Add the parts of an upright frame, which may be decoded at a reduced scale.
 
-    def add_stored(self, image: Image.Image, size: tuple[int, int], turn: int) -> float:
-        """Add the first frame, decoded at a reduced scale and not yet turned upright.
-
-        Returns the scale, relative to full size, at which its parts would have enough pixels; 0.0
-        where they already have.
+        full is its full (width, height). Returns the scale, relative to that, at which its parts
+        would have enough pixels; 0.0 where they already have.
         """
-        looked = look(image, _as_stored(self._specs, turn), self._options, size, self._most)
-        turned = [
-            tuple(pixels.upright_array(array, turn) for array in each) for each in looked.pixels
-        ]
-        boxes = [pixels.upright_box(box, turn) for box in looked.boxes]
-        self._take(replace(looked, boxes=boxes, pixels=turned), 0, None)
+        looked = look(image, self._specs, self._options, full, self._most)
+        room = MOST_PARTS - len(self.parts)
+        self.full |= len(looked.boxes) > room
+        self.parts += [Part(frame, milliseconds, box) for box in looked.boxes[:room]]
+        self.pixels += looked.pixels[:room]
+        self.frames += room > 0
+        self.unseen = max(self.unseen, looked.unseen)
         return looked.wanted_scale
 
     @property
@@ -372,14 +364,6 @@ class _Looks:
     @first_milliseconds.setter
     def first_milliseconds(self, milliseconds: int | None) -> None:
         self.parts = [replace(part, milliseconds=milliseconds) for part in self.parts]
-
-    def _take(self, looked: Looked, frame: int, milliseconds: int | None) -> None:
-        room = MOST_PARTS - len(self.parts)
-        self.full |= len(looked.boxes) > room
-        self.parts += [Part(frame, milliseconds, box) for box in looked.boxes[:room]]
-        self.pixels += looked.pixels[:room]
-        self.frames += room > 0
-        self.unseen = max(self.unseen, looked.unseen)
 
 
 def _with_size(facts: ImageFacts, size: tuple[int, int] | None) -> ImageFacts:
@@ -396,11 +380,9 @@ def _check_pixels(facts: ImageFacts, limits: Limits) -> None:
         )
 
 
-def _as_stored(specs: tuple[PixelSpec, ...], turn: int) -> tuple[PixelSpec, ...]:
-    """The specs for the image as stored, on its side if its EXIF orientation turns it by 90°."""
-    if turn < 5:
-        return specs
-    return tuple(replace(spec, height=spec.width, width=spec.height) for spec in specs)
+def _turned(size: tuple[int, int], turn: int) -> tuple[int, int]:
+    """The (width, height) of an image after its EXIF orientation turned it; or before."""
+    return size if turn < 5 else size[::-1]
 
 
 # Words in messages of Pillow and libheif that say that the file ends too early.

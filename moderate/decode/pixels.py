@@ -58,32 +58,6 @@ def upright(image: Image.Image, exif_orientation: int) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def upright_box(
-    box: tuple[int, int, int, int] | None, exif_orientation: int
-) -> tuple[int, int, int, int] | None:
-    """A box (left, top, right, bottom) in per cent of the stored image, in the upright image."""
-    if box is None:
-        return None
-    left, top, right, bottom = box
-    if exif_orientation >= 5:
-        left, top, right, bottom = top, left, bottom, right
-    if exif_orientation in (3, 4, 7, 8):
-        top, bottom = 100 - bottom, 100 - top
-    if exif_orientation in (2, 3, 6, 7):
-        left, right = 100 - right, 100 - left
-    return left, top, right, bottom
-
-
-def upright_array(array: NDArray[Any], exif_orientation: int) -> NDArray[Any]:
-    """An H x W x 3 array turned upright, given its EXIF orientation 1..8."""
-    turned = array.swapaxes(0, 1) if exif_orientation >= 5 else array
-    if exif_orientation in (3, 4, 7, 8):
-        turned = turned[::-1]
-    if exif_orientation in (2, 3, 6, 7):
-        turned = turned[:, ::-1]
-    return np.ascontiguousarray(turned)
-
-
 def to_rgb(image: Image.Image, bit_depth: int = 8) -> tuple[Image.Image, bool]:
     """A loaded image of any mode as RGB on white, and whether its transparency is ambiguous.
 

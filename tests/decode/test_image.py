@@ -101,14 +101,9 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_arrays_are_turned_as_pictures_are(orientation: int) -> None:
-    picture = scene((50, 30))
-    turned = colours.upright_array(np.asarray(picture), orientation)
-    assert np.array_equal(turned, np.asarray(colours.upright(picture, orientation)))
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("spec", [SPEC, PixelSpec(60, 100, "crop", 0.9)])
+@pytest.mark.parametrize(
+    "spec", [SPEC, PixelSpec(60, 100, "crop", 0.9), PixelSpec(60, 60, "crop", 0.875)]
+)
 def test_large_jpegs_are_upright_too(orientation: int, spec: PixelSpec) -> None:
     picture = scene((1800, 1300))
     stored = picture
@@ -119,8 +114,9 @@ def test_large_jpegs_are_upright_too(orientation: int, spec: PixelSpec) -> None:
     outcome = decode(data, (spec,), LIMITS)
     assert isinstance(outcome, Decoded)
     assert (outcome.facts.width, outcome.facts.height) == (1800, 1300)
+    # Upright first: what a model sees, turned afterwards, would be a pixel of its input away.
     expected = resize(picture, spec).astype(int)
-    assert np.abs(outcome.pixels[0].astype(int) - expected).max() < 12
+    assert np.abs(outcome.pixels[0].astype(int) - expected).mean() < 0.5
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
