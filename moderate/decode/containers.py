@@ -150,9 +150,8 @@ def read_png(data: bytes) -> Container:
     frames = (max(frames, controls) if animated else 1) + default_apart
     inflated = _inflated_bytes(width, height, bit_depth * _PNG_CHANNELS.get(colour, 0), interlace)
     stored = stored_chunk([chunk[8:-4] for chunk in image], inflated)
-    shown = image if stored is None else [stored]
     # eXIf may come after the image data, but Pillow looks for it before.
-    kept = [view[:33], *orientation, *before, *shown, view[position - 12 : position]]
+    kept = [view[:33], *orientation, *before, *(stored or image), view[position - 12 : position]]
     return Container(
         data=b"".join(kept),
         frames=min(max(frames, 1), MAX_FRAMES_COUNTED),

@@ -35,8 +35,8 @@ def isal_zlib() -> Any:
     return library
 
 
-def stored_chunk(pieces: Sequence[memoryview], length: int) -> bytes | None:
-    """One IDAT chunk that inflates to the same `length` bytes as the data of several, in pieces.
+def stored_chunk(pieces: Sequence[memoryview], length: int) -> list[bytes | memoryview] | None:
+    """One IDAT chunk, in pieces, that inflates to the same `length` bytes as the data in pieces.
 
     None where there is no library, where the data is not a sound zlib stream of exactly that
     length, or where it is too little or too much to be worth it.
@@ -52,13 +52,15 @@ def stored_chunk(pieces: Sequence[memoryview], length: int) -> bytes | None:
     if len(raw) != length or not inflater.eof:
         return None
     view = memoryview(raw)
-    stored: list[bytes | memoryview] = [b"IDAT", _ZLIB_HEADER]
+    chunk: list[bytes | memoryview] = [b"IDAT", _ZLIB_HEADER]
     for start in range(0, length, _BLOCK):
         block = view[start : start + _BLOCK]
         is_last = start + _BLOCK >= length
-        stored += [struct.pack("<BHH", is_last, len(block), len(block) ^ _BLOCK), block]
-    stored.append(struct.pack(">I", library.adler32(raw)))
-    body = b"".join(stored)
-    return b"".join(
-        [struct.pack(">I", len(body) - 4), body, struct.pack(">I", library.crc32(body))]
-    )
+        chunk += [struct.pack("<BHH", is_last, len(block), len(block) ^ _BLOCK), block]
+    chunk.append(struct.pack(">I", library.adler32(raw)))
+    # Never joined here: of a large image, each copy takes longer than the checksums.
+    crc = 0
+    for piece in chunk:
+        crc = library.crc32(piece, crc)
+    size = sum(map(len, chunk)) - len(chunk[0])
+    return [struct.pack(">I", size), *chunk, struct.pack(">I", crc)]

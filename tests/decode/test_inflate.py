@@ -44,7 +44,8 @@ def pieces(data: bytes, count: int = 3) -> list[memoryview]:
 
 
 def stored(data: bytes, length: int = len(RAW)) -> bytes | None:
-    return stored_chunk(pieces(data), length)
+    chunk = stored_chunk(pieces(data), length)
+    return None if chunk is None else b"".join(chunk)
 
 
 @pytest.mark.parametrize("mode", MODES)
