@@ -42,7 +42,12 @@ def image(tmp_path: Path) -> Path:
 
 def start(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, in which `code` is run before."""
-    code = f"import sys\n{code}\nfrom moderate.cli.main import run\nsys.exit(run(sys.argv[1:]))"
+    run_it = "from moderate.cli.main import run\nsys.exit(run(sys.argv[1:]))"
+    return python(f"import sys\n{code}\n{run_it}", *arguments)
+
+
+def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Code in a process of its own."""
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
@@ -214,13 +219,8 @@ def test_a_limit_on_processes() -> None:
         "resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))\n"
         "print(no_thread_limit(2))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
     expected = "too few processes and threads (ulimit -u 1, or a limit of the container)\n"
     assert done.stdout == expected
 
@@ -292,12 +292,6 @@ def test_threads_of_numpy_do_not_wait_busily(
         "sys.modules['moderate.cli.main'] = command\n"
         "main()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=PATIENCE,
-    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["False", expected]
