@@ -30,7 +30,7 @@ from moderate.decode.containers import (
 )
 from moderate.decode.heif import read_heif
 from moderate.decode.ico import IconFile, read_ico
-from moderate.decode.inflate import prepare_inflating
+from moderate.decode.inflate import isal_zlib
 from moderate.decode.parts import DEFAULT_OPTIONS, MOST_PARTS, WHOLE, DecodeOptions, Part
 from moderate.decode.pdq import REDUCED, pdq_hash
 from moderate.decode.resample import prepare_resampling
@@ -103,7 +103,7 @@ def prepare(*, ffmpeg: bool = True) -> None:
         importlib.import_module(f"PIL.{module}")
     Image.preinit()
     prepare_resampling()
-    prepare_inflating()
+    isal_zlib()
     libwebp()
     if ffmpeg:
         hevc.load_ffmpeg()

@@ -1,8 +1,9 @@
 """The image data of a PNG, inflated by SIMD code and stored again as it is.
 
-Inflating takes most of the time of decoding a PNG, and ISA-L does it in two fifths of the time that
-Pillow takes. Pillow stays the decoder: it gets a PNG whose data stands in stored blocks, which are
-copied and not inflated. Data that is not whole and sound by ISA-L's judgement is left to Pillow.
+Inflating takes most of the time of decoding a PNG, and ISA-L is faster at it than Pillow
+(benchmarks/fast_decoding.py). Pillow stays the decoder: it gets a PNG whose data stands in stored
+blocks, which are copied and not inflated. Data that is not whole and sound by ISA-L's judgement is
+left to Pillow.
 """
 
 from __future__ import annotations
@@ -20,14 +21,12 @@ _ZLIB_HEADER = b"\x78\x01"  # deflate with a window of 32 KiB, no dictionary; RF
 _BLOCK = 0xFFFF  # bytes, the longest stored block; RFC 1951, 3.2.4
 
 
-def prepare_inflating() -> None:
-    """Load the library where there is one. In the sandbox, it could not be loaded."""
-    isal_zlib()
-
-
 @functools.cache
 def isal_zlib() -> Any:
-    """ISA-L as a module like `zlib`; None where it is not installed."""
+    """ISA-L as a module like `zlib`; None where it is not installed.
+
+    To be called before the sandbox, in which it could not be loaded.
+    """
     if not installed("isal"):
         return None
     from isal import isal_zlib as library

@@ -27,7 +27,7 @@ from moderate.types import ErrorCode, ImageFacts
 log = logging.getLogger(__name__)
 
 # Of images whose decoder has not ended yet: for all decoders together, and the least for each. One
-# file more at most. A fresh process for every few photographs takes a tenth more CPU time.
+# file more at most. With less for each, large photographs would get a fresh process every time.
 _HELD_BYTES = 64 << 20
 _LEAST_HELD_BYTES = 8 << 20
 _MAX_HELD_SECONDS = 1.0  # for which an answer waits for the end of its decoder

@@ -193,7 +193,7 @@ class _Chooser:
         return boxes[:room], max(unseen, lost)
 
     def _small_copy(self) -> NDArray[np.uint8]:
-        """The whole image at a small size: the input of a model, which mostly gets it anyway."""
+        """The whole image at a small size: as a model gets it, which most are given anyway."""
         for place, spec in enumerate(self._specs):
             if spec.antialias and min(spec.width, spec.height) >= GLANCE:
                 return self.whole_for(place).astype(np.uint8, copy=False)

@@ -116,7 +116,9 @@ def test_large_jpegs_are_upright_too(orientation: int, spec: PixelSpec) -> None:
     assert (outcome.facts.width, outcome.facts.height) == (1800, 1300)
     # Upright first: what a model sees, turned afterwards, would be a pixel of its input away.
     expected = resize(picture, spec).astype(int)
-    assert np.abs(outcome.pixels[0].astype(int) - expected).mean() < 0.5
+    apart = np.abs(outcome.pixels[0].astype(int) - expected)
+    assert apart.max() < 12
+    assert apart.mean() < 0.5
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
