@@ -211,12 +211,17 @@ class Recorder:
         """What there is to say after a run that broke off; None where nothing was kept."""
         if self._state is None or self._state.scores.given_up:
             return None
-        if self.summary is None or not self.summary.rows:
+        if self.summary is None:
+            return None
+        # Scores are kept a moment before their rows are counted; the rows include those of scores
+        # that were kept by an earlier run.
+        kept = max(self.summary.scored, self._state.scores.scores_kept)
+        if not (kept or self.summary.rows):
             return None
         command = "the same command without --rescore" if rescore else "the same command again"
         written = ", ".join(map(printable, self.outputs))
         return (f"written already: {written}; " if written else "") + (
-            f"{self.summary.scored:,} images are scored and kept: run {command} to go on from there"
+            f"{kept:,} images are scored and kept: run {command} to go on from there"
         )
 
 

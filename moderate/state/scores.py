@@ -238,6 +238,8 @@ class ScoreStore:
         self._database = database
         self.given_up = False
         """Whether a run has stopped using it."""
+        self.scores_kept = 0
+        """How many scores were stored since it was opened, without errors."""
 
     @classmethod
     def open(cls, folder: Path, *, read_only: bool = False) -> Self:
@@ -354,6 +356,7 @@ class ScoreStore:
                 )
 
         self._database.write(work)
+        self.scores_kept += sum(not is_error for _, _, _, is_error, _ in rows)
 
     def info(self) -> ScoresInfo:
         """How much is stored."""

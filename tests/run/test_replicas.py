@@ -116,9 +116,7 @@ def test_one_that_fails_ends_the_run_and_what_was_scored_is_kept(
 ) -> None:
     def fail(which: int, number: int) -> None:
         if which == 1 and number == 3:
-            # Rows are counted a moment after their scores are kept.
-            wait_for(lambda: len(scored(place)) > BATCH, PATIENCE)
-            time.sleep(1)
+            wait_for(lambda: scored(place), PATIENCE)
             raise RuntimeError("unspecified launch failure")
 
     with monkeypatch.context() as patch:
