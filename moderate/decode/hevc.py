@@ -278,10 +278,7 @@ def _paint(frame: VideoFrame, canvas: NDArray[np.uint8]) -> None:
 
     canvas is 3 x H x W.
     """
-    luma, blue, red = (
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
-        for plane in frame.planes
-    )
+    luma, blue, red = _planes(frame)
     cb, cr = blue.astype(np.int16), red.astype(np.int16)
     cb -= 128
     cr -= 128
@@ -304,6 +301,14 @@ def _paint(frame: VideoFrame, canvas: NDArray[np.uint8]) -> None:
             np.maximum(band, less, out=band)
             band -= less
             channel[parity::2] = band
+
+
+def _planes(frame: VideoFrame) -> list[NDArray[np.uint8]]:
+    """Luma, Cb and Cr of a frame, each H x W of its own."""
+    return [
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+        for plane in frame.planes
+    ]
 
 
 def _doubled(values: NDArray[np.int16]) -> NDArray[np.uint8]:
@@ -335,4 +340,17 @@ def _frame(tile: _Tile) -> VideoFrame:
     _require((frame.width, frame.height) == tile.size and not any(side % 2 for side in tile.size))
     _require(frame.format.name in {"yuv420p", "yuvj420p"} and not frame.is_corrupt)
     _require(frame.color_range == _FULL_RANGE and frame.colorspace in _BT_601)
+    _require(not _has_impossible_colours(frame))
     return frame
+
+
+def _has_impossible_colours(frame: VideoFrame) -> bool:
+    """Whether both chroma samples of a place are at an end of their range, whichever.
+
+    Damaged data is decoded without an error to noise, which is another one in each decoder. Nearly
+    all of it reaches such values. No picture does: of the colours of RGB, one chroma sample is at
+    least 84 away from both ends where the other is at an end (ITU-T T.871, 7).
+    """
+    _, blue, red = _planes(frame)
+    # 255 and 0 become 0 and 1.
+    return bool((((blue + np.uint8(1)) | (red + np.uint8(1))) < 2).any())

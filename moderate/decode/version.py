@@ -6,7 +6,7 @@ import PIL
 
 from moderate.libraries import installed
 
-PIXELS_VERSION = 6
+PIXELS_VERSION = 7
 """Raised whenever files give other pixels or facts, so that earlier scores are not reused."""
 
 PILLOW = int(PIL.__version__.partition(".")[0])

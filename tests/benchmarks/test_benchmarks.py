@@ -179,6 +179,35 @@ def test_fast_decoding_compares_with_what_it_falls_back_to(tmp_path: Path) -> No
     assert cases["small webp bilinear"]["levels"] == 0
 
 
+def test_pillow_alone_comes_to_the_same(tmp_path: Path) -> None:
+    out = tmp_path / "alone.json"
+    weights = str(BENCHMARKS.parent / "weights" / "testcard")
+    options = ("--weights", weights, "--no-odd", "--damaged", "1", "--json", str(out))
+    read = result(bench_here("pillow_alone", *options), out)
+    assert read["files"] > read["scored"] > 20
+    assert read["errors"]
+    assert 0 < read["max"] < 0.03, "SIMD code rounds otherwise now and then"
+    assert not read["other_outcome"]
+    assert not read["not_near"]
+
+
+def test_pillow_alone_names_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import pillow_alone
+
+    def rows(**values: str) -> dict[str, dict[str, str]]:
+        plain = dict.fromkeys((*pillow_alone.OUTCOME, *LABELS), "0.1")
+        return {"a.jpg": {**plain, "status": "ok", "decision": "approve", **values}}
+
+    reviewed = rows(nudity="0.32", decision="review")
+    near = pillow_alone._compare(reviewed, rows(nudity="0.28"), "balanced")
+    assert (near["other_decision"], near["not_near"]) == (["a.jpg"], [])
+    far = pillow_alone._compare(reviewed, rows(nudity="0.2"), "balanced")
+    assert len(far["not_near"]) == 1
+    other = pillow_alone._compare(rows(), rows(unseen="0.2"), "balanced")
+    assert other["other_outcome"] == ["a.jpg: unseen 0.1 / 0.2"]
+
+
 def test_parity(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     done = bench(

@@ -272,6 +272,32 @@ def test_missing_parts_do_not_show_what_was_decoded_before() -> None:
     assert len(seen) == 1
 
 
+def test_noise_of_damaged_data_is_left_to_libheif() -> None:
+    """Two decoders make two kinds of noise of the same damaged data, and call neither an error."""
+    image = coded(scene((640, 480)), 1)
+    rng = np.random.default_rng(3)
+    decoded = taken = 0
+    for _ in range(25):
+        damaged = bytearray(image.data)
+        damaged[int(rng.integers(len(damaged) // 8, len(damaged) // 2))] ^= 1
+        data = Heic((replace(image, data=bytes(damaged)),)).build()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hevc, "_has_impossible_colours", lambda frame: False)
+            unchecked = by_ffmpeg(data)
+        if unchecked and not np.array_equal(np.asarray(unchecked), np.asarray(by_libheif(data))):
+            decoded += 1
+            taken += by_ffmpeg(data) is not None
+    assert decoded >= 15
+    assert taken <= 1
+
+
+@pytest.mark.parametrize("colour", ["black", "white", "red", "lime", "blue", "yellow", "cyan"])
+def test_no_colour_passes_for_damage(colour: str) -> None:
+    noise = NOISE.resize((64, 64)).point(lambda level: 255 * (level > 127))
+    for image in (Image.new("RGB", (64, 64), colour), noise):
+        assert_same_image(Heic((coded(image, 1),)).build())
+
+
 # What may be missing ------------------------------------------------------------------------------
 
 
