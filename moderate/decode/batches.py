@@ -88,6 +88,11 @@ class Batch(Generic[Item]):
         )
 
     @property
+    def decoded(self) -> int:
+        """How many images could be decoded."""
+        return sum(map(_is_decoded, self.entries))
+
+    @property
     def further_parts(self) -> int:
         """How many parts beside the first ones there are."""
         return sum(len(entry.more) for entry in self.entries)

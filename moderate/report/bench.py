@@ -48,7 +48,8 @@ def _lines(bench: Bench) -> Iterator[tuple[str, str]]:
     )
     yield "decode", f"{bench.decode:8.1f} images/s, the decoders alone"
     models = "the model alone" if bench.devices == 1 else f"the {bench.devices} models alone"
-    yield "forward", f"{bench.forward:8.1f} images/s, {models}"
+    inputs = f", {bench.inputs:.1f} inputs per image" if bench.inputs > 1 else ""
+    yield "forward", f"{bench.forward:8.1f} images/s, {models}{inputs}"
     yield "together", f"{bench.end_to_end:8.1f} images/s, the whole line"
     how = "the cores do both" if bench.shared_cores else "the slower of the two"
     yield "expected", f"{bench.expected:8.1f} images/s ({how}); {_reached(bench)}"

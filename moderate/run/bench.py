@@ -18,6 +18,7 @@ from itertools import chain, cycle, islice
 import numpy as np
 
 from moderate.cores import available_cores
+from moderate.decode.batches import Batch
 from moderate.decode.pool import DecoderPool
 from moderate.decode.resize import Pixels
 from moderate.errors import InputError
@@ -41,7 +42,9 @@ class Bench:
     bound is what no arrangement of the same work could exceed. expected is what a good one reaches:
     the bound on GPUs, which work beside the cores; on the CPU the rate at which the cores do one
     part after the other, 1 / (1 / decode + 1 / forward), which is exceeded where one part alone
-    leaves cores idle. device is the first of `devices`; device_name names them all.
+    leaves cores idle. inputs is how many inputs of the model an image gives on average, and forward
+    is for as many: animations and pictures of which the model would see a part give several. device
+    is the first of `devices`; device_name names them all.
     """
 
     images: int
@@ -61,6 +64,7 @@ class Bench:
     end_to_end: float
     device_name: str = ""
     devices: int = 1
+    inputs: float = 1.0
 
     @property
     def shared_cores(self) -> bool:
@@ -119,14 +123,15 @@ def measure(job: Job, images: int, repeat: int) -> Iterator[str | Bench]:
     scored = [row for row in rows if row.status is Status.OK]
     if not scored:
         raise InputError(f"bench: none of {len(refs)} images can be decoded")
-    decode, forward, whole = [], [], []
+    decode, forward, whole, inputs = [], [], [], 1.0
     for number in range(1, repeat + 1):
         yield f"pass {number} of {repeat}: decoders alone"
-        decode.append(_decode(job, refs))
+        rate, inputs = _decode(job, refs)
+        decode.append(rate)
         yield f"pass {number} of {repeat}: the whole line"
         measured = _end_to_end(job, refs)
         whole.append(measured.rate)
-        forward.append(measured.forward)
+        forward.append(measured.forward / inputs)
     yield Bench(
         images=len(refs),
         formats=dict(Counter(row.facts.format or "?" for row in rows).most_common()),
@@ -147,6 +152,7 @@ def measure(job: Job, images: int, repeat: int) -> Iterator[str | Bench]:
         end_to_end=statistics.median(whole),
         device_name=measured.device_name,
         devices=measured.devices,
+        inputs=inputs,
     )
 
 
@@ -160,7 +166,8 @@ def _gated(job: Job, refs: Sequence[ImageRef], gate: threading.Event) -> Job:
     )
 
 
-def _decode(job: Job, refs: Sequence[ImageRef]) -> float:
+def _decode(job: Job, refs: Sequence[ImageRef]) -> tuple[float, float]:
+    """Images per second of the decoders alone, and inputs of the model per decoded image."""
     gate = threading.Event()
     gated = _gated(job, refs, gate)
     with (
@@ -169,6 +176,7 @@ def _decode(job: Job, refs: Sequence[ImageRef]) -> float:
             job.options.limits,
             job.workers,
             job.options.batch_size,
+            options=job.decode_options,
             niceness=NICENESS,
             at_once=True,
             images_per_decoder=job.options.images_per_decoder,
@@ -181,16 +189,20 @@ def _decode(job: Job, refs: Sequence[ImageRef]) -> float:
         pool.wait_until_ready()
         begun = time.perf_counter()
         gate.set()
+        decoded = further = 0
         for batch in batches:
+            if isinstance(batch, Batch):
+                decoded += batch.decoded
+                further += batch.further_parts
             pool.release(batch)
-        return len(refs) / (time.perf_counter() - begun)
+        return len(refs) / (time.perf_counter() - begun), 1 + further / max(1, decoded)
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
     rows: list[Row]
     rate: float
-    forward: float
+    forward: float  # inputs per second
     device: str
     device_name: str
     devices: int

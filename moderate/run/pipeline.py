@@ -249,7 +249,7 @@ class LocalEngine(Engine):
         return classifier.batch_limit if classifier else None
 
     def forward_rate(self, batch: tuple[Pixels, ...], times: int) -> float:
-        """Images per second of the model alone on `batch`, submitted so many times.
+        """Inputs per second of the model alone on `batch`, submitted so many times.
 
         Those of all devices together. For an engine that was started `at_once`.
         """

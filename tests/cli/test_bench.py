@@ -8,12 +8,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from moderate.report.bench import advice, bottleneck, report
 from moderate.report.model import Facts
-from moderate.run.bench import Bench
+from moderate.run.bench import Bench, measure
+from moderate.run.options import ScanOptions
+from moderate.run.scan import plan
 from tests.support.pictures import encode, scene
 
 
@@ -41,6 +44,20 @@ def test_own_images_are_measured_and_said(tmp_path: Path) -> None:
     assert told["share_of_bound"] <= 1
     for label in ("decode", "forward", "together", "expected", "bound", "limit"):
         assert any(line.startswith(label) for line in done.stdout.splitlines()), label
+
+
+@pytest.mark.parametrize("views", ["1", "3"])
+def test_the_model_is_measured_on_every_part_of_an_image(
+    views: Literal["1", "3"], tmp_path: Path
+) -> None:
+    (tmp_path / "wide.jpg").write_bytes(encode(scene((900, 300)), "JPEG"))
+    options = ScanOptions(inputs=[str(tmp_path)], weights="testcard", device="cpu", views=views)
+    job = plan(options)
+    *_, measured = measure(job, 8, 1)
+    assert isinstance(measured, Bench)
+    assert measured.inputs == (1 if views == "1" else 4)
+    text = str(report(measured).parts)
+    assert ("4.0 inputs per image" in text) == (views == "3")
 
 
 def test_without_a_folder_cards_are_drawn() -> None:
