@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from moderate.analysis.metrics import calibration_error
 from moderate.analysis.tune import Bools, Floats, Labelled, split
-from moderate.classify.bundle import CARD, Bundle, Calibration, SelfTest, load_bundle
+from moderate.classify.bundle import Bundle, load_bundle
+from moderate.classify.card import CARD, Calibration, SelfTest
 from moderate.errors import InputError, OutputError
 from moderate.results.atomic import folder_problem
 from moderate.text import printable

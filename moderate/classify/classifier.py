@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moderate.classify import selftest
-from moderate.classify.bundle import Bundle, Calibration, Combine, ModelCard
+from moderate.classify.bundle import Bundle
+from moderate.classify.card import Calibration, Combine, ModelCard
 from moderate.classify.device import Placement
 from moderate.classify.labels import LabelModel, model_batch
 from moderate.decode.resize import Pixels

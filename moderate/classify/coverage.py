@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from moderate.classify.bundle import Card, shared_labels
+from moderate.classify.card import Card, flat_labels, part_name
 from moderate.own_categories import is_own_name
 from moderate.text import one_line
 from moderate.types import CATEGORIES
@@ -88,3 +88,70 @@ class Coverage:
 
 def _words(text: str) -> str:
     return one_line(text, _MOST_CHARACTERS)
+
+
+def shared_labels(card: Card) -> tuple[str, ...]:
+    """A sentence for each group of categories whose scores move together, read off the card.
+
+    Categories that are fed by exactly the same labels, combined in the same way, have one score;
+    others may still have a label in common. The labels of a softmax model are shares of one whole,
+    so that categories fed by different ones take from each other.
+    """
+    feeding = {category: _feeding(card, category) for category in card.all_categories}
+    sentences: list[str] = []
+    groups: list[list[str]] = []
+    for category, sources in feeding.items():
+        same = next((group for group in groups if feeding[group[0]] == sources), None)
+        if same is None:
+            groups.append([category])
+        else:
+            same.append(category)
+    sentences += [f"{_listed(group)} come from one score" for group in groups if len(group) > 1]
+    for index, group in enumerate(groups):
+        for other in groups[index + 1 :]:
+            common = {x for x in _names(feeding[group[0]]) if x in _names(feeding[other[0]])}
+            if common:
+                labels = "the label" if len(common) == 1 else "the labels"
+                sentences.append(
+                    f"{_listed([*group, *other])} share {labels} {', '.join(sorted(common))}"
+                )
+    for index, model in enumerate(card.model):
+        sources_of = dict(model.fed())
+        fed = [category for category in card.all_categories if category in sources_of]
+        distinct = {_feeding_of(card, index, category) for category in fed}
+        if model.activation == "softmax" and len(distinct) > 1:
+            sentences.append(
+                f"{_listed(fed)} are shares of one whole in {part_name(card, model)} (softmax): "
+                "where one rises, others fall"
+            )
+    return tuple(sentences)
+
+
+_Source = tuple[str, frozenset[str]]
+_Feeding = tuple[str, frozenset[_Source]]
+
+
+def _feeding(card: Card, category: str) -> _Feeding:
+    """What a category's score is made of: how it is combined, and which sums of labels feed it."""
+    sources = [_feeding_of(card, index, category) for index in range(len(card.model))]
+    return card.combine.get(category, "max"), frozenset().union(*sources)
+
+
+def _feeding_of(card: Card, index: int, category: str) -> frozenset[_Source]:
+    """Which sums of labels of one model feed a category."""
+    model = card.model[index]
+    return frozenset(
+        (
+            str(index),
+            frozenset(f"{part_name(card, model)}/{label}" for label in flat_labels([source])),
+        )
+        for source in dict(model.fed()).get(category, ())
+    )
+
+
+def _names(feeding: _Feeding) -> set[str]:
+    return {name for _, names in feeding[1] for name in names}
+
+
+def _listed(categories: Sequence[str]) -> str:
+    return f"{', '.join(categories[:-1])} and {categories[-1]}"

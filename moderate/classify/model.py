@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from moderate.classify.bundle import WEIGHTS, Head, ModelFiles
+from moderate.classify.bundle import ModelFiles
+from moderate.classify.card import WEIGHTS, Head
 from moderate.classify.files import read_safetensors, shown
 from moderate.classify.words import Words
 from moderate.classify.words_head import WithWords

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from moderate.classify.bundle import GRAPH, Layout, ModelFiles
+from moderate.classify.bundle import ModelFiles
+from moderate.classify.card import GRAPH, Layout
 from moderate.classify.files import shown
 from moderate.classify.onnx_reader import OnnxGraph, Port, parse_onnx
 from moderate.errors import WeightsError

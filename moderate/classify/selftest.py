@@ -19,7 +19,8 @@ from moderate.own_categories import own_names
 from moderate.types import ImageError
 
 if TYPE_CHECKING:
-    from moderate.classify.bundle import Bundle, SelfTest
+    from moderate.classify.bundle import Bundle
+    from moderate.classify.card import SelfTest
     from moderate.classify.classifier import Classifier
     from moderate.classify.device import Placement
 
@@ -73,7 +74,8 @@ def record(folder: Path) -> None:
     Those of an ONNX graph are computed by OpenVINO, or by onnxruntime where that is missing. They
     are added to its card. Raises WeightsError where the bundle does not load or cannot be scored.
     """
-    from moderate.classify.bundle import CARD, load_bundle
+    from moderate.classify.bundle import load_bundle
+    from moderate.classify.card import CARD
     from moderate.classify.classifier import Classifier
     from moderate.classify.device import place
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from moderate.classify import selftest
-from moderate.classify.bundle import GRAPH, WEIGHTS, Bundle, ModelFiles, part_name
+from moderate.classify.bundle import Bundle, ModelFiles
+from moderate.classify.card import GRAPH, WEIGHTS, part_name
 from moderate.classify.features import FeatureModel, with_layer
 from moderate.classify.files import read_safetensors
 from moderate.classify.model import build_model

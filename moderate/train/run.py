@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from moderate.analysis.labels import UNKNOWN
 from moderate.analysis.metrics import Estimate, Measured, measure
-from moderate.classify.bundle import Bundle, ModelFiles, load_bundle, part_name
+from moderate.classify.bundle import Bundle, ModelFiles, load_bundle
+from moderate.classify.card import part_name
 from moderate.classify.classifier import calibrate, label_columns
 from moderate.classify.device import place
 from moderate.classify.features import FeatureModel, Features

@@ -14,15 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
-from moderate.classify.bundle import (
-    CARD,
-    CONFIG,
-    WEIGHTS,
-    Combine,
-    LabelSum,
-    load_bundle,
-    user_weights,
-)
+from moderate.classify.bundle import load_bundle, user_weights
+from moderate.classify.card import CARD, CONFIG, WEIGHTS, Combine, LabelSum
 from moderate.classify.selftest import record
 from moderate.classify.words import PromptRecord
 from moderate.errors import WeightsError

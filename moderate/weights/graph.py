@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from moderate.classify import selftest
 from moderate.classify.backends.interface import Logits
-from moderate.classify.bundle import GRAPH, Bundle, Colours, GraphInput, Layout, Preprocess
+from moderate.classify.bundle import Bundle
+from moderate.classify.card import GRAPH, Colours, GraphInput, Layout, Preprocess
 from moderate.classify.device import place
 from moderate.classify.files import shown
 from moderate.classify.labels import LabelModel, activate

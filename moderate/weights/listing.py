@@ -5,13 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from moderate.classify.bundle import (
-    CARD,
-    find_bundle,
-    installed_bundles,
-    load_card,
-    shared_labels,
-)
+from moderate.classify.bundle import find_bundle, installed_bundles, load_card
+from moderate.classify.card import CARD
+from moderate.classify.coverage import shared_labels
 from moderate.errors import WeightsError
 from moderate.regular import MAX_TEXT_BYTES, read_regular
 from moderate.text import printable

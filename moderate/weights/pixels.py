@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from moderate.classify.bundle import Preprocess
+from moderate.classify.card import Preprocess
 from moderate.errors import UsageError, WeightsError
 from moderate.text import printable
 from moderate.validation import first_problem

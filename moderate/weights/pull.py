@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from moderate.classify.bundle import BUNDLE_NAME, SHIPPED, WEIGHTS, Preprocess, user_weights
+from moderate.classify.bundle import SHIPPED, user_weights
+from moderate.classify.card import BUNDLE_NAME, WEIGHTS, Preprocess
 from moderate.config import WEIGHTS_MIRROR
 from moderate.errors import UsageError, WeightsError
 from moderate.levels import DescribedLevel

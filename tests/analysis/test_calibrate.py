@@ -23,7 +23,8 @@ from moderate.analysis.calibrate import (
     write_copy,
 )
 from moderate.analysis.tune import Labelled
-from moderate.classify.bundle import Calibration, load_bundle
+from moderate.classify.bundle import load_bundle
+from moderate.classify.card import Calibration
 from moderate.classify.classifier import Classifier
 from moderate.classify.device import place
 from moderate.classify.selftest import inputs

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moderate.classify.bundle import Bundle, load_bundle, shared_labels
+from moderate.classify.bundle import Bundle, load_bundle
 from moderate.classify.classifier import Classifier
+from moderate.classify.coverage import shared_labels
 from moderate.classify.device import place
 from moderate.errors import WeightsError
 from moderate.types import Category, Scores

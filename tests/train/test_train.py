@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from moderate.api import scan
-from moderate.classify.bundle import Head as HeadCard
 from moderate.classify.bundle import load_bundle, user_weights
+from moderate.classify.card import Head as HeadCard
 from moderate.classify.classifier import Classifier
 from moderate.classify.device import place
 from moderate.classify.features import FeatureModel, last_layers

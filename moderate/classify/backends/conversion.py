@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from moderate.classify import selftest
 from moderate.classify.backends.interface import Logits
 from moderate.classify.backends.ir_cache import NETWORK, WEIGHTS, GraphFacts
-from moderate.classify.bundle import ModelCard, ModelFiles
+from moderate.classify.bundle import ModelFiles
+from moderate.classify.card import ModelCard
 from moderate.classify.labels import activate
 from moderate.decode.process import how_it_ended
 from moderate.decode.resize import Pixels, PixelSpec

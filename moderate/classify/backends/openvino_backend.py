@@ -33,7 +33,8 @@ from moderate.classify.backends.conversion import (
 )
 from moderate.classify.backends.interface import Backend, Logits, PendingLogits
 from moderate.classify.backends.ir_cache import Graph
-from moderate.classify.bundle import WEIGHTS, ModelFiles
+from moderate.classify.bundle import ModelFiles
+from moderate.classify.card import WEIGHTS
 from moderate.classify.device import Placement
 from moderate.classify.files import check_unchanged
 from moderate.classify.onnx_graph import cannot_run as cannot_run_graph

@@ -18,7 +18,8 @@ from pathlib import Path
 from moderate.classify.backends import ir_cache
 from moderate.classify.backends.conversion import ChildError, ask_child
 from moderate.classify.backends.torch_program import FORMAT, PROGRAM, Program, UnusableError
-from moderate.classify.bundle import WEIGHTS, ModelFiles
+from moderate.classify.bundle import ModelFiles
+from moderate.classify.card import WEIGHTS
 from moderate.classify.files import read_safetensors
 from moderate.errors import ModerateError
 from moderate.libraries import torch_versions

@@ -24,7 +24,8 @@ from moderate.classify.backends.torch_program import (
     UnusableError,
     encoded,
 )
-from moderate.classify.bundle import WEIGHTS, ModelFiles
+from moderate.classify.bundle import ModelFiles
+from moderate.classify.card import WEIGHTS
 from moderate.classify.files import read_safetensors
 from moderate.classify.labels import CPU_BATCH
 from moderate.classify.model import load_model

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from moderate.classify.bundle import (
+from moderate.classify.card import (
     Colours,
     Combine,
     Coverage,

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import nn
 
 import moderate.classify.architectures  # noqa: F401 - registers our own with timm
-from moderate.classify.bundle import Preprocess
+from moderate.classify.card import Preprocess
 from moderate.classify.model import build_model
 from moderate.errors import WeightsError
 from moderate.text import one_line, printable

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from moderate.classify.bundle import Preprocess
+from moderate.classify.card import Preprocess
 from moderate.classify.files import read_json, shown
 from moderate.errors import WeightsError
 from moderate.text import one_line

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from moderate.classify.bundle import Head, Preprocess
+from moderate.classify.card import Head, Preprocess
 from moderate.classify.words import Words
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moderate.classify.bundle import Head, Preprocess
+from moderate.classify.card import Head, Preprocess
 from moderate.classify.files import read_json, shown
 from moderate.errors import WeightsError
 from moderate.regular import read_regular, sha256_of

@@ -13,7 +13,7 @@ from timm.layers.conv_bn_act import ConvNormAct
 from torch import nn
 
 from moderate.classify.architectures import NSFWJS_INCEPTION
-from moderate.classify.bundle import Head
+from moderate.classify.card import Head
 from moderate.classify.files import shown
 from moderate.classify.model import build_model
 from moderate.errors import WeightsError

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from moderate.classify.bundle import Preprocess
+from moderate.classify.card import Preprocess
 from moderate.classify.files import read_json, shown
 from moderate.errors import WeightsError
 from moderate.text import one_line

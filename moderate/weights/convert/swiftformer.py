@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from moderate.classify.bundle import Preprocess
+from moderate.classify.card import Preprocess
 from moderate.classify.files import shown
 from moderate.classify.model import build_model
 from moderate.classify.onnx_reader import Node, OnnxGraph, convolution_of, read_onnx

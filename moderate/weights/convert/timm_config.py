@@ -9,7 +9,7 @@ from typing import Any
 import timm
 from timm.models import PretrainedCfg
 
-from moderate.classify.bundle import MODEL_ARGS, Preprocess
+from moderate.classify.card import MODEL_ARGS, Preprocess
 from moderate.errors import WeightsError
 from moderate.text import one_line, printable
 from moderate.weights.convert.checks import Argument, make_preprocess

@@ -9,7 +9,7 @@ from typing import Any
 import timm
 import torch
 
-from moderate.classify.bundle import Preprocess
+from moderate.classify.card import Preprocess
 from moderate.errors import WeightsError
 from moderate.text import one_line
 from moderate.weights.convert.checks import Argument, integer

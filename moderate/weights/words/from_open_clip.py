@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from moderate.classify.bundle import Preprocess
+from moderate.classify.card import Preprocess
 from moderate.classify.files import read_json, read_safetensors, shown
 from moderate.errors import WeightsError
 from moderate.text import one_line, printable

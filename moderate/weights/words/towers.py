@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from moderate.classify.bundle import Preprocess
+from moderate.classify.card import Preprocess
 from moderate.classify.words import WordsKind
 from moderate.errors import WeightsError
 from moderate.text import one_line, printable

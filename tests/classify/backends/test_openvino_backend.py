@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from moderate.classify.bundle import Head, load_bundle
+from moderate.classify.bundle import load_bundle
+from moderate.classify.card import Head
 from moderate.classify.classifier import Classifier
 from moderate.classify.device import Placement, place
 from moderate.classify.model import build_model

@@ -18,7 +18,8 @@ from torch import nn
 from torch.nn import functional
 
 from moderate.classify.architectures import NSFWJS_INCEPTION
-from moderate.classify.bundle import ModelCard, ModelFiles
+from moderate.classify.bundle import ModelFiles
+from moderate.classify.card import ModelCard
 from moderate.classify.device import place
 from moderate.classify.labels import LabelModel
 from moderate.classify.model import build_model
