@@ -19,8 +19,10 @@ from typing import Any
 from reporting import machine, print_table, write_json
 
 from moderate.state.contents import Contents
+from moderate.state.known_files import FileRecord, Scopes, path_digest
 from moderate.state.records import FileStat, Outcome
-from moderate.state.scores import FileRecord, RunScores, Scopes, ScoreStore, path_digest
+from moderate.state.run_scores import RunScores
+from moderate.state.scores import ScoreStore
 from moderate.types import CATEGORIES, ImageFacts
 
 BATCH = 32  # images between two commits, as many as a scan has

@@ -35,7 +35,7 @@ from moderate.sources.interface import Source
 from moderate.sources.resolve import FileSource
 from moderate.sources.subset import FilteredSource, ShardedSource
 from moderate.state.contents import Contents
-from moderate.state.scores import RunScores
+from moderate.state.run_scores import RunScores
 from moderate.text import one_line, path_text, printable
 from moderate.types import (
     ErrorCode,

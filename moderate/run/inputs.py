@@ -48,7 +48,8 @@ from moderate.sources.interface import Source
 from moderate.sources.subset import INPUT_NUMBER, NO_CONTENT, InputListing, ShardedSource
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome, ScoredContents
-from moderate.state.scores import MOST_KEYS, RunScores
+from moderate.state.run_scores import RunScores
+from moderate.state.scores import MOST_KEYS
 from moderate.text import path_text, printable
 from moderate.types import (
     ErrorCode,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from moderate.decode.intake import Coming
 from moderate.run.known_rows import Known, KnownRows
 from moderate.run.videos import VideoBegin, VideoEnd
-from moderate.state.scores import FileRecord
+from moderate.state.known_files import FileRecord
 from moderate.types import ImageError, ImageFacts, ImageRef, Origin, Skipped
 
 

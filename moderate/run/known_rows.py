@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from moderate.policy.batch import Batch, Encoded
 from moderate.run.groups import LocalRefs
 from moderate.state.contents import Claim
+from moderate.state.known_files import FileRecord
 from moderate.state.records import Outcome, ScoredContents
-from moderate.state.scores import FileRecord
 from moderate.types import ImageFacts, ImageRef, Origin, Warn
 
 

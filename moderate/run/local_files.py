@@ -15,16 +15,16 @@ import numpy as np
 from moderate.run.groups import Group
 from moderate.sources.folder_files import FolderFiles
 from moderate.state.filesystems import ChangeTimes
-from moderate.state.records import FileStat
-from moderate.state.scores import (
+from moderate.state.known_files import (
     FileRecord,
     KnownFile,
     KnownFiles,
-    RunScores,
     UnchangedFiles,
     path_digest,
     path_digests,
 )
+from moderate.state.records import FileStat
+from moderate.state.run_scores import RunScores
 from moderate.types import ErrorCode, ImageRef, Skipped
 
 # A file that is written again in the same tick of its clock looks unchanged, so one that was just

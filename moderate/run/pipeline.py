@@ -44,7 +44,8 @@ from moderate.sources.hints import InputHints
 from moderate.sources.subset import InputListing
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
-from moderate.state.scores import RunScores, ScopeFacts, ScoreStore
+from moderate.state.run_scores import RunScores
+from moderate.state.scores import ScopeFacts, ScoreStore
 from moderate.types import (
     UNSCORED,
     ImageError,

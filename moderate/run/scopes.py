@@ -10,7 +10,7 @@ from importlib.metadata import version
 from moderate.classify.device import Placement
 from moderate.decode.version import PIXELS_VERSION, resampler
 from moderate.run.interface import Job
-from moderate.state.scores import Scopes
+from moderate.state.known_files import Scopes
 
 
 def scopes(job: Job, placement: Placement) -> Scopes:

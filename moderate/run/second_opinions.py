@@ -43,7 +43,8 @@ from moderate.run.outcomes import LASTING, scored_entries
 from moderate.run.scopes import scopes
 from moderate.state.contents import Contents
 from moderate.state.records import Outcome
-from moderate.state.scores import RunScores, ScopeFacts, ScoreStore
+from moderate.state.run_scores import RunScores
+from moderate.state.scores import ScopeFacts, ScoreStore
 from moderate.types import (
     Category,
     ErrorCode,

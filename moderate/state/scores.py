@@ -7,34 +7,16 @@ from __future__ import annotations
 
 import datetime
 import json
-import logging
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
-from itertools import compress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from moderate.state.database import BusyError, Database, UnavailableError
-from moderate.state.records import (
-    FileStat,
-    Outcome,
-    ScoredContents,
-    are_intact,
-    pack_outcome,
-    pack_stat,
-    unpack_outcome,
-    unpack_scored,
-    unpack_stat,
-)
+from moderate.state.database import Database
+from moderate.state.known_files import FileRecord, KnownFiles, Scopes, day_of_use, scope_of
+from moderate.state.records import Outcome, pack_outcome, pack_stat, unpack_outcome
 from moderate.types import ImageError
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -59,18 +41,7 @@ _MIGRATIONS = (
 MOST_KEYS = 4096
 """Keys of one lookup."""
 
-_FILES_AT_ONCE = 1024
-_MOST_WAITING = 100_000  # records, while another process writes
-_PATIENCE_AT_START, _PATIENCE_AT_END = 60.0, 15.0  # seconds, for a vacuum of a large file
 _KNOWN_SIZES = (1, 16, 256, 1024, MOST_KEYS)  # few different statements are prepared once each
-
-
-@dataclass(frozen=True, slots=True)
-class Scopes:
-    """What outcomes depend on besides the content: digests (32 bytes) for scores and errors."""
-
-    scores: bytes
-    errors: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,142 +50,6 @@ class ScopeFacts:
 
     sandbox: tuple[str, ...]
     backend: str
-
-
-@dataclass(frozen=True, slots=True)
-class KnownFile:
-    """What is known of a file by its path.
-
-    outcome is None where its content is unknown under these scopes. stale says that the day of
-    its last use is to be updated.
-    """
-
-    stat: FileStat
-    sha256: bytes
-    outcome: Outcome | None
-    stale: bool
-
-
-@dataclass(frozen=True, slots=True)
-class UnchangedFiles:
-    """Files that are as they were when their content was scored, by columns.
-
-    places are those of the files among the ones that were asked for, in their order; stale is that
-    of `KnownFile`.
-    """
-
-    places: Sequence[int]
-    sha256: Sequence[bytes]
-    stale: Sequence[bool]
-    contents: ScoredContents
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def take(self, mask: Any) -> UnchangedFiles:
-        """Those of a mask (booleans)."""
-        return UnchangedFiles(
-            list(compress(self.places, mask)),
-            list(compress(self.sha256, mask)),
-            list(compress(self.stale, mask)),
-            self.contents.take(np.asarray(mask, bool)),
-        )
-
-
-class KnownFiles:
-    """What the state knows of some files, by the digests of their paths.
-
-    Most files of a second run are unchanged, and `unchanged` unpacks all of those at once; `get`
-    is for each of the others.
-    """
-
-    def __init__(
-        self,
-        rows: Sequence[tuple[Any, ...]],
-        ids: tuple[int, int],
-        scopes: Scopes,
-        wanted: Callable[[Outcome], bool] = lambda outcome: True,
-    ) -> None:
-        """rows are those of the database; an outcome that is not wanted is left out."""
-        self._rows = {row[0]: row for row in rows}
-        self._ids = ids
-        self._scopes = scopes
-        self._wanted = wanted
-        self._today = _today()
-
-    def get(self, path: bytes) -> KnownFile | None:
-        """What is known of one file; None for nothing."""
-        row = self._rows.get(path)
-        if row is None:
-            return None
-        _, digest, used, packed, scope, outcome_used, payload = row
-        stat = unpack_stat(path, digest, packed)
-        if stat is None:
-            return None
-        outcome = None
-        if payload is not None:
-            name = _scope(scope, self._ids, self._scopes)
-            outcome = unpack_outcome(digest, name, payload)
-        stale = _is_before(used, self._today) or (
-            outcome is not None and _is_before(outcome_used, self._today)
-        )
-        if outcome and not self._wanted(outcome):
-            outcome = None
-        return KnownFile(stat, digest, outcome, stale)
-
-    def all(self) -> dict[bytes, KnownFile]:
-        """What is known of each."""
-        return {path: file for path in self._rows if (file := self.get(path))}
-
-    def unchanged(
-        self,
-        paths: Sequence[bytes],
-        stats: NDArray[np.int64],
-        label_count: int,
-        *,
-        hashed: bool = False,
-    ) -> UnchangedFiles:
-        """Those of these files that have scores, so many of labels, and are as stats say.
-
-        stats (n, 3) are those of `FileStat`. With hashed, only those that have a hash of the
-        picture, too. What is out of the ordinary is not among the files: `get` says what is known
-        of it.
-        """
-        known_rows, scored = self._rows, self._ids[0]
-        rows = [row for path in paths if (row := known_rows.get(path)) is not None]
-        if not _are_regular(rows, scored):
-            rows = [row for row in rows if _are_regular([row], scored)]
-        if not rows:
-            return _NO_FILES
-        keys, digests, used, packed, _, outcomes_used, payloads = zip(*rows, strict=True)
-        places: Sequence[int] = range(len(paths))
-        if len(rows) < len(paths):
-            regular = set(keys)
-            places = [place for place, path in enumerate(paths) if path in regular]
-            stats = stats[places]
-        usable = are_intact(keys, digests, stats, packed)
-        contents, known = unpack_scored(digests, self._scopes.scores, payloads, label_count)
-        usable &= known
-        if hashed:
-            usable &= np.array([each is not None for each in contents.hashes], bool)
-        today = self._today
-        stale = [False] * len(rows)
-        if set(used) | set(outcomes_used) != {today}:
-            stale = [
-                _is_before(one, today) or _is_before(other, today)
-                for one, other in zip(used, outcomes_used, strict=True)
-            ]
-        files = UnchangedFiles(places, digests, stale, contents)
-        return files if usable.all() else files.take(usable)
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """A file as it was when it was read: digest of its path, digest of its bytes."""
-
-    path: bytes
-    sha256: bytes
-    stat: FileStat
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +153,7 @@ class ScoreStore:
         query = "SELECT sha256, scope, payload FROM outcomes WHERE scope IN (?, ?) AND sha256 IN "
         outcomes: dict[bytes, Outcome] = {}
         for digest, scope, payload in self._select(query, ids, digests):
-            outcome = unpack_outcome(digest, _scope(scope, ids, scopes), payload)
+            outcome = unpack_outcome(digest, scope_of(scope, ids, scopes), payload)
             if outcome and (digest not in outcomes or not isinstance(outcome.result, ImageError)):
                 outcomes[digest] = outcome
         return outcomes
@@ -332,7 +167,7 @@ class ScoreStore:
         scopes: Scopes,
     ) -> None:
         """Store outcomes by content, files by path, and that (path, content) were used today."""
-        today = _today()
+        today = day_of_use()
         rows = []
         for digest, outcome in outcomes:
             error = isinstance(outcome.result, ImageError)
@@ -431,220 +266,6 @@ class ScoreStore:
         )
 
 
-class RunScores:
-    """The store as one run uses it, for its scopes. It never stops the run.
-
-    Where the store becomes unusable, one warning says so and the run goes on without it: lookups
-    return nothing, and nothing is stored. Reading threads look up; the caller's thread records.
-    """
-
-    def __init__(
-        self,
-        store: ScoreStore,
-        scopes: Scopes,
-        *,
-        rescore: bool,
-        retry_errors: bool,
-        hashed: bool = False,
-        read_only: bool = False,
-    ) -> None:
-        """With read_only, nothing is to be added; with hashed, scores without a hash do not count.
-
-        Those of an earlier run that asked for no hashes: the images are looked at once more.
-        """
-        self._store = store
-        self._scopes = scopes
-        self._rescore = rescore
-        self._retry_errors = retry_errors
-        self._hashed = hashed
-        self._ids: tuple[int, int] | None = None
-        self._outcomes: list[tuple[bytes, Outcome]] = []
-        self._files: list[FileRecord] = []
-        self._used: list[tuple[bytes, bytes]] = []
-        # What this run finds out itself, `Contents` knows.
-        self._empty = False
-        try:
-            ids_of = store.known_scope_ids if read_only else store.scope_ids
-            self._ids = _patiently(lambda: ids_of(scopes), _PATIENCE_AT_START)
-            self._empty = store.is_empty()
-        except UnavailableError as error:
-            self._give_up(error)
-
-    def look_up(self, paths: Sequence[bytes]) -> KnownFiles | None:
-        """See `ScoreStore.by_path`; outcomes that are to be computed again are left out.
-
-        None where nothing can be known.
-        """
-        ids = self._ids
-        if ids is None or self._empty:
-            return None
-        try:
-            return self._store.by_path(paths, ids, self._scopes, self._wanted)
-        except UnavailableError as error:
-            self._failed(error)
-            return None
-
-    def by_path(self, paths: Sequence[bytes]) -> dict[bytes, KnownFile]:
-        """What is known of each of these files, see `look_up`."""
-        known = self.look_up(paths)
-        return known.all() if known else {}
-
-    @property
-    def hashed(self) -> bool:
-        """Whether only scores count that have a hash of the picture beside them."""
-        return self._hashed
-
-    @property
-    def recomputes(self) -> bool:
-        """Whether no outcome of an earlier run counts."""
-        return self._rescore
-
-    def by_content(self, digest: bytes) -> Outcome | None:
-        """The outcome of this content, unless it is to be computed again."""
-        ids = self._ids
-        if ids is None or self._empty:
-            return None
-        try:
-            outcome = self._store.by_content([digest], ids, self._scopes).get(digest)
-        except UnavailableError as error:
-            self._failed(error)
-            return None
-        return outcome if outcome and self._wanted(outcome) else None
-
-    def facts(self, now: ScopeFacts | None = None) -> ScopeFacts | None:
-        """How these scores were computed; stores `now` as how they are from now on."""
-        ids = self._ids
-        if ids is not None:
-            try:
-                if now is not None:
-                    self._store.set_facts(ids[0], now)
-                return self._store.facts(ids[0])
-            except UnavailableError as error:
-                self._failed(error)
-        return now
-
-    def add(
-        self,
-        file: FileRecord | None,
-        outcome: tuple[bytes, Outcome] | None = None,
-        used: tuple[bytes, bytes] | None = None,
-    ) -> None:
-        """Add records for the next `commit`."""
-        if file:
-            self._files.append(file)
-        if outcome:
-            self._outcomes.append(outcome)
-        if used:
-            self._used.append(used)
-
-    def commit(self, *, everything: bool = False) -> None:
-        """Store what was added. What cannot be written now, because others write, waits.
-
-        Outcomes are stored at once, so that no image is scored again. Losing which file had which
-        content costs only reading it: that is written in fewer, cheaper batches, or with
-        `everything`.
-        """
-        try:
-            self._commit(everything)
-        except BusyError:
-            if len(self._files) + len(self._outcomes) + len(self._used) >= _MOST_WAITING:
-                self._drop()
-
-    def finish(self) -> None:
-        """The last commit, which waits some time for other processes."""
-        try:
-            _patiently(lambda: self._commit(everything=True), _PATIENCE_AT_END)
-        except BusyError:
-            self._drop()
-
-    def _commit(self, everything: bool) -> None:
-        waiting = len(self._files) + len(self._used)
-        files, used = (
-            (self._files, self._used) if everything or waiting >= _FILES_AT_ONCE else ([], [])
-        )
-        ids, kept = self._ids, (self._outcomes, files, used)
-        if not any(kept):
-            return
-        if ids is not None:
-            try:
-                self._store.record(*kept, ids, self._scopes)
-            except BusyError:
-                raise
-            except UnavailableError as error:
-                self._give_up(error)
-        self._outcomes = []
-        if files or used:
-            self._files, self._used = [], []
-
-    def _drop(self) -> None:
-        count = len(self._outcomes)
-        log.warning("the state is kept busy by other runs; %d scores were not kept", count)
-        self._outcomes, self._files, self._used = [], [], []
-
-    def _wanted(self, outcome: Outcome) -> bool:
-        if self._rescore:
-            return False
-        if isinstance(outcome.result, ImageError):
-            return not self._retry_errors
-        return outcome.facts.pdq is not None or not self._hashed
-
-    def _failed(self, error: UnavailableError) -> None:
-        if not isinstance(error, BusyError):
-            self._give_up(error)
-
-    def _give_up(self, error: UnavailableError) -> None:
-        if not self._store.given_up:
-            self._store.given_up = True
-            log.warning(
-                "the state cannot be used any more (%s); the run goes on, but could not be resumed",
-                error,
-            )
-        self._ids = None
-
-
-_NO_FILES = UnchangedFiles((), (), (), unpack_scored((), b"", (), 0)[0])
-
-
-def _patiently(work: Callable[[], T], seconds: float) -> T:
-    """The result of `work`, tried again while the state is busy. Raises UnavailableError."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            return work()
-        except BusyError:
-            if time.monotonic() >= end:
-                raise
-            time.sleep(0.05)
-
-
-def path_digest(path: bytes, folder: bytes) -> bytes:
-    """The key (16 bytes) of a local file: of its absolute path, `folder` being the working one."""
-    return sha256(_absolute(path, folder)).digest()[:16]
-
-
-def path_digests(start: bytes, names: Sequence[bytes], folder: bytes) -> list[bytes]:
-    """`path_digest` of files whose paths are `start`, which ends a folder, and one of the names."""
-    start = _absolute(start, folder)
-    return [sha256(start + name).digest()[:16] for name in names]
-
-
-def _absolute(path: bytes, folder: bytes) -> bytes:
-    return path if path.startswith(b"/") else folder + b"/" + path.removeprefix(b"./")
-
-
-def _are_regular(rows: Sequence[tuple[Any, ...]], scored: int) -> bool:
-    """Whether rows of `ScoreStore.by_path` have scores, and the types that they should have."""
-    if not rows:
-        return True
-    columns = list(zip(*rows, strict=True))
-    types = {each for number in (1, 3, 6) for each in set(map(type, columns[number]))}
-    return types == {bytes} and set(columns[4]) == {scored}
-
-
-def _scope(number: int, ids: tuple[int, int], scopes: Scopes) -> bytes:
-    return scopes.scores if number == ids[0] else scopes.errors
-
-
 def _scope_facts(text: object) -> ScopeFacts | None:
     """The stored facts; None for what this program cannot have written."""
     try:
@@ -659,17 +280,8 @@ def _scope_facts(text: object) -> ScopeFacts | None:
     return ScopeFacts(tuple(sandbox), backend)
 
 
-def _is_before(day: object, today: int) -> bool:
-    """Whether a day of last use is past; True for a damaged one, so that it is written again."""
-    return not isinstance(day, int) or day < today
-
-
 def _iso_day(day: object) -> str | None:
     try:
         return datetime.date.fromordinal(day).isoformat() if isinstance(day, int) else None
     except (ValueError, OverflowError):
         return None
-
-
-def _today() -> int:
-    return datetime.datetime.now(datetime.UTC).toordinal()

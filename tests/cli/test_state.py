@@ -15,10 +15,11 @@ import pytest
 
 from moderate.cli.main import run
 from moderate.run.summary import utc
+from moderate.state.known_files import FileRecord, Scopes
 from moderate.state.ledger import FILE, Ledger, RunStatus
 from moderate.state.records import FileStat, Outcome
 from moderate.state.scores import FILE as SCORES
-from moderate.state.scores import FileRecord, Scopes, ScoreStore
+from moderate.state.scores import ScoreStore
 from moderate.types import UNSCORED, ErrorCode, ImageError, ImageFacts
 from tests.support.ledgers import begin, other_run
 

@@ -24,7 +24,7 @@ from moderate.run.inputs import Reader
 from moderate.run.pipeline import LocalEngine
 from moderate.run.summary import Summary
 from moderate.state.contents import Contents
-from moderate.state.scores import RunScores
+from moderate.state.run_scores import RunScores
 from tests.support import run_columns
 from tests.support.pictures import encode, scene
 

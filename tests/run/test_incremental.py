@@ -32,8 +32,9 @@ from moderate.errors import DeviceError, OutputError
 from moderate.fetch import fetcher
 from moderate.results.text_writers import metadata_path
 from moderate.state.database import UnavailableError
+from moderate.state.known_files import path_digest
 from moderate.state.records import FileStat, pack_stat
-from moderate.state.scores import ScoreStore, path_digest
+from moderate.state.scores import ScoreStore
 from moderate.stopping import Stopped
 from tests.support import passthrough, run_columns
 from tests.support.bundles import make_bundle

@@ -12,7 +12,9 @@ from moderate.run.groups import Group, LocalRefs
 from moderate.run.local_files import LocalFile, LocalFiles
 from moderate.sources.directory import DirectorySource
 from moderate.sources.folder_files import FolderFiles
-from moderate.state.scores import RunScores, Scopes, ScoreStore
+from moderate.state.known_files import Scopes
+from moderate.state.run_scores import RunScores
+from moderate.state.scores import ScoreStore
 from moderate.types import ImageRef, Skipped, SkipReason, Warn
 
 NAMES = [b"a.jpg", b"b\nc.jpg", b"d \xff.png", b"e.jpg"]

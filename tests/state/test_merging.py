@@ -12,12 +12,13 @@ import pytest
 from moderate import mounts
 from moderate.cli.main import run
 from moderate.errors import StateError
+from moderate.state.known_files import FileRecord, Scopes
 from moderate.state.ledger import FILE as RUNS
 from moderate.state.ledger import Ledger, RunStatus
 from moderate.state.merging import MergedState, merge_state
 from moderate.state.records import FileStat, Outcome
 from moderate.state.scores import FILE as SCORES
-from moderate.state.scores import FileRecord, ScopeFacts, Scopes, ScoreStore
+from moderate.state.scores import ScopeFacts, ScoreStore
 from moderate.types import UNSCORED, Category, ErrorCode, ImageError, ImageFacts
 from tests.support.ledgers import begin, other_run
 

@@ -12,16 +12,10 @@ from pathlib import Path
 import pytest
 
 from moderate.state.database import UnavailableError
+from moderate.state.known_files import FileRecord, Scopes, path_digest
 from moderate.state.records import FileStat, Outcome
-from moderate.state.scores import (
-    FILE,
-    FileRecord,
-    RunScores,
-    ScopeFacts,
-    Scopes,
-    ScoreStore,
-    path_digest,
-)
+from moderate.state.run_scores import RunScores
+from moderate.state.scores import FILE, ScopeFacts, ScoreStore
 from moderate.types import CATEGORIES, ErrorCode, ImageError, ImageFacts
 
 SCOPES = Scopes(hashlib.sha256(b"scores").digest(), hashlib.sha256(b"errors").digest())
