@@ -342,7 +342,8 @@ def test_a_scan_with_a_state_goes_on_where_another_was_broken_off(
 
 
 def test_a_scan_that_is_left_ends_its_processes(tmp_path: Path, bundle: Path) -> None:
-    write(tmp_path / "in", 4)
+    # More than can be decoded ahead, so that decoding is not over when the first row is there.
+    write(tmp_path / "in", 500)
     before = decoding()
     out = tmp_path / "out.csv"
     arguments: dict[str, Any] = {"weights": bundle, "out": out, "batch_size": 1, **OPTIONS}
