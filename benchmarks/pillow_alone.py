@@ -44,7 +44,6 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--policy", default="balanced")
     parser.add_argument("--damaged", type=int, default=2, help="damaged copies of each file")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-odd", action="store_true", help="leave the odd variants out")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -121,13 +120,14 @@ def _scan(
 ) -> dict[str, dict[str, str]]:
     """The rows of a scan by path; with `alone`, Pillow and libheif decode everything."""
     path = [str(alone)] if alone else []
-    path += filter(None, [os.environ.get("PYTHONPATH")])
+    if before := os.environ.get("PYTHONPATH"):
+        path.append(before)
     done = run(
         (
             *MODERATE,
             str(folder),
             *("--weights", options.weights, "--policy", options.policy, "--no-state"),
-            *("--device", options.device, "--out", "-", "--quiet", *more),
+            *("--device", "cpu", "--out", "-", "--quiet", *more),
         ),
         {"PYTHONPATH": os.pathsep.join(path)},
     )
@@ -146,15 +146,13 @@ def _compare(
     for path, one in fast.items():
         other = slow[path]
         name = Path(path).name
-        if any(one[key] != other[key] for key in OUTCOME):
-            changed = [
-                f"{key} {one[key]} / {other[key]}" for key in OUTCOME if one[key] != other[key]
-            ]
+        changed = [f"{key} {one[key]} / {other[key]}" for key in OUTCOME if one[key] != other[key]]
+        if changed:
             other_outcome.append(f"{name}: {', '.join(changed)}")
             continue
-        scored = [category for category in limits if one[category] and other[category]]
         if one["status"] != "ok":
             continue
+        scored = [category for category in limits if one[category] and other[category]]
         distances.append(max((abs(float(one[c]) - float(other[c])) for c in scored), default=0.0))
         if one["decision"] != other["decision"]:
             other_decision.append(name)

@@ -345,12 +345,12 @@ def _frame(tile: _Tile) -> VideoFrame:
 
 
 def _has_impossible_colours(frame: VideoFrame) -> bool:
-    """Whether both chroma samples of a place are at an end of their range, whichever.
+    """Whether both chroma samples are 0 or 255 at any place.
 
-    Damaged data is decoded without an error to noise, which is another one in each decoder. Nearly
-    all of it reaches such values. No picture does: of the colours of RGB, one chroma sample is at
-    least 84 away from both ends where the other is at an end (ITU-T T.871, 7).
+    From damaged data each decoder makes its own noise, and none reports an error. Nearly all such
+    noise reaches these values. No picture does: where one chroma sample of an RGB colour is 0 or
+    255, the other is at least 84 away from both (ITU-T T.871, 7).
     """
     _, blue, red = _planes(frame)
-    # 255 and 0 become 0 and 1.
+    # Adding 1 turns 255 and 0 into 0 and 1.
     return bool((((blue + np.uint8(1)) | (red + np.uint8(1))) < 2).any())

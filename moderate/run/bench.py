@@ -42,9 +42,9 @@ class Bench:
     bound is what no arrangement of the same work could exceed. expected is what a good one reaches:
     the bound on GPUs, which work beside the cores; on the CPU the rate at which the cores do one
     part after the other, 1 / (1 / decode + 1 / forward), which is exceeded where one part alone
-    leaves cores idle. inputs is how many inputs of the model an image gives on average, and forward
-    is for as many: animations and pictures of which the model would see a part give several. device
-    is the first of `devices`; device_name names them all.
+    leaves cores idle. inputs is how many inputs of the model an image becomes on average: more than
+    one for animations, and for pictures whose shape hides a part from the model. forward counts
+    images of so many inputs. device is the first of `devices`; device_name names them all.
     """
 
     images: int

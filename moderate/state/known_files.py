@@ -105,8 +105,8 @@ class KnownFiles:
         if payload is not None:
             name = scope_of(scope, self._ids, self._scopes)
             outcome = unpack_outcome(digest, name, payload)
-        stale = is_before(used, self._today) or (
-            outcome is not None and is_before(outcome_used, self._today)
+        stale = _is_before(used, self._today) or (
+            outcome is not None and _is_before(outcome_used, self._today)
         )
         if outcome and not self._wanted(outcome):
             outcome = None
@@ -151,7 +151,7 @@ class KnownFiles:
         stale = [False] * len(rows)
         if set(used) | set(outcomes_used) != {today}:
             stale = [
-                is_before(one, today) or is_before(other, today)
+                _is_before(one, today) or _is_before(other, today)
                 for one, other in zip(used, outcomes_used, strict=True)
             ]
         files = UnchangedFiles(places, digests, stale, contents)
@@ -196,7 +196,7 @@ def scope_of(number: int, ids: tuple[int, int], scopes: Scopes) -> bytes:
     return scopes.scores if number == ids[0] else scopes.errors
 
 
-def is_before(day: object, today: int) -> bool:
+def _is_before(day: object, today: int) -> bool:
     """Whether a day of last use is past; True for a damaged one, so that it is written again."""
     return not isinstance(day, int) or day < today
 
